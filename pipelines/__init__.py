@@ -1,0 +1,1 @@
+"""The pipelines: each reads like the story of its job."""

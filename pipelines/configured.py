@@ -1,0 +1,161 @@
+"""A ZenML pipeline that takes its configuration at its word.
+
+ZenML ignores unknown keys of a run configuration and reports a failed step by a traceback. Here an unknown key
+ends the run before it starts, and a failure ends with the message of the error itself.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from pydantic import ValidationError
+from zenml.client import Client
+from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
+from zenml.pipelines.pipeline_definition import Pipeline
+
+from landslide.errors import ConfigurationError, LandslideError
+
+_ERROR_IN_TRACEBACK = re.compile(r"^landslide\.errors\.\w+: (.*)", re.DOTALL | re.MULTILINE)
+
+
+class PipelineError(click.ClickException):
+    """A pipeline that did not run or did not finish; the message says why and what to do."""
+
+
+class ConfiguredPipeline(Pipeline):
+    """A pipeline whose run configuration is checked key by key."""
+
+    _config_path: str | None = None
+
+    def with_options(self, *args: Any, config_path: str | None = None, **kwargs: Any) -> "ConfiguredPipeline":
+        """Return a copy with other options.
+
+        Args:
+            *args: Options of ZenML.
+            config_path: A run configuration (configs/*.yaml).
+            **kwargs: Options of ZenML.
+
+        Raises:
+            PipelineError: If the file is no YAML mapping or has unknown keys.
+        """
+        try:
+            if config_path is not None:
+                _check_keys(Path(config_path))
+        except LandslideError as error:
+            raise PipelineError(str(error)) from error
+        configured: ConfiguredPipeline = super().with_options(*args, config_path=config_path, **kwargs)
+        configured._config_path = config_path
+        return configured
+
+    def prepare(self, *args: Any, **kwargs: Any) -> None:
+        """Build the graph of steps from the configuration.
+
+        Raises:
+            PipelineError: If a parameter is unknown or out of range, or settings name an unknown step.
+        """
+        where = self._config_path or f"the call of {self.name}"
+        try:
+            super().prepare(*args, **kwargs)
+            self._check_step_names(where)
+        except LandslideError as error:
+            raise PipelineError(f"{where}: {error}") from error
+        except ValueError as error:
+            if isinstance(error.__cause__, ValidationError):
+                raise PipelineError(_describe(error.__cause__, where, self.entrypoint)) from error
+            raise
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the pipeline.
+
+        Raises:
+            PipelineError: If a step fails; the message is the step's own.
+        """
+        before = _last_run_id(self.name)
+        try:
+            return super().__call__(*args, **kwargs)
+        except LandslideError as error:
+            raise PipelineError(str(error)) from error
+        except RuntimeError as error:
+            messages = _failures(self.name, before)
+            if not messages:
+                raise
+            raise PipelineError("\n".join(messages)) from error
+
+    def _check_step_names(self, where: str) -> None:
+        named = self._from_config_file.get("steps") or {}
+        unknown = sorted(set(named) - set(self.invocations))
+        if unknown:
+            raise ConfigurationError(
+                f"steps.{unknown[0]} is no step of {self.name}.",
+                remedy=f"The steps are {', '.join(self.invocations)}.",
+            )
+
+
+def configured_pipeline(entrypoint: Callable[..., Any]) -> ConfiguredPipeline:
+    """Make a function a pipeline; decorator. The pipeline has the function's name."""
+    return ConfiguredPipeline(name=entrypoint.__name__, entrypoint=entrypoint)
+
+
+def _check_keys(path: Path) -> None:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}", remedy="Mend the YAML file.") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path} holds no settings.", remedy="See configs/demo.yaml for an example.")
+    known = list(PipelineRunConfiguration.model_fields)
+    for key in content:
+        if key not in known:
+            raise ConfigurationError(f"{path}: unknown key {key!r}.", remedy=_suggestion(str(key), known))
+
+
+def _suggestion(key: str, known: list[str]) -> str:
+    close = get_close_matches(key, known, n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"Known here: {', '.join(known)}."
+
+
+def _describe(error: ValidationError, where: str, entrypoint: Callable[..., Any]) -> str:
+    """Say which settings are wrong, with the names that are known in their place."""
+    lines = []
+    for fault in error.errors():
+        place = [str(part) for part in fault["loc"]]
+        if fault["type"] == "unexpected_keyword_argument":
+            lines.append(f"{where}: unknown key parameters.{'.'.join(place)}.")
+            lines.append(f"  -> {_suggestion(place[-1], _known_names(entrypoint, place[:-1]))}")
+        else:
+            lines.append(f"{where}: parameters.{'.'.join(place)} is {fault['input']!r}: {fault['msg']}.")
+            lines.append("  -> Correct the value; README.md and the settings' docstrings say what is allowed.")
+    return "\n".join(lines)
+
+
+def _known_names(entrypoint: Callable[..., Any], place: list[str]) -> list[str]:
+    """Return the names of the settings at a place: of the pipeline's parameters, or of a settings class."""
+    names = {p.name: p.annotation for p in inspect.signature(entrypoint).parameters.values()}
+    for part in place:
+        fields = getattr(names.get(part), "__dataclass_fields__", {})
+        names = {name: field.type for name, field in fields.items()}
+    return list(names)
+
+
+def _last_run_id(pipeline: str) -> Any:
+    runs = Client().list_pipeline_runs(pipeline=pipeline, sort_by="desc:created", size=1).items
+    return runs[0].id if runs else None
+
+
+def _failures(pipeline: str, before: Any) -> list[str]:
+    """Return the errors of the failed steps of the run that just ended."""
+    runs = Client().list_pipeline_runs(pipeline=pipeline, sort_by="desc:created", size=1).items
+    if not runs or runs[0].id == before:
+        return []
+    messages = []
+    for name, step in Client().get_pipeline_run(runs[0].id).steps.items():
+        if step.exception_info is not None:
+            found = _ERROR_IN_TRACEBACK.findall(step.exception_info.traceback)
+            text = found[-1] if found else step.exception_info.traceback.strip().splitlines()[-1]
+            messages.append(f"step {name}: {text.strip()}")
+    return messages

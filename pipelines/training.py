@@ -1,0 +1,59 @@
+"""The training pipeline: patches in, a cross-validated, recorded and registered model out.
+
+zenml pipeline run pipelines.training.training_pipeline -c configs/demo.yaml
+"""
+
+from landslide.bands import BandSettings
+from landslide.training import TrainingSettings
+from pipelines.configured import configured_pipeline
+from steps.build_bands import build_bands
+from steps.evaluate import evaluate
+from steps.ingest import ingest
+from steps.open_run import open_run
+from steps.register import register
+from steps.settings import DataSettings, EvaluationSettings, FoldSettings, RegistrationSettings
+from steps.split import split
+from steps.train_fold import train_fold
+
+
+@configured_pipeline
+def training_pipeline(
+    data: DataSettings = DataSettings(),  # noqa: B008 (frozen)
+    bands: BandSettings = BandSettings(),  # noqa: B008
+    folds: FoldSettings = FoldSettings(),  # noqa: B008
+    training: TrainingSettings = TrainingSettings(),  # noqa: B008
+    evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008
+    registration: RegistrationSettings = RegistrationSettings(),  # noqa: B008
+) -> None:
+    """Train, evaluate and register.
+
+    Args:
+        data: Where the patches are.
+        bands: How the bands are computed.
+        folds: How the patches are split.
+        training: How a fold is trained.
+        evaluation: What is drawn.
+        registration: Which score decides about the champion.
+    """
+    patch_table, data_version = ingest(data=data, bands=bands)
+    band_cache = build_bands(patch_table=patch_table, data_version=data_version, data=data, bands=bands)
+    fold_table = split(patch_table=patch_table, folds=folds)
+    run = open_run(
+        fold_table=fold_table, data_version=data_version, band_cache=band_cache,
+        data=data, bands=bands, folds=folds, training=training,
+    )  # fmt: skip
+    fold_runs = [
+        train_fold(
+            fold=fold, fold_table=fold_table, data_version=data_version, band_cache=band_cache,
+            cross_validation_run=run, data=data, bands=bands, training=training, id=f"train_fold_{fold}",
+        )
+        for fold in range(1, folds.n_folds + 1)
+    ]  # fmt: skip
+    scores = evaluate(
+        fold_runs=fold_runs, fold_table=fold_table, data_version=data_version, cross_validation_run=run,
+        data=data, bands=bands, evaluation=evaluation,
+    )  # fmt: skip
+    register(
+        fold_runs=fold_runs, fold_table=fold_table, scores=scores, data_version=data_version,
+        cross_validation_run=run, data=data, bands=bands, training=training, registration=registration,
+    )  # fmt: skip

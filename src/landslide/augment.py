@@ -1,0 +1,172 @@
+"""Augmentation of whole batches on the device: rotations, flips, and pasting of landslides.
+
+The paper rotates by 90, 180 or 270 degrees and pastes the landslide regions of other patches ("cutmix",
+section III-A). Two modes differ in what happens to the computed bands:
+
+`published` moves stored and computed bands as they are, as the authors' code does: after a rotation the
+gradients still point along the old axes, and pasted pixels keep the scaling of the patch they come from.
+
+`consistent` makes the bands those of the augmented patch as far as that is possible without recomputing them:
+gradients are swapped and signed under rotations and flips; after a paste the per-patch RGB normalisation is
+recomputed, and neighbourhood bands are set to zero where their window mixes both patches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from landslide.errors import ConfigurationError
+
+# Half the side of the largest neighbourhood (the 15x15 median).
+_NEIGHBOURHOOD_RADIUS = 7
+_NEIGHBOURHOOD_BANDS = ("gaussian", "median", "gradient_x", "gradient_y", "canny")
+_NORMALIZED_BANDS = {"red_normalized": "B4", "green_normalized": "B3", "blue_normalized": "B2"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationSettings:
+    """How training patches are varied.
+
+    Attributes:
+        mode: `published`, `consistent` or `none`.
+        rotation_probability: Probability of a rotation by 90, 180 or 270 degrees, each equally likely.
+        max_pastes: A patch gets 0 to this many landslides of other patches, each number equally likely.
+        flips: Also flip horizontally and vertically, each with probability 1/2 (not in the paper).
+        plain_epochs: Number of epochs at the end without augmentation.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    mode: Literal["published", "consistent", "none"] = "published"
+    rotation_probability: float = 0.7
+    max_pastes: int = 2
+    flips: bool = False
+    plain_epochs: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rotation_probability <= 1 or self.max_pastes < 0 or self.plain_epochs < 0:
+            raise ConfigurationError(
+                f"training.augmentation has a value out of range: {self}.",
+                remedy="Use a probability between 0 and 1 and counts of 0 or more.",
+            )
+
+
+class Augmentation:
+    """Augments batches of one training set.
+
+    Args:
+        settings: What to do.
+        band_names: Names of the image channels, in order.
+    """
+
+    def __init__(self, settings: AugmentationSettings, band_names: Sequence[str]) -> None:
+        self.settings = settings
+        names = list(band_names)
+        self._consistent = settings.mode == "consistent"
+        self._gradients = [names.index(n) if n in names else None for n in ("gradient_x", "gradient_y")]
+        self._neighbourhood = [names.index(n) for n in _NEIGHBOURHOOD_BANDS if n in names]
+        self._normalized = [
+            (names.index(n), names.index(source))
+            for n, source in _NORMALIZED_BANDS.items()
+            if n in names and source in names
+        ]
+        gradients_in_use = [n for n in ("gradient_x", "gradient_y") if n in names]
+        if self._consistent and len(gradients_in_use) == 1:
+            raise ConfigurationError(
+                f"Consistent rotations need both gradient bands; only {gradients_in_use[0]} is selected.",
+                remedy="Select gradient_x and gradient_y together, or use training.augmentation.mode: published.",
+            )
+
+    def __call__(
+        self,
+        images: Tensor,
+        masks: Tensor,
+        donors: Sequence[tuple[Tensor, Tensor]],
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """Augment one batch.
+
+        Args:
+            images: (B, C, H, W) float, bands as stored; H = W.
+            masks: (B, H, W) integers 0 and 1.
+            donors: `max_pastes` batches (images, masks) of the same shapes, drawn from the positive patches of
+                the same fold's training part; empty where it has none.
+            generator: Source of all random choices (on the CPU, so that the device is never waited for).
+
+        Returns:
+            New images and masks of the same shapes.
+        """
+        batch = len(images)
+        settings = self.settings
+        turned = torch.rand(batch, generator=generator) < settings.rotation_probability
+        quarter_turns = torch.where(turned, torch.randint(1, 4, (batch,), generator=generator), 0)
+        images, masks = self._rotate(images, masks, quarter_turns)
+        if settings.flips:
+            for axis in (-1, -2):
+                images, masks = self._flip(images, masks, torch.rand(batch, generator=generator) < 0.5, axis)
+        pastes = torch.randint(0, settings.max_pastes + 1, (batch,), generator=generator)
+        for i, (donor_images, donor_masks) in enumerate(donors):
+            wanted = (pastes > i).to(images.device, non_blocking=True)
+            images, masks = self._paste(images, masks, donor_images, donor_masks, wanted)
+        return images, masks
+
+    def _rotate(self, images: Tensor, masks: Tensor, quarter_turns: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotate each patch counter-clockwise by its number of quarter turns."""
+        images, masks = images.clone(), masks.clone()
+        for k in (1, 2, 3):
+            chosen = torch.nonzero(quarter_turns == k).squeeze(1).to(images.device, non_blocking=True)
+            if len(chosen):
+                images[chosen] = self._turn_gradients(torch.rot90(images[chosen], k, dims=(-2, -1)), k)
+                masks[chosen] = torch.rot90(masks[chosen], k, dims=(-2, -1))
+        return images, masks
+
+    def _turn_gradients(self, images: Tensor, quarter_turns: int) -> Tensor:
+        """Turn the gradient vectors with the image: a quarter turn maps (x, y) to (y, -x)."""
+        x, y = self._gradients
+        if not self._consistent or x is None or y is None:
+            return images
+        for _ in range(quarter_turns):
+            images[:, [x, y]] = torch.stack([images[:, y], -images[:, x]], dim=1)
+        return images
+
+    def _flip(self, images: Tensor, masks: Tensor, chosen: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+        index = torch.nonzero(chosen).squeeze(1).to(images.device, non_blocking=True)
+        if len(index):
+            flipped = images[index].flip(axis)
+            gradient = self._gradients[0 if axis == -1 else 1]
+            if self._consistent and gradient is not None:
+                flipped[:, gradient] *= -1
+            images[index] = flipped
+            masks[index] = masks[index].flip(axis)
+        return images, masks
+
+    def _paste(
+        self, images: Tensor, masks: Tensor, donor_images: Tensor, donor_masks: Tensor, wanted: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Paste the landslide pixels of the donors, all bands and the mask, into the wanted patches."""
+        pasted = (donor_masks > 0) & wanted[:, None, None]
+        images = torch.where(pasted[:, None], donor_images, images)
+        masks = torch.where(pasted, donor_masks, masks)
+        if self._consistent:
+            images = self._renormalize(images, pasted)
+        return images, masks
+
+    def _renormalize(self, images: Tensor, pasted: Tensor) -> Tensor:
+        changed = pasted.flatten(1).any(dim=1)[:, None, None]
+        for normalized, source in self._normalized:
+            band = images[:, source]
+            low, high = band.amin(dim=(1, 2), keepdim=True), band.amax(dim=(1, 2), keepdim=True)
+            scaled = (band - low) / (high - low).clamp_min(torch.finfo(band.dtype).tiny)
+            images[:, normalized] = torch.where(changed, scaled, images[:, normalized])
+        if self._neighbourhood:
+            inside = pasted[:, None].float()
+            side = 2 * _NEIGHBOURHOOD_RADIUS + 1
+            near_pasted = F.max_pool2d(inside, side, stride=1, padding=_NEIGHBOURHOOD_RADIUS)
+            near_rest = F.max_pool2d(1 - inside, side, stride=1, padding=_NEIGHBOURHOOD_RADIUS)
+            mixed = (near_pasted * near_rest) > 0
+            images[:, self._neighbourhood] = images[:, self._neighbourhood].masked_fill(mixed, 0.0)
+        return images

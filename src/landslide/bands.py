@@ -1,0 +1,260 @@
+"""The 26 bands: names, groups, formulas.
+
+Bands 1-14 are stored in the patch files; bands 15-26 are computed from six of them (paper, section IV-A and
+Table II). Where the paper leaves a formula open, the defaults of `BandSettings` are what its authors computed:
+"Gaussian" is a 10x10 box blur, "median" is 15x15, and the filters see an 8-bit gray scaled per patch.
+
+Everything here is a pure function of one patch: nothing is estimated from the data set, so no fold can leak
+into another through a band. All arithmetic that decides a rounding (the 8-bit gray) is done in float64.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from landslide.errors import ConfigurationError
+from landslide.patches import ORIGINAL_BANDS
+
+ENGINEERED_BANDS: tuple[str, ...] = (
+    "red_normalized",
+    "green_normalized",
+    "blue_normalized",
+    "ndvi",
+    "ndmi",
+    "nbr",
+    "gray",
+    "gaussian",
+    "median",
+    "gradient_x",
+    "gradient_y",
+    "canny",
+)
+BAND_NAMES: tuple[str, ...] = (*ORIGINAL_BANDS, *ENGINEERED_BANDS)
+
+# The groups of the paper's Table IV take the first n bands; Sentinel-2 only is the 23 without slope and DEM.
+BAND_GROUPS: dict[str, tuple[str, ...]] = {
+    **{str(n): BAND_NAMES[:n] for n in (14, 17, 21, 23, 25, 26)},
+    "sentinel_only": tuple(name for name in BAND_NAMES[:23] if name not in ("slope", "dem")),
+}
+
+# Means by which the publishers divided the raw values: digital numbers for B1-B12 (reflectance x 10,000),
+# degrees for the slope, metres for the elevation.
+STORED_DIVISORS: dict[str, float] = dict(
+    zip(
+        ORIGINAL_BANDS,
+        (
+            1111.81236406, 824.63171476, 663.41636217, 445.17289745, 645.8582926, 1547.73508126, 1960.44401001,
+            1941.32229668, 674.07572865, 9.04787384, 1113.98338755, 519.90397929, 20.29228266, 772.83144788,
+        ),
+        strict=True,
+    )
+)  # fmt: skip
+
+_REQUIRED: dict[str, tuple[str, ...]] = {
+    "red_normalized": ("B4",),
+    "green_normalized": ("B3",),
+    "blue_normalized": ("B2",),
+    "ndvi": ("B8", "B4"),
+    "ndmi": ("B8", "B11"),
+    "nbr": ("B8", "B12"),
+    **dict.fromkeys(("gray", "gaussian", "median", "gradient_x", "gradient_y", "canny"), ("B2", "B3", "B4")),
+}
+# A 5x5 Sobel response of the 0-1 gray, brought to about [-1, 1] (the authors' constant).
+_SOBEL_SCALE = 27.32
+_MIN_DENOMINATOR = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandSettings:
+    """How the engineered bands are computed and stored. Part of the cache key.
+
+    Attributes:
+        stored: Names of the bands in the patch files, in file order (a subset of `ORIGINAL_BANDS`).
+        reflectance: Compute the indices from reflectance (the divisors multiplied back) instead of the values
+            as stored. The stored bands themselves stay as they are.
+        blur: `box` as published by the authors' code, `gaussian` as the paper's text says.
+        blur_kernel: Side of the blur kernel in pixels; a Gaussian needs an odd one.
+        median_kernel: Side of the median kernel in pixels, odd.
+        canny_low: Lower hysteresis threshold of the Canny detector on the 8-bit gray.
+        canny_high: Upper hysteresis threshold.
+        dtype: Number format of the cache on disk. float16 keeps 11 significant bits.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    stored: tuple[str, ...] = ORIGINAL_BANDS
+    reflectance: bool = False
+    blur: Literal["box", "gaussian"] = "box"
+    blur_kernel: int = 10
+    median_kernel: int = 15
+    canny_low: float = 150.0
+    canny_high: float = 227.0
+    dtype: Literal["float16", "float32"] = "float16"
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.stored if name not in ORIGINAL_BANDS]
+        if unknown or not self.stored or len(set(self.stored)) != len(self.stored):
+            raise ConfigurationError(
+                f"bands.stored lists {list(self.stored)}: unknown {unknown}, or empty, or a name twice.",
+                remedy=f"Use distinct names out of {', '.join(ORIGINAL_BANDS)}, in the order of the files.",
+            )
+        if self.blur_kernel < 1 or (self.blur == "gaussian" and self.blur_kernel % 2 == 0):
+            raise ConfigurationError(
+                f"bands.blur_kernel is {self.blur_kernel} for blur {self.blur}.",
+                remedy="Use a positive kernel side, odd for blur: gaussian.",
+            )
+        if self.median_kernel < 3 or self.median_kernel % 2 == 0:
+            raise ConfigurationError(
+                f"bands.median_kernel is {self.median_kernel}.", remedy="Use an odd kernel side of 3 or more."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values."""
+        return asdict(self)
+
+
+def available_bands(stored: Sequence[str] = ORIGINAL_BANDS) -> tuple[str, ...]:
+    """Return which of the 26 bands exist for patches that store `stored`, stored bands first.
+
+    An engineered band exists where every band of its formula is stored: RGB patches have no NDVI.
+    """
+    return (*stored, *(name for name in ENGINEERED_BANDS if set(_REQUIRED[name]) <= set(stored)))
+
+
+def resolve_bands(selection: str | int | Sequence[str], available: Sequence[str] = BAND_NAMES) -> tuple[str, ...]:
+    """Turn a band selection into band names.
+
+    Args:
+        selection: A group (`14`, `17`, `21`, `23`, `25`, `26`, `sentinel_only`), `all` for every available
+            band, or a list of names.
+        available: The bands to choose from, as `available_bands` gives them.
+
+    Returns:
+        The names in the order of the selection.
+
+    Raises:
+        ConfigurationError: On an unknown group or name, a repeated name, or a band that is not available.
+    """
+    if isinstance(selection, str | int):
+        group = str(selection)
+        if group == "all":
+            return tuple(available)
+        if group not in BAND_GROUPS:
+            raise ConfigurationError(
+                f"There is no band group {group!r}.",
+                remedy=f"Use one of {', '.join(BAND_GROUPS)}, all, or a list of band names.",
+            )
+        names = BAND_GROUPS[group]
+    else:
+        names = tuple(selection)
+    missing = [name for name in names if name not in available]
+    if missing or not names or len(set(names)) != len(names):
+        raise ConfigurationError(
+            f"The band selection {selection!r} asks for {missing or list(names)}, which these patches do not "
+            f"offer or which is empty or repeats a band.",
+            remedy=f"Choose distinct names out of {', '.join(available)}.",
+        )
+    return names
+
+
+def engineer(
+    image: npt.NDArray[Any], settings: BandSettings | None = None, *, out: npt.NDArray[Any] | None = None
+) -> npt.NDArray[Any]:
+    """Compute all bands of one patch (paper, section IV-A, Table II).
+
+    Args:
+        image: (H, W, C) as in the files or (C, H, W), any real dtype, values as stored; C is the number of
+            bands in `settings.stored`, 14 by default.
+        settings: Formula settings; the defaults are the authors' computation.
+        out: Optional (N, H, W) array of a floating dtype to write into, N as in `available_bands`.
+
+    Returns:
+        (N, H, W) float32 (or `out`): the stored bands unchanged, then the engineered ones, in the order of
+        `available_bands(settings.stored)`, which for 14 stored bands is `BAND_NAMES`. Always finite for a
+        finite image: a constant patch gives zeros where a range is divided by.
+
+    Raises:
+        ValueError: If the shape does not fit the declared bands.
+    """
+    settings = settings or BandSettings()
+    stored = _channels_first(np.asarray(image), len(settings.stored))
+    n_stored, height, width = stored.shape
+    names = available_bands(settings.stored)
+    if out is None:
+        out = np.empty((len(names), height, width), np.float32)
+    out[:n_stored] = stored
+    band = _band_reader(stored, settings)
+    for offset, name in enumerate(names[n_stored:], start=n_stored):
+        if name.endswith("_normalized"):
+            out[offset] = _min_max(band(_REQUIRED[name][0]))
+        elif name in ("ndvi", "ndmi", "nbr"):
+            out[offset] = _normalized_difference(*(_index_input(band, n, settings) for n in _REQUIRED[name]))
+    if "gray" in names:
+        gray_features = _gray_features(band("B2"), band("B3"), band("B4"), settings)
+        out[names.index("gray") :] = gray_features
+    return out
+
+
+def _channels_first(image: npt.NDArray[Any], n_bands: int) -> npt.NDArray[Any]:
+    if image.ndim == 3 and image.shape[0] == n_bands:
+        return image
+    if image.ndim == 3 and image.shape[2] == n_bands:
+        height, width, _ = image.shape
+        if image.dtype in (np.float32, np.float64) and image.flags.c_contiguous:
+            return np.asarray(cv2.transpose(image.reshape(-1, n_bands))).reshape(n_bands, height, width)
+        return image.transpose(2, 0, 1)
+    raise ValueError(f"A patch of {n_bands} bands has shape (H, W, {n_bands}) or ({n_bands}, H, W), not {image.shape}.")
+
+
+def _band_reader(stored: npt.NDArray[Any], settings: BandSettings) -> Callable[[str], npt.NDArray[np.float64]]:
+    """Return a function that gives a stored band as float64, converting each at most once."""
+    converted: dict[str, npt.NDArray[np.float64]] = {}
+
+    def band(name: str) -> npt.NDArray[np.float64]:
+        if name not in converted:
+            converted[name] = stored[settings.stored.index(name)].astype(np.float64, copy=False)
+        return converted[name]
+
+    return band
+
+
+def _index_input(
+    band: Callable[[str], npt.NDArray[np.float64]], name: str, settings: BandSettings
+) -> npt.NDArray[np.float64]:
+    return band(name) * STORED_DIVISORS[name] if settings.reflectance else band(name)
+
+
+def _min_max(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    low, high = x.min(), x.max()
+    return (x - low) / (high - low) if high > low else np.zeros_like(x)
+
+
+def _normalized_difference(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    ratio = (a - b) / np.maximum(a + b, _MIN_DENOMINATOR)
+    return np.clip(ratio, -1.0, 1.0, out=ratio)
+
+
+def _gray_features(
+    blue: npt.NDArray[np.float64],
+    green: npt.NDArray[np.float64],
+    red: npt.NDArray[np.float64],
+    settings: BandSettings,
+) -> npt.NDArray[np.float64]:
+    """Return gray, blur, median, Sobel x, Sobel y, Canny: (6, H, W)."""
+    gray = (blue + green + red) / 3.0
+    scaled = _min_max(gray)
+    gray_8bit = (scaled * 255.0).astype(np.uint8)  # truncated, as the authors' code does
+    kernel = (settings.blur_kernel, settings.blur_kernel)
+    blurred = cv2.GaussianBlur(gray_8bit, kernel, 0) if settings.blur == "gaussian" else cv2.blur(gray_8bit, kernel)
+    features = np.empty((6, *gray.shape))
+    features[0] = gray
+    features[1] = blurred / 255.0
+    features[2] = cv2.medianBlur(gray_8bit, settings.median_kernel) / 255.0
+    features[3] = cv2.Sobel(scaled, cv2.CV_64F, 1, 0, ksize=5) / _SOBEL_SCALE
+    features[4] = cv2.Sobel(scaled, cv2.CV_64F, 0, 1, ksize=5) / _SOBEL_SCALE
+    features[5] = cv2.Canny(gray_8bit, settings.canny_low, settings.canny_high) / 255.0
+    return features

@@ -1,0 +1,57 @@
+"""Batches of patches from the band cache, resident in GPU memory where they fit."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from landslide.cache import BandCache
+
+# Share of a GPU's free memory that the patches may take.
+_RESIDENT_SHARE = 0.5
+
+
+class PatchBatches:
+    """Batches of some rows of a band cache on a device.
+
+    Args:
+        cache: The band cache.
+        rows: (n,) rows of it; indices of batches count within these.
+        band_names: The channels of the images, in order.
+        device: Where batches are wanted.
+        resident: Keep all rows in the memory of a GPU where they take less than half of what is free.
+    """
+
+    def __init__(
+        self,
+        cache: BandCache,
+        rows: npt.NDArray[np.int64],
+        band_names: tuple[str, ...],
+        device: torch.device,
+        *,
+        resident: bool = True,
+    ) -> None:
+        self._cache, self._rows, self._device = cache, rows, device
+        self._columns = np.array(cache.columns(band_names))
+        self._images: Tensor | None = None
+        self._masks: Tensor | None = None
+        if resident and device.type == "cuda" and self._fits():
+            self._images, self._masks = (tensor.to(device) for tensor in self._read(np.arange(len(rows))))
+
+    def _fits(self) -> bool:
+        per_patch = len(self._columns) * self._cache.bands[0, 0].nbytes + self._cache.masks[0].nbytes
+        return len(self._rows) * per_patch < _RESIDENT_SHARE * torch.cuda.mem_get_info(self._device)[0]
+
+    def _read(self, indices: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        rows = self._rows[indices]
+        images = np.stack([self._cache.bands[row][self._columns] for row in rows])
+        return torch.from_numpy(images), torch.from_numpy(self._cache.masks[rows])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images (B, C, H, W) float32 and masks (B, H, W) int64 on the device."""
+        if self._images is not None and self._masks is not None:
+            chosen = indices.to(self._device, non_blocking=True)
+            images, masks = self._images[chosen], self._masks[chosen]
+        else:
+            images, masks = (t.to(self._device, non_blocking=True) for t in self._read(indices.numpy()))
+        return images.float().contiguous(memory_format=torch.channels_last), masks.long()

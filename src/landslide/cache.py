@@ -1,0 +1,304 @@
+"""The band cache: all bands of all patches in one memory-mapped array, with a manifest.
+
+A cache is addressed by what it holds: the data version, the band settings and the formulas (the source of
+bands.py). Caches of equal settings and formulas lie side by side, and a new one copies the rows that an older
+one already has (by the digests of the patch's files), so that a hundred new patches cost a hundred patches.
+
+    <root>/<family>/<key>/bands.npy      (n, bands, H, W) float16 or float32
+                          masks.npy      (n, H, W) uint8
+                          manifest.json  names, digests and a CRC-32 of every row
+
+Files are written sequentially to a temporary folder, which is renamed when it is whole. Nothing is written
+through a memory map, because a full disk would then end the process by a signal instead of an error.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import socket
+import uuid
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from landslide import bands
+from landslide.bands import BandSettings, available_bands, engineer
+from landslide.errors import CacheError
+from landslide.patches import PATCH_SIZE, read_mask, read_stored
+
+logger = logging.getLogger(__name__)
+
+_MANIFEST = "manifest.json"
+_CHUNK = 64  # patches computed ahead of the writer
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+Row = tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class BandCache:
+    """An open band cache. Row i belongs to row i of the patch table that it was built from.
+
+    Attributes:
+        directory: Where it lies.
+        band_names: Names of the bands, N of them.
+        bands: (n, N, 128, 128) read-only memory map, float16 or float32.
+        masks: (n, 128, 128) read-only memory map, uint8, 0 or 1.
+    """
+
+    directory: Path
+    band_names: tuple[str, ...]
+    bands: npt.NDArray[Any]
+    masks: npt.NDArray[np.uint8]
+
+    def columns(self, names: tuple[str, ...]) -> list[int]:
+        """Return the positions of the named bands along axis 1 of `bands`."""
+        return [self.band_names.index(name) for name in names]
+
+
+def formula_version() -> str:
+    """Return the digest of the source of bands.py: any change to a formula makes new caches."""
+    return hashlib.sha256(Path(bands.__file__).read_bytes()).hexdigest()[:16]
+
+
+def cache_family(settings: BandSettings) -> str:
+    """Return the digest of band settings and formulas: caches of one family share rows."""
+    text = json.dumps([settings.to_dict(), formula_version()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def cache_key(data_version: str, settings: BandSettings) -> str:
+    """Return the key of a cache: digest of data version, band settings and formulas."""
+    return hashlib.sha256(f"{data_version} {cache_family(settings)}".encode()).hexdigest()[:32]
+
+
+def ensure_cache(
+    cache_root: Path,
+    data_root: Path,
+    table: pd.DataFrame,
+    data_version: str,
+    settings: BandSettings,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> BandCache:
+    """Open the cache of these patches, building it where it is absent or damaged.
+
+    Safe when several processes call it at once: each builds under a name of its own, and the first to finish
+    wins.
+
+    Args:
+        cache_root: Folder of all caches.
+        data_root: Folder of the patches.
+        table: Patch table (see `landslide.patches.patch_table`) in the order of the rows.
+        data_version: Digest of the data set, as `data.dvc` pins it.
+        settings: Band settings.
+        progress: Called with (patches done, patches in all).
+
+    Returns:
+        The open cache, every row verified against its checksum.
+
+    Raises:
+        CacheError: If the disk is full, the folder is not writable, or a value does not fit the number format.
+        DataError: If a patch cannot be read.
+    """
+    family = cache_root / cache_family(settings)
+    directory = family / cache_key(data_version, settings)
+    if directory.is_dir():
+        try:
+            return open_cache(directory)
+        except CacheError as error:
+            logger.warning("%s Rebuilding it.", error.what)
+    try:
+        family.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(family)
+        _check_space(family, len(table), settings)
+        _build(directory, data_root, table, data_version, settings, progress)
+    except OSError as error:
+        raise CacheError(
+            f"The band cache in {family} cannot be written: {error.strerror or error}.",
+            remedy="Free some space or set LANDSLIDE_HOME to a writable folder on a larger disk."
+            if error.errno in _OUT_OF_SPACE
+            else "Set LANDSLIDE_HOME to a folder that you may write to.",
+        ) from error
+    return open_cache(directory)
+
+
+def open_cache(directory: Path) -> BandCache:
+    """Open a cache and verify every row against its checksum.
+
+    Raises:
+        CacheError: If it is absent, incomplete or damaged; the message says which row.
+    """
+    remedy = "Delete the folder; it is built again when it is needed."
+    try:
+        manifest = json.loads((directory / _MANIFEST).read_text())
+        band_array = np.load(directory / "bands.npy", mmap_mode="r", allow_pickle=False)
+        mask_array = np.load(directory / "masks.npy", mmap_mode="r", allow_pickle=False)
+        rows, names = manifest["rows"], tuple(manifest["band_names"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CacheError(f"The band cache {directory} is incomplete: {error}.", remedy=remedy) from error
+    if band_array.shape[:2] != (len(rows), len(names)) or len(mask_array) != len(rows):
+        raise CacheError(f"The band cache {directory} does not match its manifest.", remedy=remedy)
+    for i, row in enumerate(rows):
+        if _checksum(band_array[i], mask_array[i]) != row["crc32"]:
+            raise CacheError(f"The band cache {directory} is damaged in row {i}.", remedy=remedy)
+    return BandCache(directory, names, band_array, mask_array)
+
+
+def _build(
+    directory: Path,
+    data_root: Path,
+    table: pd.DataFrame,
+    data_version: str,
+    settings: BandSettings,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    temporary = directory.parent / f".{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary.mkdir()
+    try:
+        names = available_bands(settings.stored)
+        rows = []
+        with (
+            (temporary / "bands.npy").open("wb") as bands_file,
+            (temporary / "masks.npy").open("wb") as masks_file,
+        ):
+            _write_header(bands_file, (len(table), len(names), PATCH_SIZE, PATCH_SIZE), settings.dtype)
+            _write_header(masks_file, (len(table), PATCH_SIZE, PATCH_SIZE), "uint8")
+            computed = _rows(directory.parent, data_root, table, settings)
+            for i, (image_bands, mask) in enumerate(computed):
+                bands_file.write(image_bands.tobytes())
+                masks_file.write(mask.tobytes())
+                patch = table.iloc[i]
+                crc = _checksum(image_bands, mask)
+                rows.append({"image_md5": patch["image_md5"], "mask_md5": patch["mask_md5"], "crc32": crc})
+                if progress is not None:
+                    progress(i + 1, len(table))
+            for file in (bands_file, masks_file):
+                file.flush()
+                os.fsync(file.fileno())
+        manifest = {
+            "data_version": data_version,
+            "settings": settings.to_dict(),
+            "formulas": formula_version(),
+            "band_names": names,
+            "rows": rows,
+        }
+        (temporary / _MANIFEST).write_text(json.dumps(manifest))
+        _publish(temporary, directory)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _publish(temporary: Path, directory: Path) -> None:
+    """Rename a whole cache to its final name; a damaged one is moved out of the way, a good one wins."""
+    if directory.is_dir():
+        try:
+            open_cache(directory)
+        except CacheError:
+            condemned = temporary.with_suffix(".condemned.tmp")
+            directory.rename(condemned)
+            shutil.rmtree(condemned, ignore_errors=True)
+        else:
+            shutil.rmtree(temporary)
+            return
+    try:
+        temporary.rename(directory)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        shutil.rmtree(temporary)  # another process was faster
+
+
+def _rows(family: Path, data_root: Path, table: pd.DataFrame, settings: BandSettings) -> Iterator[Row]:
+    """Yield bands and mask of every patch in order: copied from an older cache, or computed."""
+    known = _known_rows(family)
+
+    def row(patch: Any) -> Row:
+        source = known.get((patch.image_md5, patch.mask_md5))
+        if source is not None:
+            band_array, mask_array, i, crc = source
+            if _checksum(band_array[i], mask_array[i]) == crc:
+                return np.array(band_array[i]), np.array(mask_array[i])
+        return compute_row(data_root, patch.image, patch.mask, settings)
+
+    patches = list(table.itertuples(index=False))
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for start in range(0, len(patches), _CHUNK):
+            yield from pool.map(row, patches[start : start + _CHUNK])
+
+
+def compute_row(data_root: Path, image: str, mask: str, settings: BandSettings) -> Row:
+    """Read one patch and compute its bands in the number format of the cache.
+
+    Args:
+        data_root: Folder of the patches.
+        image: Path of the image file, relative to it.
+        mask: Path of the mask file, relative to it.
+        settings: Band settings.
+
+    Returns:
+        Bands (N, 128, 128) of `settings.dtype` and mask (128, 128) uint8.
+
+    Raises:
+        DataError: If a file cannot be read.
+        CacheError: If a value is too large for the number format.
+    """
+    stored = read_stored(data_root / image, len(settings.stored))
+    computed = engineer(stored, settings)
+    limit = float(np.finfo(settings.dtype).max)
+    if np.abs(computed).max() > limit:
+        raise CacheError(
+            f"{data_root / image} holds values above {limit:g}, too large for a {settings.dtype} cache.",
+            remedy="Set bands.dtype: float32.",
+        )
+    return computed.astype(settings.dtype), read_mask(data_root / mask)
+
+
+def _known_rows(family: Path) -> dict[tuple[str, str], tuple[npt.NDArray[Any], npt.NDArray[Any], int, int]]:
+    """Index the rows of the family's caches by the digests of image and mask."""
+    known = {}
+    for manifest_path in sorted(family.glob(f"[!.]*/{_MANIFEST}")):
+        try:
+            manifest = json.loads(manifest_path.read_text())
+            arrays = [np.load(manifest_path.parent / f"{name}.npy", mmap_mode="r") for name in ("bands", "masks")]
+        except (OSError, ValueError):
+            continue  # damaged, or being removed: its rows are computed again
+        for i, row in enumerate(manifest["rows"]):
+            known[row["image_md5"], row["mask_md5"]] = (arrays[0], arrays[1], i, row["crc32"])
+    return known
+
+
+def _checksum(image_bands: npt.NDArray[Any], mask: npt.NDArray[Any]) -> int:
+    return zlib.crc32(np.ascontiguousarray(mask), zlib.crc32(np.ascontiguousarray(image_bands)))
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: str) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _check_space(family: Path, n: int, settings: BandSettings) -> None:
+    per_pixel = len(available_bands(settings.stored)) * np.dtype(settings.dtype).itemsize + 1
+    needed = n * PATCH_SIZE**2 * per_pixel
+    free = shutil.disk_usage(family).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"{needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free")
+
+
+def _remove_leftovers(family: Path) -> None:
+    """Delete the temporary folders of processes of this machine that are gone."""
+    for folder in family.glob(f".{socket.gethostname()}.*.tmp"):
+        pid = folder.name.removeprefix(f".{socket.gethostname()}.").split(".")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)

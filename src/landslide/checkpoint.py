@@ -1,0 +1,157 @@
+"""Checkpoints of one fold: atomic, verified, the last two kept beside the best.
+
+    <directory>/epoch-0007.safetensors   weights and buffers
+                epoch-0007.optimizer.pt  optimizer state (tensors and numbers only)
+                epoch-0007.json          written last: digests of both, history, best epoch
+
+A checkpoint counts only with its JSON file, and only while the digests match: safetensors notices a truncated
+file but not flipped bits. Random states need no file, because every epoch seeds its own from the run's seed.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+KEPT = 2
+
+
+@dataclass
+class Progress:
+    """How far a fold has come.
+
+    Attributes:
+        fingerprint: Digest of settings and data; a checkpoint of another fingerprint is not resumed.
+        epoch: Number of finished epochs.
+        best_epoch: The selected epoch so far, counted from 1; 0 before the first.
+        best_score: Its selection score.
+        history: One record of metrics a finished epoch.
+    """
+
+    fingerprint: str
+    epoch: int = 0
+    best_epoch: int = 0
+    best_score: float = float("-inf")
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def save(directory: Path, progress: Progress, weights: dict[str, Tensor], optimizer_state: dict[str, Any]) -> None:
+    """Save a checkpoint of the epoch that `progress` says, then prune older ones.
+
+    Args:
+        directory: The fold's checkpoint folder, created if needed.
+        progress: Includes the epoch just finished.
+        weights: State of the model.
+        optimizer_state: State of the optimizer.
+
+    Raises:
+        OSError: If the disk is full; the older checkpoints are then still there.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    stem = directory / _stem(progress.epoch)
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    weights_digest = _write(stem.with_suffix(".safetensors"), lambda path: save_file(contiguous, path))
+    optimizer_digest = _write(stem.with_suffix(".optimizer.pt"), lambda path: torch.save(optimizer_state, path))
+    manifest = {
+        **vars(progress),
+        "weights_sha256": weights_digest,
+        "optimizer_sha256": optimizer_digest,
+        "best_sha256": weights_digest
+        if progress.best_epoch == progress.epoch
+        else _manifest_digest(directory, progress.best_epoch),
+    }
+    _write(stem.with_suffix(".json"), lambda path: path.write_text(json.dumps(manifest)))
+    _prune(directory, progress)
+
+
+def load_last(directory: Path, fingerprint: str) -> tuple[Progress, dict[str, Tensor], dict[str, Any]] | None:
+    """Load the newest whole checkpoint of this fingerprint.
+
+    Returns:
+        Progress, weights and optimizer state; None where there is nothing to resume from. A damaged checkpoint
+        is reported in the log and the one before it is taken.
+    """
+    for manifest_path in sorted(directory.glob("epoch-*.json"), reverse=True):
+        try:
+            manifest = json.loads(manifest_path.read_text())
+            if manifest["fingerprint"] != fingerprint:
+                continue
+            _verify(manifest_path.with_suffix(".safetensors"), manifest["weights_sha256"])
+            _verify(manifest_path.with_suffix(".optimizer.pt"), manifest["optimizer_sha256"])
+            _verify(best_weights(directory, manifest["best_epoch"]), manifest["best_sha256"])
+            weights = load_file(manifest_path.with_suffix(".safetensors"))
+            optimizer = torch.load(manifest_path.with_suffix(".optimizer.pt"), weights_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            logger.warning("Checkpoint %s is damaged (%s); trying the one before it.", manifest_path, error)
+            continue
+        names = Progress.__dataclass_fields__
+        return Progress(**{name: manifest[name] for name in names}), weights, optimizer
+    return None
+
+
+def best_weights(directory: Path, best_epoch: int) -> Path:
+    """Return the path of the selected epoch's weights."""
+    return directory / f"{_stem(best_epoch)}.safetensors"
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stem(epoch: int) -> str:
+    return f"epoch-{epoch:04d}"
+
+
+def _write(path: Path, writer: Callable[[Path], object]) -> str:
+    """Write under a temporary name in the same folder, flush to disk, rename; return the SHA-256."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        writer(temporary)
+        digest = sha256(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest
+
+
+def _verify(path: Path, digest: str) -> None:
+    if sha256(path) != digest:
+        raise ValueError(f"{path.name} does not match its digest")
+
+
+def _manifest_digest(directory: Path, epoch: int) -> str:
+    """Return the digest of a kept epoch's weights, from the newest manifest that knows it."""
+    for path in sorted(directory.glob("epoch-*.json"), reverse=True):
+        manifest = json.loads(path.read_text())
+        if manifest["best_epoch"] == epoch:
+            return str(manifest["best_sha256"])
+    raise ValueError(f"no checkpoint in {directory} knows epoch {epoch}")
+
+
+def _prune(directory: Path, progress: Progress) -> None:
+    """Keep the last two checkpoints and the weights that either of them calls the best."""
+    manifests = sorted(directory.glob("epoch-*.json"), reverse=True)
+    kept = {path.stem for path in manifests[:KEPT]}
+    best = {_stem(json.loads(path.read_text())["best_epoch"]) for path in manifests[:KEPT]}
+    for path in [
+        *manifests[KEPT:],
+        *directory.glob("epoch-*.optimizer.pt"),
+        *directory.glob("epoch-*.safetensors"),
+    ]:
+        stem = path.name.split(".")[0]
+        if stem not in kept and not (stem in best and path.suffix == ".safetensors"):
+            path.unlink(missing_ok=True)

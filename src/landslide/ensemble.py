@@ -1,0 +1,163 @@
+"""An ensemble of fold models on disk: raw patches in, landslide probability and uncertainty out.
+
+    <directory>/ensemble.json          stored bands, band settings, members with band list, statistics, threshold
+                member-1.safetensors   weights of the first member, and so on
+
+The same folder with one member is the model of a single fold. It depends on nothing but torch, NumPy and OpenCV.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from landslide.bands import BandSettings, available_bands, engineer
+from landslide.checkpoint import sha256
+from landslide.errors import RegistryError
+from landslide.models import ModelSpec, build_model
+from landslide.prediction import ensemble_probability
+
+_FILE = "ensemble.json"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trained network of an ensemble.
+
+    Attributes:
+        fold: The fold that it was not trained on.
+        spec: What rebuilds the network.
+        threshold: Landslide probability chosen on its selection part.
+        weights: Its safetensors file.
+    """
+
+    fold: int
+    spec: ModelSpec
+    threshold: float
+    weights: Path
+
+
+class Ensemble:
+    """Fold models that answer together.
+
+    Args:
+        members: The trained networks.
+        settings: Settings of the bands on which they were trained.
+        device: Where to compute; a GPU if there is one by default.
+    """
+
+    def __init__(self, members: Iterable[Member], settings: BandSettings, device: torch.device | None = None) -> None:
+        self.members = tuple(members)
+        self.settings = settings
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._models: list[nn.Module] = [
+            build_model(member.spec, load_file(member.weights)).to(self.device) for member in self.members
+        ]
+        names = available_bands(settings.stored)
+        self._columns = [names.index(name) for name in self.members[0].spec.bands]
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """The networks, in evaluation mode, in the order of the members."""
+        return self._models
+
+    @property
+    def threshold(self) -> float:
+        """The mean of the members' thresholds."""
+        return float(np.mean([member.threshold for member in self.members]))
+
+    def predict(
+        self, images: npt.NDArray[Any], batch_size: int = 8
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Predict raw patches.
+
+        Args:
+            images: (N, C, H, W), any real dtype, values as stored, bands as `settings.stored` names them.
+            batch_size: Patches at a time.
+
+        Returns:
+            Mean landslide probability and its standard deviation over the members, each (N, H, W) float32.
+
+        Raises:
+            ValueError: If the shape does not fit the stored bands.
+        """
+        images = np.asarray(images)
+        expected = len(self.settings.stored)
+        if images.ndim != 4 or images.shape[1] != expected:
+            raise ValueError(f"Patches of shape (N, {expected}, H, W) are needed, not {images.shape}.")
+        n, _, height, width = images.shape
+        probability = np.empty((n, height, width), np.float32)
+        uncertainty = np.empty_like(probability)
+        for start in range(0, n, batch_size):
+            # Through the number format of the cache, so that the network sees what it was trained on.
+            bands = np.stack(
+                [
+                    engineer(image, self.settings)[self._columns].astype(self.settings.dtype)
+                    for image in images[start : start + batch_size]
+                ]
+            )
+            batch = torch.from_numpy(bands).to(self.device).float()
+            mean, std = ensemble_probability(self._models, batch.contiguous(memory_format=torch.channels_last))
+            probability[start : start + batch_size] = mean.cpu().numpy()
+            uncertainty[start : start + batch_size] = std.cpu().numpy()
+        return probability, uncertainty
+
+
+def save_ensemble(directory: Path, members: Iterable[Member], settings: BandSettings) -> None:
+    """Write an ensemble to a new folder.
+
+    Args:
+        directory: Folder to create.
+        members: Its members; their weights are copied.
+        settings: Settings of the bands on which they were trained.
+    """
+    directory.mkdir(parents=True)
+    described = []
+    for number, member in enumerate(members, start=1):
+        weights = directory / f"member-{number}.safetensors"
+        weights.write_bytes(member.weights.read_bytes())
+        described.append(
+            {
+                "fold": member.fold,
+                "spec": member.spec.to_dict(),
+                "threshold": member.threshold,
+                "weights": weights.name,
+                "sha256": sha256(weights),
+            }
+        )
+    content = {"band_settings": settings.to_dict(), "members": described}
+    (directory / _FILE).write_text(json.dumps(content, indent=2))
+
+
+def load_members(directory: Path) -> tuple[list[Member], BandSettings]:
+    """Read what `save_ensemble` wrote and verify the weights against their digests.
+
+    Raises:
+        RegistryError: If a file is missing or damaged.
+    """
+    remedy = "Download the model again, or train it again."
+    try:
+        content = json.loads((directory / _FILE).read_text())
+        members = [
+            Member(m["fold"], ModelSpec.from_dict(m["spec"]), m["threshold"], directory / m["weights"])
+            for m in content["members"]
+        ]
+        damaged = [m["weights"] for m in content["members"] if sha256(directory / m["weights"]) != m["sha256"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise RegistryError(f"The model in {directory} cannot be read: {error}.", remedy=remedy) from error
+    if damaged:
+        raise RegistryError(f"The model in {directory} is damaged: {', '.join(damaged)}.", remedy=remedy)
+    settings = content["band_settings"]
+    return members, BandSettings(**{**settings, "stored": tuple(settings["stored"])})
+
+
+def load_ensemble(directory: Path, device: torch.device | None = None) -> Ensemble:
+    """Load an ensemble from the folder that `save_ensemble` wrote, ready to predict."""
+    return Ensemble(*load_members(directory), device=device)

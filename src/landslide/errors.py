@@ -1,0 +1,42 @@
+"""Errors that speak to the user: what is wrong, where, and what to do about it."""
+
+
+class LandslideError(Exception):
+    """An error that the user can act on.
+
+    Args:
+        what: What is wrong, and where (file, key, value), as one sentence.
+        remedy: What the user can do about it.
+    """
+
+    def __init__(self, what: str, *, remedy: str) -> None:
+        super().__init__(f"{what}\n  -> {remedy}")
+        self.what = what
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.remedy)
+
+
+def _rebuild(kind: type[LandslideError], what: str, remedy: str) -> LandslideError:
+    return kind(what, remedy=remedy)
+
+
+class DataError(LandslideError):
+    """The patches on disk are missing, damaged or not what was declared."""
+
+
+class ConfigurationError(LandslideError):
+    """A setting is unknown, out of range or contradicts another."""
+
+
+class CacheError(LandslideError):
+    """The band cache cannot be written or read."""
+
+
+class TrainingError(LandslideError):
+    """Training cannot start or go on."""
+
+
+class RegistryError(LandslideError):
+    """The tracking store or the model registry does not hold what was asked for."""

@@ -1,0 +1,196 @@
+"""Cross-validation folds, and the inner validation part of a training set.
+
+The paper's folds are contiguous in natural file order, fold 1 being the last fifth; the patches are tiles of a
+few scenes, so a random split puts neighbouring tiles on both sides. The schemes stand side by side here, and
+every run records which one it used.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from landslide.errors import ConfigurationError, DataError
+
+Scheme = Literal["contiguous", "random", "stratified", "scene_blocked"]
+SCHEMES: tuple[str, ...] = get_args(Scheme)
+# Side, in tiles, of the largest block of neighbouring tiles that stays together.
+BLOCK_SIDE = 4
+
+
+def assign(
+    names: Sequence[object],
+    *,
+    scheme: str,
+    n_folds: int = 5,
+    seed: int = 0,
+    positive_pixels: npt.ArrayLike | None = None,
+    scenes: npt.ArrayLike | None = None,
+) -> npt.NDArray[np.int64]:
+    """Assign a fold to every patch.
+
+    Args:
+        names: Patch names or numbers in natural file order; only their count matters.
+        scheme: `contiguous` (the authors' protocol: fold 1 is the last fifth, fold k takes [int(n a), int(n b))
+            for (a, b) = (.8, 1), (.6, .8), (.4, .6), (.2, .4), (0, .2)), `random`, `stratified` (random, with
+            equal shares of patches by landslide pixels), or `scene_blocked` (blocks of neighbouring tiles stay
+            together).
+        n_folds: Number of folds.
+        seed: Seed of the random schemes.
+        positive_pixels: (n,) landslide pixels a patch; `stratified` needs it, `scene_blocked` balances by it.
+        scenes: (n, 3) scene, row and column a patch; `scene_blocked` needs it.
+
+    Returns:
+        (n,) int64 fold numbers 1..n_folds in the order given; every fold holds at least one patch.
+
+    Raises:
+        ConfigurationError: On an unknown scheme, too few patches, or when a scheme lacks what it needs.
+    """
+    n = len(names)
+    if scheme not in SCHEMES:
+        raise ConfigurationError(f"There is no fold scheme {scheme!r}.", remedy=f"Use one of {', '.join(SCHEMES)}.")
+    if not 2 <= n_folds <= n:
+        raise ConfigurationError(
+            f"{n} patches cannot be split into {n_folds} folds.",
+            remedy="Use at least 2 folds, and no more folds than there are patches.",
+        )
+    rng = np.random.default_rng(seed)
+    if scheme == "contiguous":
+        return _contiguous(n, n_folds)
+    if scheme == "random":
+        return _deal(rng.permutation(n), n_folds)
+    if scheme == "stratified":
+        if positive_pixels is None:
+            raise ConfigurationError(
+                "The stratified folds need the landslide pixels of every patch.",
+                remedy="Pass positive_pixels, or choose another scheme.",
+            )
+        # Sorted by landslide pixels with random ties, then dealt out round by round in random order.
+        order = np.lexsort((rng.random(n), -np.asarray(positive_pixels)))
+        return _deal(order, n_folds, rng)
+    positions = None if scenes is None else np.asarray(scenes, dtype=np.float64)
+    if positions is None or positions.shape != (n, 3) or np.isnan(positions).any():
+        raise ConfigurationError(
+            "The scene_blocked folds need scene, row and column of every patch, and some are missing.",
+            remedy="Put a scenes.csv (n,scene,row,column) beside the data, or choose another scheme.",
+        )
+    return _scene_blocked(positions.astype(np.int64), n_folds, rng, positive_pixels)
+
+
+def _contiguous(n: int, n_folds: int) -> npt.NDArray[np.int64]:
+    # Fractions as decimal literals would give them: int(3799 * 0.8) = 3039, as in the authors' code.
+    edges = [int(n * round(k / n_folds, 12)) for k in range(n_folds + 1)]
+    folds = np.empty(n, np.int64)
+    for part in range(n_folds):
+        folds[edges[part] : edges[part + 1]] = n_folds - part
+    return folds
+
+
+def _deal(order: npt.NDArray[np.int64], n_folds: int, rng: np.random.Generator | None = None) -> npt.NDArray[np.int64]:
+    """Give the patches, in that order, to the folds in turn (in a random turn each round with `rng`)."""
+    folds = np.empty(len(order), np.int64)
+    turns = [
+        rng.permutation(n_folds) if rng is not None else np.arange(n_folds) for _ in range(-(-len(order) // n_folds))
+    ]
+    folds[order] = np.concatenate(turns)[: len(order)] + 1
+    return folds
+
+
+def _scene_blocked(
+    positions: npt.NDArray[np.int64],
+    n_folds: int,
+    rng: np.random.Generator,
+    positive_pixels: npt.ArrayLike | None,
+) -> npt.NDArray[np.int64]:
+    """Give whole blocks, largest first, to the fold that has the least (patches, and landslides if known)."""
+    blocks = tile_blocks(positions, _block_side(len(positions), n_folds))
+    n_blocks = int(blocks.max()) + 1
+    patches = np.bincount(blocks, minlength=n_blocks).astype(np.float64)
+    load = patches / patches.sum()
+    if positive_pixels is not None and np.sum(positive_pixels) > 0:
+        pixels = np.bincount(blocks, weights=np.asarray(positive_pixels, np.float64), minlength=n_blocks)
+        load = load + pixels / pixels.sum()
+    fold_load = np.zeros(n_folds)
+    fold_of_block = np.empty(n_blocks, np.int64)
+    for block in np.lexsort((rng.random(n_blocks), -load)):
+        fold_of_block[block] = np.argmin(fold_load)
+        fold_load[fold_of_block[block]] += load[block]
+    return fold_of_block[blocks] + 1
+
+
+def _block_side(n: int, parts: int) -> int:
+    """Return the largest block side, up to `BLOCK_SIDE`, that leaves about two blocks for each part."""
+    return next((side for side in range(BLOCK_SIDE, 1, -1) if n >= 2 * parts * side * side), 1)
+
+
+def tile_blocks(positions: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.int64]:
+    """Number the blocks of neighbouring tiles.
+
+    Args:
+        positions: (n, 3) scene, row, column.
+        side: Side of a block in tiles.
+
+    Returns:
+        (n,) block numbers from 0; tiles of one block share a scene and a square of side x side tiles.
+    """
+    keys = np.stack([positions[:, 0], positions[:, 1] // side, positions[:, 2] // side], axis=1)
+    return np.asarray(np.unique(keys, axis=0, return_inverse=True)[1]).reshape(-1).astype(np.int64)
+
+
+def neighbour_blocks(table: pd.DataFrame, parts: int) -> npt.NDArray[np.int64]:
+    """Number blocks of neighbouring patches, small enough that about two fit into each of `parts` parts.
+
+    Args:
+        table: Patch table in natural order with columns scene, row and column, possibly missing.
+        parts: Number of parts that blocks will be dealt out to.
+
+    Returns:
+        (n,) block numbers: squares of tiles where positions are known, runs of consecutive patches otherwise.
+    """
+    side = _block_side(len(table), parts)
+    positions = table[["scene", "row", "column"]]
+    if positions.isna().any(axis=None):
+        return np.arange(len(table)) // (side * side)
+    return tile_blocks(positions.to_numpy(np.int64), side)
+
+
+def inner_validation(table: pd.DataFrame, *, fraction: float = 0.1, seed: int = 0) -> npt.NDArray[np.bool_]:
+    """Choose the inner validation part of a training set, on which epoch and threshold are selected.
+
+    Blocks of neighbouring tiles are drawn at random until the part holds the fraction of the patches; the first
+    block drawn holds landslides where two blocks or more do, so that both parts have some.
+
+    Args:
+        table: Training patches in natural order: columns positive_pixels, scene, row, column.
+        fraction: Share of the patches, between 0 and 1.
+        seed: Seed of the draw.
+
+    Returns:
+        (n,) boolean, True for validation.
+
+    Raises:
+        DataError: If fewer than two patches are there to be divided.
+    """
+    n = len(table)
+    if n < 2:
+        raise DataError(
+            f"{n} training patches cannot be divided into a training and a validation part.",
+            remedy="Use more patches or fewer folds, or selection: test_fold.",
+        )
+    wanted = min(max(1, round(n * fraction)), n - 1)
+    blocks = neighbour_blocks(table, parts=max(2, round(1 / fraction)))
+    order = np.random.default_rng(seed).permutation(int(blocks.max()) + 1)
+    positive = np.bincount(blocks, weights=table["positive_pixels"].to_numpy(np.float64)) > 0
+    with_landslides = [b for b in order if positive[b]]
+    if len(with_landslides) > 1:
+        order = np.array([with_landslides[0], *(b for b in order if b != with_landslides[0])])
+    chosen = np.zeros(n, bool)
+    for block in order:
+        members = blocks == block
+        if chosen.any() and chosen.sum() + members.sum() / 2 > wanted:
+            break
+        if chosen.sum() + members.sum() < n:
+            chosen |= members
+    return chosen

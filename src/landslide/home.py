@@ -1,0 +1,24 @@
+"""Where generated state lives: one folder, `LANDSLIDE_HOME`, `.landslide` in the working folder by default."""
+
+import os
+from pathlib import Path
+
+
+def home() -> Path:
+    """Return the folder of all generated state: environment, ZenML, MLflow, caches, checkpoints."""
+    return Path(os.environ.get("LANDSLIDE_HOME") or ".landslide").resolve()
+
+
+def band_caches() -> Path:
+    """Return the folder of the band caches."""
+    return home() / "cache" / "bands"
+
+
+def checkpoints() -> Path:
+    """Return the folder of the checkpoints of unfinished folds."""
+    return home() / "checkpoints"
+
+
+def default_tracking_uri() -> str:
+    """Return the address of the MLflow store: `MLFLOW_TRACKING_URI`, or a sqlite file under `LANDSLIDE_HOME`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"

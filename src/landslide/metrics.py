@@ -1,0 +1,131 @@
+"""Confusion counts, and every score as a pure function of them.
+
+Scores of a fold come from counts pooled over all its pixels, never from averages over patches or batches. The
+paper's F1 and mIoU are unweighted means over the two classes; scores of the landslide class stand beside them.
+"""
+
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+METRIC_NAMES = (
+    "f1_macro",
+    "miou",
+    "f1_landslide",
+    "iou_landslide",
+    "precision_landslide",
+    "recall_landslide",
+    "accuracy",
+)
+
+ArrayOrTensor = TypeVar("ArrayOrTensor", npt.NDArray[Any], Any)
+
+
+def confusion_counts(prediction: ArrayOrTensor, mask: ArrayOrTensor) -> ArrayOrTensor:
+    """Count pixels by true and predicted class.
+
+    Args:
+        prediction: Predicted class, boolean or integers 0 and 1, any shape; a NumPy array or a torch tensor.
+        mask: True class, same shape and kind.
+
+    Returns:
+        (2, 2) int64: rows truth, columns prediction, class 0 is background and 1 landslide. A NumPy array for
+        arrays; for tensors a tensor on the same device, computed without synchronising with it.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    if tuple(prediction.shape) != tuple(mask.shape):
+        raise ValueError(f"prediction {tuple(prediction.shape)} and mask {tuple(mask.shape)} differ in shape")
+    predicted, true = prediction != 0, mask != 0
+    hits = (predicted & true).sum()
+    predicted_total, true_total = predicted.sum(), true.sum()
+    misses, false_alarms = true_total - hits, predicted_total - hits
+    size = int(np.prod(prediction.shape))
+    cells = [size - hits - misses - false_alarms, false_alarms, misses, hits]
+    if isinstance(hits, np.integer):
+        return np.array(cells, np.int64).reshape(2, 2)
+    import torch
+
+    return torch.stack(cells).reshape(2, 2)
+
+
+def scores(counts: npt.ArrayLike) -> dict[str, float]:
+    """Compute every score from pooled counts.
+
+    Args:
+        counts: (2, 2) counts, rows truth, columns prediction, as `confusion_counts` gives them.
+
+    Returns:
+        `METRIC_NAMES` with values in [0, 1]. `f1_macro` and `miou` are means over both classes (the paper's F1
+        and mIoU). A class that neither occurs nor is predicted counts as 1, as in the authors' protocol; any
+        other ratio 0/0 counts as 0.
+    """
+    table = np.asarray(counts, dtype=np.float64)
+    true_positives = np.diag(table)
+    false_positives = table.sum(axis=0) - true_positives
+    false_negatives = table.sum(axis=1) - true_positives
+    union = true_positives + false_positives + false_negatives
+    absent = union == 0
+
+    def ratio(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+        safe = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+        return np.where(absent, 1.0, safe)
+
+    f1 = ratio(2 * true_positives, 2 * true_positives + false_positives + false_negatives)
+    iou = ratio(true_positives, union)
+    precision = ratio(true_positives, true_positives + false_positives)
+    recall = ratio(true_positives, true_positives + false_negatives)
+    total = table.sum()
+    return {
+        "f1_macro": float(f1.mean()),
+        "miou": float(iou.mean()),
+        "f1_landslide": float(f1[1]),
+        "iou_landslide": float(iou[1]),
+        "precision_landslide": float(precision[1]),
+        "recall_landslide": float(recall[1]),
+        "accuracy": float(true_positives.sum() / total) if total else 1.0,
+    }
+
+
+def mean_and_std(folds: list[dict[str, float]]) -> dict[str, float]:
+    """Aggregate the scores of the folds.
+
+    Args:
+        folds: One dictionary of scores a fold, equal keys.
+
+    Returns:
+        `<name>`, the unweighted mean over folds, and `<name>_std`, the population standard deviation (ddof 0,
+        as in the authors' logs), for every name.
+    """
+    result: dict[str, float] = {}
+    for name in folds[0]:
+        values = np.array([fold[name] for fold in folds])
+        result[name] = float(values.mean())
+        result[f"{name}_std"] = float(values.std())
+    return result
+
+
+def threshold_counts(
+    probability: npt.NDArray[Any], mask: npt.NDArray[Any], n_thresholds: int = 100
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Count for every threshold at once, by a histogram of the probabilities.
+
+    Args:
+        probability: Landslide probability in [0, 1], any shape.
+        mask: True class 0 or 1, same shape.
+        n_thresholds: Number of thresholds, evenly spaced from 0 to below 1.
+
+    Returns:
+        thresholds (n,) float64 and counts (n, 2, 2) int64; a pixel is predicted as landslide where its
+        probability is at least the threshold.
+    """
+    bins = np.minimum((np.asarray(probability, np.float64) * n_thresholds).astype(np.int64), n_thresholds - 1)
+    true = np.asarray(mask) != 0
+    positives = np.bincount(bins[true], minlength=n_thresholds)[::-1].cumsum()[::-1]
+    negatives = np.bincount(bins[~true], minlength=n_thresholds)[::-1].cumsum()[::-1]
+    counts = np.empty((n_thresholds, 2, 2), np.int64)
+    counts[:, 1, 1], counts[:, 1, 0] = positives, positives[0] - positives
+    counts[:, 0, 1], counts[:, 0, 0] = negatives, negatives[0] - negatives
+    return np.arange(n_thresholds) / n_thresholds, counts

@@ -1,0 +1,130 @@
+"""The networks, by name.
+
+Every model maps float (B, C, H, W) to a dictionary of logits by resolution, {"128": (B, 2, 128, 128), ...} for
+128-pixel input, with one entry where it has one head.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landslide.errors import ConfigurationError
+from landslide.models.peers import PeerModel
+from landslide.models.rau_net import RAUNet
+from landslide.models.unet import UNet
+
+__all__ = ["MODEL_NAMES", "ModelSpec", "build_model", "create_model", "main_logits", "trainable_parameters"]
+
+_MODELS: dict[str, Callable[..., nn.Module]] = {
+    "rau_net": RAUNet,
+    "rau_net_small": partial(RAUNet, width=40),  # 2,599,710 trainable parameters at 23 bands
+    "unet": UNet,
+}
+MODEL_NAMES = tuple(_MODELS)
+
+
+def create_model(name: str, in_channels: int, **options: Any) -> nn.Module:
+    """Create a network with freshly initialised weights.
+
+    Args:
+        name: One of `MODEL_NAMES`, or `smp:<Architecture>:<encoder>` for a network of
+            segmentation_models.pytorch.
+        in_channels: Number of input bands C.
+        **options: The network's own options, such as `width`.
+
+    Returns:
+        A module that maps float (B, C, H, W) to logits (B, 2, S, S) by resolution S.
+
+    Raises:
+        ConfigurationError: On an unknown name or option.
+    """
+    if name.startswith("smp:"):
+        _, architecture, encoder = (*name.split(":"), "", "")[:3]
+        return PeerModel(architecture, encoder, in_channels, **options)
+    if name not in _MODELS:
+        raise ConfigurationError(
+            f"There is no model {name!r}.",
+            remedy=f"Use one of {', '.join(MODEL_NAMES)}, or smp:<Architecture>:<encoder>.",
+        )
+    try:
+        return _MODELS[name](in_channels, **options)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"Model {name!r} does not take the options {options}: {error}.",
+            remedy="See the class of that model in src/landslide/models for its options.",
+        ) from error
+
+
+def main_logits(logits: dict[str, Tensor], size: int) -> Tensor:
+    """Return the logits (B, 2, size, size) of the head at the input's own resolution: the one that is scored."""
+    return logits[str(size)]
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    """Count the trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What rebuilds a trained network, beside its weights.
+
+    Attributes:
+        name: Network name, see `create_model`.
+        options: The network's own options.
+        bands: Names of the input bands, in order.
+        mean: Mean of every input band over the training part, or None for bands as stored.
+        std: Standard deviation likewise.
+    """
+
+    name: str
+    bands: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the specification as plain values, for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelSpec":
+        """Rebuild a specification from `to_dict`."""
+        tuples = {k: None if values[k] is None else tuple(values[k]) for k in ("bands", "mean", "std")}
+        return cls(name=values["name"], options=dict(values["options"]), **tuples)  # type: ignore[arg-type]
+
+
+class StandardizedModel(nn.Module):
+    """A network behind a standardisation of its input bands.
+
+    Args:
+        network: The network.
+        mean: (C,) values to subtract.
+        std: (C,) values to divide by.
+    """
+
+    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean[:, None, None])
+        self.register_buffer("std", std[:, None, None])
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Segment patches (B, C, H, W), bands as stored."""
+        logits: dict[str, Tensor] = self.network((x - self.mean) / self.std)
+        return logits
+
+
+def build_model(spec: ModelSpec, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """Build the network of a specification, with trained weights if given, else freshly initialised."""
+    model = create_model(spec.name, len(spec.bands), **spec.options)
+    if spec.mean is not None and spec.std is not None:
+        model = StandardizedModel(model, torch.tensor(spec.mean), torch.tensor(spec.std))
+    if weights is not None:
+        model.load_state_dict(weights)
+        model.eval()
+    return model

@@ -1,0 +1,106 @@
+"""Convolution blocks with the framework defaults under which the paper's networks were trained.
+
+LeakyReLU slope 0.3, batch normalisation with epsilon 1e-3 and momentum 0.99 (0.01 in PyTorch's convention),
+"same" padding (an even kernel or a stride of two pads at the bottom and right), he-normal weights, zero biases.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LEAKY_SLOPE = 0.3
+BATCH_NORM_EPSILON = 1e-3
+BATCH_NORM_MOMENTUM = 0.01
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution with "same" padding: output size = ceil(input size / stride), extra padding bottom/right.
+
+    Args:
+        in_channels: Channels of the input (B, in_channels, H, W).
+        out_channels: Channels of the output (B, out_channels, ceil(H / stride), ceil(W / stride)).
+        kernel: Side of the kernel.
+        stride: Step in both directions; the input's sides must be multiples of it.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
+        total = kernel - stride
+        before, after = total // 2, total - total // 2
+        super().__init__(in_channels, out_channels, kernel, stride, padding=before)
+        self._extra = after - before
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x (B, C, H, W)."""
+        if self._extra:
+            x = F.pad(x, (0, self._extra, 0, self._extra))
+        return super().forward(x)
+
+
+class SameConvTranspose2d(nn.ConvTranspose2d):
+    """Transposed convolution that doubles the sides exactly, cropping at the bottom and right.
+
+    Args:
+        in_channels: Channels of the input (B, in_channels, H, W).
+        out_channels: Channels of the output (B, out_channels, 2 H, 2 W).
+        kernel: Side of the kernel, 2 or 3.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
+        super().__init__(in_channels, out_channels, kernel, stride=2)
+        self._surplus = kernel - 2
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Upsample x (B, C, H, W) to (B, out_channels, 2 H, 2 W)."""
+        height, width = 2 * x.shape[-2], 2 * x.shape[-1]
+        return super().forward(x)[..., :height, :width]
+
+
+def conv_bn_act(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
+    """Return convolution, batch normalisation, LeakyReLU (paper, Fig. 1)."""
+    return nn.Sequential(
+        SameConv2d(in_channels, out_channels, kernel),
+        nn.BatchNorm2d(out_channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM),
+        nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+    )
+
+
+class DoubleConv(nn.Sequential):
+    """Two 3x3 convolutions with batch normalisation and LeakyReLU (paper, Fig. 1).
+
+    Args:
+        in_channels: Channels of the input (B, in_channels, H, W).
+        out_channels: Channels of the output (B, out_channels, H, W).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(conv_bn_act(in_channels, out_channels, 3), conv_bn_act(out_channels, out_channels, 3))
+
+
+class ResConv(nn.Module):
+    """Residual convolution block with two kernel sizes at constant width (paper, section IV-C and Fig. 2).
+
+    A 3x3 and a 2x2 convolution are summed, a 3x3 convolution follows, then the attention; the input is added.
+
+    Args:
+        width: Channels of input and output (B, width, H, W).
+        attention: Module applied ahead of the residual sum, or None.
+    """
+
+    def __init__(self, width: int, attention: nn.Module | None = None) -> None:
+        super().__init__()
+        self.branch_3x3 = conv_bn_act(width, width, 3)
+        self.branch_2x2 = conv_bn_act(width, width, 2)
+        self.merge = conv_bn_act(width, width, 3)
+        self.attention = attention if attention is not None else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, width, H, W) to the same shape."""
+        merged: Tensor = self.attention(self.merge(self.branch_3x3(x) + self.branch_2x2(x)))
+        return merged + x
+
+
+def initialize(module: nn.Module) -> None:
+    """Initialise one layer: he-normal weights and zero biases. Use with `nn.Module.apply`."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

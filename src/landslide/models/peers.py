@@ -1,0 +1,39 @@
+"""Networks of segmentation_models.pytorch behind the project's own interface."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from landslide.errors import ConfigurationError
+from landslide.models.heads import N_CLASSES
+
+
+class PeerModel(nn.Module):
+    """A segmentation_models.pytorch network whose forward returns logits by resolution.
+
+    Args:
+        architecture: Architecture name of the library, such as `Unet` or `DeepLabV3Plus`.
+        encoder: Encoder name of the library, such as `resnet34`.
+        in_channels: Number of input bands C.
+        **options: Further arguments of the library; no pretrained weights unless `encoder_weights` asks.
+    """
+
+    def __init__(self, architecture: str, encoder: str, in_channels: int, **options: Any) -> None:
+        import segmentation_models_pytorch as smp
+
+        super().__init__()
+        options = {"encoder_weights": None} | options
+        try:
+            self.network = smp.create_model(
+                architecture, encoder, in_channels=in_channels, classes=N_CLASSES, **options
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"segmentation_models.pytorch cannot build {architecture!r} with encoder {encoder!r}: {error}",
+                remedy="Use a pair that the library offers, as in smp:Unet:resnet34.",
+            ) from error
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Map x (B, C, H, W) to {"<H>": logits (B, 2, H, W)}."""
+        logits: Tensor = self.network(x)
+        return {str(logits.shape[-1]): logits}

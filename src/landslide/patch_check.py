@@ -1,0 +1,276 @@
+"""Checking a whole data set: every fault of every file, with a remedy for each, in one report.
+
+Faults block training; warnings (a constant DEM, files that belong to neither layout) are worth knowing.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landslide.errors import DataError
+from landslide.patches import (
+    LAYOUTS,
+    ORIGINAL_BANDS,
+    PATCH_SIZE,
+    Finding,
+    Split,
+    files_below,
+    load_stored,
+    numbered_files,
+    read_positions,
+)
+
+_TEXT_SUFFIXES = {".md", ".rst", ".txt"}
+_TEXT_NAMES = ("readme", "license", "licence")
+_HDF5_SUFFIXES = {".h5", ".hdf5", ".he5", ".hdf"}
+# An HDF5 file of 800 bytes holds no data set; the Hugging Face copy has five of them beside its masks.
+_EMPTY_HDF5_BYTES = 800
+
+
+@dataclass
+class CheckReport:
+    """What `check` found.
+
+    Attributes:
+        faults: What makes the data set unusable as it is.
+        warnings: What is worth knowing.
+        counts: patches, train_patches, validation_patches, test_patches (images found); positive_patches
+            and landslide_pixels (of the readable masks); landslide_share (fraction of their pixels).
+    """
+
+    faults: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
+    counts: dict[str, int | float] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no fault."""
+        return not self.faults
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values: ok, counts, faults, warnings."""
+        return {
+            "ok": self.ok,
+            "counts": self.counts,
+            "faults": [asdict(finding) for finding in self.faults],
+            "warnings": [asdict(finding) for finding in self.warnings],
+        }
+
+    def render(self) -> str:
+        """The report as text: the counts, then all findings grouped by kind, each kind with its remedy."""
+        counts = self.counts
+        splits = ", ".join(f"{counts[f'{split}_patches']:,} {split}" for split in get_args(Split))
+        lines = [
+            f"{counts['patches']:,} patches ({splits})",
+            f"{counts['positive_patches']:,} with landslides",
+            f"{counts['landslide_pixels']:,} landslide pixels, {counts['landslide_share']:.3%} of the masks",
+        ]
+        lines += _render_group("fault", self.faults) + _render_group("warning", self.warnings)
+        return "\n".join(lines)
+
+
+def check(root: Path, n_bands: int = 14, *, bands: Sequence[str] | None = None) -> CheckReport:
+    """Check every file of every split that is there; bad data never raises.
+
+    Args:
+        root: Folder of the data set, in either layout of `patches.LAYOUTS`.
+        n_bands: How many bands each image must have.
+        bands: Their names, where the set declares others than the 14 original ones; overrides `n_bands`.
+
+    Returns:
+        The report. Codes of faults: missing_folder, no_patches, two_layouts, duplicate_number,
+        missing_mask, mask_without_image, unreadable, wrong_key, wrong_shape, wrong_dtype, not_finite,
+        mask_values, unused_patch, positions. Codes of warnings: constant_dem, stray.
+    """
+    names = tuple(bands) if bands is not None else _default_names(n_bands)
+    return _Check(Path(root), names).run()
+
+
+def _default_names(n_bands: int) -> tuple[str, ...]:
+    if n_bands == len(ORIGINAL_BANDS):
+        return ORIGINAL_BANDS
+    return tuple(f"band {index}" for index in range(1, n_bands + 1))
+
+
+def _render_group(kind: Literal["fault", "warning"], findings: list[Finding]) -> list[str]:
+    if not findings:
+        return [f"no {kind}s"]
+    groups: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+    for finding in findings:
+        groups[finding.code, finding.remedy].append(finding)
+    lines = [f"{len(findings):,} {kind}{'s' if len(findings) > 1 else ''}:"]
+    for (code, remedy), members in groups.items():
+        lines += [f"  {code} ({len(members):,})", f"    -> {remedy}"]
+        lines += [f"    {member.path}: {member.message}" for member in members]
+    return lines
+
+
+class _Check:
+    """One pass over a data set; collects what it finds in `report`."""
+
+    def __init__(self, root: Path, bands: tuple[str, ...]) -> None:
+        self.root = root
+        self.bands = bands
+        self.report = CheckReport()
+        self.patches: dict[Split, int] = dict.fromkeys(get_args(Split), 0)
+        self.positive_pixels: list[int] = []
+        self.belonging: set[str] = set()
+
+    def run(self) -> CheckReport:
+        for split in self.patches:
+            self.check_split(split)
+        self.check_other_files()
+        self.check_positions()
+        self.count()
+        return self.report
+
+    def fault(self, path: Path | str, code: str, message: str, remedy: str) -> None:
+        self.report.faults.append(Finding(self.relative(path), code, message, remedy))
+
+    def warn(self, path: Path | str, code: str, message: str, remedy: str) -> None:
+        self.report.warnings.append(Finding(self.relative(path), code, message, remedy))
+
+    def relative(self, path: Path | str) -> str:
+        return path.relative_to(self.root).as_posix() if isinstance(path, Path) else path
+
+    def check_split(self, split: Split) -> None:
+        present = [
+            layout[split] for layout in LAYOUTS if any((self.root / folder).is_dir() for folder in layout[split])
+        ]
+        if not present and split == "train":
+            expected = " nor ".join(layout[split][0] for layout in LAYOUTS)
+            message = f"there is neither {expected}" if self.root.is_dir() else "the folder does not exist"
+            self.fault(
+                ".",
+                "missing_folder",
+                message,
+                "give the folder that holds TrainData/, or images/ and annotations/",
+            )
+        if len(present) > 1:
+            message = f"the {split} split is there twice, as {present[0][0]} and as {present[1][0]}"
+            self.fault(".", "two_layouts", message, "keep one of the two layouts")
+        for image_folder, mask_folder in present:
+            self.check_folders(split, self.root / image_folder, self.root / mask_folder)
+
+    def check_folders(self, split: Split, image_folder: Path, mask_folder: Path) -> None:
+        images = numbered_files(image_folder, "image")
+        masks = numbered_files(mask_folder, "mask")
+        self.patches[split] += len(images)
+        if not image_folder.is_dir():
+            self.fault(image_folder, "missing_folder", "the folder of the images does not exist", "add it")
+        elif not images:
+            self.fault(image_folder, "no_patches", "no file is named image_<number>.h5", "add the images")
+        if split == "train" and not mask_folder.is_dir():
+            self.fault(mask_folder, "missing_folder", "the folder of the masks does not exist", "add it")
+        for number, paths in images.items():
+            self.check_number(number, paths)
+            if split == "train" and number not in masks:
+                message = f"no mask_{number}.h5 in {self.relative(mask_folder)}"
+                self.fault(paths[0], "missing_mask", message, "add the mask, or move the image away")
+            for path in paths:
+                self.check_image(path)
+        for number, paths in masks.items():
+            self.check_number(number, paths)
+            if number not in images:
+                message = f"no image_{number}.h5 in {self.relative(image_folder)}"
+                self.fault(paths[0], "mask_without_image", message, "add the image, or move the mask away")
+            for path in paths:
+                self.check_mask(path)
+
+    def check_number(self, number: int, paths: list[Path]) -> None:
+        self.belonging.update(map(self.relative, paths))
+        for path in paths[1:]:
+            message = f"number {number} is also {paths[0].name}"
+            self.fault(path, "duplicate_number", message, "keep one file of each number")
+
+    def check_image(self, path: Path) -> None:
+        stored = self.load(path, "img", (PATCH_SIZE, PATCH_SIZE, len(self.bands)))
+        if stored is None:
+            return
+        # Training reads float32, so a float64 beyond its range counts as infinite.
+        with np.errstate(over="ignore"):
+            image = stored.astype(np.float32, copy=False)
+        if not np.isfinite(image).all():
+            message = "; ".join(_not_finite(image, self.bands))
+            self.fault(path, "not_finite", message, "fill the gaps, or move the patch away with its mask")
+        if "dem" in self.bands:
+            elevation = image[:, :, self.bands.index("dem")]
+            if elevation.min() == elevation.max():
+                message = f"the elevation is {elevation[0, 0]:g} everywhere"
+                self.warn(path, "constant_dem", message, "known of 114 official patches; nothing need be done")
+
+    def check_mask(self, path: Path) -> None:
+        stored = self.load(path, "mask", (PATCH_SIZE, PATCH_SIZE))
+        if stored is not None:
+            self.positive_pixels.append(int(np.count_nonzero(stored)))
+
+    def load(self, path: Path, key: Literal["img", "mask"], shape: tuple[int, ...]) -> NDArray[Any] | None:
+        stored, faults = load_stored(path, key, shape)
+        self.report.faults += [replace(fault, path=self.relative(path)) for fault in faults]
+        return stored
+
+    def check_other_files(self) -> None:
+        for relpath in files_below(self.root):
+            if relpath in self.belonging or _is_text(PurePosixPath(relpath)):
+                continue
+            if _may_hold_a_patch(self.root / relpath):
+                message = "looks like a patch, but its name or its folder belongs to neither layout: it is ignored"
+                self.fault(
+                    relpath,
+                    "unused_patch",
+                    message,
+                    "name it image_<number>.h5 or mask_<number>.h5 in the folder of its kind, or move it away",
+                )
+            else:
+                self.warn(
+                    relpath,
+                    "stray",
+                    "belongs to neither layout; it is ignored, but pinned with the data",
+                    "move it away if it is not wanted",
+                )
+
+    def check_positions(self) -> None:
+        if not (self.root / "scenes.csv").exists():
+            return
+        folders = [self.root / layout["train"][0] for layout in LAYOUTS]
+        numbers = sorted({number for folder in folders for number in numbered_files(folder, "image")})
+        try:
+            read_positions(self.root, numbers)
+        except DataError as error:
+            self.fault("scenes.csv", "positions", error.what.replace(f"{self.root}/", ""), error.remedy)
+
+    def count(self) -> None:
+        pixels = sum(self.positive_pixels)
+        masks = len(self.positive_pixels)
+        self.report.counts = {
+            "patches": sum(self.patches.values()),
+            **{f"{split}_patches": patches for split, patches in self.patches.items()},
+            "positive_patches": sum(positive > 0 for positive in self.positive_pixels),
+            "landslide_pixels": pixels,
+            "landslide_share": pixels / (masks * PATCH_SIZE**2) if masks else 0.0,
+        }
+
+
+def _not_finite(image: NDArray[np.float32], bands: Sequence[str]) -> list[str]:
+    """What is not finite in an image (H, W, C), band by band."""
+    messages = []
+    for index, name in enumerate(bands):
+        label = name if name.startswith("band") else f"band {index + 1} ({name})"
+        for what, where in (("NaN", np.isnan(image[..., index])), ("infinite", np.isinf(image[..., index]))):
+            if where.any():
+                messages.append(f"{np.count_nonzero(where)} {what} in {label}")
+    return messages
+
+
+def _is_text(path: PurePosixPath) -> bool:
+    name = path.name.lower()
+    return str(path) == "scenes.csv" or path.suffix.lower() in _TEXT_SUFFIXES or name.startswith(_TEXT_NAMES)
+
+
+def _may_hold_a_patch(path: Path) -> bool:
+    return path.suffix.lower() in _HDF5_SUFFIXES and path.exists() and path.stat().st_size > _EMPTY_HDF5_BYTES

@@ -1,0 +1,44 @@
+"""The MLflow pyfunc model: raw patches in, probability and uncertainty out.
+
+MLflow stores this file as the model's code (models from code: nothing is pickled) together with a copy of the
+`landslide` package and the ensemble's folder, so a model loads where the locked requirements are installed and
+this repository is not.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import numpy.typing as npt
+
+from landslide.ensemble import load_ensemble
+
+
+class LandslideModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """Predicts landslides on raw patches (N, C, 128, 128), values and dtype as stored in the patch files."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the ensemble from the model's artifacts."""
+        self.ensemble = load_ensemble(Path(context.artifacts["ensemble"]))
+
+    def predict(  # type: ignore[no-untyped-def]
+        self, context, model_input, params=None
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Predict patches.
+
+        Args:
+            context: MLflow's context, unused.
+            model_input: (N, C, 128, 128) array, bands as the signature's metadata names them.
+            params: Unused.
+
+        Returns:
+            `probability` and `uncertainty`, each (N, 128, 128) float32: mean and standard deviation of the
+            members' landslide probabilities.
+        """
+        probability, uncertainty = self.ensemble.predict(np.asarray(model_input))
+        return {"probability": probability, "uncertainty": uncertainty}
+
+
+if __name__ != "landslide.serving":  # executed by MLflow as the model's code
+    mlflow.models.set_model(LandslideModel())

@@ -1,0 +1,376 @@
+"""MLflow: runs, metrics, models and aliases.
+
+One cross-validation is one parent run with one child a fold. A run is found by the digest of everything it
+depends on before it is created, so a pipeline that starts again after a failure goes on in the runs it had.
+"""
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric, Run, RunStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types import Schema, TensorSpec
+
+import landslide
+from landslide.bands import BandSettings
+from landslide.ensemble import Member, load_members, save_ensemble
+from landslide.errors import RegistryError
+from landslide.patches import PATCH_SIZE
+
+logger = logging.getLogger(__name__)
+
+EXPERIMENT = "landslide-segmentation"
+MODEL_NAME = "landslide-segmentation"
+CHAMPION, CHALLENGER = "champion", "challenger"
+_KEY_TAG = "landslide.key"
+_REQUIREMENTS = (
+    "h5py", "lightning", "mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors",
+    "segmentation-models-pytorch", "torch",
+)  # fmt: skip
+# Seconds between two samples of processor, memory and GPU; a short fold must get some as well.
+_SYSTEM_METRICS_INTERVAL = 2
+
+
+def connect(uri: str) -> MlflowClient:
+    """Connect this process to a tracking store and registry, and make sure that the experiment exists.
+
+    Args:
+        uri: Address of an MLflow server, or `sqlite:///<absolute path>`; artifacts of a sqlite store lie in
+            `mlartifacts` beside the file.
+
+    Returns:
+        A client of that store.
+
+    Raises:
+        RegistryError: If the store cannot be reached.
+    """
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_INTERVAL)
+    client = MlflowClient(uri, uri)
+    try:
+        if client.get_experiment_by_name(EXPERIMENT) is None:
+            _create_experiment(client, uri)
+    except MlflowException as error:
+        raise RegistryError(
+            f"The MLflow store {uri} does not answer as it should: {error}.",
+            remedy="Check the address in MLFLOW_TRACKING_URI, and that the server runs.",
+        ) from error
+    return client
+
+
+def _create_experiment(client: MlflowClient, uri: str) -> None:
+    location = None
+    if uri.startswith("sqlite:///"):
+        location = (Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
+    try:
+        client.create_experiment(EXPERIMENT, artifact_location=location)
+    except MlflowException:
+        if client.get_experiment_by_name(EXPERIMENT) is None:
+            raise  # not merely created by another process in the meantime
+
+
+def open_cross_validation(
+    client: MlflowClient,
+    key: str,
+    *,
+    name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    data_version: str,
+    data_source: str,
+) -> str:
+    """Find the parent run of this key, or create it.
+
+    Args:
+        client: The tracking client.
+        key: Digest of configuration, data, folds and code.
+        name: Name of a new run.
+        params: Settings, nested as they are in the configuration; recorded flat, `training.epochs`.
+        tags: Lineage: git commit, lock digest, selection.
+        data_version: Digest of the data set.
+        data_source: Where the data set lies.
+
+    Returns:
+        The run's id.
+    """
+    found = _find_run(client, f"tags.`{_KEY_TAG}` = '{key}' and tags.role = 'cross_validation'")
+    if found is not None:
+        return str(found.info.run_id)
+    all_tags = {**tags, "role": "cross_validation", _KEY_TAG: key, "data_version": data_version}
+    run_id = _create_run(client, name, all_tags, params)
+    source = CodeDatasetSource({"path": data_source})
+    dataset = MetaDataset(source, name="landslide-patches", digest=data_version)
+    client.log_inputs(
+        run_id,
+        [mlflow.entities.DatasetInput(dataset=dataset._to_mlflow_entity(), tags=[])],
+    )
+    return run_id
+
+
+def open_fold(client: MlflowClient, parent: str, fold: int) -> str:
+    """Find the child run of a fold, or create it with the parent's parameters and lineage; return its id."""
+    found = _find_run(client, f"tags.`mlflow.parentRunId` = '{parent}' and tags.role = 'fold' and tags.fold = '{fold}'")
+    if found is not None:
+        return str(found.info.run_id)
+    parent_run = client.get_run(parent)
+    lineage = {k: v for k, v in parent_run.data.tags.items() if not k.startswith("mlflow.") and k != _KEY_TAG}
+    tags = {**lineage, "mlflow.parentRunId": parent, "role": "fold", "fold": str(fold)}
+    return _create_run(client, f"{parent_run.info.run_name} fold {fold}", tags, parent_run.data.params)
+
+
+def fold_runs(client: MlflowClient, parent: str) -> dict[int, str]:
+    """Return the child runs of a cross-validation: run id by fold."""
+    runs = _search(client, f"tags.`mlflow.parentRunId` = '{parent}' and tags.role = 'fold'")
+    return {int(run.data.tags["fold"]): run.info.run_id for run in runs}
+
+
+def is_finished(client: MlflowClient, run_id: str) -> bool:
+    """Return whether a run came to its end."""
+    return bool(client.get_run(run_id).info.status == RunStatus.to_string(RunStatus.FINISHED))
+
+
+@contextmanager
+def recording(run_id: str, *, system_metrics: bool = False) -> Iterator[None]:
+    """Make a run the active one, sample system metrics if wanted, and mark it finished or failed at the end."""
+    with mlflow.start_run(run_id=run_id, log_system_metrics=system_metrics):
+        yield
+
+
+def log_epoch(uri: str, run_id: str, record: Mapping[str, float]) -> None:
+    """Log the metrics of one epoch, once however often it is called.
+
+    Args:
+        uri: Address of the store; a plain value, so that other processes can call this.
+        run_id: The fold's run.
+        record: Metrics of the epoch, `epoch` among them.
+    """
+    client = MlflowClient(uri)
+    step = int(record["epoch"])
+    if any(metric.step == step for metric in client.get_metric_history(run_id, "train_loss")):
+        return
+    now = mlflow.utils.time.get_current_time_millis()
+    metrics = [Metric(name, float(value), now, step) for name, value in record.items() if name != "epoch"]
+    client.log_batch(run_id, metrics=metrics)
+
+
+def log_scores(client: MlflowClient, run_id: str, values: Mapping[str, float]) -> None:
+    """Log final scores of a run."""
+    now = mlflow.utils.time.get_current_time_millis()
+    client.log_batch(run_id, metrics=[Metric(name, float(v), now, 0) for name, v in values.items()])
+
+
+def log_figures(client: MlflowClient, run_id: str, figures: Mapping[str, Figure]) -> None:
+    """Log figures of a run as `figures/<name>.png`."""
+    for name, figure in figures.items():
+        client.log_figure(run_id, figure, f"figures/{name}.png")
+
+
+def log_text(client: MlflowClient, run_id: str, text: str, artifact: str) -> None:
+    """Log a text file of a run."""
+    client.log_text(run_id, text, artifact)
+
+
+def log_model(
+    members: Sequence[Member], settings: BandSettings, dtype: npt.DTypeLike, metadata: Mapping[str, Any]
+) -> str:
+    """Log an ensemble (or a single fold model) as a pyfunc model of the active run.
+
+    Args:
+        members: The trained networks.
+        settings: Settings of their bands.
+        dtype: Number format of the raw patches, part of the signature.
+        metadata: Stored with the model.
+
+    Returns:
+        The model's address.
+    """
+    package = Path(landslide.__file__).parent
+    shape = (-1, len(settings.stored), PATCH_SIZE, PATCH_SIZE)
+    output = (-1, PATCH_SIZE, PATCH_SIZE)
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(dtype), shape)]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), output, name) for name in ("probability", "uncertainty")]),
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary) / "ensemble"
+        save_ensemble(directory, members, settings)
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(package / "serving.py"),
+            artifacts={"ensemble": str(directory)},
+            code_paths=[str(package)],
+            signature=signature,
+            pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
+            metadata={
+                "stored_bands": list(settings.stored),
+                "input_bands": list(members[0].spec.bands),
+                "threshold": float(np.mean([m.threshold for m in members])),
+                **metadata,
+            },
+        )
+    return str(info.model_uri)
+
+
+def fetch_members(run_id: str, destination: Path) -> tuple[list[Member], BandSettings]:
+    """Download the model of a run and return its members and band settings.
+
+    Raises:
+        RegistryError: If the run has no model.
+    """
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model", dst_path=str(destination)))
+    except (MlflowException, OSError) as error:
+        raise RegistryError(
+            f"Run {run_id} has no model: {error}.", remedy="Run the training pipeline again; it trains that fold."
+        ) from error
+    return load_members(folder / "artifacts" / "ensemble")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which alias a new version gets, and why."""
+
+    alias: str
+    reason: str
+
+
+def decide(candidate: Mapping[str, str], champion: Mapping[str, str] | None, metric: str) -> Decision:
+    """Decide between champion and challenger on the recorded scores.
+
+    Two runs compare only on equal data, folds and selection; anything else stays a challenger.
+
+    Args:
+        candidate: Tags of the new version.
+        champion: Tags of the version in service, or None if there is none.
+        metric: The cross-validated score that decides.
+    """
+    if champion is None:
+        return Decision(CHAMPION, "the first registered model")
+    if candidate["run_id"] == champion["run_id"]:
+        return Decision(CHAMPION, "the same cross-validation, registered again")
+    for name in ("data_version", "fold_table", "selection"):
+        if candidate[name] != champion.get(name):
+            return Decision(CHALLENGER, f"not comparable with the champion: its {name} differs")
+    new, old = float(candidate[metric]), float(champion[metric])
+    comparison = f"{metric} {new:.4f} against {old:.4f} of version {champion['version']}"
+    return (
+        Decision(CHAMPION, f"better: {comparison}") if new > old else Decision(CHALLENGER, f"not better: {comparison}")
+    )
+
+
+def register(client: MlflowClient, model_uri: str, tags: Mapping[str, str], metric: str) -> tuple[str, Decision]:
+    """Register a model and give the new version its alias.
+
+    Args:
+        client: The tracking client.
+        model_uri: What `log_model` returned.
+        tags: Lineage and cross-validated scores, as text; `run_id` among them.
+        metric: The score that decides.
+
+    Returns:
+        The version and the decision.
+    """
+    registered = mlflow.register_model(model_uri, MODEL_NAME, tags=dict(tags))
+    current = champion(client)
+    decision = decide(tags, current, metric)
+    client.set_model_version_tag(MODEL_NAME, registered.version, "decision", f"{decision.alias}: {decision.reason}")
+    client.set_registered_model_alias(MODEL_NAME, decision.alias, registered.version)
+    if decision.alias == CHAMPION:
+        _drop_alias(client, CHALLENGER, registered.version)
+    return str(registered.version), decision
+
+
+def champion(client: MlflowClient) -> dict[str, str] | None:
+    """Return the tags of the version in service, with its `version`; None if there is none."""
+    try:
+        current = client.get_model_version_by_alias(MODEL_NAME, CHAMPION)
+    except MlflowException:
+        return None
+    return {**current.tags, "version": str(current.version)}
+
+
+def _drop_alias(client: MlflowClient, alias: str, version: str) -> None:
+    """Remove an alias if it points to this version."""
+    aliases = client.get_registered_model(MODEL_NAME).aliases
+    if str(aliases.get(alias)) == str(version):
+        client.delete_registered_model_alias(MODEL_NAME, alias)
+
+
+def latest_cross_validation(client: MlflowClient) -> Run:
+    """Return the parent run that was evaluated last.
+
+    Raises:
+        RegistryError: If there is none.
+    """
+    runs = _search(client, "tags.role = 'cross_validation' and tags.evaluated != ''", order=["tags.evaluated DESC"])
+    if not runs:
+        raise RegistryError(
+            "No evaluated cross-validation is recorded.",
+            remedy="Run the training pipeline first: make run.",
+        )
+    return runs[0]
+
+
+def _search(client: MlflowClient, text: str, order: list[str] | None = None) -> list[Run]:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    return list(client.search_runs([experiment.experiment_id], filter_string=text, order_by=order))
+
+
+def _find_run(client: MlflowClient, text: str) -> Run | None:
+    runs = _search(client, text)
+    return runs[0] if runs else None
+
+
+def _create_run(client: MlflowClient, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    run = client.create_run(experiment.experiment_id, tags=dict(tags), run_name=name)
+    flat = [mlflow.entities.Param(key, str(value)) for key, value in flatten(params).items()]
+    client.log_batch(run.info.run_id, params=flat)
+    return str(run.info.run_id)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings: {"training": {"epochs": 3}} -> {"training.epochs": 3}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a run."""
+    for name, value in tags.items():
+        client.set_tag(run_id, name, value)
+
+
+def finish(client: MlflowClient, run_id: str) -> None:
+    """Mark a run as finished."""
+    client.set_terminated(run_id)
+
+
+def epoch_records(client: MlflowClient, run_id: str) -> list[dict[str, float]]:
+    """Return the metrics that `log_epoch` logged: one record an epoch, in order."""
+    records: dict[int, dict[str, float]] = {}
+    names = [name for name in client.get_run(run_id).data.metrics if name.startswith(("train_", "validation_"))]
+    for name in [*names, "learning_rate"]:
+        for metric in client.get_metric_history(run_id, name):
+            records.setdefault(metric.step, {"epoch": metric.step})[name] = metric.value
+    return [records[step] for step in sorted(records)]

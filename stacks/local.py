@@ -1,0 +1,43 @@
+"""The embedded stack: local orchestrator and artifact store, MLflow tracker and registry on sqlite.
+
+    python -m stacks.local
+
+registers it and makes it the active stack, all under `LANDSLIDE_HOME`. Repeating it changes nothing.
+"""
+
+from pathlib import Path
+
+from zenml.client import Client
+from zenml.enums import StackComponentType
+
+from landslide.home import default_tracking_uri, home
+
+NAME = "landslide"
+
+
+def register_local_stack() -> str:
+    """Register the embedded stack if it is not there, and activate it.
+
+    Returns:
+        The stack's name.
+    """
+    client = Client()
+    if not client.list_stacks(name=NAME).items:
+        artifacts = home() / "zenml" / "artifacts"
+        artifacts.mkdir(parents=True, exist_ok=True)
+        components = (
+            (StackComponentType.ORCHESTRATOR, "local", {}),
+            (StackComponentType.ARTIFACT_STORE, "local", {"path": str(artifacts)}),
+            (StackComponentType.EXPERIMENT_TRACKER, "mlflow", {"tracking_uri": default_tracking_uri()}),
+            (StackComponentType.MODEL_REGISTRY, "mlflow", {}),
+        )
+        for kind, flavor, configuration in components:
+            client.create_stack_component(NAME, flavor, kind, configuration)
+        client.create_stack(NAME, {kind: NAME for kind, _, _ in components})
+    if client.active_stack_model.name != NAME:
+        client.activate_stack(NAME)
+    return NAME
+
+
+if __name__ == "__main__":
+    print(f"active ZenML stack: {register_local_stack()}, state in {Path(home())}")

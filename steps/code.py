@@ -1,0 +1,72 @@
+"""Which source files a step depends on, so that a change in the library reruns exactly the steps that use it.
+
+ZenML's cache key covers the source of the step function alone. These files go into its cache policy.
+"""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from zenml.config import CachePolicy
+
+ROOT = Path(__file__).resolve().parents[1]
+# Where the project's own packages lie, below the root.
+_PACKAGES = {"landslide": ROOT / "src" / "landslide", "steps": ROOT / "steps"}
+
+
+def depends_on_code_of(module: str) -> CachePolicy:
+    """Return the cache policy of the step in `module`: its key covers the module and all that it imports."""
+    return CachePolicy(file_dependencies=list(source_files(module)))
+
+
+def code_digest(*modules: str) -> str:
+    """Return a digest of the source of some modules and all project modules that they import."""
+    digest = hashlib.sha256()
+    for file in sorted({file for module in modules for file in source_files(module)}):
+        digest.update(file.encode() + b"\0" + (ROOT / file).read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@cache
+def source_files(module: str) -> tuple[str, ...]:
+    """Return the source files of a module and of all project modules that it imports, directly or not.
+
+    Args:
+        module: A dotted name below `landslide` or `steps`.
+
+    Returns:
+        Sorted paths relative to the root of the project.
+    """
+    found: set[Path] = set()
+    waiting = [_file_of(module)]
+    while waiting:
+        file = waiting.pop()
+        if file is None or file in found:
+            continue
+        found.add(file)
+        waiting += [_file_of(name) for name in _imported_names(file)]
+    return tuple(sorted(str(file.relative_to(ROOT)) for file in found))
+
+
+def _imported_names(file: Path) -> list[str]:
+    """Return every dotted name that a file imports, at its top or inside a function."""
+    names = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def _file_of(module: str) -> Path | None:
+    """Return the source file of a project module, None for anything else."""
+    package, *rest = module.split(".")
+    if package not in _PACKAGES:
+        return None
+    path = _PACKAGES[package].joinpath(*rest)
+    if path.is_dir():
+        return path / "__init__.py"
+    file = path.with_suffix(".py")
+    return file if file.is_file() else None

@@ -1,0 +1,55 @@
+"""Ingest: identify the patches, check every file, list them."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+from zenml import step
+
+from landslide.bands import BandSettings
+from landslide.errors import DataError
+from landslide.patch_check import check
+from landslide.patches import directory_digest, patch_table
+from steps.lineage import check_pin
+from steps.settings import DataSettings
+from steps.tables import TableMaterializer
+
+logger = logging.getLogger(__name__)
+
+
+@step(enable_cache=False, output_materializers={"patch_table": TableMaterializer})
+def ingest(
+    data: DataSettings, bands: BandSettings
+) -> tuple[Annotated[pd.DataFrame, "patch_table"], Annotated[str, "data_version"]]:
+    """List the training patches of a data set whose every file is sound.
+
+    Never cached: it looks at the files themselves, and everything behind it is cached by what it found.
+
+    Args:
+        data: Where the patches are.
+        bands: Which bands they store.
+
+    Returns:
+        The patch table in natural order and the digest of the data set, as `data.dvc` pins it.
+
+    Raises:
+        DataError: If the folder is missing, is not what `data.dvc` pins, or holds faults (all are listed).
+    """
+    root = Path(data.root)
+    if not root.is_dir():
+        raise DataError(
+            f"There is no data folder {root.resolve()}.",
+            remedy="Generate the demo set with `landslide data demo data`, fetch pinned data with `dvc pull`, or "
+            "set parameters.data.root.",
+        )
+    version, digests = directory_digest(root)
+    check_pin(root, version)
+    report = check(root, bands=bands.stored)
+    logger.info(report.render())
+    if not report.ok:
+        raise DataError(
+            f"The data set in {root} has {len(report.faults)} fault(s):\n{report.render()}",
+            remedy=f"Mend or remove these files; `landslide data check {root}` shows the same report.",
+        )
+    return patch_table(root, digests=digests, positions=data.positions), version

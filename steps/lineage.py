@@ -1,0 +1,79 @@
+"""Where a run comes from: git commit, lock file, data pin, and the tracking store of the active stack."""
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import yaml
+from mlflow.tracking import MlflowClient
+from zenml.client import Client
+
+from landslide import tracking
+from landslide.errors import DataError
+from landslide.home import default_tracking_uri
+from steps.code import ROOT
+
+UNKNOWN = "unknown"
+
+
+def tracking_uri() -> str:
+    """Return the address of the active stack's MLflow tracker, or the default one if the stack has none."""
+    tracker = Client().active_stack.experiment_tracker
+    return (
+        getattr(tracker.config, "tracking_uri", None) or default_tracking_uri() if tracker else default_tracking_uri()
+    )
+
+
+def tracking_client() -> MlflowClient:
+    """Connect to the tracking store of the active stack."""
+    return tracking.connect(tracking_uri())
+
+
+def lineage_tags() -> dict[str, str]:
+    """Return the tags that lead from a run back to its code: git commit, uncommitted changes, lock digest."""
+    commit = git_commit()
+    lock = ROOT / "requirements.lock"
+    return {
+        "git_commit": commit,
+        "git_dirty": UNKNOWN if commit == UNKNOWN else str(bool(_git("status", "--porcelain"))).lower(),
+        "requirements_lock": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else UNKNOWN,
+        "mlflow.source.git.commit": commit,
+        "mlflow.source.name": "pipelines.training.training_pipeline",
+    }
+
+
+def git_commit() -> str:
+    """Return the commit of the checkout, `unknown` in a source archive without `.git`."""
+    if not (ROOT / ".git").exists():
+        return UNKNOWN
+    return _git("rev-parse", "HEAD") or UNKNOWN
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def check_pin(root: Path, data_version: str) -> None:
+    """Compare a data folder with what DVC pins beside it.
+
+    Args:
+        root: The data folder.
+        data_version: Its digest.
+
+    Raises:
+        DataError: If `<root>.dvc` is there and pins another version.
+    """
+    pin = root.with_name(f"{root.name}.dvc")
+    if not pin.is_file():
+        return
+    pinned = yaml.safe_load(pin.read_text())["outs"][0]["md5"]
+    if pinned != data_version:
+        raise DataError(
+            f"{root} holds version {data_version}, and {pin.name} pins {pinned}.",
+            remedy=f"Pin the new data with `dvc add {root.name}`, or bring the pinned data back with "
+            f"`dvc checkout {pin.name}`.",
+        )

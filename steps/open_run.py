@@ -1,0 +1,72 @@
+"""Open run: find or create the MLflow run of this cross-validation, once, before the folds fan out."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+from zenml import step
+
+from landslide import tracking
+from landslide.bands import BandSettings
+from landslide.training import TrainingSettings
+from steps.code import code_digest
+from steps.lineage import lineage_tags, tracking_client
+from steps.settings import DataSettings, FoldSettings
+from steps.tables import table_digest
+
+
+@step(enable_cache=False)
+def open_run(
+    fold_table: pd.DataFrame,
+    data_version: str,
+    band_cache: str,
+    data: DataSettings,
+    bands: BandSettings,
+    folds: FoldSettings,
+    training: TrainingSettings,
+) -> Annotated[str, "cross_validation_run"]:
+    """Find the parent run of these inputs, or create it.
+
+    The run is identified by the digest of data, folds, settings and training code, so a pipeline that starts
+    again goes on in the run that it had. Never cached: a run that was deleted in MLflow is created anew, and
+    with it the folds.
+
+    Args:
+        fold_table: The patches with their folds.
+        data_version: Digest of the data set.
+        band_cache: Key of the band cache.
+        data: Where the patches are.
+        bands: Band settings.
+        folds: Fold settings.
+        training: Training settings.
+
+    Returns:
+        The id of the parent run.
+    """
+    settings = {"bands": asdict(bands), "folds": asdict(folds), "training": asdict(training)}
+    code = code_digest("steps.train_fold")
+    fold_digest = table_digest(fold_table)
+    identity = json.dumps([settings, data_version, band_cache, fold_digest, code], sort_keys=True)
+    tags = {
+        **lineage_tags(),
+        "selection": training.selection,
+        "fold_table": fold_digest,
+        "fold_scheme": folds.scheme,
+        "training_code": code,
+        "band_cache": band_cache,
+    }
+    client = tracking_client()
+    run_id = tracking.open_cross_validation(
+        client,
+        hashlib.sha256(identity.encode()).hexdigest(),
+        name=f"{training.model} {training.bands if isinstance(training.bands, str) else 'bands'} {training.loss}",
+        params=settings,
+        tags=tags,
+        data_version=data_version,
+        data_source=str(Path(data.root)),
+    )
+    tracking.log_text(client, run_id, fold_table.to_csv(index=False), "fold_table.csv")
+    return run_id

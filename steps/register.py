@@ -1,0 +1,81 @@
+"""Register: make the fold models one ensemble, register it, and decide its alias."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from zenml import step
+
+from landslide import tracking
+from landslide.bands import BandSettings
+from landslide.ensemble import Ensemble
+from landslide.metrics import METRIC_NAMES
+from landslide.patches import read_stored
+from landslide.training import TrainingSettings
+from steps.code import depends_on_code_of
+from steps.lineage import tracking_client
+from steps.settings import DataSettings, RegistrationSettings
+
+# Patches whose predictions are recorded with the model, so that anyone can check a loaded copy.
+_N_EXAMPLES = 2
+
+
+@step(cache_policy=depends_on_code_of("steps.register"))
+def register(
+    fold_runs: list[str],
+    fold_table: pd.DataFrame,
+    scores: dict[str, Any],
+    data_version: str,
+    cross_validation_run: str,
+    data: DataSettings,
+    bands: BandSettings,
+    training: TrainingSettings,
+    registration: RegistrationSettings,
+) -> Annotated[str, "model_version"]:
+    """Register the ensemble of the fold models with the cross-validated scores.
+
+    Args:
+        fold_runs: Ids of the folds' runs, fold 1 first.
+        fold_table: The patches with their folds.
+        scores: What `evaluate` returned.
+        data_version: Digest of the data set.
+        cross_validation_run: Id of the parent run.
+        data: Where the patches are.
+        bands: Band settings.
+        training: Training settings.
+        registration: Which score decides.
+
+    Returns:
+        The new version's number.
+    """
+    client = tracking_client()
+    with tempfile.TemporaryDirectory() as temporary, tracking.recording(cross_validation_run):
+        folder = Path(temporary)
+        fetched = [tracking.fetch_members(run_id, folder / run_id) for run_id in fold_runs]
+        members = [member for fold_members, _ in fetched for member in fold_members]
+        positive = fold_table.sort_values("positive_pixels", ascending=False, kind="stable").head(_N_EXAMPLES)
+        stored = [read_stored(Path(data.root) / image, len(bands.stored)) for image in positive["image"]]
+        images = np.stack(stored).transpose(0, 3, 1, 2)
+        probability, uncertainty = Ensemble(members, bands).predict(images)
+        example = folder / "example.npz"
+        np.savez_compressed(example, images=images, probability=probability, uncertainty=uncertainty)
+        client.log_artifact(cross_validation_run, str(example), "example")
+        model_uri = tracking.log_model(
+            members,
+            bands,
+            images.dtype,
+            {"data_version": data_version, "selection": training.selection, "scores": scores["mean"]},
+        )
+    run_tags = client.get_run(cross_validation_run).data.tags
+    lineage = ("git_commit", "git_dirty", "requirements_lock", "fold_table", "fold_scheme", "selection")
+    tags = {
+        "run_id": cross_validation_run,
+        "data_version": data_version,
+        **{name: run_tags[name] for name in lineage},
+        **{name: f"{scores['mean'][name]:.6f}" for name in METRIC_NAMES},
+    }
+    version, decision = tracking.register(client, model_uri, tags, registration.metric)
+    tracking.set_tags(client, cross_validation_run, {"model_version": version, "decision": decision.reason})
+    return version

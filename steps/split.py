@@ -1,0 +1,34 @@
+"""Split: give every patch its fold."""
+
+from typing import Annotated
+
+import pandas as pd
+from zenml import step
+
+from landslide.folds import assign
+from steps.code import depends_on_code_of
+from steps.settings import FoldSettings
+from steps.tables import TableMaterializer
+
+
+@step(cache_policy=depends_on_code_of("steps.split"), output_materializers={"fold_table": TableMaterializer})
+def split(patch_table: pd.DataFrame, folds: FoldSettings) -> Annotated[pd.DataFrame, "fold_table"]:
+    """Assign the folds.
+
+    Args:
+        patch_table: The patches in natural order.
+        folds: How to split.
+
+    Returns:
+        The patch table with a column `fold` (1..n_folds).
+    """
+    positions = patch_table[["scene", "row", "column"]]
+    fold = assign(
+        patch_table["number"].tolist(),
+        scheme=folds.scheme,
+        n_folds=folds.n_folds,
+        seed=folds.seed,
+        positive_pixels=patch_table["positive_pixels"].to_numpy(),
+        scenes=None if positions.isna().any(axis=None) else positions.to_numpy("float64"),
+    )
+    return patch_table.assign(fold=fold)

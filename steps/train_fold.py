@@ -1,0 +1,89 @@
+"""Train fold: train one fold of the cross-validation and record its model."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from zenml import step
+
+from landslide import tracking
+from landslide.bands import BandSettings, available_bands, resolve_bands
+from landslide.cache import ensure_cache
+from landslide.ensemble import Member
+from landslide.folds import inner_validation
+from landslide.home import band_caches, checkpoints
+from landslide.patches import read_stored
+from landslide.training import TrainingSettings
+from landslide.training import train_fold as fit_fold
+from steps.code import depends_on_code_of
+from steps.lineage import tracking_client, tracking_uri
+from steps.settings import DataSettings
+
+
+@step(cache_policy=depends_on_code_of("steps.train_fold"))
+def train_fold(
+    fold: int,
+    fold_table: pd.DataFrame,
+    data_version: str,
+    band_cache: str,
+    cross_validation_run: str,
+    data: DataSettings,
+    bands: BandSettings,
+    training: TrainingSettings,
+) -> Annotated[str, "fold_run"]:
+    """Train on all folds but one, going on from the last checkpoint if there is one.
+
+    Args:
+        fold: The fold that is left out for testing.
+        fold_table: The patches with their folds.
+        data_version: Digest of the data set.
+        band_cache: Key of the band cache; it is rebuilt here if it is gone.
+        cross_validation_run: Id of the parent run.
+        data: Where the patches are.
+        bands: Band settings.
+        training: Training settings.
+
+    Returns:
+        The id of the fold's run, which holds its model and learning curves.
+    """
+    client = tracking_client()
+    run_id = tracking.open_fold(client, cross_validation_run, fold)
+    if tracking.is_finished(client, run_id):
+        return run_id
+    band_names = resolve_bands(training.bands, available_bands(bands.stored))
+    cache = ensure_cache(band_caches(), Path(data.root), fold_table, data_version, bands)
+    training_rows, selection_rows = _parts(fold_table, fold, training)
+    folder = checkpoints() / run_id
+    with tracking.recording(run_id, system_metrics=True):
+        result = fit_fold(
+            cache,
+            training_rows,
+            selection_rows,
+            training,
+            band_names=band_names,
+            checkpoints=folder,
+            on_epoch=partial(tracking.log_epoch, tracking_uri(), run_id),
+            label=f"fold {fold}",
+        )
+        tracking.log_model(
+            [Member(fold, result.spec, result.threshold, result.weights)],
+            bands,
+            read_stored(Path(data.root) / fold_table["image"].iloc[0], len(bands.stored)).dtype,
+            {"fold": fold, "data_version": data_version, "selected_epoch": result.epoch},
+        )
+        tracking.set_tags(client, run_id, {"selected_epoch": str(result.epoch)})
+    shutil.rmtree(folder, ignore_errors=True)
+    return run_id
+
+
+def _parts(fold_table: pd.DataFrame, fold: int, training: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of the training part and of the part on which epoch and threshold are chosen."""
+    rows = np.arange(len(fold_table))
+    test = (fold_table["fold"] == fold).to_numpy()
+    if training.selection == "test_fold":
+        return rows[~test], rows[test]
+    chosen = inner_validation(fold_table[~test], fraction=training.validation_fraction, seed=training.seed)
+    return rows[~test][~chosen], rows[~test][chosen]
