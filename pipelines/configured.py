@@ -87,7 +87,7 @@ class ConfiguredPipeline(Pipeline):
             raise PipelineError("\n".join(messages)) from error
 
     def _check_step_names(self, where: str) -> None:
-        named = self._from_config_file.get("steps") or {}
+        named = (_read(Path(self._config_path)).get("steps") if self._config_path else None) or {}
         unknown = sorted(set(named) - set(self.invocations))
         if unknown:
             raise ConfigurationError(
@@ -101,13 +101,18 @@ def configured_pipeline(entrypoint: Callable[..., Any]) -> ConfiguredPipeline:
     return ConfiguredPipeline(name=entrypoint.__name__, entrypoint=entrypoint)
 
 
-def _check_keys(path: Path) -> None:
+def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}", remedy="Mend the YAML file.") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path} holds no settings.", remedy="See configs/demo.yaml for an example.")
+    return content
+
+
+def _check_keys(path: Path) -> None:
+    content = _read(path)
     known = list(PipelineRunConfiguration.model_fields)
     for key in content:
         if key not in known:

@@ -5,6 +5,7 @@
 registers it and makes it the active stack, all under `LANDSLIDE_HOME`. Repeating it changes nothing.
 """
 
+import os
 from pathlib import Path
 
 from zenml.client import Client
@@ -21,6 +22,8 @@ def register_local_stack() -> str:
     Returns:
         The stack's name.
     """
+    repository = Path(os.environ.get("ZENML_REPOSITORY_PATH") or home() / "zenml")
+    (repository / ".zen").mkdir(parents=True, exist_ok=True)  # else every command warns that there is none
     client = Client()
     if not client.list_stacks(name=NAME).items:
         artifacts = home() / "zenml" / "artifacts"
@@ -40,4 +43,4 @@ def register_local_stack() -> str:
 
 
 if __name__ == "__main__":
-    print(f"active ZenML stack: {register_local_stack()}, state in {Path(home())}")
+    print(f"active ZenML stack: {register_local_stack()}, state in {home()}")

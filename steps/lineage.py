@@ -4,11 +4,11 @@ import hashlib
 import subprocess
 from pathlib import Path
 
-import yaml
 from mlflow.tracking import MlflowClient
 from zenml.client import Client
 
 from landslide import tracking
+from landslide.data_folder import pinned_version
 from landslide.errors import DataError
 from landslide.home import default_tracking_uri
 from steps.code import ROOT
@@ -68,10 +68,8 @@ def check_pin(root: Path, data_version: str) -> None:
         DataError: If `<root>.dvc` is there and pins another version.
     """
     pin = root.with_name(f"{root.name}.dvc")
-    if not pin.is_file():
-        return
-    pinned = yaml.safe_load(pin.read_text())["outs"][0]["md5"]
-    if pinned != data_version:
+    pinned = pinned_version(pin)
+    if pinned not in (None, data_version):
         raise DataError(
             f"{root} holds version {data_version}, and {pin.name} pins {pinned}.",
             remedy=f"Pin the new data with `dvc add {root.name}`, or bring the pinned data back with "

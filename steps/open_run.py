@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -68,5 +69,6 @@ def open_run(
         data_version=data_version,
         data_source=str(Path(data.root)),
     )
+    tracking.set_tags(client, run_id, {"requested": datetime.now(UTC).isoformat()})
     tracking.log_text(client, run_id, fold_table.to_csv(index=False), "fold_table.csv")
     return run_id

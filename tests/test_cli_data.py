@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 import landslide
-from landslide import cli, demo
+from landslide import cli, data_folder, demo
 from landslide.errors import DataError
 from landslide.patches import directory_digest
 
@@ -184,7 +184,7 @@ def project(dvc_repository, tmp_path, monkeypatch) -> Path:
     """A project of its own for each test, entered."""
     project = Path(shutil.copytree(dvc_repository, tmp_path / "project"))
     monkeypatch.chdir(project)
-    monkeypatch.delattr(demo, "DEMO_VERSION", raising=False)
+    monkeypatch.setattr(demo, "DEMO_VERSION", "another set")
     return project
 
 
@@ -193,7 +193,7 @@ def project_with_demo(project, monkeypatch) -> Path:
     """A project whose ./data is the demo set, pinned but not in the cache: a fresh machine after `make run`."""
     write_set(project / "data", (1, 2, 3))
     version = pin(project)
-    monkeypatch.setattr(demo, "DEMO_VERSION", version, raising=False)
+    monkeypatch.setattr(demo, "DEMO_VERSION", version)
     return project
 
 
@@ -308,7 +308,7 @@ def test_when_dvc_fails_the_previous_data_is_put_back(project_with_demo, rgb_set
         raise failure
 
     before = version_of(project_with_demo / "data"), pinned(project_with_demo)
-    monkeypatch.setattr(cli, "_dvc", failing)
+    monkeypatch.setattr(data_folder, "_dvc", failing)
     assert use(rgb_set).exit_code == 1
     assert (version_of(project_with_demo / "data"), pinned(project_with_demo)) == before
     assert leftovers(project_with_demo) == []

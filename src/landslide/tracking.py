@@ -6,6 +6,7 @@ depends on before it is created, so a pipeline that starts again after a failure
 
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ def connect(uri: str) -> MlflowClient:
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_INTERVAL)
+    mlflow.environment_variables.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
     client = MlflowClient(uri, uri)
     try:
         if client.get_experiment_by_name(EXPERIMENT) is None:
@@ -206,7 +209,9 @@ def log_model(
         inputs=Schema([TensorSpec(np.dtype(dtype), shape)]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), output, name) for name in ("probability", "uncertainty")]),
     )
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
+        # Hints for models without signature or type hints; this one has a signature.
+        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
         directory = Path(temporary) / "ensemble"
         save_ensemble(directory, members, settings)
         info = mlflow.pyfunc.log_model(
@@ -312,17 +317,15 @@ def _drop_alias(client: MlflowClient, alias: str, version: str) -> None:
 
 
 def latest_cross_validation(client: MlflowClient) -> Run:
-    """Return the parent run that was evaluated last.
+    """Return the evaluated parent run that a pipeline asked for last, whether it was trained then or before.
 
     Raises:
         RegistryError: If there is none.
     """
-    runs = _search(client, "tags.role = 'cross_validation' and tags.evaluated != ''", order=["tags.evaluated DESC"])
+    evaluated = "tags.role = 'cross_validation' and tags.evaluated != ''"
+    runs = _search(client, evaluated, order=["tags.requested DESC"])
     if not runs:
-        raise RegistryError(
-            "No evaluated cross-validation is recorded.",
-            remedy="Run the training pipeline first: make run.",
-        )
+        raise RegistryError("No evaluated cross-validation is recorded.", remedy="Run the training pipeline: make run.")
     return runs[0]
 
 
@@ -374,3 +377,10 @@ def epoch_records(client: MlflowClient, run_id: str) -> list[dict[str, float]]:
         for metric in client.get_metric_history(run_id, name):
             records.setdefault(metric.step, {"epoch": metric.step})[name] = metric.value
     return [records[step] for step in sorted(records)]
+
+
+def fetch_reports(client: MlflowClient, run_id: str) -> dict[str, str]:
+    """Return the report tables of an evaluated run: CSV text by file name."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(client.download_artifacts(run_id, "reports", temporary))
+        return {path.name: path.read_text() for path in sorted(folder.glob("*.csv"))}

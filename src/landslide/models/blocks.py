@@ -104,3 +104,10 @@ def initialize(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def set_batch_norm_momentum(model: nn.Module, momentum: float) -> None:
+    """Set how fast all running statistics follow the batches: the share of the newest batch, 0.01 in the paper."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = momentum

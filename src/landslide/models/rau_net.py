@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from landslide.models.attention import SqueezeExcitation
-from landslide.models.blocks import ResConv, SameConv2d, SameConvTranspose2d, conv_bn_act, initialize
+from landslide.models.blocks import (
+    BATCH_NORM_MOMENTUM,
+    ResConv,
+    SameConv2d,
+    SameConvTranspose2d,
+    conv_bn_act,
+    initialize,
+    set_batch_norm_momentum,
+)
 from landslide.models.heads import MultiResolutionHeads
 
 N_LEVELS = 4
@@ -23,9 +31,18 @@ class RAUNet(nn.Module):
         width: Channels of the encoder, 128 in the paper; the decoder's widths are multiples of it.
         head_width: Channels inside the half and the double resolution head.
         dropout: Dropout ahead of the heads.
+        batch_norm_momentum: Share of the newest batch in the running statistics; a short training needs more.
     """
 
-    def __init__(self, in_channels: int, *, width: int = 128, head_width: int = 64, dropout: float = 0.25) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        width: int = 128,
+        head_width: int = 64,
+        dropout: float = 0.25,
+        batch_norm_momentum: float = BATCH_NORM_MOMENTUM,
+    ) -> None:
         super().__init__()
         self.stem = conv_bn_act(in_channels, width, 3)
         self.encoder = nn.ModuleList(_res_conv(width) for _ in range(N_LEVELS))
@@ -37,6 +54,7 @@ class RAUNet(nn.Module):
         self.decoder = nn.ModuleList(_res_conv(w) for w in widths[1:])
         self.heads = MultiResolutionHeads(widths[-1], head_width, dropout)
         self.apply(initialize)
+        set_batch_norm_momentum(self, batch_norm_momentum)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Segment patches.

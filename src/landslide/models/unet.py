@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from landslide.models.blocks import DoubleConv, SameConv2d, initialize
+from landslide.models.blocks import BATCH_NORM_MOMENTUM, DoubleConv, SameConv2d, initialize, set_batch_norm_momentum
 from landslide.models.heads import SingleHead
 
 N_LEVELS = 4
@@ -16,9 +16,17 @@ class UNet(nn.Module):
         in_channels: Number of input bands C.
         width: Channels of the first level, 64 in the paper; each level below doubles it (64 to 1024).
         dropout: Dropout ahead of the head.
+        batch_norm_momentum: Share of the newest batch in the running statistics; a short training needs more.
     """
 
-    def __init__(self, in_channels: int, *, width: int = 64, dropout: float = 0.2) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        width: int = 64,
+        dropout: float = 0.2,
+        batch_norm_momentum: float = BATCH_NORM_MOMENTUM,
+    ) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(N_LEVELS + 1)]
         self.encoder = nn.ModuleList(
@@ -34,6 +42,7 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(DoubleConv(2 * shallow, shallow) for _, shallow in rising)
         self.heads = SingleHead(width, dropout)
         self.apply(initialize)
+        set_batch_norm_momentum(self, batch_norm_momentum)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Segment patches.

@@ -1,0 +1,68 @@
+# make run    the demo, end to end: set-up, data, training pipeline, table of scores
+# make test   the test suite
+# The rest is convenience; `make help` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CONFIG ?= configs/demo.yaml
+PORT ?= 5000
+export LANDSLIDE_HOME ?= $(CURDIR)/.landslide
+unexport PYTHONDONTWRITEBYTECODE
+
+# The first Python of a version that the project supports.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+
+ENVIRONMENT := .venv/.complete
+STACK := $(LANDSLIDE_HOME)/zenml/.stack-registered
+ACTIVATE := source ./activate.sh
+
+.PHONY: help setup data run report test soak lint types ui clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+setup: $(ENVIRONMENT) ## create .venv with everything that requirements.lock pins
+
+$(ENVIRONMENT): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; install one, or say: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "setting up .venv with $(PYTHON) (some minutes the first time)"
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(STACK): | $(ENVIRONMENT)
+	@$(ACTIVATE) && python -m stacks.local
+	@touch "$@"
+
+data: $(ENVIRONMENT) ## bring the data that data.dvc pins, generating it if it is the demo set
+	@$(ACTIVATE) && landslide data prepare
+
+run: $(ENVIRONMENT) $(STACK) data ## run the training pipeline; CONFIG=configs/demo.yaml
+	@$(ACTIVATE) && zenml pipeline run pipelines.training.training_pipeline -c $(CONFIG)
+	@$(ACTIVATE) && landslide report
+
+report: $(ENVIRONMENT) ## show the scores of the last run again
+	@$(ACTIVATE) && landslide report
+
+test: $(ENVIRONMENT) ## run the test suite
+	@$(ACTIVATE) && python -m pytest -q -m "not soak"
+
+soak: $(ENVIRONMENT) ## run the longer trials
+	@$(ACTIVATE) && python -m pytest -q -m soak
+
+lint: $(ENVIRONMENT) ## check style
+	@$(ACTIVATE) && ruff check . && ruff format --check .
+
+types: $(ENVIRONMENT) ## check types
+	@$(ACTIVATE) && mypy
+
+ui: $(ENVIRONMENT) ## open the MLflow UI on http://127.0.0.1:5000 (PORT=...)
+	@$(ACTIVATE) && mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI" --host 127.0.0.1 --port $(PORT)
+
+clean: ## delete .venv and all generated state, but no data
+	rm -rf .venv "$(LANDSLIDE_HOME)"

@@ -1,0 +1,97 @@
+"""The report of a cross-validation: a table for the terminal, files for DVC.
+
+    <folder>/metrics.json          cross-validated scores, for `dvc metrics`
+             scores.csv            scores by fold
+             precision_recall.csv  for `dvc plots`
+             learning_curves.csv   likewise
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from landslide import tracking
+from landslide.home import default_tracking_uri
+from landslide.metrics import METRIC_NAMES
+
+_HEADINGS = {
+    "f1_macro": "F1",
+    "miou": "mIoU",
+    "f1_landslide": "landslide F1",
+    "iou_landslide": "IoU",
+    "precision_landslide": "precision",
+    "recall_landslide": "recall",
+    "accuracy": "accuracy",
+}
+
+
+def write_report(folder: Path, uri: str | None = None) -> str:
+    """Write the report of the cross-validation that was asked for last.
+
+    Args:
+        folder: Where the files go; each is replaced whole.
+        uri: Address of the MLflow store, the default one if None.
+
+    Returns:
+        The report for the terminal: a table of scores and where to look further.
+
+    Raises:
+        RegistryError: If no cross-validation is recorded.
+    """
+    uri = uri or default_tracking_uri()
+    client = tracking.connect(uri)
+    run = tracking.latest_cross_validation(client)
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = tracking.fetch_reports(client, run.info.run_id)
+    for name, text in tables.items():
+        _replace(folder / name, text)
+    metrics = {name: run.data.metrics[name] for name in sorted(run.data.metrics)}
+    _replace(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return _render(client, run, pd.read_csv(folder / "scores.csv", index_col="fold"), uri, folder)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it: it may be a link into DVC's cache."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False) as file:
+        file.write(text)
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)
+
+
+def _render(client: MlflowClient, run: Run, scores: pd.DataFrame, uri: str, folder: Path) -> str:
+    table = (scores[list(METRIC_NAMES)] * 100).rename(columns=_HEADINGS)
+    tags, metrics = run.data.tags, run.data.metrics
+    selected = "the test fold itself (the paper's protocol; optimistic)"
+    if tags["selection"] == "inner_validation":
+        selected = "an inner validation part"
+    lines = [
+        "",
+        f"{run.info.run_name}: {len(scores) - 2} folds ({tags['fold_scheme']}), epoch chosen on {selected}",
+        "",
+        table.to_string(float_format=lambda value: f"{value:.2f}", index_names=False),
+        "",
+        "Scores in percent at threshold 0.5; F1 and mIoU are means over both classes, the others of the landslide "
+        "class.",
+        f"At the tuned thresholds (mean {metrics['threshold']:.2f}): F1 {metrics['f1_macro_tuned'] * 100:.2f}, "
+        f"landslide F1 {metrics['f1_landslide_tuned'] * 100:.2f}.",
+        "",
+        *_registered(client, tags),
+        f"data version   {tags['data_version']}",
+        f"git commit     {tags['git_commit']}" + (" with uncommitted changes" if tags["git_dirty"] == "true" else ""),
+        f"MLflow run     {run.info.run_id} in {uri}",
+        f"reports        {folder}/ (dvc metrics show, dvc plots show)",
+        "look further   make ui",
+    ]
+    return "\n".join(lines)
+
+
+def _registered(client: MlflowClient, tags: dict[str, str]) -> list[str]:
+    if "model_version" not in tags:
+        return []
+    version = client.get_model_version(tracking.MODEL_NAME, tags["model_version"])
+    alias = f"@{', @'.join(version.aliases)}" if version.aliases else "no alias any more"
+    return [f"model          {tracking.MODEL_NAME} version {version.version}, {alias} ({tags['decision']})"]

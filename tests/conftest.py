@@ -1,0 +1,53 @@
+"""Every test session has its own ZenML, MLflow and cache state in a temporary folder."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+_HOME = Path(tempfile.mkdtemp(prefix="landslide-tests-"))
+
+# Before any import of ZenML or MLflow, which read these when they are imported.
+os.environ.update(
+    {
+        "LANDSLIDE_HOME": str(_HOME),
+        "ZENML_CONFIG_PATH": str(_HOME / "zenml"),
+        "ZENML_REPOSITORY_PATH": str(_HOME / "zenml"),
+        "ZENML_CUSTOM_SOURCE_ROOT": str(ROOT),
+        "ZENML_ANALYTICS_OPT_IN": "false",
+        "ZENML_AUTO_OPEN_DASHBOARD": "false",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{_HOME / 'mlflow.db'}",
+        "MLFLOW_REGISTRY_URI": f"sqlite:///{_HOME / 'mlflow.db'}",
+        "DVC_NO_ANALYTICS": "1",
+    }
+)
+
+
+def pytest_sessionfinish() -> None:
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def home() -> Path:
+    """The session's LANDSLIDE_HOME."""
+    return _HOME
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real patches; tests skip where it is absent."""
+    folder = Path(os.environ.get("LANDSLIDE_REAL_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real Landslide4Sense patches in {folder} (set LANDSLIDE_REAL_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stack() -> str:
+    """The embedded ZenML stack, registered once a session."""
+    from stacks.local import register_local_stack
+
+    return register_local_stack()

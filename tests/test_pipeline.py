@@ -1,0 +1,217 @@
+"""The training pipeline on tiny data: real patches, what runs again after a change, failures, bad input."""
+
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import running
+import yaml
+from running import write_config
+
+from landslide import tracking
+from landslide.home import band_caches, default_tracking_uri
+
+CONFIGS = sorted((running.ROOT / "configs").glob("*.yaml"))
+
+
+@pytest.fixture
+def data(tiny_set, tmp_path) -> Path:
+    """A copy of the tiny set that a test may change."""
+    return Path(shutil.copytree(tiny_set, tmp_path / "data"))
+
+
+@pytest.fixture(scope="module")
+def tiny_set(tmp_path_factory) -> Path:
+    from landslide.demo import generate
+
+    folder = tmp_path_factory.mktemp("tiny") / "data"
+    generate(folder, scenes=((2, 3), (2, 2)))
+    return folder
+
+
+@pytest.fixture
+def client(stack):
+    return tracking.connect(default_tracking_uri())
+
+
+def _parents(client):
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    return client.search_runs([experiment.experiment_id], "tags.role = 'cross_validation'")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_has_known_keys_and_valid_values(path, stack):
+    from pipelines.training import training_pipeline
+
+    training_pipeline.with_options(config_path=str(path)).prepare()
+    assert set(yaml.safe_load(path.read_text())) <= {"parameters", "steps", "settings", "enable_cache"}
+
+
+def test_it_runs_on_real_landslide4sense_patches(real_data, client, tmp_path):
+    sample = real_data / "landslide4sense-sample"
+    config = write_config(tmp_path / "real.yaml", sample, data={"positions": "landslide4sense"}, training={"epochs": 1})
+    outcome = running.run_pipeline(config)
+    assert {"evaluate", "register"} <= outcome.executed
+    run = tracking.latest_cross_validation(client)
+    assert len(tracking.fold_runs(client, run.info.run_id)) == 5
+    assert 0 <= run.data.metrics["f1_landslide"] <= 1
+    table = Path(client.download_artifacts(run.info.run_id, "fold_table.csv", str(tmp_path))).read_text()
+    assert len(table.splitlines()) == 28
+
+
+def test_rgb_patches_train_with_the_bands_that_exist_for_them(data, client, tmp_path):
+    for path in (data / "TrainData" / "img").iterdir():
+        with h5py.File(path) as file:
+            image = file["img"][:][:, :, [3, 2, 1]]
+        with h5py.File(path, "w") as file:
+            file["img"] = (image * 60).clip(0, 255).astype(np.uint8)
+    config = write_config(
+        tmp_path / "rgb.yaml",
+        data,
+        bands={"stored": ["B4", "B3", "B2"]},
+        training={"bands": "all", "epochs": 1},
+        folds={"n_folds": 2},
+    )
+    running.run_pipeline(config)
+    version = client.get_model_version(
+        tracking.MODEL_NAME, tracking.latest_cross_validation(client).data.tags["model_version"]
+    )
+    import mlflow
+
+    model = mlflow.pyfunc.load_model(f"models:/{tracking.MODEL_NAME}/{version.version}")
+    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 3, 128, 128)
+    assert model.predict(np.zeros((1, 3, 128, 128), np.uint8))["probability"].shape == (1, 128, 128)
+
+
+def test_a_changed_setting_or_patch_reruns_what_depends_on_it(data, client, tmp_path):
+    config = tmp_path / "config.yaml"
+    running.run_pipeline(write_config(config, data, folds={"n_folds": 2}))
+    folds = {"train_fold_1", "train_fold_2"}
+    always, behind = {"ingest", "open_run"}, {"evaluate", "register"}
+
+    outcome = running.run_pipeline(write_config(config, data, folds={"n_folds": 2}, evaluation={"overlays": 2}))
+    assert outcome.executed - always == {"evaluate"}  # its scores are the same, so nothing is registered again
+
+    outcome = running.run_pipeline(write_config(config, data, folds={"n_folds": 2}, training={"seed": 5}))
+    assert outcome.executed - always == folds | behind
+    assert outcome.cached == {"build_bands", "split"}
+
+    with h5py.File(data / "TrainData" / "img" / "image_1.h5", "r+") as file:
+        file["img"][0, 0, 0] += 1.0
+    outcome = running.run_pipeline(write_config(config, data, folds={"n_folds": 2}))
+    assert not outcome.cached
+    assert len({run.data.tags["data_version"] for run in _parents(client)}) >= 2
+
+
+def test_a_deleted_band_cache_is_rebuilt_by_whoever_needs_it(data, client, tmp_path):
+    config = tmp_path / "config.yaml"
+    running.run_pipeline(write_config(config, data, folds={"n_folds": 2}, training={"seed": 20}))
+    shutil.rmtree(band_caches())
+    outcome = running.run_pipeline(write_config(config, data, folds={"n_folds": 2}, training={"seed": 21}))
+    assert "build_bands" in outcome.cached
+    assert {"train_fold_1", "train_fold_2"} <= outcome.executed
+    assert list(band_caches().glob("*/*/manifest.json"))
+
+
+def test_a_failed_fold_loses_no_other_and_trains_alone_afterwards(data, client, tmp_path, monkeypatch):
+    import steps.train_fold
+    from landslide.errors import TrainingError
+    from pipelines.configured import PipelineError
+
+    train = steps.train_fold.fit_fold
+
+    def fails_in_fold_2(*args, label, **kwargs):
+        if label == "fold 2":
+            raise TrainingError("the loss of fold 2 is nan.", remedy="Lower the learning rate.")
+        return train(*args, label=label, **kwargs)
+
+    config = write_config(tmp_path / "config.yaml", data, folds={"n_folds": 3}, training={"seed": 30})
+    with monkeypatch.context() as broken:
+        broken.setattr(steps.train_fold, "fit_fold", fails_in_fold_2)
+        with pytest.raises(PipelineError, match=r"train_fold_2.*loss of fold 2 is nan(.|\n)*Lower the learning rate"):
+            running.run_pipeline(config)
+    statuses = running.last_outcome().statuses
+    assert statuses["train_fold_1"] == statuses["train_fold_3"] == "completed"
+    outcome = running.run_pipeline(config)
+    assert outcome.executed == {"ingest", "open_run", "train_fold_2", "evaluate", "register"}
+    run = tracking.latest_cross_validation(client)
+    assert sorted(tracking.fold_runs(client, run.info.run_id)) == [1, 2, 3]
+
+
+def test_the_papers_selection_is_tagged_and_trains_on_all_other_folds(data, client, tmp_path):
+    settings = {"selection": "test_fold", "seed": 40}
+    running.run_pipeline(write_config(tmp_path / "config.yaml", data, folds={"n_folds": 2}, training=settings))
+    run = tracking.latest_cross_validation(client)
+    assert run.data.tags["selection"] == "test_fold"
+    for run_id in tracking.fold_runs(client, run.info.run_id).values():
+        child = client.get_run(run_id)
+        assert child.data.tags["selection"] == "test_fold"
+        # the epoch was chosen on the test fold, so the score of that epoch is the score of the fold
+        epoch = int(child.data.tags["selected_epoch"])
+        curve = {m.step: m.value for m in client.get_metric_history(run_id, "validation_f1_macro")}
+        assert child.data.metrics["f1_macro"] == pytest.approx(curve[epoch], abs=1e-4)
+        assert curve[epoch] == max(curve.values())
+
+
+# ---- bad input: the culprit, the remedy, and nothing left behind
+
+
+def _message(config: Path) -> str:
+    from pipelines.configured import PipelineError
+
+    with pytest.raises(PipelineError) as caught:
+        running.run_pipeline(config)
+    return str(caught.value)
+
+
+def test_a_missing_data_folder_is_named(stack, tmp_path):
+    message = _message(write_config(tmp_path / "config.yaml", tmp_path / "nowhere"))
+    assert "nowhere" in message
+    assert "landslide data demo" in message
+
+
+def test_all_faulty_files_are_named_at_once(data, client, tmp_path):
+    image = data / "TrainData" / "img" / "image_3.h5"
+    image.write_bytes(image.read_bytes()[:1000])
+    (data / "TrainData" / "mask" / "mask_5.h5").unlink()
+    with h5py.File(data / "TrainData" / "img" / "image_7.h5", "w") as file:
+        file["img"] = np.zeros((64, 64, 14))
+    caches = set(band_caches().glob("*/*"))
+    parents = len(_parents(client))
+    message = _message(write_config(tmp_path / "config.yaml", data))
+    for culprit in ("image_3.h5", "image_5.h5", "image_7.h5", "landslide data check"):
+        assert culprit in message
+    assert set(band_caches().glob("*/*")) == caches
+    assert len(_parents(client)) == parents
+
+
+def test_data_that_dvc_pins_otherwise_is_refused(data, stack, tmp_path):
+    (tmp_path / "data.dvc").write_text(yaml.safe_dump({"outs": [{"md5": "0" * 32 + ".dir", "path": "data"}]}))
+    message = _message(write_config(tmp_path / "config.yaml", data))
+    assert "dvc add data" in message
+    assert "0" * 32 in message
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"parameterz": {}}, ["parameterz", "parameters"]),
+        ({"parameters": {"trainin": {}}}, ["parameters.trainin", "training"]),
+        ({"parameters": {"training": {"epochz": 3}}}, ["parameters.training.epochz", "epochs"]),
+        ({"parameters": {"training": {"augmentation": {"modus": 1}}}}, ["augmentation.modus", "mode"]),
+        ({"parameters": {"training": {"epochs": "many"}}}, ["parameters.training.epochs", "many"]),
+        ({"parameters": {"training": {"epochs": 0}}}, ["training.epochs", "1 or more"]),
+        ({"parameters": {"bands": {"stored": ["B4", "B99"]}}}, ["B99"]),
+        ({"parameters": {"folds": {"scheme": "sorted"}}}, ["sorted", "contiguous"]),
+        ({"steps": {"train_folds": {"enable_cache": False}}}, ["train_folds", "train_fold_1"]),
+        (["no", "mapping"], ["no settings"]),
+    ],
+)
+def test_a_wrong_configuration_is_refused_with_the_key_and_what_is_known(content, expected, stack, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(content))
+    message = _message(path)
+    for text in ("config.yaml", *expected):
+        assert text in message

@@ -1,0 +1,194 @@
+"""The demo, end to end: what `make run` does, with what it leaves in MLflow."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import running
+import yaml
+
+from landslide import tracking
+from landslide.home import default_tracking_uri
+from landslide.metrics import METRIC_NAMES, scores, threshold_counts
+from landslide.patches import find_patches, read_mask, read_stored
+
+FOLDS = range(1, 6)
+
+
+@pytest.fixture(scope="module")
+def demo_data(tmp_path_factory) -> Path:
+    from landslide.demo import generate
+
+    folder = tmp_path_factory.mktemp("demo") / "data"
+    generate(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo_config(demo_data, tmp_path_factory) -> Path:
+    """configs/demo.yaml, pointed at the generated data."""
+    content = yaml.safe_load((running.ROOT / "configs" / "demo.yaml").read_text())
+    content["parameters"]["data"]["root"] = str(demo_data)
+    path = tmp_path_factory.mktemp("config") / "demo.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def demo_run(stack, demo_config):
+    """The pipeline ran once; the client and the parent run."""
+    outcome = running.run_pipeline(demo_config)
+    assert outcome.executed == {
+        "ingest", "build_bands", "split", "open_run", *(f"train_fold_{k}" for k in FOLDS), "evaluate", "register",
+    }  # fmt: skip
+    client = tracking.connect(default_tracking_uri())
+    return client, tracking.latest_cross_validation(client)
+
+
+def _children(client, run):
+    return {fold: client.get_run(run_id) for fold, run_id in tracking.fold_runs(client, run.info.run_id).items()}
+
+
+def test_it_learns(demo_run, demo_data):
+    """Cross-validated landslide F1 against a constant answer and the best threshold on NDVI, chosen in hindsight."""
+    _, run = demo_run
+    patches = find_patches(demo_data)
+    masks = np.stack([read_mask(patch.mask) for patch in patches])
+    stored = np.stack([read_stored(patch.image)[..., [3, 7]] for patch in patches])
+    red, near_infrared = stored[..., 0], stored[..., 1]
+    ndvi = (near_infrared - red) / (near_infrared + red)
+    counts = threshold_counts((1 - ndvi) / 2, masks)[1]
+    best_ndvi = max(scores(table)["f1_landslide"] for table in counts)
+    share = masks.mean()
+    constant = 2 * share / (1 + share)
+    learned = run.data.metrics["f1_landslide"]
+    assert constant < 0.06
+    assert best_ndvi < 0.45
+    assert learned > best_ndvi + 0.12
+    assert learned > constant + 0.4
+
+
+def test_one_parent_and_five_children_carry_the_same_metric_names(demo_run):
+    client, run = demo_run
+    children = _children(client, run)
+    assert sorted(children) == list(FOLDS)
+    for child in children.values():
+        assert child.info.status == "FINISHED"
+        assert set(METRIC_NAMES) <= set(child.data.metrics)
+        assert {f"{name}_tuned" for name in METRIC_NAMES} <= set(child.data.metrics)
+        assert child.data.params == run.data.params
+        assert any(name.startswith("system/") for name in child.data.metrics)
+    assert {f"{name}_std" for name in METRIC_NAMES} <= set(run.data.metrics)
+    assert run.info.status == "FINISHED"
+
+
+def test_the_parent_holds_mean_and_population_deviation_of_the_folds(demo_run):
+    client, run = demo_run
+    for name in METRIC_NAMES:
+        values = [child.data.metrics[name] for child in _children(client, run).values()]
+        assert run.data.metrics[name] == pytest.approx(np.mean(values))
+        assert run.data.metrics[f"{name}_std"] == pytest.approx(np.std(values))
+
+
+def test_runs_carry_curves_lineage_and_figures(demo_run, demo_data):
+    from landslide.patches import directory_digest
+
+    client, run = demo_run
+    version = directory_digest(demo_data)[0]
+    epochs = int(run.data.params["training.epochs"])
+    for item in (run, *_children(client, run).values()):
+        assert item.data.tags["data_version"] == version
+        assert item.data.tags["selection"] == "inner_validation"
+        assert len(item.data.tags["git_commit"]) in (40, len("unknown"))
+        figures = {artifact.path for artifact in client.list_artifacts(item.info.run_id, "figures")}
+        assert figures == {f"figures/{n}.png" for n in ("predictions", "precision_recall", "learning_curves")}
+    for child in _children(client, run).values():
+        history = client.get_metric_history(child.info.run_id, "train_loss")
+        assert [metric.step for metric in history] == list(range(1, epochs + 1))
+    dataset = client.get_run(run.info.run_id).inputs.dataset_inputs[0].dataset
+    assert dataset.digest == version
+
+
+def test_the_counts_of_a_fold_give_its_scores(demo_run):
+    """The recorded counts are pooled over all pixels of the test fold."""
+    import pandas as pd
+
+    client, run = demo_run
+    for child in _children(client, run).values():
+        path = client.download_artifacts(child.info.run_id, "confusion_counts.csv")
+        counts = pd.read_csv(path).to_numpy()
+        assert counts.sum() == 20 * 128 * 128
+        for name, value in scores(counts).items():
+            assert child.data.metrics[name] == pytest.approx(value)
+
+
+def test_the_first_model_becomes_champion_with_the_cross_validated_score(demo_run):
+    client, run = demo_run
+    version = client.get_model_version_by_alias(tracking.MODEL_NAME, tracking.CHAMPION)
+    assert version.tags["run_id"] == run.info.run_id
+    assert float(version.tags["f1_macro"]) == pytest.approx(run.data.metrics["f1_macro"], abs=1e-6)
+    assert version.tags["selection"] == "inner_validation"
+
+
+_LOAD_ELSEWHERE = """
+import importlib.util, sys
+sys.path[:] = [p for p in sys.path if p and "main" not in p] + [{packages!r}]
+assert importlib.util.find_spec("landslide") is None, "the repository must not be importable here"
+import mlflow, numpy as np
+mlflow.set_tracking_uri({uri!r})
+model = mlflow.pyfunc.load_model("models:/landslide-segmentation@champion")
+example = np.load({example!r})
+answer = model.predict(example["images"])
+for name in ("probability", "uncertainty"):
+    assert answer[name].shape == (len(example["images"]), 128, 128), answer[name].shape
+    assert answer[name].dtype == np.float32
+    np.testing.assert_allclose(answer[name], example[name], atol=1e-5)
+signature = model.metadata.signature
+print(signature.inputs.to_json(), model.metadata.metadata["stored_bands"])
+"""
+
+
+def test_the_champion_loads_without_the_repository_and_repeats_its_recorded_predictions(demo_run, tmp_path):
+    client, run = demo_run
+    example = client.download_artifacts(run.info.run_id, "example/example.npz", str(tmp_path))
+    packages = str(Path(np.__file__).parents[1])
+    code = _LOAD_ELSEWHERE.format(packages=packages, uri=default_tracking_uri(), example=example)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    # -S: no site, so the editable install of this checkout is not there
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.split("] [")[0] + "]")[0]["tensor-spec"]["shape"] == [-1, 14, 128, 128]
+
+
+def test_the_report_is_a_table_for_people_and_files_for_dvc(demo_run, tmp_path):
+    from landslide.report import write_report
+
+    _, run = demo_run
+    text = write_report(tmp_path / "reports")
+    for expected in ("fold 1", "fold 5", "mean", "std", "champion", "make ui", run.data.tags["data_version"]):
+        assert expected in text
+    assert f"{run.data.metrics['f1_landslide'] * 100:.2f}" in text
+    metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
+    assert metrics["f1_macro"] == run.data.metrics["f1_macro"]
+    assert {p.name for p in (tmp_path / "reports").glob("*.csv")} == {
+        "scores.csv", "precision_recall.csv", "learning_curves.csv",
+    }  # fmt: skip
+
+
+def test_the_same_again_is_served_from_cache_and_records_nothing_new(demo_run, demo_config):
+    client, run = demo_run
+    before = client.search_runs([run.info.experiment_id])
+    outcome = running.run_pipeline(demo_config)
+    assert outcome.executed == {"ingest", "open_run"}
+    assert len(client.search_runs([run.info.experiment_id])) == len(before)
+    assert len(client.search_model_versions(f"name = '{tracking.MODEL_NAME}'")) == 1
+
+
+def test_nothing_was_imported_a_second_time_under_another_name(demo_run):
+    assert not [name for name in sys.modules if name == "src" or name.startswith("src.")]
