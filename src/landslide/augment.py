@@ -100,8 +100,10 @@ class Augmentation:
         Returns:
             New images and masks of the same shapes.
         """
-        batch = len(images)
         settings = self.settings
+        if settings.mode == "none":
+            return images, masks
+        batch = len(images)
         turned = torch.rand(batch, generator=generator) < settings.rotation_probability
         quarter_turns = torch.where(turned, torch.randint(1, 4, (batch,), generator=generator), 0)
         images, masks = self._rotate(images, masks, quarter_turns)

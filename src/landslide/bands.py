@@ -8,9 +8,9 @@ Everything here is a pure function of one patch: nothing is estimated from the d
 into another through a band. All arithmetic that decides a rounding (the 8-bit gray) is done in float64.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from landslide.errors import ConfigurationError
 from landslide.patches import ORIGINAL_BANDS
+
+Floats: TypeAlias = npt.NDArray[np.float64]
 
 ENGINEERED_BANDS: tuple[str, ...] = (
     "red_normalized",
@@ -66,6 +68,11 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
 # A 5x5 Sobel response of the 0-1 gray, brought to about [-1, 1] (the authors' constant).
 _SOBEL_SCALE = 27.32
 _MIN_DENOMINATOR = 1e-8
+# Stored bands that some formula needs.
+_INPUTS = {name for required in _REQUIRED.values() for name in required}
+# Pixel rows turned from (H, W, C) to (C, H, W) at a time. A second array of the whole patch would make the C library
+# hand memory back to the system and take it again for every patch, which costs more than all the formulas.
+_BLOCK = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,75 +193,77 @@ def engineer(
     names = available_bands(settings.stored)
     if out is None:
         out = np.empty((len(names), height, width), np.float32)
-    out[:n_stored] = stored
-    band = _band_reader(stored, settings)
+    band = _split(stored, settings.stored, out[:n_stored])
     for offset, name in enumerate(names[n_stored:], start=n_stored):
         if name.endswith("_normalized"):
-            out[offset] = _min_max(band(_REQUIRED[name][0]))
+            out[offset] = _min_max(band[_REQUIRED[name][0]])
         elif name in ("ndvi", "ndmi", "nbr"):
             out[offset] = _normalized_difference(*(_index_input(band, n, settings) for n in _REQUIRED[name]))
     if "gray" in names:
-        gray_features = _gray_features(band("B2"), band("B3"), band("B4"), settings)
-        out[names.index("gray") :] = gray_features
+        _gray_features(band["B2"], band["B3"], band["B4"], settings, out=out[names.index("gray") :])
     return out
 
 
 def _channels_first(image: npt.NDArray[Any], n_bands: int) -> npt.NDArray[Any]:
+    """Return a view (C, H, W)."""
     if image.ndim == 3 and image.shape[0] == n_bands:
         return image
     if image.ndim == 3 and image.shape[2] == n_bands:
-        height, width, _ = image.shape
-        if image.dtype in (np.float32, np.float64) and image.flags.c_contiguous:
-            return np.asarray(cv2.transpose(image.reshape(-1, n_bands))).reshape(n_bands, height, width)
         return image.transpose(2, 0, 1)
     raise ValueError(f"A patch of {n_bands} bands has shape (H, W, {n_bands}) or ({n_bands}, H, W), not {image.shape}.")
 
 
-def _band_reader(stored: npt.NDArray[Any], settings: BandSettings) -> Callable[[str], npt.NDArray[np.float64]]:
-    """Return a function that gives a stored band as float64, converting each at most once."""
-    converted: dict[str, npt.NDArray[np.float64]] = {}
+def _split(stored: npt.NDArray[Any], names: tuple[str, ...], out: npt.NDArray[Any]) -> dict[str, Floats]:
+    """Copy the stored bands (C, H, W) to `out`; return those that the formulas need as float64 (H, W) by name."""
+    needed = [name for name in names if name in _INPUTS]
+    rows = [names.index(name) for name in needed]
+    converted = np.empty((len(needed), *stored.shape[1:]))
+    pixels = stored.transpose(1, 2, 0)
+    if not (pixels.flags.c_contiguous and pixels.dtype in (np.float32, np.float64)):
+        out[:] = stored
+        converted[:] = stored[rows]
+        return dict(zip(needed, converted, strict=True))
+    for top in range(0, len(pixels), _BLOCK):
+        block = pixels[top : top + _BLOCK]
+        turned = cv2.transpose(block.reshape(-1, len(names))).reshape(len(names), *block.shape[:2])
+        out[:, top : top + _BLOCK] = turned
+        for plane, row in zip(converted, rows, strict=True):
+            plane[top : top + _BLOCK] = turned[row]
+    return dict(zip(needed, converted, strict=True))
 
-    def band(name: str) -> npt.NDArray[np.float64]:
-        if name not in converted:
-            converted[name] = stored[settings.stored.index(name)].astype(np.float64, copy=False)
-        return converted[name]
 
-    return band
+def _index_input(band: Mapping[str, Floats], name: str, settings: BandSettings) -> Floats:
+    return band[name] * STORED_DIVISORS[name] if settings.reflectance else band[name]
 
 
-def _index_input(
-    band: Callable[[str], npt.NDArray[np.float64]], name: str, settings: BandSettings
-) -> npt.NDArray[np.float64]:
-    return band(name) * STORED_DIVISORS[name] if settings.reflectance else band(name)
-
-
-def _min_max(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _min_max(x: Floats) -> Floats:
     low, high = x.min(), x.max()
-    return (x - low) / (high - low) if high > low else np.zeros_like(x)
+    if not high > low:
+        return np.zeros_like(x)
+    scaled: Floats = x - low
+    scaled /= high - low
+    return scaled
 
 
-def _normalized_difference(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    ratio = (a - b) / np.maximum(a + b, _MIN_DENOMINATOR)
-    return np.clip(ratio, -1.0, 1.0, out=ratio)
+def _normalized_difference(a: Floats, b: Floats) -> Floats:
+    ratio, denominator = a - b, a + b
+    ratio /= np.maximum(denominator, _MIN_DENOMINATOR, out=denominator)
+    np.clip(ratio, -1.0, 1.0, out=ratio)
+    return ratio
 
 
-def _gray_features(
-    blue: npt.NDArray[np.float64],
-    green: npt.NDArray[np.float64],
-    red: npt.NDArray[np.float64],
-    settings: BandSettings,
-) -> npt.NDArray[np.float64]:
-    """Return gray, blur, median, Sobel x, Sobel y, Canny: (6, H, W)."""
-    gray = (blue + green + red) / 3.0
+def _gray_features(blue: Floats, green: Floats, red: Floats, settings: BandSettings, out: npt.NDArray[Any]) -> None:
+    """Write gray, blur, median, Sobel x, Sobel y and Canny to `out` (6, H, W)."""
+    gray = blue + green
+    gray += red
+    gray /= 3.0
     scaled = _min_max(gray)
     gray_8bit = (scaled * 255.0).astype(np.uint8)  # truncated, as the authors' code does
     kernel = (settings.blur_kernel, settings.blur_kernel)
     blurred = cv2.GaussianBlur(gray_8bit, kernel, 0) if settings.blur == "gaussian" else cv2.blur(gray_8bit, kernel)
-    features = np.empty((6, *gray.shape))
-    features[0] = gray
-    features[1] = blurred / 255.0
-    features[2] = cv2.medianBlur(gray_8bit, settings.median_kernel) / 255.0
-    features[3] = cv2.Sobel(scaled, cv2.CV_64F, 1, 0, ksize=5) / _SOBEL_SCALE
-    features[4] = cv2.Sobel(scaled, cv2.CV_64F, 0, 1, ksize=5) / _SOBEL_SCALE
-    features[5] = cv2.Canny(gray_8bit, settings.canny_low, settings.canny_high) / 255.0
-    return features
+    out[0] = gray
+    out[1] = blurred / 255.0
+    out[2] = cv2.medianBlur(gray_8bit, settings.median_kernel) / 255.0
+    out[3] = cv2.Sobel(scaled, cv2.CV_64F, 1, 0, ksize=5) / _SOBEL_SCALE
+    out[4] = cv2.Sobel(scaled, cv2.CV_64F, 0, 1, ksize=5) / _SOBEL_SCALE
+    out[5] = cv2.Canny(gray_8bit, settings.canny_low, settings.canny_high) / 255.0

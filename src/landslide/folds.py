@@ -70,8 +70,8 @@ def assign(
         # Sorted by landslide pixels with random ties, then dealt out round by round in random order.
         order = np.lexsort((rng.random(n), -np.asarray(positive_pixels)))
         return _deal(order, n_folds, rng)
-    positions = None if scenes is None else np.asarray(scenes, dtype=np.float64)
-    if positions is None or positions.shape != (n, 3) or np.isnan(positions).any():
+    positions = np.asarray(scenes, dtype=object)
+    if positions.shape != (n, 3) or pd.isna(positions).any():
         raise ConfigurationError(
             "The scene_blocked folds need scene, row and column of every patch, and some are missing.",
             remedy="Put a scenes.csv (n,scene,row,column) beside the data, or choose another scheme.",
@@ -80,8 +80,7 @@ def assign(
 
 
 def _contiguous(n: int, n_folds: int) -> npt.NDArray[np.int64]:
-    # Fractions as decimal literals would give them: int(3799 * 0.8) = 3039, as in the authors' code.
-    edges = [int(n * round(k / n_folds, 12)) for k in range(n_folds + 1)]
+    edges = [n * k // n_folds for k in range(n_folds + 1)]  # int(n a) in exact arithmetic
     folds = np.empty(n, np.int64)
     for part in range(n_folds):
         folds[edges[part] : edges[part + 1]] = n_folds - part
@@ -184,8 +183,9 @@ def inner_validation(table: pd.DataFrame, *, fraction: float = 0.1, seed: int = 
     order = np.random.default_rng(seed).permutation(int(blocks.max()) + 1)
     positive = np.bincount(blocks, weights=table["positive_pixels"].to_numpy(np.float64)) > 0
     with_landslides = [b for b in order if positive[b]]
-    if len(with_landslides) > 1:
-        order = np.array([with_landslides[0], *(b for b in order if b != with_landslides[0])])
+    if len(with_landslides) > 1:  # the first is drawn first, the last stays in training
+        first, last = with_landslides[0], with_landslides[-1]
+        order = np.array([first, *(b for b in order if b not in (first, last))])
     chosen = np.zeros(n, bool)
     for block in order:
         members = blocks == block

@@ -95,11 +95,11 @@ def multi_head_loss(
     """
     ratio_weights = {int(k) / 128: w for k, w in (head_weights or HEAD_WEIGHTS).items()}
     height = mask.shape[-1]
-    weights = {resolution: ratio_weights.get(int(resolution) / height, 0.0) for resolution in logits}
+    weights = {r: ratio_weights[int(r) / height] for r in logits if int(r) / height in ratio_weights}
     total = sum(weights.values())
-    if total <= 0:
+    if len(weights) < len(logits) or total <= 0:
         raise ConfigurationError(
-            f"No head of {list(logits)} has a weight for input of {height} pixels.",
+            f"Not every head of {list(logits)} has a weight for input of {height} pixels.",
             remedy=f"Give head_weights for these resolutions; they are {dict(head_weights or HEAD_WEIGHTS)}.",
         )
     losses = [

@@ -121,11 +121,13 @@ def threshold_counts(
         thresholds (n,) float64 and counts (n, 2, 2) int64; a pixel is predicted as landslide where its
         probability is at least the threshold.
     """
-    bins = np.minimum((np.asarray(probability, np.float64) * n_thresholds).astype(np.int64), n_thresholds - 1)
+    thresholds = np.arange(n_thresholds) / n_thresholds
+    # Each probability belongs to the highest threshold that it reaches.
+    bins = np.searchsorted(thresholds, np.asarray(probability, np.float64), side="right") - 1
     true = np.asarray(mask) != 0
     positives = np.bincount(bins[true], minlength=n_thresholds)[::-1].cumsum()[::-1]
     negatives = np.bincount(bins[~true], minlength=n_thresholds)[::-1].cumsum()[::-1]
     counts = np.empty((n_thresholds, 2, 2), np.int64)
     counts[:, 1, 1], counts[:, 1, 0] = positives, positives[0] - positives
     counts[:, 0, 1], counts[:, 0, 0] = negatives, negatives[0] - negatives
-    return np.arange(n_thresholds) / n_thresholds, counts
+    return thresholds, counts

@@ -1,9 +1,9 @@
 """The report of a cross-validation: a table for the terminal, files for DVC.
 
-    <folder>/metrics.json          cross-validated scores, for `dvc metrics`
-             scores.csv            scores by fold
-             precision_recall.csv  for `dvc plots`
-             learning_curves.csv   likewise
+<folder>/metrics.json          cross-validated scores, for `dvc metrics`
+         scores.csv            scores by fold
+         precision_recall.csv  for `dvc plots`
+         learning_curves.csv   likewise
 """
 
 import json
@@ -11,12 +11,11 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
-from mlflow.entities import Run
-from mlflow.tracking import MlflowClient
 
 from landslide import tracking
 from landslide.home import default_tracking_uri
 from landslide.metrics import METRIC_NAMES
+from landslide.tracking import MlflowClient, Run
 
 _HEADINGS = {
     "f1_macro": "F1",

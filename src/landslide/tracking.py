@@ -20,10 +20,11 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Run, RunStatus
+from mlflow.entities import Metric, RunStatus
+from mlflow.entities import Run as Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.tracking import MlflowClient
+from mlflow.tracking import MlflowClient as MlflowClient
 from mlflow.types import Schema, TensorSpec
 
 import landslide

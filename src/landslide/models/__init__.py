@@ -43,7 +43,12 @@ def create_model(name: str, in_channels: int, **options: Any) -> nn.Module:
         ConfigurationError: On an unknown name or option.
     """
     if name.startswith("smp:"):
-        _, architecture, encoder = (*name.split(":"), "", "")[:3]
+        parts = name.split(":")
+        if len(parts) != 3:
+            raise ConfigurationError(
+                f"{name!r} is no name of a peer network.", remedy="Write smp:<Architecture>:<encoder>."
+            )
+        _, architecture, encoder = parts
         return PeerModel(architecture, encoder, in_channels, **options)
     if name not in _MODELS:
         raise ConfigurationError(

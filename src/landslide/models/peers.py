@@ -1,5 +1,6 @@
 """Networks of segmentation_models.pytorch behind the project's own interface."""
 
+import inspect
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,6 +24,12 @@ class PeerModel(nn.Module):
 
         super().__init__()
         options = {"encoder_weights": None} | options
+        unknown = set(options) - _options_of(architecture)
+        if unknown:
+            raise ConfigurationError(
+                f"{architecture!r} of segmentation_models.pytorch does not take the option {min(unknown)!r}.",
+                remedy=f"It takes {', '.join(sorted(_options_of(architecture)))}.",
+            )
         try:
             self.network = smp.create_model(
                 architecture, encoder, in_channels=in_channels, classes=N_CLASSES, **options
@@ -37,3 +44,12 @@ class PeerModel(nn.Module):
         """Map x (B, C, H, W) to {"<H>": logits (B, 2, H, W)}."""
         logits: Tensor = self.network(x)
         return {str(logits.shape[-1]): logits}
+
+
+def _options_of(architecture: str) -> set[str]:
+    """Return the options of an architecture; those that every one has, if there is no such architecture."""
+    import segmentation_models_pytorch as smp
+
+    kind = {name.lower(): value for name, value in vars(smp).items() if isinstance(value, type)}
+    own = inspect.signature(kind[architecture.lower()]).parameters if architecture.lower() in kind else {}
+    return (set(own) | {"encoder_weights"}) - {"kwargs", "in_channels", "classes", "encoder_name"}

@@ -1,0 +1,355 @@
+"""Augmentation: rotations, flips and pasted landslides, as published and consistently."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from landslide.augment import Augmentation, AugmentationSettings
+from landslide.bands import BAND_NAMES, engineer
+from landslide.errors import ConfigurationError
+from landslide.patches import read_image
+
+X, Y = BAND_NAMES.index("gradient_x"), BAND_NAMES.index("gradient_y")
+NEIGHBOURHOOD = [BAND_NAMES.index(n) for n in ("gaussian", "median", "gradient_x", "gradient_y", "canny")]
+NORMALIZED = {BAND_NAMES.index(f"{n}_normalized"): band for n, band in (("red", 3), ("green", 2), ("blue", 1))}
+PIXELWISE = [i for i in range(26) if i not in NEIGHBOURHOOD and i not in NORMALIZED]
+SIZE = 40
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def raw_patches(n: int, seed: int = 0, size: int = SIZE) -> np.ndarray:
+    """Smooth patches as stored: (n, 14, size, size) float64."""
+    noise = np.random.default_rng(seed).normal(size=(n, 14, size, size))
+    return np.abs(ndimage.gaussian_filter(noise, (0, 0, 2, 2)) * 5 + 1)
+
+
+def with_all_bands(raw: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.stack([engineer(patch) for patch in raw]))
+
+
+def block_masks(n: int, seed: int = 0, size: int = SIZE) -> torch.Tensor:
+    """One rectangle of landslide a patch: (n, size, size) uint8."""
+    rng, masks = np.random.default_rng(seed), torch.zeros(n, size, size, dtype=torch.uint8)
+    for mask in masks:
+        top, left = rng.integers(0, size // 2, 2)
+        mask[top : top + rng.integers(4, size // 2), left : left + rng.integers(4, size // 2)] = 1
+    return masks
+
+
+def numbered(n: int, size: int = 6, channels: int = 3, offset: int = 0) -> torch.Tensor:
+    """Images of which no two values are equal: (n, channels, size, size) float32."""
+    count = n * channels * size * size
+    return torch.arange(offset, offset + count, dtype=torch.float32).reshape(n, channels, size, size)
+
+
+def augmentation(bands=BAND_NAMES, **changes) -> Augmentation:
+    return Augmentation(AugmentationSettings(**changes), bands)
+
+
+def rotation_only(mode: str, bands=BAND_NAMES) -> Augmentation:
+    return augmentation(bands, mode=mode, rotation_probability=1.0, max_pastes=0)
+
+
+def flips_only(mode: str, bands=BAND_NAMES) -> Augmentation:
+    return augmentation(bands, mode=mode, rotation_probability=0.0, max_pastes=0, flips=True)
+
+
+def pastes_only(mode: str, bands=BAND_NAMES, max_pastes: int = 1) -> Augmentation:
+    return augmentation(bands, mode=mode, rotation_probability=0.0, max_pastes=max_pastes)
+
+
+def symmetries(patch: np.ndarray) -> list[np.ndarray]:
+    """The eight rotations and mirror images of (..., H, W), the unchanged one first."""
+    turns = [np.rot90(patch, k, axes=(-2, -1)) for k in range(4)]
+    return turns + [turn[..., ::-1] for turn in turns]
+
+
+def which_symmetry(before: torch.Tensor, after: torch.Tensor) -> int:
+    """Which of the eight symmetries turns one channel (H, W) into the other."""
+    found = [i for i, s in enumerate(symmetries(before.numpy())) if np.array_equal(s, after.numpy())]
+    assert len(found) == 1, "no rotation or flip"
+    return found[0]
+
+
+# ---- rotations and flips
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 6),
+    st.integers(2, 9),
+    st.integers(0, 2**32 - 1),
+    st.booleans(),
+    st.sampled_from(["published", "consistent"]),
+)
+def test_a_rotation_or_flip_permutes_pixels_and_moves_the_mask_alike(batch, size, seed, flips, mode):
+    images = numbered(batch, size)
+    masks = torch.randint(0, 2, (batch, size, size), generator=generator(seed), dtype=torch.uint8)
+    augment = augmentation(("B4", "B3", "B2"), mode=mode, rotation_probability=0.7, max_pastes=0, flips=flips)
+    new_images, new_masks = augment(images, masks, [], generator(seed))
+    assert (new_images.dtype, new_masks.dtype) == (images.dtype, masks.dtype)
+    for before, after, mask, new_mask in zip(images, new_images, masks, new_masks, strict=True):
+        turn = which_symmetry(before[0], after[0])
+        assert flips or turn < 4
+        np.testing.assert_array_equal(after.numpy(), symmetries(before.numpy())[turn])
+        np.testing.assert_array_equal(new_mask.numpy(), symmetries(mask.numpy())[turn])
+        assert torch.bincount(new_mask.flatten(), minlength=2).tolist() == [(mask == 0).sum(), (mask == 1).sum()]
+
+
+@pytest.mark.parametrize("kind", [rotation_only, flips_only])
+def test_published_mode_moves_all_bands_alike_and_leaves_gradients_as_they_are(kind):
+    images = with_all_bands(raw_patches(12))
+    after, _ = kind("published")(images, block_masks(12), [], generator())
+    turns = [which_symmetry(images[i, 0], after[i, 0]) for i in range(12)]
+    assert len(set(turns)) >= 3
+    for i, turn in enumerate(turns):
+        np.testing.assert_array_equal(after[i].numpy(), symmetries(images[i].numpy())[turn])
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [(rotation_only, {1, 2, 3}), (flips_only, {0, 2, 4, 6})], ids=["rotations", "flips"]
+)
+@pytest.mark.parametrize("source", ["generated", "real"])
+def test_consistent_gradients_are_those_of_the_moved_patch(kind, expected, source, request):
+    if source == "real":
+        folder = request.getfixturevalue("real_data") / "landslide4sense-sample/TrainData/img"
+        raw = np.stack([read_image(folder / f"image_{n}.h5") for n in (1, 16, 700, 3520) * 4])
+    else:
+        raw = raw_patches(16)
+    images = with_all_bands(raw)
+    after, _ = kind("consistent")(images, torch.zeros(16, *raw.shape[2:], dtype=torch.uint8), [], generator())
+    turns = [which_symmetry(images[i, 0], after[i, 0]) for i in range(16)]
+    assert set(turns) == expected
+    others = [i for i in range(26) if i not in (X, Y)]
+    for i, turn in enumerate(turns):
+        recomputed = engineer(np.ascontiguousarray(symmetries(raw[i])[turn]))
+        np.testing.assert_allclose(after[i, [X, Y]].numpy(), recomputed[[X, Y]], rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(after[i, others].numpy(), symmetries(images[i, others].numpy())[turn])
+
+
+def test_consistent_gradients_follow_a_rotation_and_flips_together():
+    raw = raw_patches(40, size=16)
+    images = with_all_bands(raw)
+    augment = augmentation(mode="consistent", rotation_probability=0.7, max_pastes=0, flips=True)
+    after, _ = augment(images, block_masks(40, size=16), [], generator())
+    turns = [which_symmetry(images[i, 0], after[i, 0]) for i in range(40)]
+    assert set(turns) == set(range(8))
+    for i, turn in enumerate(turns):
+        recomputed = engineer(np.ascontiguousarray(symmetries(raw[i])[turn]))
+        np.testing.assert_allclose(after[i, [X, Y]].numpy(), recomputed[[X, Y]], rtol=1e-6, atol=1e-6)
+
+
+def test_gradients_are_found_by_name_whatever_their_place():
+    order = ("gradient_y", "B4", "gradient_x")
+    raw = raw_patches(8)
+    images = with_all_bands(raw)[:, [Y, 3, X]]
+    after, _ = rotation_only("consistent", order)(images, block_masks(8), [], generator())
+    for i in range(8):
+        turn = which_symmetry(images[i, 1], after[i, 1])
+        recomputed = engineer(np.ascontiguousarray(symmetries(raw[i])[turn]))[[Y, 3, X]]
+        np.testing.assert_allclose(after[i].numpy(), recomputed, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gradient_x", "gradient_y"])
+def test_one_gradient_alone_cannot_be_rotated_consistently(name):
+    with pytest.raises(ConfigurationError, match=f"only {name} is selected"):
+        augmentation(("B4", name), mode="consistent")
+    augmentation(("B4", name), mode="published")
+
+
+def test_rotations_have_their_probability_and_every_turn_is_equally_likely():
+    n = 6000
+    images, masks = numbered(1, 2, 1).expand(n, 1, 2, 2), torch.zeros(n, 2, 2, dtype=torch.uint8)
+    after, _ = augmentation(("B4",), rotation_probability=0.7, max_pastes=0)(images, masks, [], generator())
+    counts = Counter(after.flatten(1).argmin(dim=1).tolist())  # where the corner (0, 0) went
+    assert counts[0] / n == pytest.approx(0.3, abs=0.025)  # four standard deviations
+    assert all(counts[corner] / n == pytest.approx(0.7 / 3, abs=0.025) for corner in (1, 2, 3))
+
+
+def test_flips_happen_half_of_the_time_on_each_axis():
+    n = 6000
+    images, masks = numbered(1, 2, 1).expand(n, 1, 2, 2), torch.zeros(n, 2, 2, dtype=torch.uint8)
+    after, _ = flips_only("published", ("B4",))(images, masks, [], generator())
+    counts = Counter(after.flatten(1).argmin(dim=1).tolist())
+    assert all(counts[corner] / n == pytest.approx(0.25, abs=0.025) for corner in range(4))
+
+
+@pytest.mark.parametrize("mode", ["published", "consistent"])
+def test_nothing_happens_with_probability_0_and_without_pastes(mode):
+    images, masks = with_all_bands(raw_patches(4)), block_masks(4)
+    donors = [(with_all_bands(raw_patches(4, 1)), block_masks(4, 1))]
+    after, after_masks = augmentation(mode=mode, rotation_probability=0, max_pastes=0)(
+        images, masks, donors, generator()
+    )
+    assert torch.equal(after, images)
+    assert torch.equal(after_masks, masks)
+
+
+# ---- pasting
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 6), st.integers(0, 3), st.integers(0, 2**32 - 1), st.sampled_from([0.1, 0.5, 1.0]))
+def test_a_pasted_pixel_is_a_landslide_pixel_of_a_donor_at_its_place(batch, n_donors, seed, share):
+    random = generator(seed)
+    size = 6
+
+    def random_masks() -> torch.Tensor:
+        return (torch.rand(batch, size, size, generator=random) < share).to(torch.uint8)
+
+    images, masks = numbered(batch, size), random_masks()
+    donors = [(numbered(batch, size, offset=10_000 * (i + 1)), random_masks()) for i in range(n_donors)]
+    after, after_masks = pastes_only("published", ("B4", "B3", "B2"), n_donors)(images, masks, donors, generator(seed))
+    assert set(after_masks.unique().tolist()) <= {0, 1}
+    assert after_masks.dtype == masks.dtype
+    source = (after[:, 0] // 10_000).long()  # 0: the patch itself, i: donor i
+    for i, (image, mask) in enumerate([(images, masks), *donors]):
+        here = source == i
+        assert torch.equal(after.movedim(1, -1)[here], image.movedim(1, -1)[here])
+        assert torch.equal(after_masks[here], mask[here])
+        assert i == 0 or (mask[here] == 1).all()
+    # A donor is pasted as a whole, in as far as no later one covers it; and none without the ones before it.
+    for b in range(batch):
+        used = [i for i in range(1, n_donors + 1) if (source[b] == i).any()]
+        for i in used:
+            landslide = donors[i - 1][1][b] == 1
+            assert (source[b][landslide] >= i).all()
+        for earlier in range(1, max(used, default=1)):
+            assert (source[b][donors[earlier - 1][1][b] == 1] >= earlier).all()
+    assert (after_masks >= masks).all(), "a paste adds landslides and takes none away"
+
+
+def test_without_donors_nothing_is_pasted():
+    images, masks = with_all_bands(raw_patches(6)), block_masks(6)
+    for mode in ("published", "consistent"):
+        after, after_masks = pastes_only(mode, max_pastes=2)(images, masks, [], generator())
+        assert torch.equal(after, images)
+        assert torch.equal(after_masks, masks)
+
+
+def test_donors_without_landslides_change_nothing():
+    images, masks = with_all_bands(raw_patches(6)), block_masks(6)
+    empty = [(with_all_bands(raw_patches(6, 1)), torch.zeros_like(masks))]
+    after, after_masks = pastes_only("consistent")(images, masks, empty, generator())
+    assert torch.equal(after, images)
+    assert torch.equal(after_masks, masks)
+
+
+def test_each_number_of_pastes_up_to_the_most_is_equally_likely():
+    n, most = 6000, 2
+    images, masks = torch.zeros(n, 1, 2, 2), torch.zeros(n, 2, 2, dtype=torch.uint8)
+    donors = []
+    for i in range(4):  # more donors than may be pasted, each landslide in a corner of its own
+        mask = torch.zeros_like(masks)
+        mask[:, i // 2, i % 2] = 1
+        donors.append((torch.ones_like(images), mask))
+    _, after = pastes_only("published", ("B4",), most)(images, masks, donors, generator())
+    assert after.flatten(1)[:, most:].sum() == 0
+    counts = torch.bincount(after.flatten(1).sum(dim=1).long(), minlength=most + 1)
+    assert counts.sum() == n
+    assert all(count / n == pytest.approx(1 / 3, abs=0.025) for count in counts.tolist())
+
+
+def paste_once(mode: str, n: int = 8):
+    """Patches, donors and the augmented batch of one paste; also where it was pasted."""
+    raw, donor_raw = raw_patches(n), raw_patches(n, seed=1) * 1.5
+    images, donor_images, donor_masks = with_all_bands(raw), with_all_bands(donor_raw), block_masks(n, seed=2)
+    after, after_masks = pastes_only(mode)(
+        images, torch.zeros_like(donor_masks), [(donor_images, donor_masks)], generator()
+    )
+    pasted = after_masks > 0  # the patches themselves have no landslides
+    changed = pasted.flatten(1).any(dim=1)
+    assert 0 < changed.sum() < n
+    assert torch.equal(pasted[changed], donor_masks[changed] > 0)
+    return images, donor_images, after, pasted
+
+
+def test_published_mode_pastes_every_band_as_it_was_computed():
+    images, donor_images, after, pasted = paste_once("published")
+    assert torch.equal(after, torch.where(pasted[:, None], donor_images, images))
+
+
+def test_consistent_mode_recomputes_the_rgb_normalisation_of_a_patch_with_a_paste():
+    images, donor_images, after, pasted = paste_once("consistent")
+    mixture = torch.where(pasted[:, None], donor_images, images)
+    assert torch.equal(after[:, PIXELWISE], mixture[:, PIXELWISE])
+    for b in range(len(after)):
+        recomputed = engineer(mixture[b, :14].numpy())
+        for normalized in NORMALIZED:
+            np.testing.assert_allclose(after[b, normalized].numpy(), recomputed[normalized], rtol=1e-5, atol=1e-6)
+        if not pasted[b].any():
+            assert torch.equal(after[b], images[b])
+
+
+def test_consistent_mode_zeroes_neighbourhood_bands_where_windows_mix_and_nowhere_else():
+    images, donor_images, after, pasted = paste_once("consistent")
+    mixture = torch.where(pasted[:, None], donor_images, images)
+    window = {"size": (1, 15, 15), "mode": "nearest"}
+    inside = pasted.numpy().astype(np.uint8)
+    windows_mix = ndimage.maximum_filter(inside, **window) != ndimage.minimum_filter(inside, **window)
+    assert 0 < windows_mix.mean() < 1
+    assert (~windows_mix[pasted.numpy().any(axis=(1, 2))]).any()
+    for band in NEIGHBOURHOOD:
+        expected = np.where(windows_mix, 0, mixture[:, band].numpy())
+        np.testing.assert_array_equal(after[:, band].numpy(), expected, err_msg=BAND_NAMES[band])
+
+
+def test_a_constant_band_after_a_paste_is_normalised_to_zero():
+    bands = ("B4", "red_normalized")
+    images, masks = torch.ones(32, 2, 8, 8), torch.zeros(32, 8, 8, dtype=torch.uint8)
+    donors = [(torch.ones(32, 2, 8, 8), torch.ones_like(masks))]
+    after, after_masks = pastes_only("consistent", bands)(images, masks, donors, generator())
+    pasted = (after_masks > 0).flatten(1).any(dim=1)
+    assert 0 < pasted.sum() < 32
+    assert (after[pasted, 1] == 0).all()
+    assert (after[~pasted, 1] == 1).all()
+
+
+# ---- randomness and settings
+
+
+@pytest.mark.parametrize("mode", ["published", "consistent"])
+def test_the_generator_decides_everything_and_the_inputs_stay_as_they_are(mode):
+    images, masks = with_all_bands(raw_patches(10, size=16)), block_masks(10, size=16)
+    donors = [(with_all_bands(raw_patches(10, s, 16)), block_masks(10, s, 16)) for s in (1, 2)]
+    copies = [t.clone() for t in (images, masks, *donors[0], *donors[1])]
+    augment = augmentation(mode=mode, flips=True)
+    torch.manual_seed(1)
+    first = augment(images, masks, donors, generator(5))
+    torch.manual_seed(2)
+    again = augment(images, masks, donors, generator(5))
+    other = augment(images, masks, donors, generator(6))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+    for before, after in zip(copies, (images, masks, *donors[0], *donors[1]), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_the_global_random_state_is_left_alone():
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    augmentation(("B4",), flips=True)(numbered(4, channels=1), torch.zeros(4, 6, 6, dtype=torch.uint8), [], generator())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_defaults_are_the_papers():
+    defaults = AugmentationSettings()
+    assert (defaults.mode, defaults.rotation_probability, defaults.max_pastes) == ("published", 0.7, 2)
+    assert (defaults.flips, defaults.plain_epochs) == (False, 4)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rotation_probability": 1.1}, {"rotation_probability": -0.1}, {"max_pastes": -1}, {"plain_epochs": -1}]
+)
+def test_settings_out_of_range_are_a_configuration_error(wrong):
+    with pytest.raises(ConfigurationError, match=r"training\.augmentation has a value out of range"):
+        AugmentationSettings(**wrong)

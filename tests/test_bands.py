@@ -1,0 +1,374 @@
+"""The 26 bands: names, groups, and every formula against SciPy and NumPy in float64."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+
+from landslide.bands import (
+    BAND_GROUPS,
+    BAND_NAMES,
+    ENGINEERED_BANDS,
+    STORED_DIVISORS,
+    BandSettings,
+    available_bands,
+    engineer,
+    resolve_bands,
+)
+from landslide.errors import ConfigurationError
+from landslide.patches import ORIGINAL_BANDS, read_image
+
+BLUE, GREEN, RED, NIR, SWIR_1, SWIR_2 = 1, 2, 3, 7, 10, 11
+FLOAT32_ROUNDING = {"rtol": 1e-6, "atol": 1e-6}
+
+
+def a_patch(seed: int = 0, size: int = 48, bands: int = 14) -> np.ndarray:
+    """Smooth terrain with an edge and some noise, so that every filter has something to find: (C, H, W) float64."""
+    rng = np.random.default_rng(seed)
+    image = ndimage.gaussian_filter(rng.normal(size=(bands, size, size)), (0, 4, 4)) * 8 + 1.5
+    image[:, size // 3 :, size // 2 :] += 1.0
+    return np.abs(image + 0.05 * rng.normal(size=image.shape))
+
+
+@pytest.fixture(
+    scope="module",
+    params=["generated", 1, 700, 3520],
+    ids=["generated", "real_1", "real_700", "real_3520"],
+)
+def patch(request) -> np.ndarray:
+    """(14, H, W) float64."""
+    if request.param == "generated":
+        return a_patch()
+    images = request.getfixturevalue("real_data") / "landslide4sense-sample/TrainData/img"
+    return read_image(images / f"image_{request.param}.h5").astype(np.float64)
+
+
+@pytest.fixture(scope="module")
+def bands(patch) -> dict[str, np.ndarray]:
+    return dict(zip(BAND_NAMES, engineer(patch), strict=True))
+
+
+def min_max(x: np.ndarray) -> np.ndarray:
+    return (x - x.min()) / (x.max() - x.min())
+
+
+def gray_of(patch: np.ndarray) -> np.ndarray:
+    return (patch[BLUE] + patch[GREEN] + patch[RED]) / 3
+
+
+def gray_8bit(patch: np.ndarray) -> np.ndarray:
+    return np.floor(min_max(gray_of(patch)) * 255).astype(np.uint8)
+
+
+def index_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(a - b) / (a + b) pixel by pixel, with the floor and the clip spelt out."""
+    result = np.empty(a.shape)
+    for at in np.ndindex(a.shape):
+        total = a[at] + b[at]
+        result[at] = min(max((a[at] - b[at]) / (total if total > 1e-8 else 1e-8), -1.0), 1.0)
+    return result
+
+
+def box_sums(gray: np.ndarray, side: int) -> np.ndarray:
+    """Integer sums over side x side windows that reach side // 2 to the top left, mirrored without the edge pixel."""
+    padded = np.pad(gray.astype(np.int64), side, mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side)).sum(axis=(2, 3))
+    start = side - side // 2
+    return windows[start : start + gray.shape[0], start : start + gray.shape[1]]
+
+
+# ---- names and groups
+
+
+def test_the_26_bands_have_their_names_in_the_papers_order():
+    assert " ".join(BAND_NAMES) == (
+        "B1 B2 B3 B4 B5 B6 B7 B8 B9 B10 B11 B12 slope dem "
+        "red_normalized green_normalized blue_normalized ndvi ndmi nbr "
+        "gray gaussian median gradient_x gradient_y canny"
+    )
+    assert len(BAND_NAMES) == len(set(BAND_NAMES)) == 26
+    assert available_bands() == BAND_NAMES
+
+
+@pytest.mark.parametrize("n", [14, 17, 21, 23, 25, 26])
+def test_a_numbered_group_is_the_first_n_bands(n):
+    assert resolve_bands(n) == resolve_bands(str(n)) == BAND_NAMES[:n]
+    assert set(BAND_GROUPS) == {"14", "17", "21", "23", "25", "26", "sentinel_only"}
+
+
+def test_sentinel_only_is_the_23_without_slope_and_elevation():
+    names = resolve_bands("sentinel_only")
+    assert len(names) == 21
+    assert names == (*BAND_NAMES[:12], *BAND_NAMES[14:23])
+
+
+def test_a_list_of_names_keeps_its_order_and_all_is_everything_there_is():
+    assert resolve_bands(["ndvi", "B1", "canny"]) == ("ndvi", "B1", "canny")
+    assert resolve_bands("all", ("B4", "red_normalized")) == ("B4", "red_normalized")
+
+
+@pytest.mark.parametrize(
+    ("selection", "available", "says"),
+    [
+        ("15", BAND_NAMES, "no band group '15'"),
+        ("B4", BAND_NAMES, "no band group 'B4'"),
+        (["B4", "B8A"], BAND_NAMES, r"asks for \['B8A'\]"),
+        (["B4", "B3", "B4"], BAND_NAMES, "repeats a band"),
+        ([], BAND_NAMES, "empty"),
+        (23, available_bands(("B4", "B3", "B2")), "'B1'.*'ndvi'"),
+        (["ndvi"], available_bands(("B4", "B3", "B2")), r"asks for \['ndvi'\]"),
+    ],
+)
+def test_a_selection_that_cannot_be_served_says_what_is_wrong_and_what_there_is(selection, available, says):
+    with pytest.raises(ConfigurationError, match=says) as error:
+        resolve_bands(selection, available)
+    offered = BAND_GROUPS if isinstance(selection, str) else available
+    assert all(name in error.value.remedy for name in offered)
+
+
+@pytest.mark.parametrize(
+    ("stored", "engineered"),
+    [
+        (
+            ("B4", "B3", "B2"),
+            tuple(name for name in ENGINEERED_BANDS if name not in ("ndvi", "ndmi", "nbr")),
+        ),
+        (ORIGINAL_BANDS[:12], ENGINEERED_BANDS),
+        (("B8", "B4"), ("red_normalized", "ndvi")),
+        (("B11", "B8"), ("ndmi",)),
+        (("B8", "B12", "slope"), ("nbr",)),
+        (("dem",), ()),
+    ],
+)
+def test_an_engineered_band_exists_where_its_inputs_are_stored(stored, engineered):
+    assert available_bands(stored) == (*stored, *engineered)
+
+
+# ---- settings
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"stored": ("B4", "B8A")}, r"unknown \['B8A'\]"),
+        ({"stored": ()}, "empty"),
+        ({"stored": ("B4", "B4")}, "a name twice"),
+        ({"blur_kernel": 0}, "blur_kernel is 0"),
+        ({"blur": "gaussian", "blur_kernel": 10}, "blur_kernel is 10 for blur gaussian"),
+        ({"median_kernel": 14}, "median_kernel is 14"),
+        ({"median_kernel": 1}, "median_kernel is 1"),
+    ],
+)
+def test_impossible_settings_are_configuration_errors(wrong, says):
+    with pytest.raises(ConfigurationError, match=says):
+        BandSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("changes", "changed"),
+    [
+        ({"reflectance": True}, {"ndvi", "ndmi", "nbr"}),
+        ({"blur": "gaussian", "blur_kernel": 11}, {"gaussian"}),
+        ({"blur_kernel": 5}, {"gaussian"}),
+        ({"median_kernel": 5}, {"median"}),
+        ({"canny_low": 20.0, "canny_high": 60.0}, {"canny"}),
+        ({"dtype": "float32"}, set()),
+    ],
+)
+def test_a_setting_changes_its_own_bands_and_nothing_else(changes, changed):
+    image = a_patch()
+    before, after = engineer(image), engineer(image, BandSettings(**changes))
+    assert {name for name, a, b in zip(BAND_NAMES, before, after, strict=True) if (a != b).any()} == changed
+
+
+def test_settings_become_plain_values_that_rebuild_them():
+    changed = BandSettings(stored=("B4", "B3", "B2"), blur="gaussian", blur_kernel=5, dtype="float32")
+    assert BandSettings(**changed.to_dict()) == changed
+    assert changed.to_dict()["stored"] == ("B4", "B3", "B2")
+
+
+# ---- the stored bands, shapes and layouts
+
+
+def test_stored_bands_come_through_unchanged(patch):
+    result = engineer(patch)
+    assert (result.shape, result.dtype) == ((26, *patch.shape[1:]), np.float32)
+    np.testing.assert_array_equal(result[:14], patch.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.uint16])
+def test_channels_first_and_channels_last_give_the_same_bands(dtype):
+    image = (a_patch()[:, :40, :32] * 100).astype(dtype)  # not square: swapped axes would show
+    expected = engineer(image)
+    assert expected.shape == (26, 40, 32)
+    last = image.transpose(1, 2, 0)
+    np.testing.assert_array_equal(engineer(np.ascontiguousarray(last)), expected)
+    np.testing.assert_array_equal(engineer(last), expected)
+
+
+def test_the_input_is_not_changed_and_bands_can_be_written_in_place(patch):
+    image, out = patch.copy(), np.full((26, *patch.shape[1:]), np.nan, np.float16)
+    assert engineer(image, out=out) is out
+    np.testing.assert_array_equal(image, patch)
+    np.testing.assert_allclose(out, engineer(patch), rtol=2**-11, atol=2**-24)
+
+
+@pytest.mark.parametrize("shape", [(13, 32, 32), (32, 32, 15), (14, 32), (32, 14, 32)])
+def test_a_shape_that_is_no_patch_is_refused(shape):
+    with pytest.raises(ValueError, match="14 bands"):
+        engineer(np.zeros(shape))
+
+
+@pytest.mark.parametrize("stored", [("B4", "B3", "B2"), ORIGINAL_BANDS[:12], ("B8", "slope", "B4")])
+def test_a_subset_gives_the_bands_that_the_full_patch_gives(stored):
+    image = a_patch()
+    full = dict(zip(BAND_NAMES, engineer(image), strict=True))
+    result = engineer(image[[ORIGINAL_BANDS.index(name) for name in stored]], BandSettings(stored=stored))
+    names = available_bands(stored)
+    assert result.shape == (len(names), 48, 48)
+    for name, band in zip(names, result, strict=True):
+        np.testing.assert_array_equal(band, full[name], err_msg=name)
+
+
+# ---- each formula against an independent reference
+
+
+@pytest.mark.parametrize(("name", "source"), [("red", RED), ("green", GREEN), ("blue", BLUE)])
+def test_rgb_normalisation_scales_each_band_to_0_and_1_over_the_patch(patch, bands, name, source):
+    band = bands[f"{name}_normalized"]
+    np.testing.assert_allclose(band, min_max(patch[source]), **FLOAT32_ROUNDING)
+    assert (band.min(), band.max()) == (0, 1)
+
+
+@pytest.mark.parametrize(("name", "other"), [("ndvi", RED), ("ndmi", SWIR_1), ("nbr", SWIR_2)])
+def test_indices_are_normalised_differences_of_the_stored_values(patch, bands, name, other):
+    np.testing.assert_allclose(bands[name], index_of(patch[NIR], patch[other]), **FLOAT32_ROUNDING)
+
+
+def test_indices_of_reflectance_multiply_the_divisors_back(patch):
+    result = engineer(patch, BandSettings(reflectance=True))
+    nir = patch[NIR] * 1941.32229668
+    for name, other, divisor in (("ndvi", RED, 445.17289745), ("ndmi", SWIR_1, 1113.98338755)):
+        expected = index_of(nir, patch[other] * divisor)
+        np.testing.assert_allclose(result[BAND_NAMES.index(name)], expected, **FLOAT32_ROUNDING)
+    np.testing.assert_allclose(
+        result[BAND_NAMES.index("nbr")], index_of(nir, patch[SWIR_2] * 519.90397929), **FLOAT32_ROUNDING
+    )
+
+
+def test_the_divisors_are_the_published_means_of_the_stored_bands():
+    assert list(STORED_DIVISORS) == list(ORIGINAL_BANDS)
+    published = {"B1": 1111.81236406, "B2": 824.63171476, "B3": 663.41636217, "B9": 674.07572865, "B10": 9.04787384}
+    assert published.items() <= STORED_DIVISORS.items()
+    assert (STORED_DIVISORS["slope"], STORED_DIVISORS["dem"]) == (20.29228266, 772.83144788)
+
+
+def test_gray_is_the_mean_of_blue_green_and_red(patch, bands):
+    np.testing.assert_allclose(bands["gray"], patch[[BLUE, GREEN, RED]].mean(axis=0), **FLOAT32_ROUNDING)
+
+
+@pytest.mark.parametrize("side", [10, 7])
+def test_the_blur_is_a_box_mean_of_the_8_bit_gray_rounded_to_integers(patch, side):
+    result = engineer(patch, BandSettings(blur_kernel=side))[BAND_NAMES.index("gaussian")].astype(np.float64) * 255
+    levels = np.rint(result)
+    np.testing.assert_allclose(result, levels, atol=1e-4)
+    exact = box_sums(gray_8bit(patch), side) / side**2
+    assert np.abs(levels - exact).max() <= 0.5 + 1e-9  # the nearest integer; a tie may go either way
+    scipy_mean = ndimage.uniform_filter(gray_8bit(patch).astype(np.float64), side, mode="mirror")
+    np.testing.assert_allclose(exact, scipy_mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [5, 11])
+def test_the_gaussian_of_the_papers_text_has_the_width_of_its_kernel(patch, side):
+    result = engineer(patch, BandSettings(blur="gaussian", blur_kernel=side))[BAND_NAMES.index("gaussian")]
+    sigma = 0.3 * ((side - 1) / 2 - 1) + 0.8
+    # OpenCV has a binomial kernel for 5 pixels and this sigma.
+    one_axis = np.array([1, 4, 6, 4, 1]) if side == 5 else np.exp(-(((np.arange(side) - side // 2) / sigma) ** 2) / 2)
+    kernel = np.outer(one_axis, one_axis) / one_axis.sum() ** 2
+    expected = ndimage.correlate(gray_8bit(patch).astype(np.float64), kernel, mode="mirror")
+    assert np.abs(result.astype(np.float64) * 255 - expected).max() < 1.0
+
+
+@pytest.mark.parametrize("side", [15, 5])
+def test_the_median_is_that_of_the_8_bit_gray_with_its_edge_repeated(patch, side):
+    result = engineer(patch, BandSettings(median_kernel=side))[BAND_NAMES.index("median")]
+    expected = ndimage.median_filter(gray_8bit(patch), size=side, mode="nearest")
+    np.testing.assert_array_equal(np.rint(result.astype(np.float64) * 255), expected)
+    np.testing.assert_allclose(result, expected / 255, **FLOAT32_ROUNDING)
+
+
+def test_gradients_are_5x5_sobel_responses_of_the_0_1_gray(patch, bands):
+    smooth, derive = np.array([1.0, 4, 6, 4, 1]), np.array([-1.0, -2, 0, 2, 1])
+    scaled = min_max(gray_of(patch))
+    for name, kernel in (("gradient_x", np.outer(smooth, derive)), ("gradient_y", np.outer(derive, smooth))):
+        expected = ndimage.correlate(scaled, kernel, mode="mirror") / 27.32
+        np.testing.assert_allclose(bands[name], expected, err_msg=name, **FLOAT32_ROUNDING)
+
+
+def test_gradients_point_to_the_right_and_down():
+    ramp = np.broadcast_to(np.arange(32.0), (32, 32))
+    for direction, image in (("gradient_x", ramp), ("gradient_y", ramp.T)):
+        result = dict(zip(BAND_NAMES, engineer(np.stack([image] * 14)), strict=True))
+        # Over [-2, 2] the kernel weighs a ramp of 1/31 a pixel with 16 * (2 * 2 + 4 * 1) = 128.
+        np.testing.assert_allclose(result[direction][4:-4, 4:-4], 128 / 31 / 27.32, **FLOAT32_ROUNDING)
+        other = {"gradient_x": "gradient_y", "gradient_y": "gradient_x"}[direction]
+        np.testing.assert_allclose(result[other], 0, atol=1e-7)
+
+
+def test_canny_finds_the_edges_of_the_8_bit_gray(patch, bands):
+    np.testing.assert_array_equal(bands["canny"], (cv2.Canny(gray_8bit(patch), 150, 227) > 0).astype(np.float32))
+
+
+def test_canny_marks_a_sharp_edge():
+    image = np.zeros((14, 32, 32))
+    image[:, :, 16:] = 1
+    edges = engineer(image)[BAND_NAMES.index("canny")]
+    assert (edges.sum(axis=1) == 1).all()
+    assert edges[:, 15:17].sum() == 32
+
+
+def test_the_8_bit_gray_is_truncated_and_not_rounded():
+    image = np.zeros((14, 32, 32))
+    image[:, :, :] = 99.6 / 255
+    image[:, 0, 0], image[:, 31, 31] = 0, 1
+    result = dict(zip(BAND_NAMES, engineer(image), strict=True))
+    np.testing.assert_allclose(result["median"][10:20, 10:20] * 255, 99, rtol=1e-6)
+    np.testing.assert_allclose(result["gaussian"][12:20, 12:20] * 255, 99, rtol=1e-6)
+
+
+# ---- awkward values
+
+
+@pytest.mark.parametrize("value", [0.0, 1.7, -2.0])
+def test_a_constant_patch_is_finite_and_zero_where_a_range_is_divided_by(value):
+    result = dict(zip(BAND_NAMES, engineer(np.full((14, 32, 32), value)), strict=True))
+    for name in set(ENGINEERED_BANDS) - {"gray"}:
+        assert (result[name] == 0).all(), name
+    np.testing.assert_allclose(result["gray"], value, rtol=1e-6)
+
+
+def test_indices_stay_between_minus_1_and_1_where_the_denominator_is_zero_or_negative():
+    nir = np.array([1.0, -1, 0, -1, -2, 3, 1e-12, 0, 2])
+    other = np.array([-1.0, 1, 0, -2, -1, -1, 0, 1, 2])
+    expected = [1, -1, 0, 1, -1, 1, 1e-4, -1, 0]  # (a - b) / max(a + b, 1e-8), clipped
+    image = np.ones((14, 3, 3))
+    image[NIR] = nir.reshape(3, 3)
+    image[[RED, SWIR_1, SWIR_2]] = other.reshape(3, 3)
+    result = engineer(image)
+    for name in ("ndvi", "ndmi", "nbr"):
+        np.testing.assert_allclose(result[BAND_NAMES.index(name)].ravel(), expected, rtol=1e-6, atol=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(hnp.arrays(np.float32, (14, 6, 7), elements=st.floats(-100, 100, width=32)))
+def test_every_finite_patch_gives_finite_bands_in_their_ranges(image):
+    result = dict(zip(BAND_NAMES, engineer(image), strict=True))
+    assert all(np.isfinite(band).all() for band in result.values())
+    for name in ("red_normalized", "green_normalized", "blue_normalized", "gaussian", "median", "canny"):
+        assert 0 <= result[name].min() <= result[name].max() <= 1, name
+    for name in ("ndvi", "ndmi", "nbr"):
+        assert -1 <= result[name].min() <= result[name].max() <= 1, name
+    assert set(np.unique(result["canny"])) <= {0, 1}

@@ -1,0 +1,335 @@
+"""Fold schemes and the inner validation part."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from landslide.errors import ConfigurationError, DataError
+from landslide.folds import BLOCK_SIDE, SCHEMES, assign, inner_validation, neighbour_blocks, tile_blocks
+from landslide.patches import landslide4sense_positions
+
+OFFICIAL = 3799
+# Table of the authors' logs: fold, first and last patch, positive patches.
+PUBLISHED = [(1, 3040, 3799, 294), (2, 2280, 3039, 328), (3, 1520, 2279, 496), (4, 760, 1519, 569), (5, 1, 759, 544)]
+
+
+def grid(rows: int, columns: int, scene: int = 1) -> np.ndarray:
+    """Scene, row, column of rows x columns tiles in file order: (n, 3) int64."""
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    return np.stack([np.full(rows * columns, scene), row, column], axis=1)
+
+
+def a_table(positions: np.ndarray | None, positive_pixels: np.ndarray) -> pd.DataFrame:
+    """A patch table as `patch_table` gives it; without positions they are missing values."""
+    n = len(positive_pixels)
+    columns = np.full((n, 3), None) if positions is None else positions
+    table = pd.DataFrame(columns, columns=["scene", "row", "column"]).astype("Int64")
+    return table.assign(positive_pixels=positive_pixels)
+
+
+@pytest.fixture(scope="module")
+def label_counts(real_data: Path) -> np.ndarray:
+    """Landslide pixels of the 3,799 official training masks."""
+    table = real_data / "landslide4sense_train_positive_pixels.csv"
+    if not table.is_file():
+        pytest.skip(f"{table.name} not found in {real_data}")
+    return pd.read_csv(table, index_col="n").sort_index()["landslide_pixels"].to_numpy()
+
+
+def official_positions() -> np.ndarray:
+    return landslide4sense_positions()[["scene", "row", "column"]].to_numpy(np.int64)
+
+
+def split(scheme: str, n: int, n_folds: int, seed: int = 0) -> np.ndarray:
+    """Folds of n patches that lie in rows of 7 tiles and of which every third has landslides."""
+    positions = np.stack([np.ones(n, int), *np.divmod(np.arange(n), 7)], axis=1)
+    pixels = np.where(np.arange(n) % 3 == 0, np.arange(n), 0)
+    return assign(range(n), scheme=scheme, n_folds=n_folds, seed=seed, positive_pixels=pixels, scenes=positions)
+
+
+# ---- what holds for every scheme
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 12).flatmap(lambda k: st.tuples(st.just(k), st.integers(k, 300))), st.integers(0, 1000))
+def test_every_patch_has_one_fold_and_every_fold_has_patches(scheme, sizes, seed):
+    n_folds, n = sizes
+    folds = split(scheme, n, n_folds, seed)
+    assert (folds.shape, folds.dtype) == ((n,), np.int64)
+    assert set(folds.tolist()) == set(range(1, n_folds + 1))
+    np.testing.assert_array_equal(split(scheme, n, n_folds, seed), folds)
+
+
+@pytest.mark.parametrize("scheme", ["random", "stratified"])
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 12).flatmap(lambda k: st.tuples(st.just(k), st.integers(k, 300))))
+def test_dealt_folds_differ_by_at_most_one_patch(scheme, sizes):
+    n_folds, n = sizes
+    assert np.ptp(np.bincount(split(scheme, n, n_folds))[1:]) <= 1
+
+
+@pytest.mark.parametrize("scheme", ["random", "stratified", "scene_blocked"])
+def test_another_seed_gives_another_random_split(scheme):
+    def folds(seed: int) -> np.ndarray:
+        return assign(range(600), scheme=scheme, seed=seed, positive_pixels=np.ones(600), scenes=grid(20, 30))
+
+    assert (folds(1) != folds(2)).any()
+
+
+def test_contiguous_folds_know_no_seed():
+    np.testing.assert_array_equal(split("contiguous", 600, 5, seed=1), split("contiguous", 600, 5, seed=2))
+
+
+@pytest.mark.parametrize(("n", "n_folds"), [(4, 5), (0, 2), (10, 1), (10, 0)])
+def test_too_few_patches_or_folds_are_a_configuration_error(n, n_folds):
+    with pytest.raises(ConfigurationError, match=f"{n} patches cannot be split into {n_folds} folds"):
+        assign(range(n), scheme="random", n_folds=n_folds)
+
+
+def test_an_unknown_scheme_is_a_configuration_error_that_lists_the_others():
+    with pytest.raises(ConfigurationError, match="no fold scheme 'grouped'") as error:
+        assign(range(10), scheme="grouped")
+    assert all(scheme in error.value.remedy for scheme in SCHEMES)
+
+
+# ---- contiguous
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(5, 20_000))
+def test_contiguous_folds_are_the_papers_fractions_for_any_number_of_patches(n):
+    expected = np.zeros(n, np.int64)
+    for fold, (a, b) in enumerate([(0.8, 1), (0.6, 0.8), (0.4, 0.6), (0.2, 0.4), (0, 0.2)], start=1):
+        expected[int(n * a) : int(n * b)] = fold
+    np.testing.assert_array_equal(assign(range(n), scheme="contiguous"), expected)
+
+
+@pytest.mark.parametrize("n_folds", range(2, 13))
+def test_contiguous_folds_of_equal_share_are_equal(n_folds):
+    folds = assign(range(3 * n_folds), scheme="contiguous", n_folds=n_folds)
+    np.testing.assert_array_equal(folds, np.repeat(np.arange(n_folds, 0, -1), 3))
+
+
+def test_the_official_folds_have_the_published_ranges():
+    folds = assign(range(1, OFFICIAL + 1), scheme="contiguous")
+    numbers = np.arange(1, OFFICIAL + 1)
+    for fold, first, last, _ in PUBLISHED:
+        np.testing.assert_array_equal(numbers[folds == fold], np.arange(first, last + 1))
+    assert np.bincount(folds)[1:].tolist() == [760, 760, 760, 760, 759]
+
+
+def test_the_official_folds_have_the_published_positive_patches(label_counts):
+    pixels = label_counts
+    assert (len(pixels), (pixels > 0).sum(), pixels.sum()) == (OFFICIAL, 2231, 1_442_790)
+    folds = assign(range(OFFICIAL), scheme="contiguous")
+    assert [int((pixels[folds == fold] > 0).sum()) for fold, *_ in PUBLISHED] == [p for *_, p in PUBLISHED]
+
+
+# ---- random and stratified
+
+
+def test_random_folds_follow_neither_file_order_nor_landslides():
+    folds = assign(range(5000), scheme="random", seed=3)
+    thousand = np.array([[(folds[i : i + 1000] == k).sum() for k in range(1, 6)] for i in range(0, 5000, 1000)])
+    assert 130 < thousand.min() <= thousand.max() < 270  # 200 expected, 12.6 standard deviation
+    pixels = np.random.default_rng(0).integers(0, 900, 5000)
+    np.testing.assert_array_equal(assign(range(5000), scheme="random", seed=3, positive_pixels=pixels), folds)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.one_of(st.just(0), st.integers(1, 16_384)), min_size=5, max_size=300),
+    st.integers(2, 5),
+    st.integers(0, 100),
+)
+def test_stratified_folds_have_equal_shares_of_positive_patches_at_every_amount(pixels, n_folds, seed):
+    pixels = np.array(pixels)
+    folds = assign(range(len(pixels)), scheme="stratified", n_folds=n_folds, seed=seed, positive_pixels=pixels)
+    for amount in (0, *np.quantile(pixels, [0.25, 0.5, 0.9])):
+        more = [(pixels[folds == fold] > amount).sum() for fold in range(1, n_folds + 1)]
+        assert max(more) - min(more) <= 1
+
+
+def test_stratified_official_folds_balance_patches_and_landslide_pixels(label_counts):
+    pixels = label_counts
+    folds = assign(range(OFFICIAL), scheme="stratified", positive_pixels=pixels)
+    positive = [(pixels[folds == fold] > 0).sum() for fold in range(1, 6)]
+    total = np.array([pixels[folds == fold].sum() for fold in range(1, 6)])
+    assert sorted(positive) == [446, 446, 446, 446, 447]
+    assert np.ptp(total) / total.mean() < 0.05  # the contiguous folds differ by more than their mean
+    contiguous = assign(range(OFFICIAL), scheme="contiguous")
+    assert np.ptp(np.bincount(contiguous, weights=pixels)[1:]) / total.mean() > 0.5
+
+
+def test_stratified_folds_without_label_counts_explain_themselves():
+    with pytest.raises(ConfigurationError, match="need the landslide pixels") as error:
+        assign(range(10), scheme="stratified")
+    assert "positive_pixels" in error.value.remedy
+
+
+# ---- scene blocked
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=4),
+    st.integers(2, 5),
+    st.booleans(),
+    st.integers(0, 100),
+)
+def test_scene_blocked_folds_never_split_a_block(scenes, n_folds, with_pixels, seed):
+    positions = np.concatenate([grid(r, c, scene) for scene, (r, c) in enumerate(scenes)])
+    n = len(positions)
+    if n < n_folds:
+        return
+    pixels = np.random.default_rng(seed).integers(0, 50, n) if with_pixels else None
+    folds = assign(
+        range(n), scheme="scene_blocked", n_folds=n_folds, seed=seed, positive_pixels=pixels, scenes=positions
+    )
+    assert set(folds.tolist()) == set(range(1, n_folds + 1))
+    # The rule in other words: the largest square, of 4 tiles at most, of which 2 n_folds fit into the patches.
+    side = max(s for s in range(1, 5) if s == 1 or n >= 2 * n_folds * s * s)
+    owner: dict[tuple[int, int, int], int] = {}
+    for (scene, row, column), fold in zip(positions.tolist(), folds.tolist(), strict=True):
+        assert owner.setdefault((scene, row // side, column // side), fold) == fold
+
+
+def test_scene_blocked_official_folds_keep_4x4_blocks_and_balance(label_counts):
+    pixels, positions = label_counts, official_positions()
+    folds = assign(range(OFFICIAL), scheme="scene_blocked", positive_pixels=pixels, scenes=positions)
+    blocks = [(scene, row // 4, column // 4) for scene, row, column in positions.tolist()]
+    assert len(set(zip(blocks, folds, strict=True))) == len(set(blocks))
+    patches, total = np.bincount(folds)[1:], np.bincount(folds, weights=pixels)[1:]
+    assert np.ptp(patches) / patches.mean() < 0.25
+    assert np.ptp(total) / total.mean() < 0.25
+    # Few tiles have a neighbour in another fold; of a random split nearly all do.
+    right = {tuple(p): f for p, f in zip(positions.tolist(), folds.tolist(), strict=True)}
+    pairs = [(f, right.get((s, r, c + 1))) for (s, r, c), f in right.items()]
+    assert np.mean([a != b for a, b in pairs if b is not None]) < 0.3
+
+
+@pytest.mark.parametrize(
+    "scenes",
+    [
+        None,
+        grid(2, 4),  # fewer positions than patches
+        grid(2, 5)[:, :2],
+        np.where(np.arange(30).reshape(10, 3) == 16, np.nan, grid(2, 5)),
+        a_table(np.where(np.arange(30).reshape(10, 3) == 16, None, grid(2, 5)), np.zeros(10))[
+            ["scene", "row", "column"]
+        ],
+    ],
+    ids=["none", "too few", "no column", "one NaN", "one NA in the patch table"],
+)
+def test_scene_blocked_folds_without_every_position_explain_themselves(scenes):
+    with pytest.raises(ConfigurationError, match="need scene, row and column of every patch") as error:
+        assign(range(10), scheme="scene_blocked", scenes=scenes)
+    assert "scenes.csv" in error.value.remedy
+
+
+def test_positions_may_come_as_the_patch_table():
+    positions = grid(8, 5)
+    table = a_table(positions, np.zeros(40))[["scene", "row", "column"]]
+    np.testing.assert_array_equal(
+        assign(range(40), scheme="scene_blocked", scenes=table),
+        assign(range(40), scheme="scene_blocked", scenes=positions),
+    )
+
+
+# ---- blocks
+
+
+def test_a_block_is_a_square_of_tiles_of_one_scene():
+    blocks = tile_blocks(np.concatenate([grid(4, 4, 1), grid(1, 1, 2)]), 2)
+    assert blocks[:16].reshape(4, 4).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    assert blocks[16] == 4
+
+
+def test_neighbours_without_positions_are_runs_of_consecutive_patches():
+    table = a_table(None, np.zeros(330))
+    blocks = neighbour_blocks(table, parts=10)
+    assert BLOCK_SIDE == 4
+    np.testing.assert_array_equal(blocks, np.arange(330) // 16)
+    np.testing.assert_array_equal(neighbour_blocks(table[:319], parts=10), np.arange(319) // 9)
+    np.testing.assert_array_equal(neighbour_blocks(table[:20], parts=10), np.arange(20))
+
+
+# ---- inner validation
+
+
+@st.composite
+def training_tables(draw) -> pd.DataFrame:
+    n = draw(st.integers(2, 700))
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    positions = np.stack([np.ones(n, int), *np.divmod(np.arange(n), 13)], axis=1) if draw(st.booleans()) else None
+    return a_table(positions, np.where(rng.random(n) < draw(st.sampled_from([0.02, 0.1, 0.6])), 100, 0))
+
+
+@settings(max_examples=100, deadline=None)
+@given(training_tables(), st.integers(0, 50))
+def test_inner_validation_is_about_a_tenth_in_whole_blocks(table, seed):
+    n = len(table)
+    chosen = inner_validation(table, seed=seed)
+    assert (chosen.shape, chosen.dtype) == ((n,), np.bool_)
+    assert 0 < chosen.sum() < n
+    blocks = neighbour_blocks(table, parts=10)
+    assert not set(blocks[chosen]) & set(blocks[~chosen])
+    largest = np.bincount(blocks).max()
+    assert abs(chosen.sum() - max(1, n / 10)) <= largest / 2 + 0.5
+    np.testing.assert_array_equal(inner_validation(table, seed=seed), chosen)
+
+
+@settings(max_examples=150, deadline=None)
+@given(training_tables(), st.sampled_from([0.1, 0.5]), st.integers(0, 50))
+def test_both_parts_have_landslides_where_two_blocks_have_some(table, fraction, seed):
+    positive = table["positive_pixels"].to_numpy() > 0
+    if len(set(neighbour_blocks(table, parts=round(1 / fraction))[positive])) < 2:
+        return
+    chosen = inner_validation(table, fraction=fraction, seed=seed)
+    assert positive[chosen].any()
+    assert positive[~chosen].any()
+
+
+def test_two_blocks_with_landslides_are_never_both_taken():
+    pixels = np.zeros(100, np.int64)
+    pixels[[0, 50]] = 10
+    table = a_table(None, pixels)
+    for fraction in (0.1, 0.5):
+        draws = [inner_validation(table, fraction=fraction, seed=seed) for seed in range(150)]
+        assert [seed for seed, chosen in enumerate(draws) if not pixels[~chosen].any()] == []
+        assert [seed for seed, chosen in enumerate(draws) if not pixels[chosen].any()] == []
+
+
+def test_another_seed_draws_other_blocks():
+    table = a_table(grid(20, 20), np.ones(400))
+    draws = {tuple(np.flatnonzero(inner_validation(table, seed=seed))) for seed in range(10)}
+    assert len(draws) == 10
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5])
+def test_another_fraction_is_kept_too(fraction):
+    chosen = inner_validation(a_table(grid(40, 40), np.ones(1600)), fraction=fraction)
+    assert chosen.mean() == pytest.approx(fraction, abs=0.006)  # half a block of 16
+
+
+def test_inner_validation_of_the_official_training_folds(label_counts):
+    table = a_table(official_positions(), label_counts)
+    folds = assign(range(OFFICIAL), scheme="contiguous")
+    for fold in range(1, 6):
+        training = table[folds != fold].reset_index(drop=True)
+        chosen = inner_validation(training)
+        pixels = training["positive_pixels"].to_numpy()
+        assert chosen.mean() == pytest.approx(0.1, abs=0.003)
+        assert (pixels[chosen] > 0).sum() > 50
+        assert (pixels[~chosen] > 0).sum() > 1000
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_patches_for_two_parts_are_a_data_error(n):
+    with pytest.raises(DataError, match=f"{n} training patches"):
+        inner_validation(a_table(grid(1, max(n, 1))[:n], np.ones(n)))

@@ -1,0 +1,166 @@
+"""Trials by command line, each in a copy of the checkout with a LANDSLIDE_HOME of its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import running
+import torch
+from safetensors.torch import load_file
+
+COMMAND = ["zenml", "pipeline", "run", "pipelines.training.training_pipeline", "-c", "config.yaml"]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """The project as a source archive without .git, with a small data set and a tiny configuration."""
+    from landslide.demo import generate
+
+    root = tmp_path_factory.mktemp("archive") / "landslide"
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in ("src", "steps", "pipelines", "stacks"):
+        shutil.copytree(running.ROOT / name, root / name, ignore=ignore)
+    for name in ("activate.sh", "requirements.lock"):
+        shutil.copy2(running.ROOT / name, root)
+    generate(root / "data", scenes=((2, 3), (2, 2)))
+    running.write_config(root / "config.yaml", Path("data"), training={"epochs": 4, "batch_size": 1, "crop": 64})
+    return root
+
+
+def _run(checkout: Path, home: Path) -> str:
+    done = subprocess.run(
+        COMMAND, cwd=checkout, env=running.cli_environment(home, checkout), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def _client(home: Path):
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+
+
+def _runs(home: Path) -> tuple[list, dict]:
+    """Return the parent runs and the child runs by fold."""
+    client = _client(home)
+    runs = client.search_runs([client.get_experiment_by_name("landslide-segmentation").experiment_id])
+    parents = [run for run in runs if run.data.tags["role"] == "cross_validation"]
+    children = [run for run in runs if run.data.tags["role"] == "fold"]
+    assert len({run.data.tags["fold"] for run in children}) == len(children)
+    return parents, {int(run.data.tags["fold"]): run for run in children}
+
+
+def _weights(home: Path) -> dict[int, dict[str, torch.Tensor]]:
+    """Return the weights of the members of version 1, by fold."""
+    import json
+
+    found = (home / "mlartifacts").rglob("ensemble.json")
+    ensemble = next(path for path in found if len(json.loads(path.read_text())["members"]) == 5)
+    members = json.loads(ensemble.read_text())["members"]
+    return {member["fold"]: load_file(ensemble.parent / member["weights"]) for member in members}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(checkout, tmp_path_factory) -> Path:
+    """The LANDSLIDE_HOME of a run that nothing disturbed."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    _run(checkout, home)
+    return home
+
+
+def test_a_source_archive_records_the_commit_as_unknown(undisturbed):
+    (parent,), children = _runs(undisturbed)
+    assert parent.data.tags["git_commit"] == "unknown"
+    assert sorted(children) == [1, 2, 3, 4, 5]
+
+
+def test_killed_in_the_middle_of_a_fold_it_resumes_to_the_same_weights(checkout, undisturbed, tmp_path):
+    home = tmp_path / "home"
+    log = tmp_path / "log.txt"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            COMMAND,
+            cwd=checkout,
+            env=running.cli_environment(home, checkout),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 120
+        while "fold 2  epoch 2/4" not in log.read_text():  # checkpoints of two epochs are on disk
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert len(_runs(home)[1]) == 2
+
+    output = _run(checkout, home)
+    assert "Using cached version of step train_fold_1" in _plain(output)
+    assert "fold 2: going on after epoch" in output
+    assert "fold 2  epoch 1/4" not in output
+
+    (parent,), children = _runs(home)
+    assert sorted(children) == [1, 2, 3, 4, 5]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
+    assert {run.info.status for run in children.values()} == {"FINISHED"}
+    for child in children.values():
+        history = _client(home).get_metric_history(child.info.run_id, "train_loss")
+        assert [metric.step for metric in history] == [1, 2, 3, 4]
+    expected, resumed = _weights(undisturbed), _weights(home)
+    for fold, weights in expected.items():
+        assert weights.keys() == resumed[fold].keys()
+        for name, tensor in weights.items():
+            assert torch.equal(tensor, resumed[fold][name]), (fold, name)
+    assert not list((home / "checkpoints").glob("*"))
+
+
+def test_an_edited_module_reruns_exactly_the_steps_that_use_it(checkout, undisturbed):
+    folds = {f"train_fold_{k}" for k in range(1, 6)}
+
+    edited = checkout / "src" / "landslide" / "figures.py"
+    edited.write_text(edited.read_text() + "\n# an edit\n")
+    assert _executed(_run(checkout, undisturbed)) == {"ingest", "open_run", "evaluate"}
+
+    edited = checkout / "src" / "landslide" / "losses.py"
+    edited.write_text(edited.read_text() + "\n# an edit\n")
+    executed = _executed(_run(checkout, undisturbed))
+    assert executed >= {"ingest", "open_run", "evaluate"} | folds
+    assert not executed & {"build_bands", "split"}
+
+
+def test_a_second_checkout_with_the_same_home_is_served_from_cache(checkout, undisturbed, tmp_path):
+    _run(checkout, undisturbed)
+    other = Path(shutil.copytree(checkout, tmp_path / "other"))
+    assert _executed(_run(other, undisturbed)) == {"ingest", "open_run"}
+
+
+def test_bad_input_ends_with_a_message_and_exit_code_1(checkout, undisturbed, tmp_path):
+    broken = Path(shutil.copytree(checkout, tmp_path / "broken"))
+    (broken / "data" / "TrainData" / "img" / "image_2.h5").write_bytes(b"no HDF5")
+    done = subprocess.run(
+        COMMAND, cwd=broken, env=running.cli_environment(undisturbed, broken), capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    last = done.stderr[done.stderr.rindex("Error:") :]
+    assert "image_2.h5" in last
+    assert "landslide data check" in last
+    assert "Traceback" not in last
+
+
+def _plain(output: str) -> str:
+    """Remove the colour codes."""
+    import re
+
+    return re.sub(r"\x1b\[[0-9;]*m", "", output)
+
+
+def _executed(output: str) -> set[str]:
+    import re
+
+    return set(re.findall(r"Step (\w+) has finished", _plain(output)))
