@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import yaml
@@ -32,11 +32,10 @@ class ConfiguredPipeline(Pipeline):
 
     _config_path: str | None = None
 
-    def with_options(self, *args: Any, config_path: str | None = None, **kwargs: Any) -> "ConfiguredPipeline":
+    def with_options(self, config_path: str | None = None, **kwargs: Any) -> "ConfiguredPipeline":  # type: ignore[override]
         """Return a copy with other options.
 
         Args:
-            *args: Options of ZenML.
             config_path: A run configuration (configs/*.yaml).
             **kwargs: Options of ZenML.
 
@@ -48,7 +47,7 @@ class ConfiguredPipeline(Pipeline):
                 _check_keys(Path(config_path))
         except LandslideError as error:
             raise PipelineError(str(error)) from error
-        configured: ConfiguredPipeline = super().with_options(*args, config_path=config_path, **kwargs)
+        configured = cast(ConfiguredPipeline, super().with_options(config_path=config_path, **kwargs))
         configured._config_path = config_path
         return configured
 

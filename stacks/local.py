@@ -28,7 +28,7 @@ def register_local_stack() -> str:
     if not client.list_stacks(name=NAME).items:
         artifacts = home() / "zenml" / "artifacts"
         artifacts.mkdir(parents=True, exist_ok=True)
-        components = (
+        components: tuple[tuple[StackComponentType, str, dict[str, str]], ...] = (
             (StackComponentType.ORCHESTRATOR, "local", {}),
             (StackComponentType.ARTIFACT_STORE, "local", {"path": str(artifacts)}),
             (StackComponentType.EXPERIMENT_TRACKER, "mlflow", {"tracking_uri": default_tracking_uri()}),

@@ -21,6 +21,7 @@ os.environ.update(
         "ZENML_AUTO_OPEN_DASHBOARD": "false",
         "MLFLOW_TRACKING_URI": f"sqlite:///{_HOME / 'mlflow.db'}",
         "MLFLOW_REGISTRY_URI": f"sqlite:///{_HOME / 'mlflow.db'}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         "DVC_NO_ANALYTICS": "1",
     }
 )

@@ -1,6 +1,8 @@
 """Trials by command line, each in a copy of the checkout with a LANDSLIDE_HOME of its own."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,6 +33,16 @@ def checkout(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def small(checkout, tmp_path_factory) -> tuple[Path, Path]:
+    """A checkout of its own with two folds of one epoch, and the LANDSLIDE_HOME in which that ran."""
+    root = Path(shutil.copytree(checkout, tmp_path_factory.mktemp("small") / "landslide"))
+    running.write_config(root / "config.yaml", Path("data"), training={"epochs": 1}, folds={"n_folds": 2})
+    home = tmp_path_factory.mktemp("home")
+    assert _executed(_run(root, home)) >= {"build_bands", "train_fold_1", "train_fold_2", "register"}
+    return root, home
+
+
 def _run(checkout: Path, home: Path) -> str:
     done = subprocess.run(
         COMMAND, cwd=checkout, env=running.cli_environment(home, checkout), capture_output=True, text=True
@@ -56,9 +68,7 @@ def _runs(home: Path) -> tuple[list, dict]:
 
 
 def _weights(home: Path) -> dict[int, dict[str, torch.Tensor]]:
-    """Return the weights of the members of version 1, by fold."""
-    import json
-
+    """Return the weights of the members of the registered ensemble, by fold."""
     found = (home / "mlartifacts").rglob("ensemble.json")
     ensemble = next(path for path in found if len(json.loads(path.read_text())["members"]) == 5)
     members = json.loads(ensemble.read_text())["members"]
@@ -120,32 +130,31 @@ def test_killed_in_the_middle_of_a_fold_it_resumes_to_the_same_weights(checkout,
     assert not list((home / "checkpoints").glob("*"))
 
 
-def test_an_edited_module_reruns_exactly_the_steps_that_use_it(checkout, undisturbed):
-    folds = {f"train_fold_{k}" for k in range(1, 6)}
+def test_a_second_checkout_with_the_same_home_is_served_from_cache(small, tmp_path):
+    checkout, home = small
+    other = Path(shutil.copytree(checkout, tmp_path / "other"))
+    assert _executed(_run(other, home)) == {"ingest", "open_run"}
 
-    edited = checkout / "src" / "landslide" / "figures.py"
-    edited.write_text(edited.read_text() + "\n# an edit\n")
-    assert _executed(_run(checkout, undisturbed)) == {"ingest", "open_run", "evaluate"}
 
-    edited = checkout / "src" / "landslide" / "losses.py"
-    edited.write_text(edited.read_text() + "\n# an edit\n")
-    executed = _executed(_run(checkout, undisturbed))
-    assert executed >= {"ingest", "open_run", "evaluate"} | folds
+def test_an_edited_module_reruns_exactly_the_steps_that_use_it(small):
+    checkout, home = small
+    figures = checkout / "src" / "landslide" / "figures.py"
+    figures.write_text(figures.read_text() + "\n# an edit\n")
+    assert _executed(_run(checkout, home)) == {"ingest", "open_run", "evaluate"}
+
+    losses = checkout / "src" / "landslide" / "losses.py"
+    losses.write_text(losses.read_text() + "\n# an edit\n")
+    executed = _executed(_run(checkout, home))
+    assert executed >= {"ingest", "open_run", "train_fold_1", "train_fold_2", "evaluate"}
     assert not executed & {"build_bands", "split"}
 
 
-def test_a_second_checkout_with_the_same_home_is_served_from_cache(checkout, undisturbed, tmp_path):
-    _run(checkout, undisturbed)
-    other = Path(shutil.copytree(checkout, tmp_path / "other"))
-    assert _executed(_run(other, undisturbed)) == {"ingest", "open_run"}
-
-
-def test_bad_input_ends_with_a_message_and_exit_code_1(checkout, undisturbed, tmp_path):
+def test_bad_input_ends_with_a_message_and_exit_code_1(small, tmp_path):
+    checkout, home = small
     broken = Path(shutil.copytree(checkout, tmp_path / "broken"))
     (broken / "data" / "TrainData" / "img" / "image_2.h5").write_bytes(b"no HDF5")
-    done = subprocess.run(
-        COMMAND, cwd=broken, env=running.cli_environment(undisturbed, broken), capture_output=True, text=True
-    )
+    environment = running.cli_environment(home, broken)
+    done = subprocess.run(COMMAND, cwd=broken, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     last = done.stderr[done.stderr.rindex("Error:") :]
     assert "image_2.h5" in last
@@ -155,12 +164,9 @@ def test_bad_input_ends_with_a_message_and_exit_code_1(checkout, undisturbed, tm
 
 def _plain(output: str) -> str:
     """Remove the colour codes."""
-    import re
-
     return re.sub(r"\x1b\[[0-9;]*m", "", output)
 
 
 def _executed(output: str) -> set[str]:
-    import re
-
+    """Return the steps that ran and were not served from cache."""
     return set(re.findall(r"Step (\w+) has finished", _plain(output)))

@@ -40,7 +40,7 @@ class PatchBatches:
 
     def _fits(self) -> bool:
         per_patch = len(self._columns) * self._cache.bands[0, 0].nbytes + self._cache.masks[0].nbytes
-        return len(self._rows) * per_patch < _RESIDENT_SHARE * torch.cuda.mem_get_info(self._device)[0]
+        return bool(len(self._rows) * per_patch < _RESIDENT_SHARE * torch.cuda.mem_get_info(self._device)[0])
 
     def _read(self, indices: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         rows = self._rows[indices]

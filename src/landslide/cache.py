@@ -89,7 +89,7 @@ def ensure_cache(
     data_version: str,
     settings: BandSettings,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> BandCache:
     """Open the cache of these patches, building it where it is absent or damaged.
 
@@ -161,7 +161,7 @@ def _build(
     table: pd.DataFrame,
     data_version: str,
     settings: BandSettings,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int, int], object] | None,
 ) -> None:
     temporary = directory.parent / f".{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
     temporary.mkdir()
@@ -280,7 +280,7 @@ def _known_rows(family: Path) -> dict[tuple[str, str], tuple[npt.NDArray[Any], n
 
 
 def _checksum(image_bands: npt.NDArray[Any], mask: npt.NDArray[Any]) -> int:
-    return zlib.crc32(np.ascontiguousarray(mask), zlib.crc32(np.ascontiguousarray(image_bands)))
+    return zlib.crc32(np.ascontiguousarray(mask).data, zlib.crc32(np.ascontiguousarray(image_bands).data))
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: str) -> None:

@@ -30,7 +30,8 @@ def rgb_composite(
     wanted = ("B4", "B3", "B2") if {"B4", "B3", "B2"} <= set(names) else (names[0],) * 3
     channels = np.stack([bands[list(names).index(n)] for n in wanted], axis=-1).astype(np.float64)
     low, high = np.percentile(channels, percentiles, axis=(0, 1))
-    return np.clip((channels - low) / np.maximum(high - low, 1e-9), 0.0, 1.0)
+    stretched = (channels - low) / np.maximum(high - low, 1e-9)
+    return np.asarray(np.clip(stretched, 0.0, 1.0), np.float64)
 
 
 def overlay(

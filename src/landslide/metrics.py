@@ -4,7 +4,7 @@ Scores of a fold come from counts pooled over all its pixels, never from average
 paper's F1 and mIoU are unweighted means over the two classes; scores of the landslide class stand beside them.
 """
 
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,8 @@ METRIC_NAMES = (
     "accuracy",
 )
 
-ArrayOrTensor = TypeVar("ArrayOrTensor", npt.NDArray[Any], Any)
 
-
-def confusion_counts(prediction: ArrayOrTensor, mask: ArrayOrTensor) -> ArrayOrTensor:
+def confusion_counts(prediction: Any, mask: Any) -> Any:
     """Count pixels by true and predicted class.
 
     Args:

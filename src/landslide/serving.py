@@ -8,14 +8,15 @@ this repository is not.
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import numpy.typing as npt
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
 
 from landslide.ensemble import load_ensemble
 
 
-class LandslideModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class LandslideModel(PythonModel):
     """Predicts landslides on raw patches (N, C, 128, 128), values and dtype as stored in the patch files."""
 
     def load_context(self, context: Any) -> None:
@@ -41,4 +42,4 @@ class LandslideModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
 
 if __name__ != "landslide.serving":  # executed by MLflow as the model's code
-    mlflow.models.set_model(LandslideModel())
+    set_model(LandslideModel())

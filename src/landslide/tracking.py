@@ -118,7 +118,7 @@ def open_cross_validation(
     all_tags = {**tags, "role": "cross_validation", _KEY_TAG: key, "data_version": data_version}
     run_id = _create_run(client, name, all_tags, params)
     source = CodeDatasetSource({"path": data_source})
-    dataset = MetaDataset(source, name="landslide-patches", digest=data_version)
+    dataset = MetaDataset(source, name="landslide-patches", digest=data_version)  # type: ignore[abstract]
     client.log_inputs(
         run_id,
         [mlflow.entities.DatasetInput(dataset=dataset._to_mlflow_entity(), tags=[])],
@@ -330,9 +330,15 @@ def latest_cross_validation(client: MlflowClient) -> Run:
     return runs[0]
 
 
-def _search(client: MlflowClient, text: str, order: list[str] | None = None) -> list[Run]:
+def _experiment_id(client: MlflowClient) -> str:
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    return list(client.search_runs([experiment.experiment_id], filter_string=text, order_by=order))
+    if experiment is None:
+        raise RegistryError(f"There is no experiment {EXPERIMENT}.", remedy="Run the training pipeline: make run.")
+    return str(experiment.experiment_id)
+
+
+def _search(client: MlflowClient, text: str, order: list[str] | None = None) -> list[Run]:
+    return list(client.search_runs([_experiment_id(client)], filter_string=text, order_by=order))
 
 
 def _find_run(client: MlflowClient, text: str) -> Run | None:
@@ -341,8 +347,7 @@ def _find_run(client: MlflowClient, text: str) -> Run | None:
 
 
 def _create_run(client: MlflowClient, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    run = client.create_run(experiment.experiment_id, tags=dict(tags), run_name=name)
+    run = client.create_run(_experiment_id(client), tags=dict(tags), run_name=name)
     flat = [mlflow.entities.Param(key, str(value)) for key, value in flatten(params).items()]
     client.log_batch(run.info.run_id, params=flat)
     return str(run.info.run_id)

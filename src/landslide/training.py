@@ -177,7 +177,8 @@ def train_fold(
         fingerprint=_fingerprint(cache, training_rows, selection_rows, settings, spec),
     )  # fmt: skip
     fabric = _fabric(settings)
-    fabric.launch(_fit, job, cache if fabric.world_size == 1 else None)
+    fit: Any = _fit
+    fabric.launch(fit, job, cache if fabric.world_size == 1 else None)
     resumed = checkpoint.load_last(checkpoints, job.fingerprint)
     if resumed is None:
         raise TrainingError(
@@ -304,7 +305,8 @@ def _fit(fabric: Fabric, job: _Job, cache: BandCache | None) -> None:
             progress, weights, optimizer_state = resumed
             model.load_state_dict(weights)
             logger.info("%s: going on after epoch %d.", job.label, progress.epoch)
-        wrapped, wrapped_optimizer = fabric.setup(torch.compile(model) if settings.compile else model, optimizer)
+        compiled: Any = torch.compile(model) if settings.compile else model
+        wrapped, wrapped_optimizer = fabric.setup(compiled, optimizer)
         if resumed is not None:
             optimizer.load_state_dict(optimizer_state)
             if job.on_epoch is not None and fabric.is_global_zero:
@@ -389,7 +391,7 @@ class _FoldTrainer:
             total += loss.detach() * len(indices)
             if number % 10 == 0 and not bar.disable:
                 bar.set_postfix(loss=f"{loss.item():.3f}")
-        train_loss = float(self.fabric.all_reduce(total, reduce_op="mean")) / self.n_training
+        train_loss = float(self._reduce(total, "mean")) / self.n_training
         if not np.isfinite(train_loss):
             raise TrainingError(
                 f"{self.label}: the loss of epoch {epoch + 1} is {train_loss}.",
@@ -440,10 +442,15 @@ class _FoldTrainer:
                     logits = self.model(images)
                 counts += confusion_counts(main_logits(logits, images.shape[-1]).argmax(dim=1), masks)
                 total += multi_head_loss(logits, masks, self.loss, self.settings.head_weights) * len(indices)
-        counts = self.fabric.all_reduce(counts, reduce_op="sum")
-        total = self.fabric.all_reduce(total, reduce_op="sum")
+        counts, total = self._reduce(counts, "sum"), self._reduce(total, "sum")
         record = {f"validation_{name}": value for name, value in scores(counts.cpu().numpy()).items()}
         return record | {"validation_loss": float(total) / self.n_selection}
+
+    def _reduce(self, tensor: Tensor, operation: str) -> Tensor:
+        """Combine a tensor over the devices."""
+        reduced = self.fabric.all_reduce(tensor, reduce_op=operation)
+        assert isinstance(reduced, Tensor)
+        return reduced
 
 
 def _shards(indices: Tensor, n: int) -> tuple[Tensor, ...]:

@@ -112,6 +112,9 @@ class StandardizedModel(nn.Module):
         std: (C,) values to divide by.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.network = network

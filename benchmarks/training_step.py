@@ -1,0 +1,71 @@
+"""One optimisation step on the CPU: the project's path against plain eager float32, and with bf16 autocast.
+
+    python benchmarks/training_step.py
+
+RAU-Net of width 16, batch of 4 patches of 128 pixels and 23 bands, three heads, focal + IoU loss, Adam. `plain`
+keeps tensors in the default memory format; `channels last` is what `landslide.training` does; the third column adds
+bf16 autocast. The sides take turns, step by step.
+"""
+
+import statistics
+import time
+
+import torch
+from torch import Tensor
+
+from landslide.losses import create_loss, multi_head_loss
+from landslide.models import create_model
+
+ROUNDS, BATCH, SIZE, N_BANDS, WIDTH, THREADS = 7, 4, 128, 23, 16, 1
+
+
+class Side:
+    """A network of its own, and how it takes a step."""
+
+    def __init__(self, *, channels_last: bool, autocast: bool) -> None:
+        torch.manual_seed(0)
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.autocast = autocast
+        self.model = create_model("rau_net", N_BANDS, width=WIDTH, dropout=0.0).to(memory_format=self.format).train()
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4, eps=1e-7)
+        self.loss = create_loss("focal_iou")
+
+    def step(self, images: Tensor, masks: Tensor) -> float:
+        """Take one optimisation step; return the loss."""
+        images = images.contiguous(memory_format=self.format)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            loss = multi_head_loss(self.model(images), masks, self.loss)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+
+def main() -> None:
+    torch.set_num_threads(THREADS)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(BATCH, N_BANDS, SIZE, SIZE, generator=generator)
+    masks = (torch.rand(BATCH, SIZE, SIZE, generator=generator) < 0.05).long()
+    sides = {
+        "plain float32": Side(channels_last=False, autocast=False),
+        "channels last float32": Side(channels_last=True, autocast=False),
+        "channels last bf16": Side(channels_last=True, autocast=True),
+    }
+    first = {name: side.step(images, masks) for name, side in sides.items()}  # the warm-up as well
+    torch.testing.assert_close(first["plain float32"], first["channels last float32"], rtol=1e-3, atol=0)
+    torch.testing.assert_close(first["plain float32"], first["channels last bf16"], rtol=5e-2, atol=0)
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(ROUNDS):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side.step(images, masks)
+            times[name].append(time.perf_counter() - start)
+    reference = statistics.median(times["plain float32"])
+    print(f"rau_net width {WIDTH}, batch {BATCH} x {N_BANDS} x {SIZE} x {SIZE}, {THREADS} thread(s), {ROUNDS} rounds")
+    for name, values in times.items():
+        median = statistics.median(values)
+        print(f"{name:24} median {median * 1e3:7.1f} ms a step   ratio {reference / median:5.2f}")
+
+
+if __name__ == "__main__":
+    main()

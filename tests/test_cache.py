@@ -1,0 +1,381 @@
+"""The band cache: its content, its address, growing, damage, and two writers at once."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from landslide import bands, cache, demo
+from landslide.bands import BandSettings, available_bands, engineer
+from landslide.cache import BandCache, cache_family, cache_key, ensure_cache, formula_version, open_cache
+from landslide.errors import CacheError
+from landslide.patches import patch_table, read_mask, read_stored
+
+SETTINGS = BandSettings()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Six generated patches. No test changes them."""
+    root = tmp_path_factory.mktemp("cache") / "data"
+    demo.generate(root, scenes=((2, 3),))
+    return root
+
+
+@pytest.fixture(scope="module")
+def table(data):
+    return patch_table(data)
+
+
+@pytest.fixture
+def build(data, table, tmp_path):
+    """Build or open the cache of the first n patches in a folder of this test."""
+
+    def build(n: int = 3, settings: BandSettings = SETTINGS, **options) -> BandCache:
+        return ensure_cache(tmp_path / "caches", data, table[:n], f"version of {n}", settings, **options)
+
+    return build
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[str]:
+    """The images for which `compute_row` is called, in any order."""
+    calls: list[str] = []
+    original = cache.compute_row
+
+    def counted(data_root, image, mask, settings):
+        calls.append(image)
+        return original(data_root, image, mask, settings)
+
+    monkeypatch.setattr(cache, "compute_row", counted)
+    return calls
+
+
+def assert_holds(opened: BandCache, root: Path, table, settings: BandSettings = SETTINGS) -> None:
+    assert opened.band_names == available_bands(settings.stored)
+    assert opened.bands.dtype == settings.dtype
+    assert opened.masks.dtype == np.uint8
+    assert len(opened.bands) == len(opened.masks) == len(table)
+    for row, patch in enumerate(table.itertuples()):
+        expected = engineer(read_stored(root / patch.image, len(settings.stored)), settings).astype(settings.dtype)
+        np.testing.assert_array_equal(opened.bands[row], expected)
+        np.testing.assert_array_equal(opened.masks[row], read_mask(root / patch.mask))
+
+
+def temporary_entries(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"]
+
+
+def flip_a_byte(path: Path, offset_from_end: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[-offset_from_end] ^= 0x01
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
+# ---- content and address
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_cache_holds_the_engineered_bands_and_masks(build, data, table, tmp_path, dtype):
+    settings = BandSettings(dtype=dtype)
+    opened = build(3, settings)
+    assert_holds(opened, data, table[:3], settings)
+    assert opened.columns(("B4", "canny", "B1")) == [3, 25, 0]
+    assert opened.directory == tmp_path / "caches" / cache_family(settings) / cache_key("version of 3", settings)
+    assert not opened.bands.flags.writeable
+    assert not temporary_entries(tmp_path)
+
+
+def test_the_key_follows_data_settings_and_formulas(monkeypatch):
+    key = cache_key("a", SETTINGS)
+    assert cache_key("a", BandSettings()) == key
+    others = [BandSettings(**{k: v}) for k, v in (("reflectance", True), ("median_kernel", 5), ("dtype", "float32"))]
+    others.append(BandSettings(stored=SETTINGS.stored[:12]))
+    keys = {key, cache_key("b", SETTINGS), *(cache_key("a", settings) for settings in others)}
+    assert len(keys) == 6
+    monkeypatch.setattr(cache, "formula_version", lambda: "other formulas")
+    assert cache_key("a", SETTINGS) not in keys
+
+
+def test_the_formula_version_is_that_of_the_source(monkeypatch, tmp_path):
+    before = formula_version()
+    changed = tmp_path / "bands.py"
+    changed.write_text(Path(bands.__file__).read_text().replace("27.32", "27.33"))
+    monkeypatch.setattr(bands, "__file__", str(changed))
+    assert formula_version() != before
+
+
+def test_a_cache_of_other_formulas_shares_no_row(build, computed, monkeypatch):
+    build(2)
+    monkeypatch.setattr(cache, "formula_version", lambda: "other formulas")
+    build(2)
+    assert len(computed) == 4
+
+
+def test_a_cache_is_opened_again_without_computing(build, computed):
+    first = build(3)
+    written = (first.directory / "bands.npy").stat().st_mtime_ns
+    computed.clear()
+    again = build(3)
+    assert computed == []
+    assert (again.directory / "bands.npy").stat().st_mtime_ns == written
+    np.testing.assert_array_equal(again.bands, first.bands)
+
+
+def test_progress_counts_every_patch(build):
+    seen = []
+    build(3, progress=lambda done, of: seen.append((done, of)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+# ---- growing
+
+
+def test_two_new_patches_cost_two_computations(build, computed, data, table):
+    four = build(4)
+    assert len(computed) == 4
+    computed.clear()
+    six = build(6)
+    assert sorted(computed) == sorted(table["image"][4:6])
+    np.testing.assert_array_equal(six.bands[:4], four.bands)
+    assert_holds(six, data, table)
+
+
+def test_old_rows_are_copied_and_not_trusted_by_position(build, computed, data, table, tmp_path):
+    build(4)
+    computed.clear()
+    mixed = table.iloc[[5, 3, 0]]
+    opened = ensure_cache(tmp_path / "caches", data, mixed, "mixed", SETTINGS)
+    assert computed == [table["image"][5]]
+    assert_holds(opened, data, mixed)
+
+
+def test_a_corrected_mask_is_a_new_row(build, computed, data, table, tmp_path):
+    build(2)
+    computed.clear()
+    corrected = tmp_path / "corrected"
+    shutil.copytree(data, corrected)
+    with h5py.File(corrected / table["mask"][1], "r+") as file:
+        file["mask"][0, 0] = 1 - file["mask"][0, 0]
+    new = patch_table(corrected)[:2]
+    opened = ensure_cache(tmp_path / "caches", corrected, new, "corrected", SETTINGS)
+    assert computed == [table["image"][1]]
+    assert_holds(opened, corrected, new)
+
+
+# ---- damage
+
+
+@pytest.mark.parametrize("name", ["bands.npy", "masks.npy"])
+def test_a_flipped_byte_costs_its_row(build, computed, data, table, caplog, name):
+    opened = build(3)
+    flip_a_byte(opened.directory / name, 1 + opened.bands[0].nbytes if name == "bands.npy" else 1 + 128 * 128)
+    with pytest.raises(CacheError, match="damaged in row 1"):
+        open_cache(opened.directory)
+    computed.clear()
+    again = build(3)
+    assert computed == [table["image"][1]]
+    assert "damaged in row 1" in caplog.text
+    assert_holds(again, data, table[:3])
+    assert not temporary_entries(again.directory.parent)
+
+
+@pytest.mark.parametrize("name", ["bands.npy", "masks.npy", "manifest.json"])
+@pytest.mark.parametrize("damage", ["truncated", "missing", "emptied"])
+def test_an_incomplete_cache_is_built_again(build, data, table, name, damage):
+    path = build(2).directory / name
+    if damage == "missing":
+        path.unlink()
+    else:
+        os.truncate(path, path.stat().st_size // 2 if damage == "truncated" else 0)
+    with pytest.raises(CacheError):
+        open_cache(path.parent)
+    again = build(2)
+    assert_holds(again, data, table[:2])
+    assert not temporary_entries(again.directory.parent)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"rows": 3, "band_names": []}', '{"rows": [{}], "band_names": []}'])
+def test_a_manifest_of_another_form_is_a_damaged_cache(build, data, table, content):
+    directory = build(1).directory
+    (directory / "manifest.json").write_text(content)
+    with pytest.raises(CacheError):
+        open_cache(directory)
+    assert_holds(build(1), data, table[:1])
+
+
+def test_a_truncated_neighbour_does_not_stop_a_new_cache(build, data, table):
+    bands_file = build(2).directory / "bands.npy"
+    os.truncate(bands_file, bands_file.stat().st_size - 4096)
+    assert_holds(build(3), data, table[:3])
+
+
+def test_a_neighbour_with_a_wrong_manifest_does_not_stop_a_new_cache(build, data, table):
+    path = build(2).directory / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "rows": manifest["rows"] * 2}))
+    assert_holds(build(3), data, table[:3])
+
+
+# ---- several processes, full disks, leftovers
+
+BUILD = """
+import resource, signal, sys
+from pathlib import Path
+from landslide.bands import BandSettings
+from landslide.cache import ensure_cache
+from landslide.errors import CacheError
+from landslide.patches import patch_table
+
+data, caches, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+table = patch_table(data)[:3]
+if limit:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    ensure_cache(caches, data, table, "version of 3", BandSettings())
+except CacheError as error:
+    sys.exit(f"CacheError: {error}")
+"""
+
+
+def start_building(data: Path, caches: Path, limit: int = 0) -> subprocess.Popen:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, "-c", BUILD, str(data), str(caches), str(limit)]
+    return subprocess.Popen(command, text=True, **pipes)
+
+
+def test_two_processes_may_build_the_same_cache_at_once(build, computed, data, table, tmp_path):
+    processes = [start_building(data, tmp_path / "caches") for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [process.communicate(timeout=60)[1] for process in processes] == ["", ""]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert not temporary_entries(tmp_path / "caches")
+    assert_holds(build(3), data, table[:3])
+    assert computed == []
+
+
+def test_a_full_disk_is_an_error_with_a_remedy_and_leaves_nothing(data, tmp_path):
+    process = start_building(data, tmp_path / "caches", limit=1_000_000)  # bytes a file; three patches need 2.5 MB
+    _, errors = process.communicate("go\n", timeout=60)
+    assert process.returncode == 1, errors
+    assert errors.startswith(f"CacheError: The band cache in {tmp_path / 'caches' / cache_family(SETTINGS)}")
+    assert "Free some space or set LANDSLIDE_HOME" in errors
+    assert [path for path in (tmp_path / "caches").rglob("*") if path.is_file()] == []
+    assert not temporary_entries(tmp_path / "caches")
+
+
+def test_too_little_space_is_noticed_before_anything_is_written(build, computed, monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    with pytest.raises(CacheError, match=r"0\.00 GB are free") as error:
+        build(3)
+    assert "Free some space" in error.value.remedy
+    assert computed == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_a_cache_error(build, tmp_path):
+    (tmp_path / "caches").mkdir(mode=0o500)
+    with pytest.raises(CacheError, match="cannot be written") as error:
+        build(1)
+    assert "you may write to" in error.value.remedy
+
+
+def test_a_file_in_the_place_of_the_cache_folder_is_a_cache_error(build, tmp_path):
+    (tmp_path / "caches").write_text("")
+    with pytest.raises(CacheError, match="cannot be written") as error:
+        build(1)
+    assert "LANDSLIDE_HOME" in error.value.remedy
+
+
+def test_leftovers_of_dead_processes_are_removed_and_of_living_ones_kept(build, tmp_path):
+    family = tmp_path / "caches" / cache_family(SETTINGS)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = socket.gethostname()
+    leftovers = {
+        "dead": family / f".{host}.{dead.pid}.01234567.tmp",
+        "condemned": family / f".{host}.{dead.pid}.01234567.condemned.tmp",
+        "living": family / f".{host}.{os.getpid()}.01234567.tmp",
+        "elsewhere": family / f".not-{host}.{dead.pid}.01234567.tmp",
+    }
+    for folder in leftovers.values():
+        folder.mkdir(parents=True)
+        (folder / "bands.npy").write_bytes(b"half")
+    build(1)
+    assert [name for name, folder in leftovers.items() if folder.exists()] == ["living", "elsewhere"]
+
+
+def test_an_error_while_building_leaves_nothing(build, monkeypatch, tmp_path):
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache, "compute_row", fail)
+    with pytest.raises(KeyboardInterrupt):
+        build(2)
+    assert [path for path in (tmp_path / "caches").rglob("*") if path.is_file()] == []
+    assert not temporary_entries(tmp_path / "caches")
+
+
+# ---- other sets
+
+
+def write_patch(root: Path, image: np.ndarray) -> None:
+    for kind, name, key, values in (
+        ("img", "image_1.h5", "img", image),
+        ("mask", "mask_1.h5", "mask", np.eye(128, dtype=np.uint8)),
+    ):
+        (root / "TrainData" / kind).mkdir(parents=True)
+        with h5py.File(root / "TrainData" / kind / name, "w") as file:
+            file[key] = values
+
+
+def test_a_value_too_large_for_float16_names_file_and_setting(tmp_path):
+    image = np.ones((128, 128, 14))
+    image[5, 5, 13] = 70_000.0
+    write_patch(tmp_path / "data", image)
+    table = patch_table(tmp_path / "data")
+    with pytest.raises(CacheError, match=r"image_1\.h5 holds values above 65504") as error:
+        ensure_cache(tmp_path / "caches", tmp_path / "data", table, "v", SETTINGS)
+    assert error.value.remedy == "Set bands.dtype: float32."
+    assert not temporary_entries(tmp_path / "caches")
+    float32 = BandSettings(dtype="float32")
+    opened = ensure_cache(tmp_path / "caches", tmp_path / "data", table, "v", float32)
+    assert opened.bands[0, 13, 5, 5] == 70_000.0
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_a_set_of_three_bands(tmp_path, dtype):
+    settings = BandSettings(stored=("B4", "B3", "B2"))
+    write_patch(tmp_path / "data", np.random.default_rng(0).integers(0, 255, (128, 128, 3)).astype(dtype))
+    table = patch_table(tmp_path / "data")
+    opened = ensure_cache(tmp_path / "caches", tmp_path / "data", table, "v", settings)
+    assert_holds(opened, tmp_path / "data", table, settings)
+    assert {"gray", "canny", "blue_normalized"} < set(opened.band_names)
+    assert not {"ndvi", "ndmi", "nbr"} & set(opened.band_names)
+
+
+def test_the_real_sample(real_data, tmp_path):
+    root = real_data / "landslide4sense-sample"
+    if not root.is_dir():
+        pytest.skip(f"no landslide4sense-sample in {real_data} (set LANDSLIDE_REAL_DATA)")
+    table = patch_table(root)
+    opened = ensure_cache(tmp_path, root, table, "sample", SETTINGS)
+    assert opened.bands.shape == (27, 26, 128, 128)
+    assert np.isfinite(opened.bands).all()
+    assert opened.masks.sum(axis=(1, 2)).tolist() == table["positive_pixels"].tolist()
+    assert_holds(opened, root, table)

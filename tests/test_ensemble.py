@@ -1,0 +1,213 @@
+"""An ensemble on disk: raw patches in, mean and standard deviation out, the same after saving and loading."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from landslide import demo
+from landslide.bands import BAND_NAMES, BandSettings, engineer
+from landslide.cache import BandCache, ensure_cache
+from landslide.ensemble import Ensemble, Member, load_ensemble, load_members, save_ensemble
+from landslide.errors import RegistryError
+from landslide.models import ModelSpec, build_model
+from landslide.patches import patch_table, read_stored
+from landslide.prediction import ensemble_probability, landslide_probability, predict_rows
+
+SETTINGS = BandSettings()
+BANDS = ("ndvi", "B4", "gradient_x", "slope")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Threads that wait for each other take longer than these tiny networks do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("ensemble") / "data"
+    demo.generate(root, scenes=((1, 3),))
+    return root
+
+
+@pytest.fixture(scope="module")
+def cache(data) -> BandCache:
+    return ensure_cache(data.parent / "caches", data, patch_table(data), "demo", SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def raw(data) -> np.ndarray:
+    """(3, 14, 128, 128) float64, as stored."""
+    return np.stack([read_stored(data / image).transpose(2, 0, 1) for image in patch_table(data)["image"]])
+
+
+def a_member(folder: Path, fold: int, **spec) -> Member:
+    specification = ModelSpec(name="unet", options={"width": 4}, bands=BANDS, **spec)
+    torch.manual_seed(fold)
+    model = build_model(specification)
+    path = folder / f"fold-{fold}.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+    return Member(fold, specification, 0.3 + 0.1 * fold, path)
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory) -> list[Member]:
+    folder = tmp_path_factory.mktemp("members")
+    statistics = {"mean": (0.1, 1.0, 0.0, 1.2), "std": (0.5, 0.6, 0.1, 0.7)}
+    return [a_member(folder, 1), a_member(folder, 2), a_member(folder, 3, **statistics)]
+
+
+@pytest.fixture
+def saved(members, tmp_path) -> Path:
+    save_ensemble(tmp_path / "saved", members, SETTINGS)
+    return tmp_path / "saved"
+
+
+@pytest.fixture(scope="module")
+def ensemble(members) -> Ensemble:
+    return Ensemble(members, SETTINGS, CPU)
+
+
+def test_a_loaded_ensemble_predicts_as_before_saving(ensemble, saved, members, raw):
+    loaded = load_ensemble(saved, CPU)
+    for before, after in zip(ensemble.predict(raw), loaded.predict(raw), strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert loaded.settings == SETTINGS
+    assert [(m.fold, m.spec, m.threshold) for m in loaded.members] == [(m.fold, m.spec, m.threshold) for m in members]
+    assert loaded.threshold == pytest.approx(0.5)
+    assert not any(model.training for model in loaded.models)
+
+
+def test_a_saved_ensemble_stands_on_its_own(saved, tmp_path, raw, ensemble):
+    moved = saved.rename(tmp_path / "moved")
+    np.testing.assert_array_equal(load_ensemble(moved, CPU).predict(raw[:1])[0], ensemble.predict(raw[:1])[0])
+    assert sorted(path.name for path in moved.iterdir()) == [
+        "ensemble.json",
+        "member-1.safetensors",
+        "member-2.safetensors",
+        "member-3.safetensors",
+    ]
+
+
+def test_other_band_settings_come_back(members, tmp_path):
+    settings = BandSettings(reflectance=True, median_kernel=5, dtype="float32")
+    save_ensemble(tmp_path / "saved", members, settings)
+    assert load_members(tmp_path / "saved")[1] == settings
+
+
+def test_an_ensemble_is_not_written_over_another(members, saved):
+    with pytest.raises(FileExistsError):
+        save_ensemble(saved, members, SETTINGS)
+
+
+def test_mean_and_population_standard_deviation_over_the_members(ensemble, members, raw):
+    single = np.stack([Ensemble([member], SETTINGS, CPU).predict(raw)[0] for member in members]).astype(np.float64)
+    probability, uncertainty = ensemble.predict(raw)
+    assert single.std(axis=0).max() > 0.01, "members that agree would prove nothing"
+    np.testing.assert_allclose(probability, single.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(uncertainty, single.std(axis=0, ddof=0), atol=1e-5)
+
+
+def test_one_member_has_no_uncertainty(members, raw):
+    _, uncertainty = Ensemble(members[:1], SETTINGS, CPU).predict(raw[:1])
+    assert (uncertainty == 0).all()
+
+
+def test_ensemble_probability_is_that_of_its_members():
+    class Constant(torch.nn.Module):
+        def __init__(self, probability: float) -> None:
+            super().__init__()
+            self.logit = torch.logit(torch.tensor(probability))
+
+        def forward(self, x):
+            return {"8": torch.stack([torch.zeros(len(x), 8, 8), self.logit.expand(len(x), 8, 8)], dim=1)}
+
+    images = torch.zeros(2, 1, 8, 8)
+    mean, std = ensemble_probability([Constant(0.2), Constant(0.8)], images)
+    torch.testing.assert_close(mean, torch.full((2, 8, 8), 0.5))
+    torch.testing.assert_close(std, torch.full((2, 8, 8), 0.3))
+    torch.testing.assert_close(landslide_probability(Constant(0.2), images), torch.full((2, 8, 8), 0.2))
+
+
+def test_raw_patches_predict_as_the_cache_does(ensemble, cache, raw):
+    rows = np.arange(len(raw))
+    from_cache = [predict_rows(model, cache, rows, BANDS, device=CPU) for model in ensemble.models]
+    np.testing.assert_allclose(ensemble.predict(raw)[0], np.mean(from_cache, axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+def test_the_batch_size_does_not_matter(ensemble, raw, batch_size):
+    np.testing.assert_allclose(ensemble.predict(raw, batch_size)[0], ensemble.predict(raw)[0], atol=1e-5)
+
+
+def test_float64_and_float32_patches(ensemble, raw):
+    probability, uncertainty = ensemble.predict(raw[:1])
+    assert probability.dtype == uncertainty.dtype == np.float32
+    assert probability.shape == uncertainty.shape == (1, 128, 128)
+    assert ((probability >= 0) & (probability <= 1)).all()
+    np.testing.assert_allclose(ensemble.predict(raw[:1].astype(np.float32))[0], probability, atol=0.02)
+
+
+def test_a_scene_of_another_size_and_no_patch_at_all(ensemble, raw):
+    assert ensemble.predict(raw[:1, :, :64, :96])[0].shape == (1, 64, 96)
+    assert ensemble.predict(raw[:0])[0].shape == (0, 128, 128)
+
+
+def test_the_bands_are_chosen_by_name(members, raw):
+    image = engineer(raw[0], SETTINGS).astype(np.float16).astype(np.float32)
+    inputs = torch.from_numpy(image[[BAND_NAMES.index(name) for name in BANDS]])[None]
+    one = Ensemble(members[:1], SETTINGS, CPU)
+    np.testing.assert_allclose(one.predict(raw[:1])[0], landslide_probability(one.models[0], inputs), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "shape", [(14, 128, 128), (1, 13, 128, 128), (1, 26, 128, 128), (1, 128, 128, 14), (1, 14, 128)]
+)
+def test_another_shape_is_an_error_that_names_both(ensemble, shape):
+    with pytest.raises(ValueError, match=r"\(N, 14, H, W\) are needed, not \("):
+        ensemble.predict(np.ones(shape))
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "truncated", "missing"])
+def test_a_damaged_member_is_a_registry_error(saved, damage):
+    path = saved / "member-2.safetensors"
+    if damage == "flipped bit":
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 0x10
+        path.write_bytes(content)
+    elif damage == "truncated":
+        os.truncate(path, 100)
+    else:
+        path.unlink()
+    with pytest.raises(RegistryError, match=r"member-2\.safetensors") as error:
+        load_ensemble(saved)
+    assert "member-1" not in str(error.value)
+    assert "Download the model again" in error.value.remedy
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", '{"members": [{}]}', '{"members": []}'])
+def test_a_damaged_description_is_a_registry_error(saved, content):
+    (saved / "ensemble.json").write_text(content)
+    with pytest.raises(RegistryError):
+        load_ensemble(saved)
+
+
+def test_a_missing_description_is_a_registry_error(tmp_path):
+    with pytest.raises(RegistryError, match="cannot be read"):
+        load_ensemble(tmp_path)
+
+
+def test_the_description_is_plain_json(saved, members):
+    content = json.loads((saved / "ensemble.json").read_text())
+    assert [member["fold"] for member in content["members"]] == [1, 2, 3]
+    assert content["members"][2]["spec"]["mean"] == list(members[2].spec.mean)
+    assert content["band_settings"]["median_kernel"] == 15

@@ -1,0 +1,144 @@
+"""Figures: the overlay's colours pixel by pixel, the picture's range, and figures that render without warnings."""
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from landslide.evaluation import precision_recall
+from landslide.figures import (
+    FALSE_ALARM,
+    HIT,
+    MISS,
+    learning_curves_figure,
+    overlay,
+    precision_recall_figure,
+    prediction_figure,
+    rgb_composite,
+)
+
+
+@pytest.fixture
+def case():
+    """Picture, mask and prediction of 16 x 16 pixels, in which all four outcomes occur."""
+    rng = np.random.default_rng(0)
+    picture, mask, prediction = rng.random((16, 16, 3)), rng.random((16, 16)) < 0.3, rng.random((16, 16)) < 0.3
+    assert len(np.unique(2 * mask + prediction)) == 4
+    return picture, mask, prediction
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.float32])
+@pytest.mark.parametrize("strength", [0.0, 0.4, 0.75, 1.0])
+def test_each_outcome_has_its_colour_at_its_pixels(case, dtype, strength):
+    picture, mask, prediction = case
+    before = picture.copy()
+    result = overlay(picture, mask.astype(dtype), prediction.astype(dtype), strength)
+    for row in range(16):
+        for column in range(16):
+            colour = {(1, 1): HIT, (1, 0): MISS, (0, 1): FALSE_ALARM}.get((mask[row, column], prediction[row, column]))
+            expected = picture[row, column]
+            if colour is not None:
+                expected = (1 - strength) * expected + strength * np.array(to_rgb(colour))
+            np.testing.assert_allclose(result[row, column], expected, atol=1e-12)
+    np.testing.assert_array_equal(picture, before)
+    assert ((result >= 0) & (result <= 1)).all()
+
+
+def test_the_three_colours_differ():
+    colours = np.array([to_rgb(colour) for colour in (HIT, MISS, FALSE_ALARM)])
+    distances = [np.abs(colours[i] - colours[j]).max() for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert min(distances) > 0.5
+
+
+def test_the_picture_shows_red_green_and_blue_between_0_and_1():
+    names = ("B1", "B2", "B3", "B4")
+    bands = np.random.default_rng(0).normal(size=(4, 20, 20)).astype(np.float16)
+    picture = rgb_composite(bands, names, (0, 100))
+    assert picture.shape == (20, 20, 3)
+    assert picture.dtype == np.float64
+    assert (picture.min(), picture.max()) == (0.0, 1.0)
+    for channel, band in enumerate((3, 2, 1)):
+        values = bands[band].astype(np.float64)
+        np.testing.assert_allclose(picture[..., channel], (values - values.min()) / np.ptp(values))
+    stretched = rgb_composite(bands, names)
+    assert (stretched.min(), stretched.max()) == (0.0, 1.0)
+    assert (stretched == 1.0).sum() > 3, "the brightest hundredth is saturated"
+
+
+def test_without_rgb_bands_the_first_band_is_gray():
+    bands = np.random.default_rng(0).random((2, 8, 8))
+    picture = rgb_composite(bands, ("slope", "B4"), (0, 100))
+    expected = (bands[0] - bands[0].min()) / np.ptp(bands[0])
+    for channel in range(3):
+        np.testing.assert_allclose(picture[..., channel], expected)
+
+
+def test_a_constant_patch_is_a_black_picture():
+    picture = rgb_composite(np.full((3, 8, 8), 7.0), ("B2", "B3", "B4"))
+    assert (picture == 0).all()
+
+
+def a_prediction(n: int) -> Figure:
+    rng = np.random.default_rng(0)
+    patches = [
+        (f"patch {i}", rng.random((32, 32, 3)), rng.random((32, 32)) < 0.2, rng.random((32, 32))) for i in range(n)
+    ]
+    return prediction_figure(patches, threshold=0.7)
+
+
+def a_curve(empty: bool = False) -> Figure:
+    rng = np.random.default_rng(0)
+    masks = np.zeros((2, 32, 32), bool) if empty else rng.random((2, 32, 32)) < 0.2
+    return precision_recall_figure(
+        {"fold 1": precision_recall(rng.random((2, 32, 32)), masks), "fold 2": precision_recall(masks * 0.9, masks)}
+    )
+
+
+def curves(epochs: int) -> Figure:
+    record = {"train_loss": 1.0, "validation_f1_macro": 0.5, "validation_f1_landslide": 0.1}
+    return learning_curves_figure({f"fold {k}": [record | {"epoch": e + 1} for e in range(epochs)] for k in (1, 2)})
+
+
+FIGURES = {
+    "one prediction": lambda: a_prediction(1),
+    "three predictions": lambda: a_prediction(3),
+    "precision and recall": a_curve,
+    "precision and recall without landslides": lambda: a_curve(empty=True),
+    "learning curves": lambda: curves(5),
+    "learning curves of one epoch": lambda: curves(1),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_render_without_warnings(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        buffer = io.BytesIO()
+        FIGURES[name]().savefig(buffer, format="png")
+    assert buffer.getvalue().startswith(b"\x89PNG")
+    assert len(buffer.getvalue()) > 5_000
+
+
+def test_the_prediction_figure_shows_what_it_was_given():
+    figure = a_prediction(2)
+    axes = np.array(figure.axes).reshape(2, 4)
+    assert [axis.get_title() for axis in axes[0]] == ["image", "mask", "probability", "prediction"]
+    assert [axis.get_ylabel() for axis in axes[:, 0]] == ["patch 0", "patch 1"]
+    picture, mask, probability, colours = (np.asarray(axis.images[0].get_array()) for axis in axes[1])
+    np.testing.assert_allclose(colours, overlay(picture, mask, probability >= 0.7))
+    assert axes[0, 2].images[0].get_clim() == (0, 1)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["hit", "miss", "false alarm"]
+
+
+def test_the_curves_show_their_numbers():
+    axis = a_curve().axes[0]
+    lines = {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
+    assert set(lines) == {"fold 1", "fold 2"}
+    rng = np.random.default_rng(0)
+    masks = rng.random((2, 32, 32)) < 0.2
+    table = precision_recall(rng.random((2, 32, 32)), masks)
+    np.testing.assert_array_equal(lines["fold 1"].get_xdata(), table["recall"])
+    np.testing.assert_array_equal(lines["fold 1"].get_ydata(), table["precision"])

@@ -1,0 +1,462 @@
+"""Training of one fold: resuming bit for bit, no leaks between parts, selection, and errors that explain."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from landslide import demo, training
+from landslide.augment import AugmentationSettings
+from landslide.bands import BandSettings
+from landslide.cache import BandCache, cache_family, cache_key, ensure_cache
+from landslide.errors import ConfigurationError, TrainingError
+from landslide.metrics import METRIC_NAMES, confusion_counts, scores
+from landslide.models import build_model
+from landslide.patches import patch_table
+from landslide.prediction import predict_rows, select_threshold
+from landslide.training import FoldResult, TrainingSettings, train_fold
+
+BANDS = ("B2", "B3", "B4", "ndvi", "slope")
+TRAINING, SELECTION, OTHERS = np.array([0, 1, 2, 4, 5]), np.array([3, 7]), np.array([6, 8, 9])
+
+TINY = TrainingSettings(
+    bands=BANDS,
+    model_options={"width": 4, "head_width": 4},
+    epochs=2,
+    batch_size=2,
+    crop=32,
+    augmentation=AugmentationSettings(plain_epochs=0, max_pastes=2),
+    device="cpu",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Threads that wait for each other take longer than these tiny networks do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def demo_caches(tmp_path_factory) -> Path:
+    """The folder of the band cache of ten generated patches."""
+    root = tmp_path_factory.mktemp("training")
+    demo.generate(root / "data", scenes=((2, 3), (2, 2)))
+    ensure_cache(root / "caches", root / "data", patch_table(root / "data"), "demo", BandSettings())
+    return root / "caches"
+
+
+@pytest.fixture(scope="session")
+def cache(demo_caches) -> BandCache:
+    opened = ensure_cache(demo_caches, demo_caches / "nowhere", None, "demo", BandSettings())
+    positive = opened.masks.any(axis=(1, 2))
+    assert positive[TRAINING].sum() >= 2, "donors are needed"
+    assert positive[SELECTION].any(), "selection needs landslides"
+    assert positive[OTHERS].any(), "the leak test needs donors that must not be drawn"
+    return opened
+
+
+@pytest.fixture
+def fit(cache, tmp_path):
+    """Train the tiny network with some settings changed."""
+
+    def fit(folder: str = "fold", *, on=cache, rows=TRAINING, selection=SELECTION, on_epoch=None, **changes):
+        settings = replace(TINY, **changes)
+        return train_fold(
+            on, rows, selection, settings, band_names=BANDS, checkpoints=tmp_path / folder, on_epoch=on_epoch
+        )
+
+    return fit
+
+
+def with_rows(cache: BandCache, **rows) -> BandCache:
+    """A copy of the cache in memory."""
+    return replace(cache, bands=np.array(cache.bands), masks=np.array(cache.masks), **rows)
+
+
+def last_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(sorted(folder.glob("epoch-*.safetensors"))[-1])
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert different == []
+
+
+# ---- a fold from start to end
+
+
+def test_a_trained_fold_is_complete_and_every_epoch_is_reported(fit, cache):
+    records = []
+    result = fit(on_epoch=records.append, epochs=3)
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert result.history == records
+    expected = {"epoch", "train_loss", "learning_rate", "validation_loss"} | {f"validation_{m}" for m in METRIC_NAMES}
+    for record in records:
+        assert set(record) == expected
+        assert np.isfinite(list(record.values())).all()
+    assert result.spec.bands == BANDS
+    best = max(records, key=lambda record: record["validation_f1_macro"])
+    assert result.epoch == best["epoch"]
+    model = build_model(result.spec, load_file(result.weights))
+    probability = predict_rows(model, cache, SELECTION, BANDS, device=torch.device("cpu"))
+    # Validation inside the loop and prediction afterwards are the same network on the same pixels.
+    again = scores(confusion_counts(probability > 0.5, cache.masks[SELECTION]))
+    assert again["f1_macro"] == pytest.approx(best["validation_f1_macro"], abs=1e-4)
+    assert result.threshold == select_threshold(probability, cache.masks[SELECTION], "f1_macro")
+
+
+def test_training_learns(fit):
+    losses = [r["train_loss"] for r in fit(epochs=6, learning_rates=((99, 3e-3),)).history]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_network_starts_in_training_mode_every_epoch(fit, monkeypatch):
+    modes = []
+    original = training._FoldTrainer._training_batch
+
+    def spy(self, *arguments):
+        modes.append(self.model.training)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(training._FoldTrainer, "_training_batch", spy)
+    fit()
+    assert modes == [True] * 6  # two epochs of three batches
+
+
+def test_every_training_patch_is_seen_once_an_epoch(fit, monkeypatch):
+    seen = []
+    original = training._FoldTrainer._training_batch
+    monkeypatch.setattr(
+        training._FoldTrainer,
+        "_training_batch",
+        lambda self, indices, *rest: seen.append(indices.tolist()) or original(self, indices, *rest),
+    )
+    fit()
+    first, second = ([index for batch in part for index in batch] for part in (seen[:3], seen[3:]))
+    assert sorted(first) == sorted(second) == list(range(len(TRAINING)))
+    assert first != second
+
+
+def test_equal_seeds_give_equal_weights_and_other_seeds_others(fit, tmp_path):
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        fit(folder, seed=seed)
+    assert_equal(last_weights(tmp_path / "a"), last_weights(tmp_path / "b"))
+    a, c = last_weights(tmp_path / "a"), last_weights(tmp_path / "c")
+    assert not torch.equal(a["stem.0.weight"], c["stem.0.weight"])
+
+
+def test_a_part_without_landslides_trains_without_donors(fit, cache):
+    empty = with_rows(cache)
+    empty.masks[TRAINING] = 0
+    assert np.isfinite(fit(on=empty, epochs=1).history[0]["train_loss"])
+
+
+@pytest.mark.parametrize("changes", [{"model": "unet", "model_options": {"width": 4}}, {"crop": None, "epochs": 1}])
+def test_one_head_and_whole_patches(fit, changes):
+    assert np.isfinite([r["train_loss"] for r in fit(**changes).history]).all()
+
+
+# ---- resuming
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from landslide import training
+from landslide.cache import open_cache
+import test_training
+
+torch.set_num_threads(1)
+cache, checkpoints, fatal = open_cache(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3])
+original, done = training._FoldTrainer._training_batch, 0
+
+def training_batch(self, *arguments):
+    global done
+    done += 1
+    if done == fatal:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, *arguments)
+
+training._FoldTrainer._training_batch = training_batch
+test_training.train_four_epochs(cache, checkpoints, print)
+"""
+
+
+def train_four_epochs(cache: BandCache, checkpoints: Path, on_epoch=None) -> FoldResult:
+    return train_fold(
+        cache,
+        TRAINING,
+        SELECTION,
+        replace(TINY, epochs=4),
+        band_names=BANDS,
+        checkpoints=checkpoints,
+        on_epoch=on_epoch,
+    )
+
+
+def test_a_killed_training_goes_on_bit_for_bit(cache, tmp_path):
+    whole = train_four_epochs(cache, tmp_path / "whole")
+    resumed_in = tmp_path / "killed"
+    # Three batches an epoch: the eighth is the second of the third epoch.
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, str(cache.directory), str(resumed_in), "8"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert sorted(path.name for path in resumed_in.glob("*.json")) == ["epoch-0001.json", "epoch-0002.json"]
+    records = []
+    resumed = train_four_epochs(cache, resumed_in, records.append)
+    assert_equal(last_weights(resumed_in), last_weights(tmp_path / "whole"))
+    states = [torch.load(tmp_path / name / "epoch-0004.optimizer.pt") for name in ("whole", "killed")]
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
+    assert resumed.history == whole.history == records, "epochs before the kill are reported again"
+    assert (resumed.epoch, resumed.threshold) == (whole.epoch, whole.threshold)
+    assert_equal(load_file(resumed.weights), load_file(whole.weights))
+
+
+def test_a_finished_fold_is_not_trained_again(fit, monkeypatch):
+    first = fit()
+    monkeypatch.setattr(training._FoldTrainer, "epoch", lambda *_: pytest.fail("trained again"))
+    records = []
+    again = fit(on_epoch=records.append)
+    assert (again.history, again.epoch, again.threshold) == (first.history, first.epoch, first.threshold)
+    assert records == first.history
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"rows": TRAINING[:4]}, {"selection": SELECTION[:1]}])
+def test_a_checkpoint_of_other_settings_or_rows_is_not_resumed(fit, changes):
+    fit(epochs=1)
+    records = []
+    fit(epochs=2, on_epoch=records.append, **changes)
+    assert [record["epoch"] for record in records] == [1, 2]
+
+
+def test_fewer_epochs_in_a_folder_of_a_longer_run(fit, tmp_path):
+    fit(epochs=3)
+    fit("fresh", epochs=1, seed=1)
+    result = fit(epochs=1, seed=1)
+    assert result.epoch == 1
+    assert_equal(load_file(result.weights), last_weights(tmp_path / "fresh"))
+
+
+# ---- no leaks
+
+
+def test_other_rows_do_not_touch_the_training(fit, cache, tmp_path):
+    fit("clean", standardize=True)
+    poisoned = with_rows(cache)
+    poisoned.bands[OTHERS] = np.nan
+    poisoned.bands[SELECTION] = 1000.0
+    poisoned.masks[OTHERS] = poisoned.masks[SELECTION] = 1
+    result = fit("poisoned", on=poisoned, standardize=True)
+    assert np.isfinite([record["train_loss"] for record in result.history]).all()
+    assert_equal(last_weights(tmp_path / "clean"), last_weights(tmp_path / "poisoned"))
+
+
+def test_donors_are_positive_training_patches(fit, cache, monkeypatch):
+    trainers = []
+    original = training._FoldTrainer.epoch
+    monkeypatch.setattr(
+        training._FoldTrainer, "epoch", lambda self, epoch: trainers.append(self) or original(self, epoch)
+    )
+    negative = with_rows(cache)
+    negative.masks[TRAINING[1]] = 0
+    fit(on=negative, epochs=1)
+    donors = TRAINING[trainers[0].donor_pool.numpy()]
+    assert donors.tolist() == [row for row in TRAINING if negative.masks[row].any()]
+    assert TRAINING[1] not in donors
+
+
+def test_statistics_are_those_of_the_training_rows(fit, cache):
+    spec = fit(standardize=True, epochs=1).spec
+    values = cache.bands[TRAINING][:, cache.columns(BANDS)].astype(np.float64)
+    np.testing.assert_allclose(spec.mean, values.mean(axis=(0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(spec.std, values.std(axis=(0, 2, 3)), rtol=1e-9)
+    assert fit("as stored", epochs=1).spec.mean is None
+
+
+def test_a_constant_band_is_standardized_to_zero(fit, cache):
+    constant = with_rows(cache)
+    constant.bands[:, cache.columns(("slope",))] = 3.0
+    result = fit(on=constant, standardize=True, epochs=1)
+    assert (result.spec.mean[-1], result.spec.std[-1]) == (3.0, 1.0)
+    assert np.isfinite(result.history[0]["train_loss"])
+
+
+# ---- errors
+
+
+def test_a_loss_that_is_not_finite_is_a_training_error(fit):
+    with pytest.raises(TrainingError, match=r"loss of epoch \d is (nan|inf)") as error:
+        fit(epochs=3, learning_rates=((99, 1e30),))
+    assert "learning_rates" in error.value.remedy
+
+
+def test_a_patch_that_is_not_finite_is_a_training_error(fit, cache):
+    poisoned = with_rows(cache)
+    poisoned.bands[TRAINING[2], :, 64, 64] = np.nan
+    with pytest.raises(TrainingError, match="loss of epoch 1 is nan"):
+        fit(on=poisoned, crop=None, epochs=1)
+
+
+@pytest.mark.parametrize("part", ["rows", "selection"])
+def test_an_empty_part_is_a_training_error(fit, part):
+    with pytest.raises(TrainingError, match="is empty"):
+        fit(**{part: np.array([], np.int64)})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("crop", 0),
+        ("crop", 40),
+        ("crop", 144),
+        ("crop", -16),
+        ("validation_fraction", 0.0),
+        ("validation_fraction", 1.0),
+        ("select_by", "f1"),
+        ("loss", "hinge"),
+        ("learning_rates", ()),
+        ("learning_rates", ((8, 1e-4), (65, -1e-5))),
+        ("learning_rates", ((65, float("nan")),)),
+        ("weight_decay", -0.1),
+        ("optimizer_epsilon", -1e-7),
+        ("devices", 0),
+    ],
+)
+def test_a_setting_out_of_range_is_a_configuration_error(name, value):
+    with pytest.raises(ConfigurationError, match=rf"training\.{name} is ") as error:
+        replace(TINY, **{name: value})
+    assert error.value.remedy.startswith("Set it to ")
+
+
+@pytest.mark.parametrize("changes", [{"rotation_probability": 1.1}, {"max_pastes": -1}, {"plain_epochs": -1}])
+def test_an_augmentation_setting_out_of_range_is_a_configuration_error(changes):
+    with pytest.raises(ConfigurationError, match="out of range"):
+        AugmentationSettings(**changes)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
+def test_a_gpu_that_is_not_there_is_a_configuration_error(fit):
+    with pytest.raises(ConfigurationError, match="finds no CUDA device") as error:
+        fit(device="cuda")
+    assert "training.device: auto" in error.value.remedy
+
+
+# ---- settings and selection
+
+
+def test_the_default_learning_rates_are_the_published_ones():
+    published = {8: 1e-4, 15: 5e-5, 20: 2e-5, 25: 1e-5, 30: 5e-6, 35: 2e-6, 42: 1e-6, 50: 5e-7, 65: 1e-7}
+    settings = TrainingSettings()
+    for epoch in range(70):
+        expected = next((rate for end, rate in published.items() if epoch < end), 1e-7)
+        assert settings.learning_rate(epoch) == expected, epoch
+
+
+def test_the_other_defaults_are_the_published_ones():
+    settings = TrainingSettings()
+    assert (settings.epochs, settings.batch_size, settings.loss) == (65, 12, "focal_iou")
+    assert (settings.optimizer, settings.optimizer_epsilon, settings.weight_decay) == ("adam", 1e-7, 0.0)
+    assert settings.head_weights == {"256": 0.25, "128": 0.5, "64": 0.25}
+    augmentation = settings.augmentation
+    assert (augmentation.rotation_probability, augmentation.max_pastes, augmentation.plain_epochs) == (0.7, 2, 4)
+    assert not settings.standardize
+    assert settings.selection == "inner_validation"
+
+
+def test_each_epoch_runs_at_its_rate(fit):
+    history = fit(epochs=3, learning_rates=((1, 1e-3), (2, 1e-4))).history
+    assert [record["learning_rate"] for record in history] == [1e-3, 1e-4, 1e-4]
+
+
+def test_the_last_epochs_are_not_augmented(fit, monkeypatch):
+    augmented = []
+    original = training._FoldTrainer._training_batch
+    monkeypatch.setattr(
+        training._FoldTrainer,
+        "_training_batch",
+        lambda self, indices, generator, augment: (
+            augmented.append(augment) or original(self, indices, generator, augment)
+        ),
+    )
+    fit(epochs=3, batch_size=5, augmentation=AugmentationSettings(plain_epochs=2))
+    assert augmented == [True, False, False]
+
+
+@pytest.mark.parametrize(("scripted", "best"), [((0.3, 0.8, 0.5), 2), ((0.3, 0.8, 0.8), 2), ((0.9, 0.1, 0.2), 1)])
+def test_the_weights_are_those_of_the_best_epoch(fit, monkeypatch, tmp_path, scripted, best):
+    plain = AugmentationSettings(mode="none")
+    fit("until then", epochs=best, augmentation=plain)
+    original, values = training._FoldTrainer._validate, iter(scripted)
+    monkeypatch.setattr(
+        training._FoldTrainer, "_validate", lambda self: original(self) | {"validation_miou": next(values)}
+    )
+    result = fit(epochs=3, select_by="miou", augmentation=plain)
+    assert result.epoch == best
+    assert_equal(load_file(result.weights), last_weights(tmp_path / "until then"))
+
+
+@pytest.mark.parametrize("select_by", ["f1_macro", "miou", "f1_landslide", "recall_landslide"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_threshold_is_the_best_of_a_brute_force_search(select_by, seed):
+    rng = np.random.default_rng(seed)
+    masks = (rng.random((2, 32, 32)) < 0.1).astype(np.uint8)
+    probability = np.clip(0.3 * masks + rng.beta(1, 3, masks.shape), 0, 1).astype(np.float32)
+    values = {}
+    for step in range(100):
+        values[step / 100] = scores(confusion_counts(probability >= step / 100, masks))[select_by]
+    chosen = select_threshold(probability, masks, select_by)
+    assert values[chosen] == max(values.values())
+    ties = [threshold for threshold, value in values.items() if value == max(values.values())]
+    assert abs(chosen - 0.5) == min(abs(threshold - 0.5) for threshold in ties)
+
+
+def test_a_threshold_that_does_not_matter_is_one_half():
+    masks = np.zeros((1, 8, 8), np.uint8)
+    masks[0, :4] = 1
+    assert select_threshold(masks.astype(np.float32), masks, "f1_macro") == 0.5
+
+
+# ---- several processes
+
+
+def append_epoch(path: Path, record: dict[str, float]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def test_two_processes_train_together(fit, cache, tmp_path):
+    log = tmp_path / "epochs"
+    result = fit(on_epoch=partial(append_epoch, log), devices=2)
+    assert [json.loads(line) for line in log.read_text().splitlines()] == result.history
+    assert [record["epoch"] for record in result.history] == [1, 2]
+    assert np.isfinite([record["train_loss"] for record in result.history]).all()
+    model = build_model(result.spec, load_file(result.weights))
+    probability = predict_rows(model, cache, SELECTION, BANDS, device=torch.device("cpu"))
+    again = scores(confusion_counts(probability > 0.5, cache.masks[SELECTION]))
+    recorded = result.history[result.epoch - 1]["validation_f1_macro"]
+    assert again["f1_macro"] == pytest.approx(recorded, abs=1e-4), "the score is that of the saved weights"
+
+
+def test_the_address_of_the_cache_is_what_processes_share(cache, demo_caches):
+    assert cache.directory == demo_caches / cache_family(BandSettings()) / cache_key("demo", BandSettings())
