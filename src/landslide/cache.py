@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"
 _CHUNK = 64  # patches computed ahead of the writer
+# What a damaged file of a cache raises, depending on where the damage is.
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError)
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Row = tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]
@@ -144,13 +146,14 @@ def open_cache(directory: Path) -> BandCache:
         manifest = json.loads((directory / _MANIFEST).read_text())
         band_array = np.load(directory / "bands.npy", mmap_mode="r", allow_pickle=False)
         mask_array = np.load(directory / "masks.npy", mmap_mode="r", allow_pickle=False)
-        rows, names = manifest["rows"], tuple(manifest["band_names"])
-    except (OSError, ValueError, KeyError) as error:
+        checksums = [row["crc32"] for row in manifest["rows"]]
+        names = tuple(manifest["band_names"])
+    except _DAMAGE as error:
         raise CacheError(f"The band cache {directory} is incomplete: {error}.", remedy=remedy) from error
-    if band_array.shape[:2] != (len(rows), len(names)) or len(mask_array) != len(rows):
+    if band_array.shape[:2] != (len(checksums), len(names)) or len(mask_array) != len(checksums):
         raise CacheError(f"The band cache {directory} does not match its manifest.", remedy=remedy)
-    for i, row in enumerate(rows):
-        if _checksum(band_array[i], mask_array[i]) != row["crc32"]:
+    for i, checksum in enumerate(checksums):
+        if _checksum(band_array[i], mask_array[i]) != checksum:
             raise CacheError(f"The band cache {directory} is damaged in row {i}.", remedy=remedy)
     return BandCache(directory, names, band_array, mask_array)
 
@@ -270,12 +273,12 @@ def _known_rows(family: Path) -> dict[tuple[str, str], tuple[npt.NDArray[Any], n
     known = {}
     for manifest_path in sorted(family.glob(f"[!.]*/{_MANIFEST}")):
         try:
-            manifest = json.loads(manifest_path.read_text())
+            rows = json.loads(manifest_path.read_text())["rows"]
             arrays = [np.load(manifest_path.parent / f"{name}.npy", mmap_mode="r") for name in ("bands", "masks")]
-        except (OSError, ValueError):
+            for i, row in enumerate(rows[: min(map(len, arrays))]):
+                known[row["image_md5"], row["mask_md5"]] = (arrays[0], arrays[1], i, row["crc32"])
+        except _DAMAGE:
             continue  # damaged, or being removed: its rows are computed again
-        for i, row in enumerate(manifest["rows"]):
-            known[row["image_md5"], row["mask_md5"]] = (arrays[0], arrays[1], i, row["crc32"])
     return known
 
 

@@ -68,7 +68,7 @@ def save(directory: Path, progress: Progress, weights: dict[str, Tensor], optimi
         "optimizer_sha256": optimizer_digest,
         "best_sha256": weights_digest
         if progress.best_epoch == progress.epoch
-        else _manifest_digest(directory, progress.best_epoch),
+        else _manifest_digest(directory, progress),
     }
     _write(stem.with_suffix(".json"), lambda path: path.write_text(json.dumps(manifest)))
     _prune(directory, progress)
@@ -81,21 +81,18 @@ def load_last(directory: Path, fingerprint: str) -> tuple[Progress, dict[str, Te
         Progress, weights and optimizer state; None where there is nothing to resume from. A damaged checkpoint
         is reported in the log and the one before it is taken.
     """
-    for manifest_path in sorted(directory.glob("epoch-*.json"), reverse=True):
+    for manifest_path, manifest in _manifests(directory, fingerprint):
         try:
-            manifest = json.loads(manifest_path.read_text())
-            if manifest["fingerprint"] != fingerprint:
-                continue
             _verify(manifest_path.with_suffix(".safetensors"), manifest["weights_sha256"])
             _verify(manifest_path.with_suffix(".optimizer.pt"), manifest["optimizer_sha256"])
             _verify(best_weights(directory, manifest["best_epoch"]), manifest["best_sha256"])
             weights = load_file(manifest_path.with_suffix(".safetensors"))
             optimizer = torch.load(manifest_path.with_suffix(".optimizer.pt"), weights_only=True)
+            progress = Progress(**{name: manifest[name] for name in Progress.__dataclass_fields__})
         except (OSError, ValueError, KeyError) as error:
             logger.warning("Checkpoint %s is damaged (%s); trying the one before it.", manifest_path, error)
             continue
-        names = Progress.__dataclass_fields__
-        return Progress(**{name: manifest[name] for name in names}), weights, optimizer
+        return progress, weights, optimizer
     return None
 
 
@@ -133,25 +130,33 @@ def _verify(path: Path, digest: str) -> None:
         raise ValueError(f"{path.name} does not match its digest")
 
 
-def _manifest_digest(directory: Path, epoch: int) -> str:
-    """Return the digest of a kept epoch's weights, from the newest manifest that knows it."""
+def _manifests(directory: Path, fingerprint: str) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the readable manifests of this fingerprint, newest first; a damaged one is reported in the log."""
+    found = []
     for path in sorted(directory.glob("epoch-*.json"), reverse=True):
-        manifest = json.loads(path.read_text())
-        if manifest["best_epoch"] == epoch:
+        try:
+            manifest = json.loads(path.read_text())
+            if manifest["fingerprint"] == fingerprint:
+                found.append((path, manifest))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("Checkpoint %s is damaged (%s); trying the one before it.", path, error)
+    return found
+
+
+def _manifest_digest(directory: Path, progress: Progress) -> str:
+    """Return the digest of the best epoch's weights, from the newest manifest that knows it."""
+    for _, manifest in _manifests(directory, progress.fingerprint):
+        if manifest.get("best_epoch") == progress.best_epoch:
             return str(manifest["best_sha256"])
-    raise ValueError(f"no checkpoint in {directory} knows epoch {epoch}")
+    return sha256(best_weights(directory, progress.best_epoch))
 
 
 def _prune(directory: Path, progress: Progress) -> None:
-    """Keep the last two checkpoints and the weights that either of them calls the best."""
-    manifests = sorted(directory.glob("epoch-*.json"), reverse=True)
-    kept = {path.stem for path in manifests[:KEPT]}
-    best = {_stem(json.loads(path.read_text())["best_epoch"]) for path in manifests[:KEPT]}
-    for path in [
-        *manifests[KEPT:],
-        *directory.glob("epoch-*.optimizer.pt"),
-        *directory.glob("epoch-*.safetensors"),
-    ]:
+    """Keep the last two checkpoints of this fingerprint and the weights that either of them calls the best."""
+    manifests = _manifests(directory, progress.fingerprint)[:KEPT]
+    kept = {path.stem for path, _ in manifests}
+    best = {_stem(manifest["best_epoch"]) for _, manifest in manifests}
+    for path in directory.glob("epoch-*"):
         stem = path.name.split(".")[0]
         if stem not in kept and not (stem in best and path.suffix == ".safetensors"):
             path.unlink(missing_ok=True)

@@ -150,12 +150,13 @@ def load_members(directory: Path) -> tuple[list[Member], BandSettings]:
             for m in content["members"]
         ]
         damaged = [m["weights"] for m in content["members"] if sha256(directory / m["weights"]) != m["sha256"]]
-    except (OSError, ValueError, KeyError) as error:
+        stored = content["band_settings"]
+        settings = BandSettings(**{**stored, "stored": tuple(stored["stored"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RegistryError(f"The model in {directory} cannot be read: {error}.", remedy=remedy) from error
     if damaged:
         raise RegistryError(f"The model in {directory} is damaged: {', '.join(damaged)}.", remedy=remedy)
-    settings = content["band_settings"]
-    return members, BandSettings(**{**settings, "stored": tuple(settings["stored"])})
+    return members, settings
 
 
 def load_ensemble(directory: Path, device: torch.device | None = None) -> Ensemble:

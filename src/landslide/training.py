@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -109,6 +110,9 @@ class TrainingSettings:
             ("select_by", self.select_by in METRIC_NAMES, f"one of {', '.join(METRIC_NAMES)}"),
             ("loss", self.loss in LOSS_NAMES, f"one of {', '.join(LOSS_NAMES)}"),
             ("learning_rates", len(self.learning_rates) > 0, "at least one (epoch, rate) pair"),
+            ("learning_rates", all(rate > 0 for _, rate in self.learning_rates), "rates above 0"),
+            ("weight_decay", self.weight_decay >= 0, "0 or more"),
+            ("optimizer_epsilon", self.optimizer_epsilon > 0, "above 0"),
             ("devices", self.devices == "auto" or self.devices >= 1, "auto or 1 or more"),
         ):
             if not ok:
@@ -177,8 +181,8 @@ def train_fold(
         fingerprint=_fingerprint(cache, training_rows, selection_rows, settings, spec),
     )  # fmt: skip
     fabric = _fabric(settings)
-    fit: Any = _fit
-    fabric.launch(fit, job, cache if fabric.world_size == 1 else None)
+    # As a partial: Fabric looks into arguments for modules, and into frozen dataclasses it cannot.
+    fabric.launch(partial(_fit, job=job, cache=cache if fabric.world_size == 1 else None))
     resumed = checkpoint.load_last(checkpoints, job.fingerprint)
     if resumed is None:
         raise TrainingError(
@@ -430,6 +434,9 @@ class _FoldTrainer:
     def _validate(self) -> dict[str, float]:
         """Score the selection part at threshold 0.5, its patches shared out over the devices."""
         self.wrapped.eval()
+        if self.fabric.world_size > 1:  # batch statistics differ between devices; the saved ones are the first's
+            for buffer in self.model.buffers():
+                buffer.copy_(self.fabric.broadcast(buffer))
         device = self.fabric.device
         counts, total = torch.zeros(2, 2, dtype=torch.int64, device=device), torch.zeros((), device=device)
         mine = torch.arange(self.fabric.global_rank, self.n_selection, self.fabric.world_size)
