@@ -23,8 +23,11 @@ class LandslideModel(PythonModel):
         """Load the ensemble from the model's artifacts."""
         self.ensemble = load_ensemble(Path(context.artifacts["ensemble"]))
 
-    def predict(  # type: ignore[no-untyped-def]
-        self, context, model_input, params=None
+    def predict(
+        self,
+        context: Any,
+        model_input: np.ndarray,
+        params: Any = None,
     ) -> dict[str, npt.NDArray[np.float32]]:
         """Predict patches.
 

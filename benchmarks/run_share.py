@@ -1,0 +1,55 @@
+"""The share of `make run` that is not training.
+
+    python benchmarks/run_share.py
+
+Runs the demo in a fresh LANDSLIDE_HOME, as `make run` does once the environment and the data are there, and once
+more to be served from cache. Takes some minutes.
+"""
+
+import os
+import re
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def make_run(home: str) -> tuple[float, dict[str, float]]:
+    """Return the seconds of `make run` and of each step in it."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("ZENML_", "MLFLOW_", "LANDSLIDE_"))}
+    start = time.perf_counter()
+    done = subprocess.run(
+        ["make", "run"],
+        cwd=ROOT,
+        env={**environment, "LANDSLIDE_HOME": home},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds = time.perf_counter() - start
+    text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+    steps = re.findall(r"Step (\w+) has finished in (?:(\d+)m)?([\d.]+)s", text)
+    return seconds, {name: 60 * float(minutes or 0) + float(rest) for name, minutes, rest in steps}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as home:
+        total, steps = make_run(home)
+        again, _ = make_run(home)
+    training = sum(seconds for name, seconds in steps.items() if name.startswith("train_fold"))
+    other_steps = sum(steps.values()) - training
+    for name, seconds in (
+        ("make run, first time", total),
+        ("  train_fold steps", training),
+        ("  other steps", other_steps),
+        ("  command lines: imports, stack, report", total - training - other_steps),
+        ("make run, served from cache", again),
+    ):
+        print(f"{name:42s} {seconds:7.1f} s  {seconds / total:6.1%}")
+    print(f"share of make run that is not training: {1 - training / total:.1%}")
+
+
+if __name__ == "__main__":
+    main()
