@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -115,19 +116,26 @@ def test_killed_in_the_middle_of_a_fold_it_resumes_to_the_same_weights(checkout,
     assert "fold 2: going on after epoch" in output
     assert "fold 2  epoch 1/4" not in output
 
-    (parent,), children = _runs(home)
-    assert sorted(children) == [1, 2, 3, 4, 5]
-    assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
-    assert {run.info.status for run in children.values()} == {"FINISHED"}
-    for child in children.values():
-        history = _client(home).get_metric_history(child.info.run_id, "train_loss")
-        assert [metric.step for metric in history] == [1, 2, 3, 4]
-    expected, resumed = _weights(undisturbed), _weights(home)
-    for fold, weights in expected.items():
-        assert weights.keys() == resumed[fold].keys()
-        for name, tensor in weights.items():
-            assert torch.equal(tensor, resumed[fold][name]), (fold, name)
-    assert not list((home / "checkpoints").glob("*"))
+    _assert_like_undisturbed(home, undisturbed)
+
+
+@pytest.mark.soak
+def test_killed_again_and_again_at_random_moments_it_still_ends_with_the_same_weights(checkout, undisturbed, tmp_path):
+    home, moments = tmp_path / "home", random.Random(0)
+    for _ in range(8):
+        process = subprocess.Popen(
+            COMMAND,
+            cwd=checkout,
+            env=running.cli_environment(home, checkout),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(moments.uniform(10, 35))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    _run(checkout, home)
+    _assert_like_undisturbed(home, undisturbed)
 
 
 def test_a_second_checkout_with_the_same_home_is_served_from_cache(small, tmp_path):
@@ -160,6 +168,23 @@ def test_bad_input_ends_with_a_message_and_exit_code_1(small, tmp_path):
     assert "image_2.h5" in last
     assert "landslide data check" in last
     assert "Traceback" not in last
+
+
+def _assert_like_undisturbed(home: Path, undisturbed: Path) -> None:
+    """Five finished children under one parent, complete curves, and the weights of the undisturbed run."""
+    (parent,), children = _runs(home)
+    assert sorted(children) == [1, 2, 3, 4, 5]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
+    assert {run.info.status for run in children.values()} == {"FINISHED"}
+    for child in children.values():
+        history = _client(home).get_metric_history(child.info.run_id, "train_loss")
+        assert [metric.step for metric in history] == [1, 2, 3, 4]
+    expected, resumed = _weights(undisturbed), _weights(home)
+    for fold, weights in expected.items():
+        assert weights.keys() == resumed[fold].keys()
+        for name, tensor in weights.items():
+            assert torch.equal(tensor, resumed[fold][name]), (fold, name)
+    assert not list((home / "checkpoints").glob("*"))
 
 
 def _plain(output: str) -> str:

@@ -82,7 +82,10 @@ def _create_experiment(client: MlflowClient, uri: str) -> None:
     if uri.startswith("sqlite:///"):
         location = (Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
     try:
-        client.create_experiment(EXPERIMENT, artifact_location=location)
+        # The kind decides which pages MLflow's UI shows first.
+        client.create_experiment(
+            EXPERIMENT, artifact_location=location, tags={"mlflow.experimentKind": "custom_model_development"}
+        )
     except MlflowException:
         if client.get_experiment_by_name(EXPERIMENT) is None:
             raise  # not merely created by another process in the meantime
