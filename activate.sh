@@ -23,7 +23,7 @@ export DVC_NO_ANALYTICS=1
 export DVC_SITE_CACHE_DIR="$LANDSLIDE_HOME/dvc"
 export MLFLOW_TRACKING_URI="${LANDSLIDE_TRACKING_URI:-sqlite:///$LANDSLIDE_HOME/mlflow.db}"
 export MLFLOW_REGISTRY_URI="$MLFLOW_TRACKING_URI"
-export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-5000}"  # threads of several processes that wait for each other by spinning stall
+export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-10000}"  # threads of several processes that wait for each other by spinning stall
 unset PYTHONDONTWRITEBYTECODE  # without byte code every command would compile its imports anew
 
 case ":$PATH:" in

@@ -22,7 +22,7 @@ os.environ.update(
         "MLFLOW_TRACKING_URI": f"sqlite:///{_HOME / 'mlflow.db'}",
         "MLFLOW_REGISTRY_URI": f"sqlite:///{_HOME / 'mlflow.db'}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "GOMP_SPINCOUNT": "5000",
+        "GOMP_SPINCOUNT": "10000",
         "DVC_NO_ANALYTICS": "1",
     }
 )

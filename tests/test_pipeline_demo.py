@@ -40,12 +40,14 @@ def demo_config(demo_data, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def demo_run(stack, demo_config):
-    """The pipeline ran once; the client and the parent run."""
+    """The pipeline ran once, from an empty registry; the client and the parent run."""
+    client = tracking.connect(default_tracking_uri())
+    if client.search_registered_models():
+        client.delete_registered_model(tracking.MODEL_NAME)
     outcome = running.run_pipeline(demo_config)
     assert outcome.executed == {
         "ingest", "build_bands", "split", "open_run", *(f"train_fold_{k}" for k in FOLDS), "evaluate", "register",
     }  # fmt: skip
-    client = tracking.connect(default_tracking_uri())
     return client, tracking.latest_cross_validation(client)
 
 
