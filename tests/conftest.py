@@ -53,3 +53,14 @@ def stack() -> str:
     from stacks.local import register_local_stack
 
     return register_local_stack()
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Torch with one thread: threads that wait for each other take longer than tiny networks do."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

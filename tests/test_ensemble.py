@@ -18,18 +18,11 @@ from landslide.models import ModelSpec, build_model
 from landslide.patches import patch_table, read_stored
 from landslide.prediction import ensemble_probability, landslide_probability, predict_rows
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = BandSettings()
 BANDS = ("ndvi", "B4", "gradient_x", "slope")
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Threads that wait for each other take longer than these tiny networks do."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ from landslide.patches import patch_table
 from landslide.prediction import predict_rows, select_threshold
 from landslide.training import FoldResult, TrainingSettings, train_fold
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BANDS = ("B2", "B3", "B4", "ndvi", "slope")
 TRAINING, SELECTION, OTHERS = np.array([0, 1, 2, 4, 5]), np.array([3, 7]), np.array([6, 8, 9])
 
@@ -37,15 +39,6 @@ TINY = TrainingSettings(
     augmentation=AugmentationSettings(plain_epochs=0, max_pastes=2),
     device="cpu",
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Threads that wait for each other take longer than these tiny networks do."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
