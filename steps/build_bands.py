@@ -1,6 +1,5 @@
 """Build bands: compute all bands of all patches into the cache on disk."""
 
-from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
@@ -8,8 +7,8 @@ from tqdm.auto import tqdm
 from zenml import step
 
 from landslide.bands import BandSettings
-from landslide.cache import cache_key, ensure_cache
-from landslide.home import band_caches
+from landslide.cache import cache_key
+from steps.access import open_bands
 from steps.code import depends_on_code_of
 from steps.settings import DataSettings
 
@@ -30,7 +29,5 @@ def build_bands(
         The key of the cache. Whoever needs the cache opens it by key and rebuilds it if it is gone.
     """
     with tqdm(total=len(patch_table), desc="bands", unit="patch", disable=None) as bar:
-        ensure_cache(
-            band_caches(), Path(data.root), patch_table, data_version, bands, progress=lambda done, _: bar.update()
-        )
+        open_bands(data, bands, patch_table, data_version, progress=lambda done, _: bar.update())
     return cache_key(data_version, bands)

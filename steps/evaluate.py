@@ -11,12 +11,12 @@ from zenml import step
 
 from landslide import tracking
 from landslide.bands import BandSettings
-from landslide.cache import BandCache, ensure_cache
+from landslide.cache import BandCache
 from landslide.ensemble import Ensemble
 from landslide.evaluation import cross_validated, precision_recall, score_fold, score_table
 from landslide.figures import learning_curves_figure, precision_recall_figure, prediction_figure, rgb_composite
-from landslide.home import band_caches
 from landslide.prediction import predict_rows
+from steps.access import open_bands
 from steps.code import depends_on_code_of
 from steps.lineage import tracking_client
 from steps.settings import DataSettings, EvaluationSettings
@@ -47,7 +47,7 @@ def evaluate(
         `folds`: scores by fold number (as text); `mean`: cross-validated scores with `_std`.
     """
     client = tracking_client()
-    cache = ensure_cache(band_caches(), Path(data.root), fold_table, data_version, bands)
+    cache = open_bands(data, bands, fold_table, data_version)
     folds: dict[int, dict[str, float]] = {}
     probability = np.zeros(cache.masks.shape, np.float32)
     curves, histories = {}, {}

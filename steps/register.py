@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from zenml import step
 
-from landslide import tracking
+from landslide import registry, tracking
 from landslide.bands import BandSettings
 from landslide.ensemble import Ensemble
 from landslide.metrics import METRIC_NAMES
 from landslide.patches import read_stored
 from landslide.training import TrainingSettings
+from steps.access import patch_folder
 from steps.code import depends_on_code_of
 from steps.lineage import tracking_client
 from steps.settings import DataSettings, RegistrationSettings
@@ -56,7 +57,8 @@ def register(
         fetched = [tracking.fetch_members(run_id, folder / run_id) for run_id in fold_runs]
         members = [member for fold_members, _ in fetched for member in fold_members]
         positive = fold_table.sort_values("positive_pixels", ascending=False, kind="stable").head(_N_EXAMPLES)
-        stored = [read_stored(Path(data.root) / image, len(bands.stored)) for image in positive["image"]]
+        patches = patch_folder(data, data_version)
+        stored = [read_stored(patches / image, len(bands.stored)) for image in positive["image"]]
         images = np.stack(stored).transpose(0, 3, 1, 2)
         probability, uncertainty = Ensemble(members, bands).predict(images)
         example = folder / "example.npz"
@@ -76,6 +78,8 @@ def register(
         **{name: run_tags[name] for name in lineage},
         **{name: f"{scores['mean'][name]:.6f}" for name in METRIC_NAMES},
     }
-    version, decision = tracking.register(client, model_uri, tags, registration.metric)
+    version = registry.register(client, model_uri, tags)
+    decision = registry.decide_by_score(tags, registry.champion(client), registration.metric)
+    registry.apply(client, version, decision)
     tracking.set_tags(client, cross_validation_run, {"model_version": version, "decision": decision.reason})
     return version

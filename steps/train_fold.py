@@ -2,7 +2,6 @@
 
 import shutil
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -11,13 +10,13 @@ from zenml import step
 
 from landslide import tracking
 from landslide.bands import BandSettings, available_bands, resolve_bands
-from landslide.cache import ensure_cache
 from landslide.ensemble import Member
 from landslide.folds import inner_validation
-from landslide.home import band_caches, checkpoints
+from landslide.home import checkpoints
 from landslide.patches import read_stored
 from landslide.training import TrainingSettings
 from landslide.training import train_fold as fit_fold
+from steps.access import open_bands, patch_folder
 from steps.code import depends_on_code_of
 from steps.lineage import tracking_client, tracking_uri
 from steps.settings import DataSettings
@@ -54,7 +53,7 @@ def train_fold(
     if tracking.is_finished(client, run_id):
         return run_id
     band_names = resolve_bands(training.bands, available_bands(bands.stored))
-    cache = ensure_cache(band_caches(), Path(data.root), fold_table, data_version, bands)
+    cache = open_bands(data, bands, fold_table, data_version)
     training_rows, selection_rows = _parts(fold_table, fold, training)
     folder = checkpoints() / run_id
     with tracking.recording(run_id, system_metrics=True):
@@ -71,7 +70,7 @@ def train_fold(
         tracking.log_model(
             [Member(fold, result.spec, result.threshold, result.weights)],
             bands,
-            read_stored(Path(data.root) / fold_table["image"].iloc[0], len(bands.stored)).dtype,
+            read_stored(patch_folder(data, data_version) / fold_table["image"].iloc[0], len(bands.stored)).dtype,
             {"fold": fold, "data_version": data_version, "selected_epoch": result.epoch},
         )
         tracking.set_tags(client, run_id, {"selected_epoch": str(result.epoch)})

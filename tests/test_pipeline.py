@@ -10,7 +10,7 @@ import running
 import yaml
 from running import write_config
 
-from landslide import tracking
+from landslide import registry, tracking
 from landslide.home import band_caches, default_tracking_uri
 
 CONFIGS = sorted((running.ROOT / "configs").glob("*.yaml"))
@@ -76,11 +76,11 @@ def test_rgb_patches_train_with_the_bands_that_exist_for_them(data, client, tmp_
     )
     running.run_pipeline(config)
     version = client.get_model_version(
-        tracking.MODEL_NAME, tracking.latest_cross_validation(client).data.tags["model_version"]
+        registry.MODEL_NAME, tracking.latest_cross_validation(client).data.tags["model_version"]
     )
     import mlflow
 
-    model = mlflow.pyfunc.load_model(f"models:/{tracking.MODEL_NAME}/{version.version}")
+    model = mlflow.pyfunc.load_model(f"models:/{registry.MODEL_NAME}/{version.version}")
     assert model.metadata.signature.inputs.inputs[0].shape == (-1, 3, 128, 128)
     assert model.predict(np.zeros((1, 3, 128, 128), np.uint8))["probability"].shape == (1, 128, 128)
 

@@ -11,7 +11,7 @@ import pytest
 import running
 import yaml
 
-from landslide import tracking
+from landslide import registry, tracking
 from landslide.home import default_tracking_uri
 from landslide.metrics import METRIC_NAMES, scores, threshold_counts
 from landslide.patches import find_patches, read_mask, read_stored
@@ -43,7 +43,7 @@ def demo_run(stack, demo_config):
     """The pipeline ran once, from an empty registry; the client and the parent run."""
     client = tracking.connect(default_tracking_uri())
     if client.search_registered_models():
-        client.delete_registered_model(tracking.MODEL_NAME)
+        client.delete_registered_model(registry.MODEL_NAME)
     outcome = running.run_pipeline(demo_config)
     assert outcome.executed == {
         "ingest", "build_bands", "split", "open_run", *(f"train_fold_{k}" for k in FOLDS), "evaluate", "register",
@@ -130,7 +130,7 @@ def test_the_counts_of_a_fold_give_its_scores(demo_run):
 
 def test_the_first_model_becomes_champion_with_the_cross_validated_score(demo_run):
     client, run = demo_run
-    version = client.get_model_version_by_alias(tracking.MODEL_NAME, tracking.CHAMPION)
+    version = client.get_model_version_by_alias(registry.MODEL_NAME, registry.CHAMPION)
     assert version.tags["run_id"] == run.info.run_id
     assert float(version.tags["f1_macro"]) == pytest.approx(run.data.metrics["f1_macro"], abs=1e-6)
     assert version.tags["selection"] == "inner_validation"
@@ -189,7 +189,7 @@ def test_the_same_again_is_served_from_cache_and_records_nothing_new(demo_run, d
     outcome = running.run_pipeline(demo_config)
     assert outcome.executed == {"ingest", "open_run"}
     assert len(client.search_runs([run.info.experiment_id])) == len(before)
-    assert len(client.search_model_versions(f"name = '{tracking.MODEL_NAME}'")) == 1
+    assert len(client.search_model_versions(f"name = '{registry.MODEL_NAME}'")) == 1
 
 
 def test_nothing_was_imported_a_second_time_under_another_name(demo_run):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from landslide import tracking
+from landslide import registry, tracking
 from landslide.home import default_tracking_uri
 from landslide.metrics import METRIC_NAMES
 from landslide.tracking import MlflowClient, Run
@@ -91,6 +91,6 @@ def _render(client: MlflowClient, run: Run, scores: pd.DataFrame, uri: str, fold
 def _registered(client: MlflowClient, tags: dict[str, str]) -> list[str]:
     if "model_version" not in tags:
         return []
-    version = client.get_model_version(tracking.MODEL_NAME, tags["model_version"])
+    version = client.get_model_version(registry.MODEL_NAME, tags["model_version"])
     alias = f"@{', @'.join(version.aliases)}" if version.aliases else "no alias any more"
-    return [f"model          {tracking.MODEL_NAME} version {version.version}, {alias} ({tags['decision']})"]
+    return [f"model          {registry.MODEL_NAME} version {version.version}, {alias} ({tags['decision']})"]

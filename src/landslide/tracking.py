@@ -1,4 +1,4 @@
-"""MLflow: runs, metrics, models and aliases.
+"""MLflow runs: experiments, metrics, figures and logged models. The registry is next door, in `registry`.
 
 One cross-validation is one parent run with one child a fold. A run is found by the digest of everything it
 depends on before it is created, so a pipeline that starts again after a failure goes on in the runs it had.
@@ -9,7 +9,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,6 @@ from landslide.patches import PATCH_SIZE
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "landslide-segmentation"
-MODEL_NAME = "landslide-segmentation"
-CHAMPION, CHALLENGER = "champion", "challenger"
 _KEY_TAG = "landslide.key"
 _REQUIREMENTS = (
     "h5py", "lightning", "mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors",
@@ -248,76 +245,6 @@ def fetch_members(run_id: str, destination: Path) -> tuple[list[Member], BandSet
             f"Run {run_id} has no model: {error}.", remedy="Run the training pipeline again; it trains that fold."
         ) from error
     return load_members(folder / "artifacts" / "ensemble")
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Which alias a new version gets, and why."""
-
-    alias: str
-    reason: str
-
-
-def decide(candidate: Mapping[str, str], champion: Mapping[str, str] | None, metric: str) -> Decision:
-    """Decide between champion and challenger on the recorded scores.
-
-    Two runs compare only on equal data, folds and selection; anything else stays a challenger.
-
-    Args:
-        candidate: Tags of the new version.
-        champion: Tags of the version in service, or None if there is none.
-        metric: The cross-validated score that decides.
-    """
-    if champion is None:
-        return Decision(CHAMPION, "the first registered model")
-    if candidate["run_id"] == champion["run_id"]:
-        return Decision(CHAMPION, "the same cross-validation, registered again")
-    for name in ("data_version", "fold_table", "selection"):
-        if candidate[name] != champion.get(name):
-            return Decision(CHALLENGER, f"not comparable with the champion: its {name} differs")
-    new, old = float(candidate[metric]), float(champion[metric])
-    comparison = f"{metric} {new:.4f} against {old:.4f} of version {champion['version']}"
-    return (
-        Decision(CHAMPION, f"better: {comparison}") if new > old else Decision(CHALLENGER, f"not better: {comparison}")
-    )
-
-
-def register(client: MlflowClient, model_uri: str, tags: Mapping[str, str], metric: str) -> tuple[str, Decision]:
-    """Register a model and give the new version its alias.
-
-    Args:
-        client: The tracking client.
-        model_uri: What `log_model` returned.
-        tags: Lineage and cross-validated scores, as text; `run_id` among them.
-        metric: The score that decides.
-
-    Returns:
-        The version and the decision.
-    """
-    registered = mlflow.register_model(model_uri, MODEL_NAME, tags=dict(tags))
-    current = champion(client)
-    decision = decide(tags, current, metric)
-    client.set_model_version_tag(MODEL_NAME, registered.version, "decision", f"{decision.alias}: {decision.reason}")
-    client.set_registered_model_alias(MODEL_NAME, decision.alias, registered.version)
-    if decision.alias == CHAMPION:
-        _drop_alias(client, CHALLENGER, registered.version)
-    return str(registered.version), decision
-
-
-def champion(client: MlflowClient) -> dict[str, str] | None:
-    """Return the tags of the version in service, with its `version`; None if there is none."""
-    try:
-        current = client.get_model_version_by_alias(MODEL_NAME, CHAMPION)
-    except MlflowException:
-        return None
-    return {**current.tags, "version": str(current.version)}
-
-
-def _drop_alias(client: MlflowClient, alias: str, version: str) -> None:
-    """Remove an alias if it points to this version."""
-    aliases = client.get_registered_model(MODEL_NAME).aliases
-    if str(aliases.get(alias)) == str(version):
-        client.delete_registered_model_alias(MODEL_NAME, alias)
 
 
 def latest_cross_validation(client: MlflowClient) -> Run:
