@@ -1,34 +1,11 @@
-"""The command line: `landslide data demo | check | digest | prepare | use`, `landslide report`.
-
-Commands import what they need when they run, so that `landslide --help` is quick. Each group of commands is
-one `@main.group()` under a heading of its own.
-"""
+"""`landslide data demo | check | digest | prepare | use`."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
-from landslide.errors import LandslideError
-
 _FOLDER = click.Path(path_type=Path)
-
-
-class _Group(click.Group):
-    """A group whose commands show a LandslideError as one message, without traceback (exit code 1)."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except LandslideError as error:
-            raise click.ClickException(str(error)) from error
-
-
-@click.group(cls=_Group)
-@click.version_option(package_name="landslide")
-def main() -> None:
-    """Landslide segmentation from Sentinel-2 patches."""
 
 
 def _band_list(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...] | None:
@@ -53,15 +30,12 @@ _bands_option = click.option(
 )
 
 
-# ---- landslide data
-
-
-@main.group()
-def data() -> None:
+@click.group("data")
+def data_group() -> None:
     """Make, check, identify and hand over data sets."""
 
 
-@data.command()
+@data_group.command()
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--seed", default=0, show_default=True, help="Another seed is another terrain.")
 def demo(folder: Path, seed: int) -> None:
@@ -72,7 +46,7 @@ def demo(folder: Path, seed: int) -> None:
     click.echo(f"generated a demo data set in {folder}")
 
 
-@data.command()
+@data_group.command()
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
 @_bands_option
@@ -89,7 +63,7 @@ def check(folder: Path, as_json: bool, bands: tuple[str, ...] | None) -> None:
         raise click.exceptions.Exit(1)
 
 
-@data.command()
+@data_group.command()
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 def digest(folder: Path) -> None:
     """Print the version of DIR, as data.dvc would pin it."""
@@ -98,7 +72,7 @@ def digest(folder: Path) -> None:
     click.echo(directory_digest(folder)[0])
 
 
-@data.command()
+@data_group.command()
 def prepare() -> None:
     """Bring what data.dvc pins to ./data: nothing to do where it is, generated where it is the demo set."""
     from landslide import data_folder
@@ -106,7 +80,7 @@ def prepare() -> None:
     click.echo(data_folder.prepare(Path.cwd()))
 
 
-@data.command()
+@data_group.command()
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @_bands_option
 def use(folder: Path, bands: tuple[str, ...] | None) -> None:
@@ -120,15 +94,3 @@ def use(folder: Path, bands: tuple[str, ...] | None) -> None:
     version = data_folder.replace(Path.cwd(), folder, bands, report_to=click.echo)
     click.echo(f"\n./data is now {version}. To record it:")
     click.echo('  git add data.dvc && git commit -m "Use another data set"')
-
-
-# ---- landslide report
-
-
-@main.command()
-@click.option("--out", "folder", type=_FOLDER, default=Path("reports"), show_default=True, help="Folder to write to.")
-def report(folder: Path) -> None:
-    """Show the scores of the last cross-validation and write them to files that DVC reads."""
-    from landslide.report import write_report
-
-    click.echo(write_report(folder))

@@ -1,0 +1,32 @@
+"""The command line, `landslide ...`: one module a group of commands.
+
+Commands import what they need when they run, so that `landslide --help` is quick.
+"""
+
+from typing import Any
+
+import click
+
+from landslide.cli.data import data_group
+from landslide.cli.report import report_command
+from landslide.errors import LandslideError
+
+
+class _Group(click.Group):
+    """A group whose commands show a LandslideError as one message, without traceback (exit code 1)."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LandslideError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group)
+@click.version_option(package_name="landslide")
+def main() -> None:
+    """Landslide segmentation from Sentinel-2 patches."""
+
+
+main.add_command(data_group)
+main.add_command(report_command)

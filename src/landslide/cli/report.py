@@ -1,0 +1,21 @@
+"""`landslide report`."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command("report")
+@click.option(
+    "--out",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("reports"),
+    show_default=True,
+    help="Folder to write to.",
+)
+def report_command(folder: Path) -> None:
+    """Show the scores of the last cross-validation and write them to files that DVC reads."""
+    from landslide.report import write_report
+
+    click.echo(write_report(folder))
