@@ -40,3 +40,7 @@ class TrainingError(LandslideError):
 
 class RegistryError(LandslideError):
     """The tracking store or the model registry does not hold what was asked for."""
+
+
+class ComparisonError(LandslideError):
+    """Two models cannot be compared fairly."""

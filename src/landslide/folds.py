@@ -138,6 +138,11 @@ def tile_blocks(positions: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.i
     return np.asarray(np.unique(keys, axis=0, return_inverse=True)[1]).reshape(-1).astype(np.int64)
 
 
+def neighbour_runs(n: int, side: int) -> npt.NDArray[np.int64]:
+    """Number runs of side x side consecutive patches: what stands for blocks where no position is known."""
+    return np.arange(n) // (side * side)
+
+
 def neighbour_blocks(table: pd.DataFrame, parts: int) -> npt.NDArray[np.int64]:
     """Number blocks of neighbouring patches, small enough that about two fit into each of `parts` parts.
 
@@ -151,7 +156,7 @@ def neighbour_blocks(table: pd.DataFrame, parts: int) -> npt.NDArray[np.int64]:
     side = _block_side(len(table), parts)
     positions = table[["scene", "row", "column"]]
     if positions.isna().any(axis=None):
-        return np.arange(len(table)) // (side * side)
+        return neighbour_runs(len(table), side)
     return tile_blocks(positions.to_numpy(np.int64), side)
 
 

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from landslide import checkpoint
 from landslide.augment import Augmentation, AugmentationSettings
+from landslide.band_statistics import band_statistics
 from landslide.batches import PatchBatches
 from landslide.cache import BandCache, open_cache
 from landslide.checkpoint import Progress
@@ -150,6 +151,7 @@ def train_fold(
     *,
     band_names: tuple[str, ...],
     checkpoints: Path,
+    start: tuple[ModelSpec, Path] | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     label: str = "training",
 ) -> FoldResult:
@@ -162,6 +164,8 @@ def train_fold(
         settings: Training settings.
         band_names: Names of the input bands.
         checkpoints: Folder of this fold's checkpoints.
+        start: Specification and weights of a trained network to start from; freshly initialised if None. Its
+            standardisation is kept. It must not have seen the patches that this fold leaves out.
         on_epoch: Called after every finished epoch with its record; must be picklable for several devices.
         label: Text in front of the progress bar.
 
@@ -170,15 +174,20 @@ def train_fold(
 
     Raises:
         TrainingError: If the loss is not finite, or a part is empty.
-        ConfigurationError: If the device that the settings ask for is not there.
+        ConfigurationError: If the device that the settings ask for is not there, or the network to start from is
+            another one.
     """
     for part, rows in (("training", training_rows), ("selection", selection_rows)):
         if len(rows) == 0:
             raise TrainingError(f"The {part} part of this fold is empty.", remedy="Use more patches or fewer folds.")
-    spec = _model_spec(cache, training_rows, settings, band_names)
+    if start is None:
+        spec, initial = _model_spec(cache, training_rows, settings, band_names), None
+    else:
+        spec, initial = start
+        _refuse_other_network(spec, settings, band_names)
     job = _Job(
-        cache.directory, training_rows, selection_rows, settings, spec, checkpoints, on_epoch, label,
-        fingerprint=_fingerprint(cache, training_rows, selection_rows, settings, spec),
+        cache.directory, training_rows, selection_rows, settings, spec, initial, checkpoints, on_epoch, label,
+        fingerprint=_fingerprint(cache, training_rows, selection_rows, settings, spec, initial),
     )  # fmt: skip
     fabric = _fabric(settings)
     # As a partial: Fabric looks into arguments for modules, and into frozen dataclasses it cannot.
@@ -208,6 +217,7 @@ class _Job:
     selection_rows: npt.NDArray[np.int64]
     settings: TrainingSettings
     spec: ModelSpec
+    initial: Path | None
     checkpoints: Path
     on_epoch: Callable[[dict[str, float]], None] | None
     label: str
@@ -223,25 +233,20 @@ def _model_spec(
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     if settings.standardize:
-        mean, std = _band_statistics(cache, training_rows, band_names)
+        means, deviations = band_statistics(cache, training_rows, band_names)
+        mean, std = tuple(means.tolist()), tuple(np.where(deviations == 0, 1.0, deviations).tolist())
     return ModelSpec(name=settings.model, options=dict(settings.model_options), bands=band_names, mean=mean, std=std)
 
 
-def _band_statistics(
-    cache: BandCache, rows: npt.NDArray[np.int64], band_names: tuple[str, ...]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of every band over all pixels of the rows, in float64."""
-    columns = cache.columns(band_names)
-    total, squares = np.zeros(len(columns)), np.zeros(len(columns))
-    for row in rows:
-        values = cache.bands[row][columns].reshape(len(columns), -1).astype(np.float64)
-        total += values.sum(axis=1)
-        squares += (values**2).sum(axis=1)
-    n = len(rows) * cache.masks[0].size
-    mean = total / n
-    std = np.sqrt(np.maximum(squares / n - mean**2, 0.0))
-    std[std == 0] = 1.0
-    return tuple(float(v) for v in mean), tuple(float(v) for v in std)
+def _refuse_other_network(spec: ModelSpec, settings: TrainingSettings, band_names: tuple[str, ...]) -> None:
+    trained = (spec.name, dict(spec.options), spec.bands, spec.mean is not None)
+    wanted = (settings.model, dict(settings.model_options), band_names, settings.standardize)
+    for name, found, asked in zip(("model", "model_options", "bands", "standardize"), trained, wanted, strict=True):
+        if found != asked:
+            raise ConfigurationError(
+                f"The network to start from has training.{name} {found!r}, and the settings ask for {asked!r}.",
+                remedy="Ask for the same network, or train from scratch.",
+            )
 
 
 def _fingerprint(
@@ -250,12 +255,11 @@ def _fingerprint(
     selection_rows: npt.NDArray[np.int64],
     settings: TrainingSettings,
     spec: ModelSpec,
+    initial: Path | None,
 ) -> str:
-    plain = asdict(settings)
-    text = json.dumps(
-        [cache.directory.name, training_rows.tolist(), selection_rows.tolist(), plain, spec.to_dict()],
-        sort_keys=True,
-    )
+    parts: list[Any] = [cache.directory.name, training_rows.tolist(), selection_rows.tolist(), asdict(settings)]
+    parts += [spec.to_dict(), checkpoint.sha256(initial) if initial is not None else None]
+    text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -302,6 +306,8 @@ def _fit(fabric: Fabric, job: _Job, cache: BandCache | None) -> None:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(settings.seed)
         model = build_model(job.spec).to(memory_format=torch.channels_last)
+        if job.initial is not None:
+            model.load_state_dict(load_file(job.initial))
         optimizer = _optimizer(model, settings)
         resumed = checkpoint.load_last(job.checkpoints, job.fingerprint)
         progress = Progress(job.fingerprint)

@@ -1,0 +1,87 @@
+"""Statistics of the bands and the classes of a set of patches, and how far two sets drift apart."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from landslide.cache import BandCache
+
+
+def band_statistics(
+    cache: BandCache, rows: npt.NDArray[np.int64], band_names: tuple[str, ...]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return mean and standard deviation of every band over all pixels of the rows.
+
+    Args:
+        cache: The band cache.
+        rows: (n,) rows of it, at least one.
+        band_names: The bands, C of them.
+
+    Returns:
+        Two (C,) arrays, computed in float64.
+    """
+    columns = cache.columns(band_names)
+    total, squares = np.zeros(len(columns)), np.zeros(len(columns))
+    for row in rows:
+        values = cache.bands[row][columns].reshape(len(columns), -1).astype(np.float64)
+        total += values.sum(axis=1)
+        squares += np.einsum("cp,cp->c", values, values)
+    n = len(rows) * cache.masks[0].size
+    mean = total / n
+    return mean, np.sqrt(np.maximum(squares / n - mean**2, 0.0))
+
+
+def describe(cache: BandCache, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Describe a set of patches: what a later set is compared with.
+
+    Args:
+        cache: The band cache.
+        rows: (n,) rows of it, at least one.
+
+    Returns:
+        Plain values: patches, positive_patches, landslide_share (fraction of the pixels), and bands: mean and std
+        by band name.
+    """
+    mean, std = band_statistics(cache, rows, cache.band_names)
+    landslides = np.array([int(cache.masks[row].sum()) for row in rows])
+    return {
+        "patches": len(rows),
+        "positive_patches": int((landslides > 0).sum()),
+        "landslide_share": float(landslides.sum() / (len(rows) * cache.masks[0].size)),
+        "bands": {
+            name: {"mean": float(m), "std": float(s)} for name, m, s in zip(cache.band_names, mean, std, strict=True)
+        },
+    }
+
+
+def drift(reference: Mapping[str, Any], current: Mapping[str, Any]) -> pd.DataFrame:
+    """Compare two descriptions of `describe`.
+
+    Args:
+        reference: The older set.
+        current: The newer set.
+
+    Returns:
+        One row a quantity: `landslide_share`, `positive_share` (of the patches), then the bands that both have.
+        Columns: quantity, reference, current (shares, or means of the band), shift (bands: difference of the means in
+        standard deviations of the reference; shares: natural logarithm of the ratio, NaN where one is 0), and spread
+        (bands: ratio of the standard deviations).
+    """
+    shares = [
+        ("landslide_share", reference["landslide_share"], current["landslide_share"]),
+        ("positive_share", *(d["positive_patches"] / d["patches"] for d in (reference, current))),
+    ]
+    records = [
+        (name, old, new, float(np.log(new / old)) if old > 0 and new > 0 else np.nan, np.nan)
+        for name, old, new in shares
+    ]
+    for name, new in current["bands"].items():
+        old = reference["bands"].get(name)
+        if old is not None:
+            difference, std = new["mean"] - old["mean"], old["std"]
+            shift = difference / std if std > 0 else (0.0 if difference == 0 else np.copysign(np.inf, difference))
+            records.append((name, old["mean"], new["mean"], float(shift), new["std"] / std if std > 0 else np.nan))
+    return pd.DataFrame(records, columns=["quantity", "reference", "current", "shift", "spread"])

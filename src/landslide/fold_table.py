@@ -1,0 +1,155 @@
+"""The fold table as the data grow: who was in which fold stays there, and new patches join their neighbours.
+
+A model of fold k has seen every patch of the other folds. If a patch changed its fold between two trainings, or a
+new tile beside it went to another fold, the comparison of the two models would no longer be out of sample.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from landslide.errors import ConfigurationError, DataError
+from landslide.folds import BLOCK_SIDE, neighbour_runs, tile_blocks
+from landslide.patches import POSITION_COLUMNS
+
+Position = tuple[int, int, int]
+
+# Neighbours across an edge count first; those across a corner where there are none.
+_EDGES = ((-1, 0), (1, 0), (0, -1), (0, 1))
+_CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
+
+
+def grow(table: pd.DataFrame, known: pd.DataFrame, *, n_folds: int) -> pd.DataFrame:
+    """Give every patch its fold, as an older table has it or as its neighbours have it.
+
+    A patch is known by the content of its image; a changed image by its position, or by its number where no
+    position is known. New tiles that adjoin known ones take the fold of most of these neighbours. The rest is dealt
+    out in blocks of neighbouring tiles, each to the fold that has the least.
+
+    Args:
+        table: Patch table in natural order (see `landslide.patches.patch_table`).
+        known: Older fold table, with the patches that have left since: columns number, image_md5, scene, row,
+            column and fold.
+        n_folds: Number of folds.
+
+    Returns:
+        The patch table with an int64 column `fold` (1..n_folds).
+
+    Raises:
+        ConfigurationError: If the older table has other folds than 1..n_folds.
+        DataError: If a fold is left without patches.
+    """
+    beyond = sorted(set(known["fold"]) - set(range(1, n_folds + 1)))
+    if beyond:
+        raise ConfigurationError(
+            f"The older fold table has fold {beyond[0]}, and folds.n_folds is {n_folds}.",
+            remedy=f"Set folds.n_folds to {max(known['fold'])}: patches keep their folds from training to training.",
+        )
+    fold = known_folds(table, known)
+    _join_neighbours(table, known, fold, n_folds)
+    _deal_blocks(table, fold, n_folds)
+    empty = sorted(set(range(1, n_folds + 1)) - set(fold.tolist()))
+    if empty:
+        raise DataError(
+            f"Fold {empty[0]} of the older fold table has no patch left in this data set.",
+            remedy="Train without an older table (pipelines.training.training_pipeline), or bring these patches back.",
+        )
+    return table.assign(fold=fold)
+
+
+def known_folds(table: pd.DataFrame, known: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Return the fold that an older table gives to each patch, 0 where it does not know the patch.
+
+    Args:
+        table: Patch table.
+        known: Older fold table; the columns are those of `grow`.
+    """
+    exact = dict(zip(zip(known["image_md5"], known["number"], strict=True), known["fold"], strict=True))
+    by_image = dict(zip(known["image_md5"][::-1], known["fold"][::-1], strict=True))  # the first of equal images
+    old_positions, positions = _positions(known), _positions(table)
+    by_position = {p: f for p, f in zip(old_positions, known["fold"], strict=True) if p is not None}
+    without_position = {
+        n: f
+        for n, f, p in zip(known["number"], known["fold"], old_positions, strict=True)
+        if p is None or all(q is None for q in positions)
+    }
+    found = np.zeros(len(table), np.int64)
+    for i, (image, number, position) in enumerate(zip(table["image_md5"], table["number"], positions, strict=True)):
+        found[i] = (
+            exact.get((image, number))
+            or by_image.get(image)
+            or (by_position.get(position) if position is not None else None)
+            or without_position.get(number)
+            or 0
+        )
+    return found
+
+
+def departed(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of an older fold table whose images are not in this data set any more.
+
+    They are kept beside the fold table: models that started from older ones have seen them, so that a patch that
+    comes back must come back to its fold.
+    """
+    return known[~known["image_md5"].isin(table["image_md5"])].reset_index(drop=True)
+
+
+def _positions(table: pd.DataFrame) -> list[Position | None]:
+    values = table[list(POSITION_COLUMNS)].astype("Float64").to_numpy(np.float64, na_value=np.nan)
+    return [None if np.isnan(row).any() else (int(row[0]), int(row[1]), int(row[2])) for row in values]
+
+
+def _join_neighbours(table: pd.DataFrame, known: pd.DataFrame, fold: npt.NDArray[np.int64], n_folds: int) -> None:
+    """Give new tiles that adjoin known ones the fold of most of these neighbours, in place."""
+    positions = _positions(table)
+    fold_at = {p: int(f) for p, f in zip(_positions(known), known["fold"], strict=True) if p is not None}
+    fold_at |= {p: int(f) for p, f in zip(positions, fold, strict=True) if p is not None and f}
+    size = np.bincount(fold, minlength=n_folds + 1)
+    for i in np.flatnonzero(fold == 0):
+        position = positions[i]
+        if position is None:
+            continue
+        votes = _votes(position, _EDGES, fold_at) or _votes(position, _CORNERS, fold_at)
+        if votes:
+            fold[i] = min(votes, key=lambda f: (-votes[f], size[f], f))
+
+
+def _votes(position: Position, offsets: Iterable[tuple[int, int]], fold_at: dict[Position, int]) -> Counter[int]:
+    scene, row, column = position
+    around = [(scene, row + down, column + right) for down, right in offsets]
+    return Counter(fold_at[p] for p in around if p in fold_at)
+
+
+def _deal_blocks(table: pd.DataFrame, fold: npt.NDArray[np.int64], n_folds: int) -> None:
+    """Give the remaining patches, block by block, to the fold that has the least, in place.
+
+    A block that neighbours have drawn to a fold in part follows as a whole.
+    """
+    new = np.flatnonzero(fold == 0)
+    if len(new) == 0:
+        return
+    blocks = _blocks(table)
+    pixels = table["positive_pixels"].to_numpy(np.float64)
+    drawn = set(blocks[fold > 0].tolist()) if _has_positions(table) else set()
+    for block in np.unique(blocks[new]):
+        members = new[blocks[new] == block]
+        if block in drawn:
+            neighbours = fold[(blocks == block) & (fold > 0)]
+            fold[members] = np.bincount(neighbours).argmax()
+            continue
+        load = np.bincount(fold, minlength=n_folds + 1)[1:] / len(table)
+        load = load + np.bincount(fold, weights=pixels, minlength=n_folds + 1)[1:] / max(pixels.sum(), 1.0)
+        fold[members] = int(np.argmin(load)) + 1
+
+
+def _has_positions(table: pd.DataFrame) -> bool:
+    return not table[list(POSITION_COLUMNS)].isna().any(axis=None)
+
+
+def _blocks(table: pd.DataFrame) -> npt.NDArray[np.int64]:
+    if _has_positions(table):
+        return tile_blocks(table[list(POSITION_COLUMNS)].to_numpy(np.int64), BLOCK_SIDE)
+    return neighbour_runs(len(table), BLOCK_SIDE)
