@@ -308,7 +308,7 @@ def test_when_dvc_fails_the_previous_data_is_put_back(project_with_demo, rgb_set
         raise failure
 
     before = version_of(project_with_demo / "data"), pinned(project_with_demo)
-    monkeypatch.setattr(data_folder, "_dvc", failing)
+    monkeypatch.setattr(data_folder, "run_dvc", failing)
     assert use(rgb_set).exit_code == 1
     assert (version_of(project_with_demo / "data"), pinned(project_with_demo)) == before
     assert leftovers(project_with_demo) == []

@@ -3,10 +3,7 @@
 Nothing here ever writes over data that cannot be had again.
 """
 
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from landslide import demo
+from landslide.data_remote import newest, pull, run_dvc
 from landslide.errors import DataError
 from landslide.patch_check import check
 from landslide.patches import IGNORED_NAMES, directory_digest, file_digest
@@ -55,16 +53,81 @@ def prepare(project: Path) -> str:
             f"./data is absent and data.dvc pins {version or 'nothing'}, which is not the demo set",
             remedy="fetch it with `dvc pull`, or hand over a data set with `landslide data use DIR`",
         )
+    _generate_demo(folder)
+    if (project / ".git").exists():  # DVC works in a repository only
+        run_dvc(project, "commit", "--force", "data.dvc")  # into its cache; data.dvc stays as it is
+    return f"generated the demo set in ./data ({version})"
+
+
+def fetch(project: Path, repository: str | None = None, *, revision: str = "main", name: str = "data") -> str:
+    """Bring what the pin says to the data folder, from the DVC remote.
+
+    Where the folder is what the pin says, no remote is asked. Otherwise it is replaced as a whole, once the new
+    data set is complete beside it, and only where everything that it holds can be had again.
+
+    Args:
+        project: Folder that holds the data folder and its pin `<name>.dvc`; the remote is in its `.dvc/config`.
+        repository: For a place without a checkout, such as a container: git repository whose newest commit has the
+            pin and the remote's configuration. The pin is then written to the project.
+        revision: Branch or tag of that repository.
+        name: Name of the data folder.
+
+    Returns:
+        What was done, as one line.
+
+    Raises:
+        DataError: If nothing is pinned, the remote does not give the version, or local files would be lost.
+    """
+    pin = project / f"{name}.dvc"
+    if repository is None:
+        version = pinned_version(pin)
+        if version is None:
+            raise DataError(
+                f"there is no {pin}", remedy=f"pin the data set with `dvc add {name}` and commit {pin.name}"
+            )
+        return _bring(project, name, version, remote_of=project)
+    if (project / ".git").exists():
+        raise DataError(
+            f"{project} is a git checkout, and data.repository would change its {pin.name}",
+            remedy="take the newest pin with `git pull` and leave data.repository out",
+        )
+    with newest(repository, revision, name=name) as (clone, text):
+        local = project / ".dvc" / "config.local"
+        if local.is_file():  # credentials are never in git
+            shutil.copy2(local, clone / ".dvc")
+        shutil.rmtree(clone / ".git")  # the clone's cache would vanish with it
+        version = pinned_version(clone / pin.name)
+        assert version is not None
+        done = _bring(project, name, version, remote_of=clone)
+    pin.write_text(text)
+    return done
+
+
+def _generate_demo(folder: Path) -> None:
     demo.generate(folder)
     made = directory_digest(folder)[0]
-    if made != version:
+    if made != demo.DEMO_VERSION:
         raise DataError(
-            f"the generated demo set is {made}, and data.dvc pins {version}",
+            f"the generated demo set is {made}, and data.dvc pins {demo.DEMO_VERSION}",
             remedy="check that src/landslide/demo.py is unchanged, or pin the new set with `dvc add data`",
         )
-    if (project / ".git").exists():  # DVC works in a repository only
-        _dvc(project, "commit", "--force", "data.dvc")  # into its cache; data.dvc stays as it is
-    return f"generated the demo set in ./data ({version})"
+
+
+def _bring(project: Path, name: str, version: str, *, remote_of: Path) -> str:
+    """Make the data folder this version."""
+    folder = project / name
+    if folder.is_dir() and directory_digest(folder)[0] == version:
+        return f"{folder} is there ({version})"
+    with tempfile.TemporaryDirectory(prefix=".data-", dir=project) as workplace:
+        copy = Path(workplace, "copy")
+        if version == demo.DEMO_VERSION:
+            _generate_demo(copy)
+        else:
+            pull(version, copy, project=remote_of)
+        _refuse_to_lose_files(project, folder, copy)
+        with _swapped(folder, copy):
+            pass
+    return f"{folder} is now {version}"
 
 
 def replace(
@@ -94,7 +157,7 @@ def replace(
         raise DataError(f"{folder} has {len(report.faults)} fault(s), see above", remedy="mend them first")
     _refuse_to_lose(project)
     with _replaced(project / "data", folder):
-        _dvc(project, "add", "data")
+        run_dvc(project, "add", "data")
     return directory_digest(project / "data")[0]
 
 
@@ -128,13 +191,40 @@ def _refuse_to_lose(project: Path) -> None:
         raise DataError("./data is not (wholly) in the DVC cache; it is left as it is", remedy=remedy)
 
 
+def _refuse_to_lose_files(project: Path, folder: Path, successor: Path) -> None:
+    """Raise unless every file of a data folder is in its successor, in DVC's cache, or otherwise to be had again."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    version, digests = directory_digest(folder)
+    in_git = (project / ".git").exists()
+    if version == demo.DEMO_VERSION or (not in_git and version == pinned_version(project / f"{folder.name}.dvc")):
+        return  # outside of a checkout, what the pin says came from the remote
+    kept = set(directory_digest(successor)[1].values())
+    cache = _cache(project) if in_git else None
+    lost = [path for path, md5 in digests.items() if md5 not in kept and not (cache and _is_cached(cache, md5))]
+    if lost:
+        shown = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
+        raise DataError(
+            f"{len(lost)} file(s) of {folder} are in no other place ({shown}); the folder is left as it is",
+            remedy=f"pin them with `dvc add {folder.name}` and commit {folder.name}.dvc, or move them away; then run "
+            "this again",
+        )
+
+
+def _cache(project: Path) -> Path:
+    return Path(run_dvc(project, "cache", "dir").strip()) / "files" / "md5"
+
+
+def _is_cached(cache: Path, md5: str) -> bool:
+    """Whether DVC's cache holds a file undamaged."""
+    path = cache / md5[:2] / md5[2:]
+    return path.is_file() and file_digest(path) == md5.removesuffix(".dir")
+
+
 def _in_cache(project: Path, version: str, digests: dict[str, str]) -> bool:
     """Whether the DVC cache holds the listing of a version and every file of it, undamaged."""
-    cache = Path(_dvc(project, "cache", "dir").strip()) / "files" / "md5"
-    objects = {md5: cache / md5[:2] / md5[2:] for md5 in (version.removesuffix(".dir"), *digests.values())}
-    listing = version.removesuffix(".dir")
-    objects[listing] = objects[listing].with_name(objects[listing].name + ".dir")
-    return all(path.is_file() and file_digest(path) == md5 for md5, path in objects.items())
+    cache = _cache(project)
+    return all(_is_cached(cache, md5) for md5 in (version, *digests.values()))
 
 
 @contextmanager
@@ -145,31 +235,28 @@ def _replaced(destination: Path, source: Path) -> Iterator[None]:
     half-written folder.
     """
     with tempfile.TemporaryDirectory(prefix=".data-", dir=destination.parent) as workplace:
-        copy, previous = Path(workplace, "copy"), Path(workplace, "previous")
+        copy = Path(workplace, "copy")
         try:
             shutil.copytree(source, copy, ignore=shutil.ignore_patterns(*IGNORED_NAMES))
         except OSError as error:
             remedy = "make room on the disk, then run this again; ./data is as it was"
             raise DataError(f"{source} could not be copied: {error}", remedy=remedy) from error
-        if destination.exists():
-            destination.rename(previous)
-        try:
-            copy.rename(destination)
+        with _swapped(destination, copy):
             yield
-        except BaseException:
-            if destination.exists():
-                destination.rename(copy)
-            if previous.exists():
-                previous.rename(destination)
-            raise
 
 
-def _dvc(project: Path, *arguments: str) -> str:
-    """Run DVC in the project and return what it prints."""
-    command = [sys.executable, "-m", "dvc", *arguments]
-    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        what = f"`dvc {' '.join(arguments)}` failed: {done.stderr.strip() or done.stdout.strip()}"
-        raise DataError(what, remedy="mend what DVC complains about, then run this again")
-    return done.stdout
+@contextmanager
+def _swapped(destination: Path, copy: Path) -> Iterator[None]:
+    """Rename a folder to its destination and what was there to `previous` beside it; undo it if the body fails."""
+    previous = copy.with_name("previous")
+    if destination.exists():
+        destination.rename(previous)
+    try:
+        copy.rename(destination)
+        yield
+    except BaseException:
+        if destination.exists():
+            destination.rename(copy)
+        if previous.exists():
+            previous.rename(destination)
+        raise

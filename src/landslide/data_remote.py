@@ -1,0 +1,167 @@
+"""Data sets by version, from the DVC remote: what a fresh clone, the runner and a pod have in common.
+
+A folder is pulled beside its destination, verified, and renamed, so that nothing half pulled is ever in its place.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from landslide.errors import DataError
+from landslide.patches import directory_digest
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_N_LINES = 8  # of what DVC prints when it fails; it may list every file
+
+
+def pull(version: str, destination: Path, *, project: Path) -> None:
+    """Bring the data set of exactly this version.
+
+    In a git checkout the files also go through the project's DVC cache; elsewhere nothing else is kept.
+
+    Args:
+        version: Digest of the folder as `data.dvc` pins it.
+        destination: Where it goes; absent or empty. When another process brings it meanwhile, its copy stays.
+        project: Folder whose `.dvc/config` (and `config.local`) names the remote.
+
+    Raises:
+        DataError: If there is no remote, it does not answer, or it lacks a file; the message names the remote.
+    """
+    settings = _settings(project)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".pull-", dir=destination.parent) as temporary:
+        workspace = Path(temporary)
+        _write_workspace(workspace, settings, version, project)
+        remote = settings.get("core.remote")
+        try:
+            run_dvc(workspace, "pull" if remote else "checkout", "data.dvc")
+        except DataError as error:
+            raise _not_pulled(version, settings, error) from error
+        found = directory_digest(workspace / "data")[0]
+        if found != version:
+            raise DataError(
+                f"the remote {_describe(settings)} gave {found} for {version}",
+                remedy="push the data set again with `dvc push`",
+            )
+        try:
+            (workspace / "data").rename(destination)
+        except OSError:
+            if not destination.is_dir() or directory_digest(destination)[0] != version:
+                raise
+
+
+def run_dvc(folder: Path, *arguments: str) -> str:
+    """Run DVC in a folder and return what it prints.
+
+    Raises:
+        DataError: If it fails; the message holds no credentials.
+    """
+    command = [sys.executable, "-m", "dvc", *arguments]
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        text = "\n".join([*lines[:_N_LINES], *(["..."] if len(lines) > _N_LINES else [])])
+        what = f"`dvc {' '.join(arguments)}` failed: {without_credentials(text)}"
+        raise DataError(what, remedy="mend what DVC complains about, then run this again")
+    return done.stdout
+
+
+@contextmanager
+def newest(repository: str, revision: str, *, name: str = "data") -> Iterator[tuple[Path, str]]:
+    """Look up what the newest commit of a git repository pins.
+
+    Args:
+        repository: Address or path of the repository.
+        revision: Branch or tag.
+        name: Name of the pinned folder; the pin is `<name>.dvc` in the root.
+
+    Yields:
+        A temporary clone, which also has the remote's configuration, and the text of the pin.
+
+    Raises:
+        DataError: If the repository cannot be read or has no pin.
+    """
+    shown = without_credentials(repository)
+    with tempfile.TemporaryDirectory(prefix="landslide-pin-") as temporary:
+        address = Path(repository).resolve().as_uri() if Path(repository).is_dir() else repository
+        command = ["git", "clone", "--quiet", "--depth", "1", "--branch", revision, "--", address, temporary]
+        environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise DataError(
+                f"{revision} of {shown} cannot be cloned: {without_credentials(done.stderr.strip())}",
+                remedy="check data.repository and data.revision, and that this machine may read the repository",
+            )
+        pin = Path(temporary, f"{name}.dvc")
+        if not pin.is_file():
+            raise DataError(
+                f"{revision} of {shown} has no {name}.dvc",
+                remedy=f"pin the data set there with `dvc add {name}`, and commit {name}.dvc",
+            )
+        yield Path(temporary), pin.read_text()
+
+
+def without_credentials(text: str) -> str:
+    """Remove the user and password of every address in a text."""
+    return _CREDENTIALS.sub("", text)
+
+
+def _settings(project: Path) -> dict[str, str]:
+    """Return DVC's settings as they hold in a project, paths made absolute: value by dotted name."""
+    lines = run_dvc(project, "config", "--list").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def _write_workspace(workspace: Path, settings: Mapping[str, str], version: str, project: Path) -> None:
+    """Make a DVC repository without git that pins one version, with the remotes and the cache of the project."""
+    sections: dict[str, dict[str, str]] = {"core": {"no_scm": "true", "analytics": "false", "check_update": "false"}}
+    if remote := settings.get("core.remote"):
+        sections["core"]["remote"] = remote
+    if (project / ".git").exists():
+        cache = settings.get("cache.dir") or str((project / ".dvc" / "cache").resolve())
+        sections["cache"] = {"dir": cache, "type": settings.get("cache.type", "reflink,copy")}
+    else:  # a cache that is deleted with the workspace: links must not lead into it
+        sections["cache"] = {"type": "reflink,hardlink,copy"}
+    for name, value in settings.items():
+        if name.startswith("remote."):
+            section, key = name.removeprefix("remote.").rsplit(".", 1)
+            sections.setdefault(f"'remote \"{section}\"'", {})[key] = value
+    lines = []
+    for section, values in sections.items():
+        lines += [f"[{section}]", *(f"    {key} = {_quoted(value)}" for key, value in values.items())]
+    (workspace / ".dvc").mkdir()
+    (workspace / ".dvc" / "config").write_text("\n".join(lines) + "\n")
+    pin = {"outs": [{"md5": version, "hash": "md5", "path": "data"}]}
+    (workspace / "data.dvc").write_text(yaml.safe_dump(pin))
+
+
+def _quoted(value: str) -> str:
+    """Quote a value for DVC's configuration, which knows no escapes."""
+    return f"'{value}'" if '"' in value else f'"{value}"'
+
+
+def _describe(settings: Mapping[str, str]) -> str:
+    name = settings.get("core.remote", "")
+    return f"{name} ({without_credentials(settings.get(f'remote.{name}.url', 'no such remote'))})"
+
+
+def _not_pulled(version: str, settings: Mapping[str, str], error: DataError) -> DataError:
+    if "core.remote" not in settings:
+        return DataError(
+            f"version {version} is not in DVC's cache, and no remote is configured",
+            remedy="name the remote with `dvc remote add --default NAME URL` and commit .dvc/config "
+            "(docs/operations.md, Remotes)",
+        )
+    return DataError(
+        f"version {version} could not be pulled from the remote {_describe(settings)}: {error.what}",
+        remedy="check that the remote answers and that its credentials are there, and that whoever committed this "
+        "version also ran `dvc push` (docs/operations.md, Remotes)",
+    )
