@@ -37,7 +37,8 @@ def training_pipeline(
     """
     patch_table, data_version = ingest(data=data, bands=bands)
     band_cache = build_bands(patch_table=patch_table, data_version=data_version, data=data, bands=bands)
-    fold_table = split(patch_table=patch_table, folds=folds)
+    # A table is a file that may change under its name; the steps behind compare what was read.
+    fold_table = split.with_options(enable_cache=folds.table is None)(patch_table=patch_table, folds=folds)
     run = open_run(
         fold_table=fold_table, data_version=data_version, band_cache=band_cache,
         data=data, bands=bands, folds=folds, training=training,

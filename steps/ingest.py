@@ -1,4 +1,4 @@
-"""Ingest: identify the patches, check every file, list them."""
+"""Ingest: fetch the patches if wanted, identify them, check every file, list them."""
 
 import logging
 from pathlib import Path
@@ -8,6 +8,7 @@ import pandas as pd
 from zenml import step
 
 from landslide.bands import BandSettings
+from landslide.data_folder import fetch
 from landslide.errors import DataError
 from landslide.patch_check import check
 from landslide.patches import directory_digest, patch_table
@@ -34,9 +35,12 @@ def ingest(
         The patch table in natural order and the digest of the data set, as `data.dvc` pins it.
 
     Raises:
-        DataError: If the folder is missing, is not what `data.dvc` pins, or holds faults (all are listed).
+        DataError: If the pinned data cannot be fetched, the folder is missing or not what `data.dvc` pins, or it
+            holds faults (all are listed).
     """
     root = Path(data.root)
+    if data.fetch:
+        logger.info(fetch(root.parent, data.repository, revision=data.revision, name=root.name))
     if not root.is_dir():
         raise DataError(
             f"There is no data folder {root.resolve()}.",

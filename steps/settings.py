@@ -18,23 +18,44 @@ class DataSettings:
     Attributes:
         root: Folder of the data set, relative to the working folder or absolute.
         positions: Where scene, row and column of the patches come from (see `landslide.patches.read_positions`).
+        fetch: Bring what `<root>.dvc` pins from the DVC remote first (see `landslide.data_folder.fetch`).
+        repository: Where there is no checkout: git repository whose newest commit pins the data.
+        revision: Branch or tag of that repository.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     root: str = "data"
     positions: Literal["auto", "landslide4sense", "none"] = "auto"
+    fetch: bool = False
+    repository: str | None = None
+    revision: str = "main"
+
+    def __post_init__(self) -> None:
+        if self.repository and not self.fetch:
+            raise ConfigurationError(
+                f"data.repository is {self.repository}, and data.fetch is off.",
+                remedy="Set data.fetch: true, or leave data.repository out.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoldSettings:
-    """How the patches are split for cross-validation (see `landslide.folds.assign`)."""
+    """How the patches are split for cross-validation.
+
+    Attributes:
+        scheme: How they are split anew (see `landslide.folds.assign`).
+        n_folds: Number of folds.
+        seed: Seed of the random schemes.
+        table: A recorded fold table (CSV) to split by; `scheme` and `seed` are then not used.
+    """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     scheme: str = "contiguous"
     n_folds: int = 5
     seed: int = 0
+    table: str | None = None
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES or self.n_folds < 2:
@@ -73,4 +94,33 @@ class RegistrationSettings:
         if self.metric not in METRIC_NAMES:
             raise ConfigurationError(
                 f"registration.metric is {self.metric!r}.", remedy=f"Use one of {', '.join(METRIC_NAMES)}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainingSettings:
+    """How the unattended retraining goes about its work.
+
+    Attributes:
+        start: Train from `scratch`, or warm from the `champion`: fold k then starts from the champion's fold k.
+        force: Train and decide although nothing changed, or although this data version has had its decision. The
+            environment variable `LANDSLIDE_FORCE=1` does the same.
+        drift_limit: Shift of a band's mean, in standard deviations of the champion's training data, from which it is
+            reported as drift; for the shares of landslides, the logarithm of their ratio.
+        disk_budget_gb: Gigabytes that everything under `LANDSLIDE_HOME` may take before old caches and abandoned
+            checkpoints are deleted; no limit if None.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    start: Literal["scratch", "champion"] = "scratch"
+    force: bool = False
+    drift_limit: float = 0.5
+    disk_budget_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.drift_limit <= 0 or (self.disk_budget_gb is not None and self.disk_budget_gb <= 0):
+            raise ConfigurationError(
+                f"retraining.drift_limit is {self.drift_limit} and retraining.disk_budget_gb {self.disk_budget_gb}.",
+                remedy="Set both above 0, or leave them out.",
             )

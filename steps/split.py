@@ -1,10 +1,12 @@
 """Split: give every patch its fold."""
 
+from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 from zenml import step
 
+from landslide.fold_table import read_folds
 from landslide.folds import assign
 from steps.code import depends_on_code_of
 from steps.settings import FoldSettings
@@ -13,7 +15,7 @@ from steps.tables import TableMaterializer
 
 @step(cache_policy=depends_on_code_of("steps.split"), output_materializers={"fold_table": TableMaterializer})
 def split(patch_table: pd.DataFrame, folds: FoldSettings) -> Annotated[pd.DataFrame, "fold_table"]:
-    """Assign the folds.
+    """Assign the folds, by a scheme or as a recorded table has them.
 
     Args:
         patch_table: The patches in natural order.
@@ -22,6 +24,8 @@ def split(patch_table: pd.DataFrame, folds: FoldSettings) -> Annotated[pd.DataFr
     Returns:
         The patch table with a column `fold` (1..n_folds).
     """
+    if folds.table is not None:
+        return patch_table.assign(fold=read_folds(Path(folds.table), patch_table, n_folds=folds.n_folds))
     positions = patch_table[["scene", "row", "column"]]
     fold = assign(
         patch_table["number"].tolist(),

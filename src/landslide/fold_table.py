@@ -6,6 +6,7 @@ new tile beside it went to another fold, the comparison of the two models would 
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +59,44 @@ def grow(table: pd.DataFrame, known: pd.DataFrame, *, n_folds: int) -> pd.DataFr
             remedy="Train without an older table (pipelines.training.training_pipeline), or bring these patches back.",
         )
     return table.assign(fold=fold)
+
+
+def read_folds(path: Path, table: pd.DataFrame, *, n_folds: int) -> npt.NDArray[np.int64]:
+    """Read the folds of exactly these patches from the CSV file of a recorded fold table.
+
+    Args:
+        path: The file: columns number, image_md5 and fold, one row a patch.
+        table: Patch table.
+        n_folds: Number of folds.
+
+    Returns:
+        (n,) fold numbers 1..n_folds in the order of the patch table.
+
+    Raises:
+        ConfigurationError: If the file is no fold table, or its folds are not 1..n_folds.
+        DataError: If a patch is not in it with this number and image.
+    """
+    try:
+        recorded = pd.read_csv(path, usecols=["number", "image_md5", "fold"])
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"folds.table {path} cannot be read: {error}",
+            remedy="Give a CSV file with columns number, image_md5 and fold, such as a run's artifact fold_table.csv.",
+        ) from error
+    if recorded["fold"].isna().any() or set(recorded["fold"]) != set(range(1, n_folds + 1)):
+        raise ConfigurationError(
+            f"The folds in {path} are {sorted(set(recorded['fold']))}, not 1 to {n_folds}.",
+            remedy="Set folds.n_folds to what the table has, or give another table.",
+        )
+    fold_of = dict(zip(zip(recorded["number"], recorded["image_md5"], strict=True), recorded["fold"], strict=True))
+    patches = list(zip(table["number"], table["image_md5"], strict=True))
+    if missing := [number for number, image in patches if (number, image) not in fold_of]:
+        shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        raise DataError(
+            f"{len(missing)} of {len(patches)} patches are not in {path} with this number and image: {shown}.",
+            remedy="Give the table of exactly this data version.",
+        )
+    return np.array([fold_of[patch] for patch in patches], np.int64)
 
 
 def known_folds(table: pd.DataFrame, known: pd.DataFrame) -> npt.NDArray[np.int64]:
