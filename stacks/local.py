@@ -11,7 +11,7 @@ from pathlib import Path
 from zenml.client import Client
 from zenml.enums import StackComponentType
 
-from landslide.home import default_tracking_uri, home
+from landslide.home import home
 
 NAME = "landslide"
 
@@ -31,7 +31,8 @@ def register_local_stack() -> str:
         components: tuple[tuple[StackComponentType, str, dict[str, str]], ...] = (
             (StackComponentType.ORCHESTRATOR, "local", {}),
             (StackComponentType.ARTIFACT_STORE, "local", {"path": str(artifacts)}),
-            (StackComponentType.EXPERIMENT_TRACKER, "mlflow", {"tracking_uri": default_tracking_uri()}),
+            # Without an address: the environment has it, and may have another one tomorrow.
+            (StackComponentType.EXPERIMENT_TRACKER, "mlflow", {}),
             (StackComponentType.MODEL_REGISTRY, "mlflow", {}),
         )
         for kind, flavor, configuration in components:

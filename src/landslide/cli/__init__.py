@@ -9,6 +9,7 @@ import click
 
 from landslide.cli.data import data_group
 from landslide.cli.report import report_command
+from landslide.cli.stack import stack_command
 from landslide.errors import LandslideError
 
 
@@ -30,3 +31,4 @@ def main() -> None:
 
 main.add_command(data_group)
 main.add_command(report_command)
+main.add_command(stack_command)
