@@ -1,0 +1,141 @@
+"""Notifications, against real servers on loopback: one that recovers, one that hangs, one that is not there."""
+
+import json
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from landslide import notification
+from landslide.notification import notify
+
+SECRET = "T0000-secret"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(notification, "_PAUSES", (0.05, 0.1, 0.2))
+
+
+@contextmanager
+def webhook(*answers: int):
+    """A server that gives these answers, one a post; yields its address and the list of (time, content) posted."""
+    posts, left = [], list(answers)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            posts.append((time.monotonic(), self.headers["Content-Type"], json.loads(body)))
+            self.send_response(left.pop(0))
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://user:{SECRET}@127.0.0.1:{server.server_port}/hooks/{SECRET}?token={SECRET}", posts
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_webhook_that_fails_twice_is_told_once_with_growing_pauses(monkeypatch):
+    with webhook(503, 500, 200) as (url, posts):
+        monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", url)
+        assert notify(
+            "promotion", model="landslide-segmentation", version="4", champion="3", run_id="abc", reason="+2.1 points"
+        )
+    times, kinds, (*_, content) = zip(*posts, strict=True)
+    assert times[2] - times[1] > times[1] - times[0] >= 0.05
+    assert set(kinds) == {"application/json"}
+    assert content.pop("time").endswith("+00:00")
+    assert content == {
+        "event": "promotion",
+        "text": "landslide-segmentation version 4 is the champion now: +2.1 points",
+        "model": "landslide-segmentation",
+        "version": "4",
+        "champion": "3",
+        "run_id": "abc",
+        "reason": "+2.1 points",
+    }
+
+
+@pytest.mark.parametrize(
+    ("event", "facts", "text"),
+    [
+        (
+            "refusal",
+            {"version": 5, "champion": 4, "reason": "not\nbetter"},
+            "m: refused, the champion stays: not better",
+        ),
+        ("refusal", {"champion": 4}, "m: refused, the champion stays"),
+        ("failure", {"reason": "{data} is broken"}, "The retraining of m failed: {data} is broken"),
+        ("something else", {"extra": Path("x")}, "something else"),
+    ],
+)
+def test_the_text_is_one_line_for_people(event, facts, text):
+    content = notification.message(event, model="m", **facts)
+    assert content["text"] == text
+    assert {"event", "time", "version", "champion", "run_id", "reason", *facts} <= set(content)
+
+
+def test_facts_that_json_lacks_become_text(monkeypatch):
+    with webhook(200) as (url, posts):
+        monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", url)
+        assert notify("promotion", model="m", folder=Path("x"))
+    assert posts[0][2]["folder"] == "x"
+
+
+def test_an_answer_that_will_not_change_is_not_asked_for_again(monkeypatch, caplog):
+    with webhook(404) as (url, posts):
+        monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", url)
+        assert not notify("failure", model="m")
+    assert len(posts) == 1
+    assert "it answered 404" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_a_webhook_that_keeps_failing_is_given_up(monkeypatch, caplog):
+    with webhook(503, 503, 503, 503) as (url, posts):
+        monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", url)
+        assert not notify("failure", model="m")
+    assert len(posts) == 4
+    assert "127.0.0.1 was not told of the failure: it answered 503" in caplog.text
+
+
+@pytest.mark.parametrize("listening", [True, False], ids=["hanging", "unreachable"])
+def test_a_webhook_that_does_not_answer_is_never_fatal_and_its_secrets_are_not_logged(listening, monkeypatch, caplog):
+    monkeypatch.setattr(notification, "_TIMEOUT", (0.2, 0.2))
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listening:
+            server.listen()  # connects, and never answers
+        url = f"http://user:{SECRET}@127.0.0.1:{server.getsockname()[1]}/{SECRET}?token={SECRET}"
+        monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", url)
+        before = time.monotonic()
+        assert not notify("failure", model="m")
+    assert time.monotonic() - before < 5
+    assert "127.0.0.1 was not told" in caplog.text
+    assert ("Timeout" if listening else "ConnectionError") in caplog.text
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://[broken", "ftp://example.org/x"])
+def test_an_address_that_is_none_is_never_fatal(url, monkeypatch, caplog):
+    monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", url)
+    assert not notify("failure", model="m")
+    assert "was not told" in caplog.text
+
+
+def test_without_an_address_nothing_is_sent_or_said(monkeypatch, caplog):
+    monkeypatch.delenv("LANDSLIDE_WEBHOOK_URL", raising=False)
+    assert not notify("promotion", model="m", version=1)
+    assert not caplog.text
