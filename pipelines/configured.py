@@ -4,9 +4,14 @@ ZenML ignores unknown keys of a run configuration and reports a failed step by a
 ends the run before it starts, and a failure ends with the message of the error itself.
 """
 
+import fcntl
 import inspect
+import os
 import re
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +24,7 @@ from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from landslide.errors import ConfigurationError, LandslideError
+from landslide.home import home
 
 _ERROR_IN_TRACEBACK = re.compile(r"^landslide\.errors\.\w+: (.*)", re.DOTALL | re.MULTILINE)
 
@@ -27,9 +33,16 @@ class PipelineError(click.ClickException):
     """A pipeline that did not run or did not finish; the message says why and what to do."""
 
 
+class BusyError(PipelineError):
+    """Another run of the same pipeline is at work; exit code 75 (a temporary failure, as in sysexits.h)."""
+
+    exit_code = os.EX_TEMPFAIL
+
+
 class ConfiguredPipeline(Pipeline):
     """A pipeline whose run configuration is checked key by key."""
 
+    exclusive: bool = False
     _config_path: str | None = None
 
     def with_options(self, config_path: str | None = None, **kwargs: Any) -> "ConfiguredPipeline":  # type: ignore[override]
@@ -73,7 +86,12 @@ class ConfiguredPipeline(Pipeline):
 
         Raises:
             PipelineError: If a step fails; the message is the step's own.
+            BusyError: If the pipeline is exclusive and runs already.
         """
+        with _lock(self.name) if self.exclusive else nullcontext():
+            return self._call(*args, **kwargs)
+
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
         before = _last_run_id(self.name)
         try:
             return super().__call__(*args, **kwargs)
@@ -95,9 +113,41 @@ class ConfiguredPipeline(Pipeline):
             )
 
 
-def configured_pipeline(entrypoint: Callable[..., Any]) -> ConfiguredPipeline:
-    """Make a function a pipeline; decorator. The pipeline has the function's name."""
-    return ConfiguredPipeline(name=entrypoint.__name__, entrypoint=entrypoint)
+def configured_pipeline(*, exclusive: bool = False, **options: Any) -> Callable[..., ConfiguredPipeline]:
+    """Make a function a pipeline; decorator. The pipeline has the function's name.
+
+    Args:
+        exclusive: Let only one run of it at a time work in one `LANDSLIDE_HOME`.
+        **options: Options of ZenML, such as hooks.
+    """
+
+    def decorate(entrypoint: Callable[..., Any]) -> ConfiguredPipeline:
+        pipeline = ConfiguredPipeline(name=entrypoint.__name__, entrypoint=entrypoint, **options)
+        pipeline.exclusive = exclusive
+        return pipeline
+
+    return decorate
+
+
+@contextmanager
+def _lock(name: str) -> Iterator[None]:
+    """Hold the lock of a pipeline in this `LANDSLIDE_HOME`; the system releases it when the process ends.
+
+    Raises:
+        BusyError: If another process holds it.
+    """
+    path = home() / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise BusyError(f"{name} runs already ({file.read().strip()}); this one leaves.\n  -> {path}") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M}\n")
+        file.flush()
+        yield
 
 
 def _read(path: Path) -> dict[str, Any]:

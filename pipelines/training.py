@@ -16,7 +16,7 @@ from steps.split import split
 from steps.train_fold import train_fold
 
 
-@configured_pipeline
+@configured_pipeline()
 def training_pipeline(
     data: DataSettings = DataSettings(),  # noqa: B008 (frozen)
     bands: BandSettings = BandSettings(),  # noqa: B008
@@ -24,6 +24,7 @@ def training_pipeline(
     training: TrainingSettings = TrainingSettings(),  # noqa: B008
     evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008
     registration: RegistrationSettings = RegistrationSettings(),  # noqa: B008
+    start_from: str = "",
 ) -> None:
     """Train, evaluate and register.
 
@@ -34,19 +35,21 @@ def training_pipeline(
         training: How a fold is trained.
         evaluation: What is drawn.
         registration: Which score decides about the champion.
+        start_from: Registered version whose fold models the folds start from; empty to train from scratch.
     """
     patch_table, data_version = ingest(data=data, bands=bands)
     band_cache = build_bands(patch_table=patch_table, data_version=data_version, data=data, bands=bands)
     # A table is a file that may change under its name; the steps behind compare what was read.
     fold_table = split.with_options(enable_cache=folds.table is None)(patch_table=patch_table, folds=folds)
     run = open_run(
-        fold_table=fold_table, data_version=data_version, band_cache=band_cache,
+        fold_table=fold_table, data_version=data_version, band_cache=band_cache, start_from=start_from,
         data=data, bands=bands, folds=folds, training=training,
     )  # fmt: skip
     fold_runs = [
         train_fold(
             fold=fold, fold_table=fold_table, data_version=data_version, band_cache=band_cache,
-            cross_validation_run=run, data=data, bands=bands, training=training, id=f"train_fold_{fold}",
+            cross_validation_run=run, start_from=start_from, data=data, bands=bands, training=training,
+            id=f"train_fold_{fold}",
         )
         for fold in range(1, folds.n_folds + 1)
     ]  # fmt: skip

@@ -44,8 +44,10 @@ def evaluate(
         evaluation: What is drawn.
 
     Returns:
-        `folds`: scores by fold number (as text); `mean`: cross-validated scores with `_std`.
+        `folds`: scores by fold number (as text); `mean`: cross-validated scores with `_std`. Empty without a run.
     """
+    if not cross_validation_run:
+        return {}
     client = tracking_client()
     cache = open_bands(data, bands, fold_table, data_version)
     folds: dict[int, dict[str, float]] = {}

@@ -7,12 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import pandas as pd
 from zenml import step
 
-from landslide import tracking
+from landslide import registry, tracking
+from landslide.band_statistics import describe
 from landslide.bands import BandSettings
 from landslide.training import TrainingSettings
+from steps.access import open_bands
 from steps.code import code_digest
 from steps.lineage import lineage_tags, tracking_client
 from steps.settings import DataSettings, FoldSettings
@@ -28,6 +31,9 @@ def open_run(
     bands: BandSettings,
     folds: FoldSettings,
     training: TrainingSettings,
+    departed_patches: pd.DataFrame | None = None,
+    start_from: str = "",
+    wanted: bool = True,
 ) -> Annotated[str, "cross_validation_run"]:
     """Find the parent run of these inputs, or create it.
 
@@ -43,14 +49,22 @@ def open_run(
         bands: Band settings.
         folds: Fold settings.
         training: Training settings.
+        departed_patches: Patches of older fold tables that are gone; kept with the run for the next one.
+        start_from: Registered version whose members the folds start from, empty to train from scratch.
+        wanted: Whether there is something to train.
 
     Returns:
-        The id of the parent run.
+        The id of the parent run, empty if nothing is to be trained.
     """
+    if not wanted:
+        return ""
+    client = tracking_client()
     settings = {"bands": asdict(bands), "folds": asdict(folds), "training": asdict(training)}
     code = code_digest("steps.train_fold")
     fold_digest = table_digest(fold_table)
-    identity = json.dumps([settings, data_version, band_cache, fold_digest, code], sort_keys=True)
+    origin = registry.version(client, start_from)["run_id"] if start_from else ""
+    parts = [settings, data_version, band_cache, fold_digest, code, *([origin] if origin else [])]
+    identity = json.dumps(parts, sort_keys=True)
     tags = {
         **lineage_tags(),
         "selection": training.selection,
@@ -58,8 +72,8 @@ def open_run(
         "fold_scheme": folds.scheme,
         "training_code": code,
         "band_cache": band_cache,
+        "start_from": start_from,
     }
-    client = tracking_client()
     run_id = tracking.open_cross_validation(
         client,
         hashlib.sha256(identity.encode()).hexdigest(),
@@ -71,4 +85,10 @@ def open_run(
     )
     tracking.set_tags(client, run_id, {"requested": datetime.now(UTC).isoformat()})
     tracking.log_text(client, run_id, fold_table.to_csv(index=False), "fold_table.csv")
+    if departed_patches is not None and len(departed_patches):
+        tracking.log_text(client, run_id, departed_patches.to_csv(index=False), "departed_patches.csv")
+    if not tracking.has_artifact(client, run_id, "data_statistics.json"):
+        cache = open_bands(data, bands, fold_table, data_version)
+        statistics = describe(cache, np.arange(len(fold_table)))
+        tracking.log_text(client, run_id, json.dumps(statistics, indent=2), "data_statistics.json")
     return run_id

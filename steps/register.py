@@ -34,6 +34,7 @@ def register(
     bands: BandSettings,
     training: TrainingSettings,
     registration: RegistrationSettings,
+    give_alias: bool = True,
 ) -> Annotated[str, "model_version"]:
     """Register the ensemble of the fold models with the cross-validated scores.
 
@@ -47,10 +48,13 @@ def register(
         bands: Band settings.
         training: Training settings.
         registration: Which score decides.
+        give_alias: Whether to decide about the version's alias here, on the recorded scores.
 
     Returns:
-        The new version's number.
+        The new version's number; empty without a run.
     """
+    if not cross_validation_run:
+        return ""
     client = tracking_client()
     with tempfile.TemporaryDirectory() as temporary, tracking.recording(cross_validation_run):
         folder = Path(temporary)
@@ -71,7 +75,7 @@ def register(
             {"data_version": data_version, "selection": training.selection, "scores": scores["mean"]},
         )
     run_tags = client.get_run(cross_validation_run).data.tags
-    lineage = ("git_commit", "git_dirty", "requirements_lock", "fold_table", "fold_scheme", "selection")
+    lineage = ("git_commit", "git_dirty", "requirements_lock", "fold_table", "fold_scheme", "selection", "start_from")
     tags = {
         "run_id": cross_validation_run,
         "data_version": data_version,
@@ -79,7 +83,9 @@ def register(
         **{name: f"{scores['mean'][name]:.6f}" for name in METRIC_NAMES},
     }
     version = registry.register(client, model_uri, tags)
-    decision = registry.decide_by_score(tags, registry.champion(client), registration.metric)
-    registry.apply(client, version, decision)
-    tracking.set_tags(client, cross_validation_run, {"model_version": version, "decision": decision.reason})
+    tracking.set_tags(client, cross_validation_run, {"model_version": version})
+    if give_alias:
+        decision = registry.decide_by_score(tags, registry.champion(client), registration.metric)
+        registry.apply(client, version, decision)
+        tracking.set_tags(client, cross_validation_run, {"decision": decision.reason})
     return version

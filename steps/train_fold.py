@@ -1,16 +1,20 @@
 """Train fold: train one fold of the cross-validation and record its model."""
 
 import shutil
+import tempfile
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from mlflow.tracking import MlflowClient
 from zenml import step
 
-from landslide import tracking
+from landslide import registry, tracking
 from landslide.bands import BandSettings, available_bands, resolve_bands
 from landslide.ensemble import Member
+from landslide.errors import TrainingError
 from landslide.folds import inner_validation
 from landslide.home import checkpoints
 from landslide.patches import read_stored
@@ -32,6 +36,7 @@ def train_fold(
     data: DataSettings,
     bands: BandSettings,
     training: TrainingSettings,
+    start_from: str = "",
 ) -> Annotated[str, "fold_run"]:
     """Train on all folds but one, going on from the last checkpoint if there is one.
 
@@ -44,10 +49,14 @@ def train_fold(
         data: Where the patches are.
         bands: Band settings.
         training: Training settings.
+        start_from: Registered version whose member of the same fold, and no other, this fold starts from; empty to
+            train from scratch.
 
     Returns:
-        The id of the fold's run, which holds its model and learning curves.
+        The id of the fold's run, which holds its model and learning curves; empty without a parent run.
     """
+    if not cross_validation_run:
+        return ""
     client = tracking_client()
     run_id = tracking.open_fold(client, cross_validation_run, fold)
     if tracking.is_finished(client, run_id):
@@ -56,7 +65,8 @@ def train_fold(
     cache = open_bands(data, bands, fold_table, data_version)
     training_rows, selection_rows = _parts(fold_table, fold, training)
     folder = checkpoints() / run_id
-    with tracking.recording(run_id, system_metrics=True):
+    with tempfile.TemporaryDirectory() as temporary, tracking.recording(run_id, system_metrics=True):
+        start = _member(client, start_from, fold, Path(temporary)) if start_from else None
         result = fit_fold(
             cache,
             training_rows,
@@ -64,6 +74,7 @@ def train_fold(
             training,
             band_names=band_names,
             checkpoints=folder,
+            start=(start.spec, start.weights) if start else None,
             on_epoch=partial(tracking.log_epoch, tracking_uri(), run_id),
             label=f"fold {fold}",
         )
@@ -76,6 +87,18 @@ def train_fold(
         tracking.set_tags(client, run_id, {"selected_epoch": str(result.epoch)})
     shutil.rmtree(folder, ignore_errors=True)
     return run_id
+
+
+def _member(client: MlflowClient, version: str, fold: int, folder: Path) -> Member:
+    """Fetch the member of a registered version that was not trained on this fold."""
+    members, _ = tracking.fetch_members(registry.version(client, version)["run_id"], folder)
+    found = [member for member in members if member.fold == fold]
+    if not found:
+        raise TrainingError(
+            f"Version {version} has no member of fold {fold} to start from.",
+            remedy="Start from scratch (retraining.start: scratch), or from a version with a member of every fold.",
+        )
+    return found[0]
 
 
 def _parts(fold_table: pd.DataFrame, fold: int, training: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -117,9 +118,13 @@ def ensure_cache(
     directory = family / cache_key(data_version, settings)
     if directory.is_dir():
         try:
-            return open_cache(directory)
+            cache = open_cache(directory)
         except CacheError as error:
             logger.warning("%s Rebuilding it.", error.what)
+        else:
+            with suppress(OSError):
+                os.utime(directory)  # used now: `disk_budget` deletes what was not used for longest
+            return cache
     try:
         family.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(family)

@@ -23,7 +23,7 @@ from landslide.patches import POSITION_COLUMNS
 DECIDING = ("f1_landslide", "f1_macro")
 """The scores of which both have to be better."""
 
-MODELS = ("champion", "challenger")
+CHAMPION_AND_CHALLENGER = ("champion", "challenger")
 _CELLS = ("true_negatives", "false_positives", "false_negatives", "true_positives")
 
 
@@ -174,7 +174,11 @@ def evidence_table(
     """
     evidence = table[["number", "image_md5", *POSITION_COLUMNS, "fold"]].reset_index(drop=True)
     evidence = evidence.assign(new=new, block=_blocks(table))
-    cells = {f"{model}_{cell}": counts[model].reshape(-1, 4)[:, i] for model in MODELS for i, cell in enumerate(_CELLS)}
+    cells = {
+        f"{model}_{cell}": counts[model].reshape(-1, 4)[:, i]
+        for model in CHAMPION_AND_CHALLENGER
+        for i, cell in enumerate(_CELLS)
+    }
     return evidence.assign(**cells)
 
 
@@ -202,7 +206,7 @@ def bootstrap(evidence: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -
     Returns:
         One row a resample, one column a score of `DECIDING`.
     """
-    blocks = {model: evidence.groupby("block")[_columns(model)].sum().to_numpy() for model in MODELS}
+    blocks = {model: evidence.groupby("block")[_columns(model)].sum().to_numpy() for model in CHAMPION_AND_CHALLENGER}
     m = len(blocks["champion"])
     draws = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), size=resamples)
     drawn = {model: (draws @ counts).reshape(-1, 2, 2) for model, counts in blocks.items()}
@@ -228,7 +232,7 @@ def judge(evidence: pd.DataFrame, differences: pd.DataFrame, settings: Promotion
             f"promotion.min_blocks is {settings.min_blocks}",
         )
     parts, better = [], True
-    champion, challenger = (pooled_scores(evidence, model) for model in MODELS)
+    champion, challenger = (pooled_scores(evidence, model) for model in CHAMPION_AND_CHALLENGER)
     for name in DECIDING:
         share = float((differences[name] > settings.margin).mean())
         better &= share >= settings.confidence
@@ -254,7 +258,7 @@ def summary(evidence: pd.DataFrame, differences: pd.DataFrame) -> dict[str, floa
     }
     for prefix, part in (("", evidence), ("new_", evidence[evidence["new"]])):
         if len(part):
-            for model in MODELS:
+            for model in CHAMPION_AND_CHALLENGER:
                 values |= {f"{prefix}{model}_{name}": value for name, value in pooled_scores(part, model).items()}
     for name in DECIDING:
         values[f"{name}_difference"] = values[f"challenger_{name}"] - values[f"champion_{name}"]

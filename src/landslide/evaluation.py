@@ -7,7 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from landslide.cache import BandCache
+from landslide.comparison import refuse_seen
+from landslide.ensemble import Ensemble
 from landslide.metrics import METRIC_NAMES, confusion_counts, mean_and_std, scores, threshold_counts
+from landslide.prediction import predict_rows
 
 
 def score_fold(
@@ -63,3 +67,44 @@ def precision_recall(probability: npt.NDArray[Any], masks: npt.NDArray[Any], n_t
             "f1_landslide": [v["f1_landslide"] for v in values],
         }
     )
+
+
+def predict_unseen(
+    ensemble: Ensemble,
+    cache: BandCache,
+    table: pd.DataFrame,
+    rows: npt.NDArray[np.int64],
+    known: pd.DataFrame,
+    *,
+    model: str,
+) -> npt.NDArray[np.float32]:
+    """Predict patches out of fold: a patch of fold k by the member that left fold k out.
+
+    Where the ensemble has no such member, all members answer together; they must not have seen the patch then.
+
+    Args:
+        ensemble: The fold models.
+        cache: Their bands of the patches of `table`.
+        table: Fold table.
+        rows: (n,) rows of it to predict, ascending.
+        known: Every patch that the members, or those that they started from, know, with its fold.
+        model: Name of the model for messages.
+
+    Returns:
+        (n, 128, 128) landslide probabilities.
+
+    Raises:
+        ComparisonError: If one of the patches was in the training part of the member that predicts it.
+    """
+    probability = np.zeros((len(rows), *cache.masks.shape[1:]), np.float32)
+    members = dict(zip((m.fold for m in ensemble.members), ensemble.models, strict=True))
+    bands = ensemble.members[0].spec.bands
+    fold_of_row = table["fold"].to_numpy()[rows]
+    for fold in np.unique(fold_of_row):
+        chosen = fold_of_row == fold
+        models = [members[fold]] if fold in members else ensemble.models
+        refuse_seen(table, rows[chosen], int(fold) if fold in members else 0, known, model)
+        for network in models:
+            predicted = predict_rows(network, cache, rows[chosen], bands, device=ensemble.device)
+            probability[chosen] += predicted / len(models)
+    return probability

@@ -118,3 +118,21 @@ def learning_curves_figure(histories: Mapping[str, Sequence[Mapping[str, float]]
         axis.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)
     return figure
+
+
+def differences_figure(differences: pd.DataFrame, margin: float) -> Figure:
+    """Draw how the bootstrap differences between challenger and champion are distributed.
+
+    Args:
+        differences: What `landslide.comparison.bootstrap` returned.
+        margin: By how much the challenger has to be better.
+    """
+    figure = Figure(figsize=(4.4 * len(differences.columns), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(differences.columns), squeeze=False)[0]
+    for axis, name in zip(axes, differences.columns, strict=True):
+        axis.hist(differences[name], bins=60, color="#4477aa")
+        axis.axvline(margin, color="#cc3311", linewidth=1.5, label=f"margin {margin:g}")
+        axis.axvline(0.0, color="black", linewidth=0.8)
+        axis.set(xlabel=f"{name}: challenger minus champion", ylabel="resamples")
+        axis.legend(fontsize=8)
+    return figure

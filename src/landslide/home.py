@@ -19,6 +19,11 @@ def checkpoints() -> Path:
     return home() / "checkpoints"
 
 
+def pulled_data() -> Path:
+    """Return the folder of data versions that were pulled where there is no checkout."""
+    return home() / "data"
+
+
 def default_tracking_uri() -> str:
     """Return the address of the MLflow store: `MLFLOW_TRACKING_URI`, or a sqlite file under `LANDSLIDE_HOME`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"

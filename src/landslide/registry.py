@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+
+import mlflow
+from landslide.errors import RegistryError
 
 MODEL_NAME = "landslide-segmentation"
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -46,6 +48,21 @@ def champion(client: MlflowClient) -> dict[str, str] | None:
     except MlflowException:
         return None
     return {**current.tags, "version": str(current.version)}
+
+
+def version(client: MlflowClient, number: str) -> dict[str, str]:
+    """Return the tags of a version, with its `version`.
+
+    Raises:
+        RegistryError: If there is no such version.
+    """
+    try:
+        found = client.get_model_version(MODEL_NAME, number)
+    except MlflowException as error:
+        raise RegistryError(
+            f"{MODEL_NAME} has no version {number}.", remedy="`landslide models list` shows the versions there are."
+        ) from error
+    return {**found.tags, "version": str(found.version)}
 
 
 def decide_by_score(candidate: Mapping[str, str], champion: Mapping[str, str] | None, metric: str) -> Decision:

@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
@@ -27,6 +26,7 @@ from mlflow.tracking import MlflowClient as MlflowClient
 from mlflow.types import Schema, TensorSpec
 
 import landslide
+import mlflow
 from landslide.bands import BandSettings
 from landslide.ensemble import Member, load_members, save_ensemble
 from landslide.errors import RegistryError
@@ -116,7 +116,7 @@ def open_cross_validation(
     if found is not None:
         return str(found.info.run_id)
     all_tags = {**tags, "role": "cross_validation", _KEY_TAG: key, "data_version": data_version}
-    run_id = _create_run(client, name, all_tags, params)
+    run_id = create_run(client, name, all_tags, params)
     source = CodeDatasetSource({"path": data_source})
     dataset = MetaDataset(source, name="landslide-patches", digest=data_version)  # type: ignore[abstract]
     client.log_inputs(
@@ -134,12 +134,12 @@ def open_fold(client: MlflowClient, parent: str, fold: int) -> str:
     parent_run = client.get_run(parent)
     lineage = {k: v for k, v in parent_run.data.tags.items() if not k.startswith("mlflow.") and k != _KEY_TAG}
     tags = {**lineage, "mlflow.parentRunId": parent, "role": "fold", "fold": str(fold)}
-    return _create_run(client, f"{parent_run.info.run_name} fold {fold}", tags, parent_run.data.params)
+    return create_run(client, f"{parent_run.info.run_name} fold {fold}", tags, parent_run.data.params)
 
 
 def fold_runs(client: MlflowClient, parent: str) -> dict[int, str]:
     """Return the child runs of a cross-validation: run id by fold."""
-    runs = _search(client, f"tags.`mlflow.parentRunId` = '{parent}' and tags.role = 'fold'")
+    runs = search(client, f"tags.`mlflow.parentRunId` = '{parent}' and tags.role = 'fold'")
     return {int(run.data.tags["fold"]): run.info.run_id for run in runs}
 
 
@@ -254,7 +254,7 @@ def latest_cross_validation(client: MlflowClient) -> Run:
         RegistryError: If there is none.
     """
     evaluated = "tags.role = 'cross_validation' and tags.evaluated != ''"
-    runs = _search(client, evaluated, order=["tags.requested DESC"])
+    runs = search(client, evaluated, order=["tags.requested DESC"])
     if not runs:
         raise RegistryError("No evaluated cross-validation is recorded.", remedy="Run the training pipeline: make run.")
     return runs[0]
@@ -267,16 +267,18 @@ def _experiment_id(client: MlflowClient) -> str:
     return str(experiment.experiment_id)
 
 
-def _search(client: MlflowClient, text: str, order: list[str] | None = None) -> list[Run]:
+def search(client: MlflowClient, text: str, order: list[str] | None = None) -> list[Run]:
+    """Return the runs of the experiment that match a filter of MLflow."""
     return list(client.search_runs([_experiment_id(client)], filter_string=text, order_by=order))
 
 
 def _find_run(client: MlflowClient, text: str) -> Run | None:
-    runs = _search(client, text)
+    runs = search(client, text)
     return runs[0] if runs else None
 
 
-def _create_run(client: MlflowClient, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
+def create_run(client: MlflowClient, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
+    """Create a run with settings, recorded flat; return its id."""
     run = client.create_run(_experiment_id(client), tags=dict(tags), run_name=name)
     flat = [mlflow.entities.Param(key, str(value)) for key, value in flatten(params).items()]
     client.log_batch(run.info.run_id, params=flat)
@@ -313,6 +315,18 @@ def epoch_records(client: MlflowClient, run_id: str) -> list[dict[str, float]]:
         for metric in client.get_metric_history(run_id, name):
             records.setdefault(metric.step, {"epoch": metric.step})[name] = metric.value
     return [records[step] for step in sorted(records)]
+
+
+def has_artifact(client: MlflowClient, run_id: str, name: str) -> bool:
+    """Return whether a run has an artifact of that name at its top."""
+    return name in {artifact.path for artifact in client.list_artifacts(run_id)}
+
+
+def fetch_artifact(client: MlflowClient, run_id: str, name: str, destination: Path) -> Path | None:
+    """Download an artifact file of a run; None if the run has none of that name."""
+    if not has_artifact(client, run_id, name):
+        return None
+    return Path(client.download_artifacts(run_id, name, str(destination)))
 
 
 def fetch_reports(client: MlflowClient, run_id: str) -> dict[str, str]:

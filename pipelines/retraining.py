@@ -1,0 +1,87 @@
+"""The retraining pipeline: what a runner does at night when labels may have arrived.
+
+zenml pipeline run pipelines.retraining.retraining_pipeline -c configs/retrain.yaml
+"""
+
+from landslide.bands import BandSettings
+from landslide.comparison import PromotionSettings
+from landslide.training import TrainingSettings
+from pipelines.configured import configured_pipeline
+from steps.build_bands import build_bands
+from steps.compare import compare
+from steps.decide import decide
+from steps.evaluate import evaluate
+from steps.hooks import record_failure
+from steps.ingest import ingest
+from steps.open_retraining import open_retraining
+from steps.open_run import open_run
+from steps.plan import plan
+from steps.register import register
+from steps.report_drift import report_drift
+from steps.settings import DataSettings, EvaluationSettings, FoldSettings, RegistrationSettings, RetrainingSettings
+from steps.train_fold import train_fold
+
+
+@configured_pipeline(exclusive=True, on_failure=record_failure)
+def retraining_pipeline(
+    data: DataSettings = DataSettings(fetch=True),  # noqa: B008 (frozen)
+    bands: BandSettings = BandSettings(),  # noqa: B008
+    folds: FoldSettings = FoldSettings(),  # noqa: B008
+    training: TrainingSettings = TrainingSettings(),  # noqa: B008
+    evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008
+    retraining: RetrainingSettings = RetrainingSettings(),  # noqa: B008
+    promotion: PromotionSettings = PromotionSettings(),  # noqa: B008
+) -> None:
+    """Fetch, check, train, compare with the champion, promote what is better.
+
+    A step with nothing to do (an empty run or version) returns at once.
+
+    Args:
+        data: Where the patches are.
+        bands: How the bands are computed.
+        folds: How the patches are split where there is no champion; else they keep its folds.
+        training: How a fold is trained.
+        evaluation: What is drawn.
+        retraining: Where to start, when to stop early.
+        promotion: When the challenger replaces the champion.
+    """
+    record = open_retraining(retraining=retraining)
+    patch_table, data_version = ingest(data=data, bands=bands, after=record)
+    fold_table, departed, champion, start_from, wanted = plan(
+        retraining_run=record, patch_table=patch_table, data_version=data_version,
+        bands=bands, folds=folds, training=training, retraining=retraining,
+    )  # fmt: skip
+    band_cache = build_bands(patch_table=patch_table, data_version=data_version, data=data, bands=bands, after=wanted)
+    report_drift(
+        retraining_run=record, champion=champion, wanted=wanted, fold_table=fold_table, data_version=data_version,
+        band_cache=band_cache, data=data, bands=bands, retraining=retraining,
+    )  # fmt: skip
+    run = open_run(
+        fold_table=fold_table, departed_patches=departed, data_version=data_version, band_cache=band_cache,
+        start_from=start_from, wanted=wanted, data=data, bands=bands, folds=folds, training=training,
+    )  # fmt: skip
+    fold_runs = [
+        train_fold(
+            fold=fold, fold_table=fold_table, data_version=data_version, band_cache=band_cache,
+            cross_validation_run=run, start_from=start_from, data=data, bands=bands, training=training,
+            id=f"train_fold_{fold}",
+        )
+        for fold in range(1, folds.n_folds + 1)
+    ]  # fmt: skip
+    scores = evaluate(
+        fold_runs=fold_runs, fold_table=fold_table, data_version=data_version, cross_validation_run=run,
+        data=data, bands=bands, evaluation=evaluation,
+    )  # fmt: skip
+    version = register(
+        fold_runs=fold_runs, fold_table=fold_table, scores=scores, data_version=data_version,
+        cross_validation_run=run, data=data, bands=bands, training=training, registration=RegistrationSettings(),
+        give_alias=False,
+    )  # fmt: skip
+    evidence = compare(
+        champion=champion, model_version=version, fold_table=fold_table, departed_patches=departed,
+        data_version=data_version, data=data, bands=bands,
+    )  # fmt: skip
+    decide(
+        retraining_run=record, champion=champion, model_version=version, evidence=evidence,
+        cross_validation_run=run, promotion=promotion,
+    )  # fmt: skip

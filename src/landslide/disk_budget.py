@@ -1,0 +1,49 @@
+"""A budget for the disk: old band caches, old pulled data and abandoned checkpoints go when it is exceeded.
+
+They can all be had again, by computing, pulling or training. MLflow's runs and models are never touched.
+"""
+
+import shutil
+import time
+from pathlib import Path
+
+from landslide.home import band_caches, checkpoints, home, pulled_data
+
+# What was written or opened within this time may be in use by another process.
+_IN_USE_SECONDS = 3600
+
+
+def prune(budget: int) -> list[Path]:
+    """Delete what was not used for longest, until everything under `LANDSLIDE_HOME` fits the budget.
+
+    The band cache used last stays in any case: the next one copies its rows.
+
+    Args:
+        budget: Bytes.
+
+    Returns:
+        The folders that were deleted.
+    """
+    excess = size_of(home()) - budget
+    caches = sorted(band_caches().glob("*/[!.]*"), key=_last_used)
+    candidates = [*caches[:-1], *checkpoints().glob("*"), *pulled_data().glob("*")]
+    deleted = []
+    for folder in sorted(candidates, key=_last_used):
+        if excess <= 0:
+            break
+        if time.time() - _last_used(folder) < _IN_USE_SECONDS:
+            continue
+        excess -= size_of(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        deleted.append(folder)
+    return deleted
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _last_used(folder: Path) -> float:
+    """Return when a folder or a file in it was last written, in seconds since 1970; opening a cache counts."""
+    return max((path.stat().st_mtime for path in (folder, *folder.glob("*")) if path.exists()), default=0.0)

@@ -1,0 +1,107 @@
+"""The record of retrainings in MLflow: what was asked for, what was decided, and on which evidence.
+
+Each retraining is a run with the tag `role=retraining`. Its tag `outcome` says how it ended:
+
+    promoted     the challenger is in service now
+    refused      there was a decision, and the champion stays; or the data are broken
+    unchanged    nothing had changed since the last decision, or the data version has had its decision
+    failed       an error ended it
+    interrupted  it was killed; the next retraining noticed
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from landslide import tracking
+from landslide.home import home
+from landslide.notification import notify
+from landslide.registry import MODEL_NAME
+from landslide.tracking import MlflowClient, Run
+
+PROMOTED, REFUSED, UNCHANGED, FAILED, INTERRUPTED = "promoted", "refused", "unchanged", "failed", "interrupted"
+_EVENTS = {PROMOTED: "promotion", REFUSED: "refusal", FAILED: "failure", INTERRUPTED: "failure"}
+_ROLE = "tags.role = 'retraining'"
+
+
+def open_record(client: MlflowClient, pipeline_run: str) -> str:
+    """Open the record of a retraining; records that a killed one left open are closed as interrupted.
+
+    Args:
+        client: The tracking client.
+        pipeline_run: Id of the ZenML run; a step that is retried finds its record again by it.
+
+    Returns:
+        The id of the MLflow run.
+    """
+    found = find_record(client, pipeline_run)
+    if found is not None:
+        return found
+    for run in tracking.search(client, f"{_ROLE} and attributes.status = 'RUNNING'"):
+        close_record(client, run.info.run_id, INTERRUPTED, "it was killed or its machine stopped; see its log")
+    name = f"retraining {datetime.now(UTC):%Y-%m-%d %H:%M}"
+    return tracking.create_run(client, name, {"role": "retraining", "pipeline_run": pipeline_run}, {})
+
+
+def find_record(client: MlflowClient, pipeline_run: str) -> str | None:
+    """Return the record of a ZenML run, None if there is none."""
+    runs = tracking.search(client, f"{_ROLE} and tags.pipeline_run = '{pipeline_run}'")
+    return str(runs[0].info.run_id) if runs else None
+
+
+def decision_on(client: MlflowClient, data_version: str) -> Run | None:
+    """Return the latest retraining that decided between two models on this data version, None if there is none."""
+    text = f"{_ROLE} and tags.data_version = '{data_version}' and tags.decided = 'true'"
+    runs = tracking.search(client, text, order=["attributes.start_time DESC"])
+    return runs[0] if runs else None
+
+
+def close_record(
+    client: MlflowClient, run_id: str, outcome: str, reason: str, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Write how a retraining ended: to MLflow, to the report for the morning, and to the webhook.
+
+    Args:
+        client: The tracking client.
+        run_id: The retraining's run.
+        outcome: One of the outcomes above. The first one stays: a second failing step changes nothing.
+        reason: Why, as text for a person.
+        facts: More to report: versions, scores.
+    """
+    if "outcome" in client.get_run(run_id).data.tags:
+        return
+    tracking.set_tags(client, run_id, {"outcome": outcome, "reason": reason[:5000]})
+    run = client.get_run(run_id)
+    report = _render(run, outcome, reason, facts or {})
+    tracking.log_text(client, run_id, report, "report.md")
+    _write_reports(report, {"outcome": outcome, "reason": reason, "run_id": run_id, **(facts or {})})
+    client.set_terminated(run_id, "FINISHED" if outcome in (PROMOTED, REFUSED, UNCHANGED) else "FAILED")
+    if outcome in _EVENTS:
+        notify(_EVENTS[outcome], model=MODEL_NAME, run_id=run_id, reason=reason, **(facts or {}))
+
+
+def _render(run: Run, outcome: str, reason: str, facts: Mapping[str, Any]) -> str:
+    tags, metrics = run.data.tags, run.data.metrics
+    lines = [f"# Retraining: {outcome}", "", reason, "", "| | |", "|---|---|"]
+    rows = {
+        "MLflow run": f"{run.info.run_name} ({run.info.run_id})",
+        **{name.replace("_", " "): value for name, value in facts.items()},
+        **{name.replace("_", " "): tags[name] for name in ("data_version", "git_commit", "champion") if name in tags},
+    }
+    lines += [f"| {name} | {value} |" for name, value in rows.items()]
+    if metrics:
+        lines += ["", "| measured | |", "|---|---|"]
+        lines += [f"| {name.replace('_', ' ')} | {metrics[name]:.4g} |" for name in sorted(metrics)]
+    return "\n".join(lines) + "\n"
+
+
+def _write_reports(report: str, content: Mapping[str, Any]) -> None:
+    folder = home() / "reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("retraining.md", report), ("retraining.json", json.dumps(content, indent=2) + "\n")):
+        temporary = folder / f".{name}.{os.getpid()}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(Path(folder, name))

@@ -1,0 +1,74 @@
+"""Compare: predict every patch that neither model has seen, by champion and challenger."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from zenml import step
+
+from landslide import registry, tracking
+from landslide.bands import BandSettings
+from landslide.comparison import CHAMPION_AND_CHALLENGER, comparable, evidence_table, patch_counts
+from landslide.ensemble import Ensemble
+from landslide.evaluation import predict_unseen
+from steps.access import open_bands
+from steps.code import depends_on_code_of
+from steps.lineage import tracking_client
+from steps.plan import known_patches
+from steps.settings import DataSettings
+from steps.tables import TableMaterializer
+
+
+@step(cache_policy=depends_on_code_of("steps.compare"), output_materializers={"evidence": TableMaterializer})
+def compare(
+    champion: str,
+    model_version: str,
+    fold_table: pd.DataFrame,
+    departed_patches: pd.DataFrame,
+    data_version: str,
+    data: DataSettings,
+    bands: BandSettings,
+) -> Annotated[pd.DataFrame, "evidence"]:
+    """Count hits and errors of both models patch by patch, out of fold.
+
+    Args:
+        champion: The champion's version, empty if there is none.
+        model_version: The challenger's version, empty if there is nothing to do.
+        fold_table: The patches with their folds.
+        departed_patches: Patches of older fold tables that are gone.
+        data_version: Digest of the data set.
+        data: Where the patches are.
+        bands: Band settings of the challenger.
+
+    Returns:
+        What `landslide.comparison.evidence_table` returns; no row if there is nothing to compare.
+    """
+    nothing = pd.DataFrame()
+    if not (champion and model_version):
+        return nothing
+    client = tracking_client()
+    versions = [registry.version(client, version) for version in (champion, model_version)]
+    known = known_patches(client, versions[0])
+    with tempfile.TemporaryDirectory() as temporary:
+        ensembles = [
+            Ensemble(*tracking.fetch_members(version["run_id"], Path(temporary, version["version"])))
+            for version in versions
+        ]
+    chosen, new = comparable(
+        fold_table,
+        known,
+        member_folds=[member.fold for member in ensembles[0].members],
+        selected_on_test_fold=versions[0]["selection"] == "test_fold",
+    )
+    rows = np.flatnonzero(chosen)
+    if len(rows) == 0:
+        return nothing
+    seen = (known, pd.concat([fold_table, departed_patches]))
+    counts = {}
+    for model, ensemble, patches in zip(CHAMPION_AND_CHALLENGER, ensembles, seen, strict=True):
+        cache = open_bands(data, ensemble.settings, fold_table, data_version)
+        probability = predict_unseen(ensemble, cache, fold_table, rows, patches, model=model)
+        counts[model] = patch_counts(probability, cache.masks[rows])
+    return evidence_table(fold_table.iloc[rows], new[rows], counts)

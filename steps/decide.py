@@ -1,0 +1,71 @@
+"""Decide: promote the challenger, or not, and write down why."""
+
+import logging
+from typing import Annotated
+
+import pandas as pd
+from zenml import step
+
+from landslide import registry, tracking
+from landslide import retraining as record
+from landslide.comparison import PromotionSettings, bootstrap, judge, summary
+from landslide.figures import differences_figure
+from landslide.registry import Decision
+from steps.lineage import tracking_client
+
+logger = logging.getLogger(__name__)
+
+
+@step(enable_cache=False)
+def decide(
+    retraining_run: str,
+    champion: str,
+    model_version: str,
+    evidence: pd.DataFrame,
+    cross_validation_run: str,
+    promotion: PromotionSettings,
+) -> Annotated[str, "outcome"]:
+    """Decide between champion and challenger on the evidence, once.
+
+    Args:
+        retraining_run: Where the decision is recorded.
+        champion: The version that the challenger was compared with, empty if there was none.
+        model_version: The challenger, empty if there is nothing to decide.
+        evidence: What `compare` returned.
+        cross_validation_run: The challenger's run.
+        promotion: Margin and confidence.
+
+    Returns:
+        `promoted`, `refused`, or `unchanged` if there was nothing to decide.
+    """
+    if not model_version:
+        return record.UNCHANGED
+    client = tracking_client()
+    current = registry.champion(client)
+    in_service = current["version"] if current else ""
+    better = False
+    if in_service != champion:
+        reason = f"the champion changed from {champion or 'none'} to {in_service or 'none'} in the meantime"
+    elif not champion:
+        better, reason = True, "the first registered model"
+    elif model_version == champion:
+        reason = "the challenger is the champion itself"
+    elif evidence.empty:
+        reason = "there is no patch that neither the champion nor the challenger has seen"
+    else:
+        differences = bootstrap(evidence, resamples=promotion.resamples, seed=promotion.seed)
+        verdict = judge(evidence, differences, promotion)
+        better, reason = verdict.better, verdict.reason
+        tracking.log_scores(client, retraining_run, summary(evidence, differences))
+        tracking.log_text(client, retraining_run, evidence.to_csv(index=False), "evidence.csv")
+        figure = differences_figure(differences, promotion.margin)
+        tracking.log_figures(client, retraining_run, {"differences": figure})
+    if model_version != in_service:
+        registry.apply(client, model_version, Decision("champion" if better else "challenger", reason))
+    outcome = record.PROMOTED if better else record.REFUSED
+    facts = {"version": model_version, "champion": model_version if better else in_service, "compared_with": champion}
+    decided = {"decided": "true", "challenger": model_version, "cross_validation_run": cross_validation_run}
+    tracking.set_tags(client, retraining_run, decided)
+    record.close_record(client, retraining_run, outcome, reason, facts)
+    logger.info("Version %s is %s: %s.", model_version, outcome, reason)
+    return outcome

@@ -1,0 +1,138 @@
+"""Plan: decide whether there is something to train, grow the fold table, name the champion to compare with."""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+from mlflow.tracking import MlflowClient
+from zenml import step
+
+from landslide import registry, tracking
+from landslide import retraining as record
+from landslide.bands import BandSettings
+from landslide.errors import ComparisonError, ConfigurationError
+from landslide.fold_table import departed, grow
+from landslide.training import TrainingSettings
+from steps.code import code_digest
+from steps.lineage import tracking_client
+from steps.settings import FoldSettings, RetrainingSettings
+from steps.split import split
+from steps.tables import TableMaterializer
+
+logger = logging.getLogger(__name__)
+
+_TABLES = {"fold_table": TableMaterializer, "departed_patches": TableMaterializer}
+
+
+@step(enable_cache=False, output_materializers=_TABLES)
+def plan(
+    retraining_run: str,
+    patch_table: pd.DataFrame,
+    data_version: str,
+    bands: BandSettings,
+    folds: FoldSettings,
+    training: TrainingSettings,
+    retraining: RetrainingSettings,
+) -> tuple[
+    Annotated[pd.DataFrame, "fold_table"],
+    Annotated[pd.DataFrame, "departed_patches"],
+    Annotated[str, "champion"],
+    Annotated[str, "start_from"],
+    Annotated[bool, "wanted"],
+]:
+    """Plan the retraining.
+
+    Args:
+        retraining_run: Its record.
+        patch_table: The patches.
+        data_version: Digest of the data set.
+        bands: Band settings.
+        folds: How to split where there is no champion.
+        training: Training settings.
+        retraining: Where to start, and whether to go on although nothing changed.
+
+    Returns:
+        The fold table, grown from the champion's; the patches of older fold tables that are gone; the champion's
+        version and the version to start from (empty: none); and whether there is something to do.
+
+    Raises:
+        ConfigurationError: If the settings choose epochs on the test folds.
+        ComparisonError: If it is not known which patches the champion has seen.
+    """
+    if training.selection == "test_fold":
+        raise ConfigurationError(
+            "training.selection is 'test_fold': such a model cannot be compared on the patches of its test folds.",
+            remedy="Set training.selection: inner_validation.",
+        )
+    client = tracking_client()
+    current = registry.champion(client)
+    version = current["version"] if current else ""
+    request = {"bands": asdict(bands), "folds": asdict(folds), "training": asdict(training), "start": retraining.start}
+    digest = _digest(request, data_version)
+    tags = {"data_version": data_version, "request": digest, "champion": version or "none"}
+    tracking.set_tags(client, retraining_run, tags)
+    if current is None:
+        fold_table, gone = split.entrypoint(patch_table=patch_table, folds=folds), patch_table.head(0).assign(fold=0)
+    else:
+        known = known_patches(client, current)
+        fold_table = grow(patch_table, known, n_folds=folds.n_folds)
+        gone = departed(patch_table, known)
+    reason = _reason_to_stop(client, data_version, digest)
+    if reason and not (retraining.force or os.environ.get("LANDSLIDE_FORCE") == "1"):
+        logger.info("Nothing to do: %s.", reason)
+        record.close_record(client, retraining_run, record.UNCHANGED, reason)
+        return fold_table, gone, version, "", False
+    return fold_table, gone, version, version if retraining.start == "champion" else "", True
+
+
+def known_patches(client: MlflowClient, version: dict[str, str]) -> pd.DataFrame:
+    """Return every patch that a registered version, or one that it started from, has been trained or tested on.
+
+    Args:
+        client: The tracking client.
+        version: Tags of the version, with `run_id` and `version`.
+
+    Returns:
+        Its fold table and the patches that had left before: number, image_md5, scene, row, column, fold, and more.
+
+    Raises:
+        ComparisonError: If the version's run holds no fold table.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        tables = []
+        for name in ("fold_table.csv", "departed_patches.csv"):
+            path = tracking.fetch_artifact(client, version["run_id"], name, Path(temporary))
+            if path is not None:
+                tables.append(pd.read_csv(path))
+    if not tables:
+        raise ComparisonError(
+            f"Version {version['version']} has no fold table: nobody knows which patches it has seen.",
+            remedy="Train with pipelines.training.training_pipeline and promote that version "
+            "(`landslide models promote`).",
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def _digest(request: Mapping[str, object], data_version: str) -> str:
+    """Return the digest of data, settings and code: equal requests need no second training."""
+    text = json.dumps([request, data_version, code_digest("steps.train_fold")], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _reason_to_stop(client: MlflowClient, data_version: str, digest: str) -> str:
+    """Return why there is nothing to do, empty if there is something."""
+    earlier = record.decision_on(client, data_version)
+    if earlier is None:
+        return ""
+    tags = earlier.data.tags
+    decided = f"{earlier.info.run_name} decided on data version {data_version}: {tags['outcome']}"
+    if tags["request"] == digest:
+        return f"data, code and settings are unchanged since {decided}"
+    return f"{decided}, and there is one decision a data version; set retraining.force to decide again"

@@ -1,0 +1,78 @@
+"""Report drift: how the new data differ from what the champion was trained on."""
+
+import json
+import logging
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from zenml import step
+
+from landslide import registry, tracking
+from landslide.band_statistics import describe, drift
+from landslide.bands import BandSettings
+from landslide.fold_table import known_folds
+from steps.access import open_bands
+from steps.lineage import tracking_client
+from steps.plan import known_patches
+from steps.settings import DataSettings, RetrainingSettings
+
+logger = logging.getLogger(__name__)
+
+
+@step(enable_cache=False)
+def report_drift(
+    retraining_run: str,
+    champion: str,
+    wanted: bool,
+    fold_table: pd.DataFrame,
+    data_version: str,
+    band_cache: str,
+    data: DataSettings,
+    bands: BandSettings,
+    retraining: RetrainingSettings,
+) -> Annotated[list[str], "drifting"]:
+    """Compare band statistics and class balance with those of the champion's training data.
+
+    Args:
+        retraining_run: Where it is recorded.
+        champion: The champion's version, empty if there is none.
+        wanted: Whether there is something to do.
+        fold_table: The patches.
+        data_version: Digest of the data set.
+        band_cache: Key of the band cache.
+        data: Where the patches are.
+        bands: Band settings.
+        retraining: From where on it is called drift.
+
+    Returns:
+        The quantities that drift: of all patches, and with `new ` in front, of the new patches alone.
+    """
+    if not (champion and wanted):
+        return []
+    client = tracking_client()
+    version = registry.version(client, champion)
+    cache = open_bands(data, bands, fold_table, data_version)
+    new = np.flatnonzero(known_folds(fold_table, known_patches(client, version)) == 0)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = tracking.fetch_artifact(client, version["run_id"], "data_statistics.json", Path(temporary))
+        if path is None:
+            logger.warning("Version %s has no statistics of its data; drift is not known.", champion)
+            return []
+        reference = json.loads(path.read_text())
+    drifting, tables = [], []
+    for prefix, rows in (("", np.arange(len(fold_table))), ("new ", new)):
+        if len(rows):
+            table = drift(reference, describe(cache, rows))
+            beyond = table[table["shift"].abs() > retraining.drift_limit]
+            drifting += [prefix + name for name in beyond["quantity"]]
+            tables.append(table.assign(patches=f"{prefix or 'all '}patches"))
+            largest = table["shift"].abs().max()
+            tracking.log_scores(client, retraining_run, {f"{prefix.strip() or 'all'}_largest_shift": float(largest)})
+    tracking.log_text(client, retraining_run, pd.concat(tables).to_csv(index=False), "drift.csv")
+    tracking.set_tags(client, retraining_run, {"drift": ", ".join(drifting) or "none"})
+    if drifting:
+        logger.warning("Drift beyond %g: %s.", retraining.drift_limit, ", ".join(drifting))
+    return drifting
