@@ -199,7 +199,7 @@ def _register_stack(client: Client, stack: KubeflowStack) -> bool:
     secrets = [client.get_secret(name, allow_partial_name_match=False).id for name in stack.secrets]
     found = client.list_stacks(name=stack.name).items
     if not found:
-        client.create_stack(stack.name, {kind: stack.name for kind in stack.components()}, secrets=secrets)
+        client.create_stack(stack.name, dict.fromkeys(stack.components(), stack.name), secrets=secrets)
         return True
     before = list(client.get_stack(found[0].id).secrets)
     if set(before) == set(secrets):

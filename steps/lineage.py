@@ -1,11 +1,13 @@
 """Where a run comes from: git commit, lock file, data pin, and the tracking store of the active stack."""
 
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 from zenml.client import Client
+from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
 
 from landslide import tracking
 from landslide.data_folder import pinned_version
@@ -25,7 +27,10 @@ def tracking_uri() -> str:
 
 
 def tracking_client() -> MlflowClient:
-    """Connect to the tracking store of the active stack."""
+    """Connect to the tracking store of the active stack, with the credentials that the stack refers to."""
+    tracker = Client().active_stack.experiment_tracker
+    if isinstance(tracker, MLFlowExperimentTracker) and tracker.config.tracking_username:
+        tracker.configure_mlflow()
     return tracking.connect(tracking_uri())
 
 
@@ -35,7 +40,7 @@ def lineage_tags() -> dict[str, str]:
     lock = ROOT / "requirements.lock"
     return {
         "git_commit": commit,
-        "git_dirty": UNKNOWN if commit == UNKNOWN else str(bool(_git("status", "--porcelain"))).lower(),
+        "git_dirty": str(bool(_git("status", "--porcelain"))).lower() if _is_checkout() else UNKNOWN,
         "requirements_lock": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else UNKNOWN,
         "mlflow.source.git.commit": commit,
         "mlflow.source.name": "pipelines.training.training_pipeline",
@@ -43,10 +48,14 @@ def lineage_tags() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """Return the commit of the checkout, `unknown` in a source archive without `.git`."""
-    if not (ROOT / ".git").exists():
-        return UNKNOWN
+    """Return the commit of the checkout; of an image what `LANDSLIDE_GIT_COMMIT` says; else `unknown`."""
+    if not _is_checkout():
+        return os.environ.get("LANDSLIDE_GIT_COMMIT") or UNKNOWN
     return _git("rev-parse", "HEAD") or UNKNOWN
+
+
+def _is_checkout() -> bool:
+    return (ROOT / ".git").exists()
 
 
 def _git(*arguments: str) -> str:

@@ -103,6 +103,27 @@ def fetch(project: Path, repository: str | None = None, *, revision: str = "main
     return done
 
 
+def obtain(version: str, destination: Path, *, project: Path) -> None:
+    """Bring a version to a folder that is not there yet: generate the demo set, pull any other from the remote.
+
+    Args:
+        version: Digest of the data set.
+        destination: Where it goes. It appears when it is whole; another process may do the same meanwhile.
+        project: Folder whose `.dvc/config` names the remote.
+
+    Raises:
+        DataError: If the remote does not give the version.
+    """
+    if version != demo.DEMO_VERSION:
+        pull(version, destination, project=project)
+        return
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".demo-", dir=destination.parent) as workplace:
+        _generate_demo(Path(workplace, "data"))
+        if not destination.exists():
+            Path(workplace, "data").rename(destination)
+
+
 def _generate_demo(folder: Path) -> None:
     demo.generate(folder)
     made = directory_digest(folder)[0]
@@ -120,10 +141,7 @@ def _bring(project: Path, name: str, version: str, *, remote_of: Path) -> str:
         return f"{folder} is there ({version})"
     with tempfile.TemporaryDirectory(prefix=".data-", dir=project) as workplace:
         copy = Path(workplace, "copy")
-        if version == demo.DEMO_VERSION:
-            _generate_demo(copy)
-        else:
-            pull(version, copy, project=remote_of)
+        obtain(version, copy, project=remote_of)
         _refuse_to_lose_files(project, folder, copy)
         with _swapped(folder, copy):
             pass

@@ -1,0 +1,65 @@
+"""The band cache in the artifact store, for steps that share no disk: `<store>/bands/<family>/<key>/`.
+
+It is left there once, the manifest last, so that a cache with a manifest is whole. Whoever fetches it verifies it
+by its own checksums.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from zenml.artifact_stores import BaseArtifactStore
+
+from landslide.errors import CacheError
+
+_MANIFEST = "manifest.json"
+_FILES = ("bands.npy", "masks.npy", _MANIFEST)
+_BLOCK = 1 << 24  # bytes copied at once
+
+
+def fetch(store: BaseArtifactStore, directory: Path) -> None:
+    """Copy a cache from the store to this machine, unless it is here already.
+
+    Args:
+        store: The artifact store.
+        directory: Where the cache belongs; it appears when it is whole.
+
+    Raises:
+        CacheError: If the store does not hold it, or not all of it.
+    """
+    if directory.is_dir():
+        return
+    shared = _address(store, directory)
+    try:
+        if not store.exists(f"{shared}/{_MANIFEST}"):
+            raise CacheError(f"There is no band cache {shared}.", remedy="It is built when it is needed.")
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetched-", dir=directory.parent) as temporary:
+            folder = Path(temporary, "cache")
+            folder.mkdir()
+            for name in _FILES:
+                with store.open(f"{shared}/{name}", "rb") as source, (folder / name).open("wb") as target:
+                    shutil.copyfileobj(source, target, _BLOCK)
+            folder.rename(directory)
+    except OSError as error:
+        raise CacheError(
+            f"The band cache {shared} cannot be fetched: {error}.", remedy="Check that the artifact store answers."
+        ) from error
+
+
+def publish(store: BaseArtifactStore, directory: Path) -> None:
+    """Copy a cache from this machine to the store, in place of one that is absent or damaged.
+
+    Args:
+        store: The artifact store.
+        directory: The cache.
+    """
+    shared = _address(store, directory)
+    store.makedirs(shared)
+    for name in _FILES:
+        with (directory / name).open("rb") as source, store.open(f"{shared}/{name}", "wb") as target:
+            shutil.copyfileobj(source, target, _BLOCK)
+
+
+def _address(store: BaseArtifactStore, directory: Path) -> str:
+    return f"{store.path.rstrip('/')}/bands/{directory.parent.name}/{directory.name}"
