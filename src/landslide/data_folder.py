@@ -95,7 +95,6 @@ def fetch(project: Path, repository: str | None = None, *, revision: str = "main
         local = project / ".dvc" / "config.local"
         if local.is_file():  # credentials are never in git
             shutil.copy2(local, clone / ".dvc")
-        shutil.rmtree(clone / ".git")  # the clone's cache would vanish with it
         version = pinned_version(clone / pin.name)
         assert version is not None
         done = _bring(project, name, version, remote_of=clone)

@@ -5,6 +5,7 @@ A folder is pulled beside its destination, verified, and renamed, so that nothin
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -84,7 +85,7 @@ def newest(repository: str, revision: str, *, name: str = "data") -> Iterator[tu
         name: Name of the pinned folder; the pin is `<name>.dvc` in the root.
 
     Yields:
-        A temporary clone, which also has the remote's configuration, and the text of the pin.
+        A temporary folder with what the commit holds, the remote's configuration included, and the text of the pin.
 
     Raises:
         DataError: If the repository cannot be read or has no pin.
@@ -106,6 +107,8 @@ def newest(repository: str, revision: str, *, name: str = "data") -> Iterator[tu
                 f"{revision} of {shown} has no {name}.dvc",
                 remedy=f"pin the data set there with `dvc add {name}`, and commit {name}.dvc",
             )
+        # No checkout any more: what is pulled must not link into a cache that goes with it.
+        shutil.rmtree(Path(temporary, ".git"))
         yield Path(temporary), pin.read_text()
 
 
