@@ -20,6 +20,8 @@ from steps.plan import known_patches
 from steps.settings import DataSettings
 from steps.tables import TableMaterializer
 
+NO_COUNTS = np.zeros((0, 2, 2), np.int64)
+
 
 @step(cache_policy=depends_on_code_of("steps.compare"), output_materializers={"evidence": TableMaterializer})
 def compare(
@@ -45,7 +47,7 @@ def compare(
     Returns:
         What `landslide.comparison.evidence_table` returns; no row if there is nothing to compare.
     """
-    nothing = pd.DataFrame()
+    nothing = evidence_table(fold_table.head(0), np.zeros(0, bool), dict.fromkeys(CHAMPION_AND_CHALLENGER, NO_COUNTS))
     if not (champion and model_version):
         return nothing
     client = tracking_client()

@@ -133,7 +133,7 @@ def refuse_seen(table: pd.DataFrame, rows: npt.NDArray[np.int64], fold: int, kno
     seen = table.iloc[rows]["image_md5"].isin(trained["image_md5"]).to_numpy()
     columns = list(POSITION_COLUMNS)
     ground = set(_keys(trained[columns].dropna(), columns))
-    seen |= np.array([position in ground for position in _keys(table.iloc[rows], columns)], bool)
+    seen = seen | np.array([position in ground for position in _keys(table.iloc[rows], columns)], bool)
     if seen.any():
         numbers = table.iloc[rows[seen]]["number"].tolist()
         raise ComparisonError(

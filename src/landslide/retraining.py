@@ -18,6 +18,7 @@ from typing import Any
 
 from landslide import tracking
 from landslide.home import home
+from landslide.metrics import METRIC_NAMES
 from landslide.notification import notify
 from landslide.registry import MODEL_NAME
 from landslide.tracking import MlflowClient, Run
@@ -84,17 +85,26 @@ def close_record(
 
 
 def _render(run: Run, outcome: str, reason: str, facts: Mapping[str, Any]) -> str:
-    tags, metrics = run.data.tags, run.data.metrics
-    lines = [f"# Retraining: {outcome}", "", reason, "", "| | |", "|---|---|"]
+    tags, metrics = run.data.tags, dict(run.data.metrics)
     rows = {
+        **{name.replace("_", " "): value for name, value in facts.items() if value},
+        "data version": tags.get("data_version", "unknown"),
+        "drift": tags.get("drift", "not looked at"),
+        "git commit": tags.get("git_commit", "unknown"),
         "MLflow run": f"{run.info.run_name} ({run.info.run_id})",
-        **{name.replace("_", " "): value for name, value in facts.items()},
-        **{name.replace("_", " "): tags[name] for name in ("data_version", "git_commit", "champion") if name in tags},
     }
+    lines = [f"# Retraining: {outcome}", "", reason, "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
+    for prefix, title in (("", "all compared patches, out of fold"), ("new_", "new patches alone")):
+        scored = [name for name in METRIC_NAMES if f"{prefix}challenger_{name}" in metrics]
+        if scored:
+            lines += ["", f"| {title} | champion | challenger |", "|---|---|---|"]
+            for name in scored:
+                values = [metrics.pop(f"{prefix}{model}_{name}") for model in ("champion", "challenger")]
+                lines.append(f"| {name} | {values[0]:.4f} | {values[1]:.4f} |")
     if metrics:
-        lines += ["", "| measured | |", "|---|---|"]
-        lines += [f"| {name.replace('_', ' ')} | {metrics[name]:.4g} |" for name in sorted(metrics)]
+        lines += ["", "| further figures | |", "|---|---|"]
+        lines += [f"| {name} | {metrics[name]:.4g} |" for name in sorted(metrics)]
     return "\n".join(lines) + "\n"
 
 
