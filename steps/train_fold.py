@@ -17,10 +17,9 @@ from landslide.ensemble import Member
 from landslide.errors import TrainingError
 from landslide.folds import inner_validation
 from landslide.home import checkpoints
-from landslide.patches import read_stored
 from landslide.training import TrainingSettings
 from landslide.training import train_fold as fit_fold
-from steps.access import open_bands, patch_folder
+from steps.access import open_bands
 from steps.code import depends_on_code_of
 from steps.lineage import tracking_client, tracking_uri
 from steps.settings import DataSettings
@@ -81,7 +80,7 @@ def train_fold(
         tracking.log_model(
             [Member(fold, result.spec, result.threshold, result.weights)],
             bands,
-            read_stored(patch_folder(data, data_version) / fold_table["image"].iloc[0], len(bands.stored)).dtype,
+            cache.stored_dtype,
             {"fold": fold, "data_version": data_version, "selected_epoch": result.epoch},
         )
         tracking.set_tags(client, run_id, {"selected_epoch": str(result.epoch)})

@@ -57,12 +57,14 @@ class BandCache:
         band_names: Names of the bands, N of them.
         bands: (n, N, 128, 128) read-only memory map, float16 or float32.
         masks: (n, 128, 128) read-only memory map, uint8, 0 or 1.
+        stored_dtype: Number format of the raw patches.
     """
 
     directory: Path
     band_names: tuple[str, ...]
     bands: npt.NDArray[Any]
     masks: npt.NDArray[np.uint8]
+    stored_dtype: np.dtype[Any]
 
     def columns(self, names: tuple[str, ...]) -> list[int]:
         """Return the positions of the named bands along axis 1 of `bands`."""
@@ -153,6 +155,7 @@ def open_cache(directory: Path) -> BandCache:
         mask_array = np.load(directory / "masks.npy", mmap_mode="r", allow_pickle=False)
         checksums = [row["crc32"] for row in manifest["rows"]]
         names = tuple(manifest["band_names"])
+        stored_dtype = np.dtype(manifest["stored_dtype"])
     except _DAMAGE as error:
         raise CacheError(f"The band cache {directory} is incomplete: {error}.", remedy=remedy) from error
     if band_array.shape[:2] != (len(checksums), len(names)) or len(mask_array) != len(checksums):
@@ -160,7 +163,7 @@ def open_cache(directory: Path) -> BandCache:
     for i, checksum in enumerate(checksums):
         if _checksum(band_array[i], mask_array[i]) != checksum:
             raise CacheError(f"The band cache {directory} is damaged in row {i}.", remedy=remedy)
-    return BandCache(directory, names, band_array, mask_array)
+    return BandCache(directory, names, band_array, mask_array, stored_dtype)
 
 
 def _build(
@@ -199,6 +202,7 @@ def _build(
             "settings": settings.to_dict(),
             "formulas": formula_version(),
             "band_names": names,
+            "stored_dtype": read_stored(data_root / table["image"].iloc[0], len(settings.stored)).dtype.str,
             "rows": rows,
         }
         (temporary / _MANIFEST).write_text(json.dumps(manifest))
@@ -231,6 +235,7 @@ def _publish(temporary: Path, directory: Path) -> None:
 def _rows(family: Path, data_root: Path, table: pd.DataFrame, settings: BandSettings) -> Iterator[Row]:
     """Yield bands and mask of every patch in order: copied from an older cache, or computed."""
     known = _known_rows(family)
+    computed: list[int] = []
 
     def row(patch: Any) -> Row:
         source = known.get((patch.image_md5, patch.mask_md5))
@@ -238,12 +243,14 @@ def _rows(family: Path, data_root: Path, table: pd.DataFrame, settings: BandSett
             band_array, mask_array, i, crc = source
             if _checksum(band_array[i], mask_array[i]) == crc:
                 return np.array(band_array[i]), np.array(mask_array[i])
+        computed.append(patch.number)
         return compute_row(data_root, patch.image, patch.mask, settings)
 
     patches = list(table.itertuples(index=False))
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for start in range(0, len(patches), _CHUNK):
             yield from pool.map(row, patches[start : start + _CHUNK])
+    logger.info("Bands of %d patches computed, %d taken from older caches.", len(computed), len(table) - len(computed))
 
 
 def compute_row(data_root: Path, image: str, mask: str, settings: BandSettings) -> Row:
