@@ -9,14 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import mlflow
+import pandas as pd
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-import mlflow
 from landslide.errors import RegistryError
 
 MODEL_NAME = "landslide-segmentation"
 CHAMPION, CHALLENGER = "champion", "challenger"
+# Columns of the table of versions.
+SCORES = ("f1_macro", "f1_landslide", "miou")
+_TEXTS = ("data_version", "selection", "git_commit", "decision")
+_COLUMNS = ("version", "aliases", *SCORES, *_TEXTS, "created", "run_id")
 
 
 @dataclass(frozen=True)
@@ -50,19 +56,77 @@ def champion(client: MlflowClient) -> dict[str, str] | None:
     return {**current.tags, "version": str(current.version)}
 
 
-def version(client: MlflowClient, number: str) -> dict[str, str]:
+def version(client: MlflowClient, name: str) -> dict[str, str]:
     """Return the tags of a version, with its `version`.
+
+    Args:
+        client: The tracking client.
+        name: A number, or an alias such as `champion` or `@champion`.
 
     Raises:
         RegistryError: If there is no such version.
     """
+    name = str(name).removeprefix("@")
+    look_up = client.get_model_version if name.isdecimal() else client.get_model_version_by_alias
     try:
-        found = client.get_model_version(MODEL_NAME, number)
+        found = look_up(MODEL_NAME, name)
     except MlflowException as error:
+        what = "version" if name.isdecimal() else "version with the alias"
         raise RegistryError(
-            f"{MODEL_NAME} has no version {number}.", remedy="`landslide models list` shows the versions there are."
+            f"{MODEL_NAME} has no {what} {name}.", remedy="`landslide models list` shows the versions there are."
         ) from error
     return {**found.tags, "version": str(found.version)}
+
+
+def cross_validation(client: MlflowClient, tags: Mapping[str, str]) -> Run:
+    """Return the run that a version comes from.
+
+    Args:
+        client: The tracking client.
+        tags: What `version` returned.
+
+    Raises:
+        RegistryError: If the run was deleted.
+    """
+    try:
+        return client.get_run(tags["run_id"])
+    except (MlflowException, KeyError) as error:
+        raise RegistryError(
+            f"The run of version {tags['version']} is gone from MLflow: {error}.",
+            remedy="Restore it in the MLflow UI, or choose another version.",
+        ) from error
+
+
+def versions(client: MlflowClient) -> pd.DataFrame:
+    """Return all versions, newest first.
+
+    Returns:
+        Columns version (int), aliases (comma-separated), f1_macro, f1_landslide, miou (cross-validated means, NaN
+        where not recorded), data_version, selection, git_commit, decision, created (UTC), run_id.
+    """
+    aliases: dict[str, list[str]] = {}
+    try:
+        for alias, number in sorted(client.get_registered_model(MODEL_NAME).aliases.items()):
+            aliases.setdefault(str(number), []).append(alias)
+    except MlflowException:
+        return pd.DataFrame(columns=list(_COLUMNS))  # nothing was ever registered
+    found, token = [], None
+    while token != "":
+        page = client.search_model_versions(f"name = '{MODEL_NAME}'", page_token=token)
+        found += list(page)
+        token = page.token or ""
+    rows = [
+        {
+            "version": int(one.version),
+            "aliases": ", ".join(aliases.get(str(one.version), [])),
+            **{name: float(one.tags.get(name, "nan")) for name in SCORES},
+            **{name: one.tags.get(name, "") for name in _TEXTS},
+            "created": datetime.fromtimestamp(one.creation_timestamp / 1000, UTC),
+            "run_id": one.tags.get("run_id", one.run_id),
+        }
+        for one in sorted(found, key=lambda one: -int(one.version))
+    ]
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
 def decide_by_score(candidate: Mapping[str, str], champion: Mapping[str, str] | None, metric: str) -> Decision:
@@ -109,6 +173,53 @@ def apply(client: MlflowClient, version: str, decision: Decision) -> None:
     client.set_registered_model_alias(MODEL_NAME, decision.alias, version)
     if decision.alias == CHAMPION:
         _drop_alias(client, CHALLENGER, version)
+        if "rolled_back" in client.get_model_version(MODEL_NAME, version).tags:
+            client.delete_model_version_tag(MODEL_NAME, version, "rolled_back")
+
+
+def before_champion(client: MlflowClient) -> tuple[str, str]:
+    """Return the version in service, and the one that a rollback returns to.
+
+    That is the version that the champion replaced; one that was itself rolled back is passed over.
+
+    Raises:
+        RegistryError: If there is no champion, or nothing before it.
+    """
+    current = champion(client)
+    if current is None:
+        raise RegistryError(f"{MODEL_NAME} has no champion.", remedy="Train a first model: make run.")
+    left, seen = current, {current["version"]}
+    while True:
+        previous = left.get("replaced_champion")
+        if previous is None or previous in seen:
+            raise RegistryError(
+                f"There is no version before the champion, version {current['version']}, to return to.",
+                remedy="`landslide models list` shows the versions; an alias is set by hand in the MLflow UI.",
+            )
+        seen.add(previous)
+        left = version(client, previous)
+        if "rolled_back" not in left:
+            return current["version"], previous
+
+
+def rollback(client: MlflowClient) -> tuple[str, str]:
+    """Return the alias champion to the version that the champion replaced; repeated, one further back.
+
+    The version that is left is tagged `rolled_back` with the time, the other `restored`.
+
+    Returns:
+        The version left, and the version now in service.
+
+    Raises:
+        RegistryError: If there is no champion, or nothing before it.
+    """
+    left, restored = before_champion(client)
+    now = datetime.now(UTC).isoformat()
+    client.set_model_version_tag(MODEL_NAME, restored, "restored", now)
+    client.set_registered_model_alias(MODEL_NAME, CHAMPION, restored)
+    client.set_model_version_tag(MODEL_NAME, left, "rolled_back", now)
+    _drop_alias(client, CHALLENGER, restored)
+    return left, restored
 
 
 def _drop_alias(client: MlflowClient, alias: str, version: str) -> None:

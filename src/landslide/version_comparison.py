@@ -1,0 +1,140 @@
+"""Two registered versions side by side: scores, and what differs in data, folds, settings and code."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from landslide import registry, tracking
+from landslide.metrics import METRIC_NAMES
+from landslide.tracking import MlflowClient
+
+_COMPARABLE = {"data_version": "data", "fold_table": "folds", "selection": "way of choosing the epoch"}
+_CODE = ("git_commit", "git_dirty", "training_code", "requirements_lock", "start_from")
+
+
+@dataclass(frozen=True)
+class VersionComparison:
+    """What `compare` found.
+
+    Attributes:
+        versions: The two version numbers, `a` and `b`.
+        scores: Rows are scores (`f1_macro`, ...); columns a, a_std, b, b_std (over folds) and difference, b - a.
+        obstacles: Why the scores do not compare; empty when they do.
+        data: Number of patches of each, in common, and of those in another fold; empty where data and folds are equal.
+        settings: Settings that differ, by dotted name: (of a, of b); None where one has no such setting.
+        code: Likewise for commit, uncommitted changes, digests of training code and lock, and start.
+    """
+
+    versions: tuple[str, str]
+    scores: pd.DataFrame
+    obstacles: list[str]
+    data: dict[str, int]
+    settings: dict[str, tuple[str | None, str | None]]
+    code: dict[str, tuple[str | None, str | None]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {
+            "versions": list(self.versions),
+            "scores": {
+                name: {key: None if pd.isna(value) else float(value) for key, value in row.items()}
+                for name, row in self.scores.to_dict(orient="index").items()
+            },
+            "comparable": not self.obstacles,
+            "obstacles": self.obstacles,
+            "data": self.data,
+            "settings": {name: list(pair) for name, pair in self.settings.items()},
+            "code": {name: list(pair) for name, pair in self.code.items()},
+        }
+
+    def render(self) -> str:
+        """Return the comparison as text for a terminal; scores in percent."""
+        a, b = (f"version {number}" for number in self.versions)
+        table = pd.DataFrame(
+            {
+                a: [_percent(row["a"], row["a_std"]) for _, row in self.scores.iterrows()],
+                b: [_percent(row["b"], row["b_std"]) for _, row in self.scores.iterrows()],
+                "difference": [f"{100 * value:+.2f}" for value in self.scores["difference"]],
+            },
+            index=self.scores.index,
+        )
+        lines = ["", table.to_string(), "", "Cross-validated scores in percent, with the standard deviation of folds."]
+        if self.obstacles:
+            lines += ["", "The scores do not compare:", *(f"  {text}" for text in self.obstacles)]
+        if self.data:
+            lines += ["", "Data", *(f"  {name.replace('_', ' ')}: {count}" for name, count in self.data.items())]
+        for heading, pairs in (("Settings", self.settings), ("Code", self.code)):
+            lines += ["", heading, *(f"  {name}: {x} -> {y}" for name, (x, y) in pairs.items())]
+            lines += [] if pairs else ["  no difference"]
+        return "\n".join(lines)
+
+
+def compare(client: MlflowClient, a: str, b: str) -> VersionComparison:
+    """Compare two versions.
+
+    Args:
+        client: The tracking client.
+        a: Number or alias.
+        b: Likewise; differences are b - a.
+
+    Raises:
+        RegistryError: If a version or its run is not there.
+    """
+    tags = [registry.version(client, name) for name in (a, b)]
+    runs = [registry.cross_validation(client, one) for one in tags]
+    scores = pd.DataFrame(
+        {
+            f"{column}{suffix}": [run.data.metrics.get(f"{name}{suffix}", float("nan")) for name in METRIC_NAMES]
+            for column, run in zip("ab", runs, strict=True)
+            for suffix in ("", "_std")
+        },
+        index=pd.Index(METRIC_NAMES, name="score"),
+    )
+    scores["difference"] = scores["b"] - scores["a"]
+    obstacles = [
+        f"the {what} differ{'s' if name == 'selection' else ''}: {tags[0].get(name)} and {tags[1].get(name)}"
+        for name, what in _COMPARABLE.items()
+        if tags[0].get(name) != tags[1].get(name)
+    ]
+    same_patches = all(tags[0].get(name) == tags[1].get(name) for name in ("data_version", "fold_table"))
+    return VersionComparison(
+        versions=(tags[0]["version"], tags[1]["version"]),
+        scores=scores,
+        obstacles=obstacles,
+        data={} if same_patches else _patches(client, runs[0].info.run_id, runs[1].info.run_id),
+        settings=_different(runs[0].data.params, runs[1].data.params),
+        code=_different(*({name: run.data.tags.get(name) for name in _CODE} for run in runs)),
+    )
+
+
+def _different(a: Mapping[str, str | None], b: Mapping[str, str | None]) -> dict[str, tuple[str | None, str | None]]:
+    names = sorted({*a, *b})
+    return {name: (a.get(name), b.get(name)) for name in names if (a.get(name) or None) != (b.get(name) or None)}
+
+
+def _patches(client: MlflowClient, a: str, b: str) -> dict[str, int]:
+    """Compare the fold tables of two runs patch by patch; nothing where one has none."""
+    with tempfile.TemporaryDirectory() as temporary:
+        files = [
+            tracking.fetch_artifact(client, run_id, "fold_table.csv", Path(temporary, name))
+            for name, run_id in (("a", a), ("b", b))
+        ]
+        if None in files:
+            return {}
+        first, second = (pd.read_csv(file).drop_duplicates("image_md5") for file in files if file)
+    common = first.merge(second, on="image_md5", suffixes=("_a", "_b"))
+    return {
+        "patches_of_a": len(first),
+        "patches_of_b": len(second),
+        "in_common": len(common),
+        "of_these_with_another_mask": int((common["mask_md5_a"] != common["mask_md5_b"]).sum()),
+        "of_these_in_another_fold": int((common["fold_a"] != common["fold_b"]).sum()),
+    }
+
+
+def _percent(mean: float, std: float) -> str:
+    return f"{100 * mean:.2f} ± {100 * std:.2f}"

@@ -1,0 +1,116 @@
+"""`landslide models list | compare | rollback` on a store with real versions."""
+
+import json
+
+import mlflow
+import pytest
+from click.testing import CliRunner, Result
+from registered import DATA_VERSION, add_version, fold_table
+
+from landslide import cli, registry, tracking
+from landslide.registry import Decision
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    """Version 2 differs from 1 in settings and code, 3 from 2 in data and folds; 2 is the champion after 1."""
+    before = mlflow.get_tracking_uri()
+    folder = tmp_path_factory.mktemp("models")
+    client = tracking.connect(f"sqlite:///{folder / 'mlflow.db'}")
+    settings = {"training": {"epochs": 3, "loss": "focal"}}
+    add_version(client, folder, score=0.5, params=settings)
+    add_version(client, folder, score=0.625, params={"training": {"epochs": 5, "loss": "focal"}}, git_commit="d" * 40)
+    table = fold_table((1, 2, 2, 2, 1)).iloc[1:]
+    add_version(client, folder, score=0.5, params=settings, table=table, data_version="b" * 32 + ".dir")
+    registry.apply(client, "1", Decision("champion", "the first registered model"))
+    registry.apply(client, "2", Decision("champion", "better"))
+    registry.apply(client, "3", Decision("challenger", "not comparable"))
+    yield client
+    mlflow.set_tracking_uri(before)
+    mlflow.set_registry_uri(before)
+
+
+def models(client, *arguments: str) -> Result:
+    return CliRunner().invoke(
+        cli.main, ["models", *arguments], env={"MLFLOW_TRACKING_URI": client.tracking_uri}, catch_exceptions=False
+    )
+
+
+def test_list_shows_versions_aliases_and_scores(client):
+    result = models(client, "list")
+    assert result.exit_code == 0
+    heading, first, second, third = result.stdout.splitlines()
+    assert heading.split()[:3] == ["version", "aliases", "f1_macro"]
+    assert first.split()[:3] == ["3", "challenger", "50.00"]
+    assert second.split()[:3] == ["2", "champion", "62.50"]
+    assert "dddddddd " in second
+    assert "better" in second
+    assert third.split()[0] == "1"
+
+
+def test_list_as_json_shortens_nothing(client):
+    found = json.loads(models(client, "list", "--json").stdout)
+    assert [one["version"] for one in found] == [3, 2, 1]
+    assert found[1]["aliases"] == "champion"
+    assert found[1]["git_commit"] == "d" * 40
+    assert found[1]["data_version"] == DATA_VERSION
+    assert found[1]["created"].startswith("20")
+
+
+def test_compare_shows_differences_of_scores_settings_and_code(client):
+    result = models(client, "compare", "1", "@champion")
+    assert result.exit_code == 0
+    text = result.stdout
+    assert "version 1" in text
+    assert "version 2" in text
+    assert "50.00 ± 1.00" in text
+    assert "+12.50" in text
+    assert "training.epochs: 3 -> 5" in text
+    assert "training.loss" not in text
+    assert f"git_commit: {'c' * 40} -> {'d' * 40}" in text
+    assert "do not compare" not in text
+
+
+def test_compare_says_when_scores_do_not_compare_and_what_became_of_the_patches(client):
+    text = models(client, "compare", "1", "3").stdout
+    assert "The scores do not compare" in text
+    assert f"the data differ: {DATA_VERSION} and {'b' * 32}.dir" in text
+    assert "the folds differ" in text
+    assert "no difference" in text  # of settings
+    found = json.loads(models(client, "compare", "1", "3", "--json").stdout)
+    assert found["data"] == {
+        "patches_of_a": 4,
+        "patches_of_b": 4,
+        "in_common": 3,
+        "of_these_with_another_mask": 0,
+        "of_these_in_another_fold": 1,
+    }
+    assert found["comparable"] is False
+    assert found["scores"]["f1_macro"] == {"a": 0.5, "a_std": 0.01, "b": 0.5, "b_std": 0.01, "difference": 0.0}
+
+
+def test_a_version_compared_with_itself_differs_in_nothing(client):
+    found = json.loads(models(client, "compare", "2", "champion", "--json").stdout)
+    assert found["comparable"] is True
+    assert found["data"] == found["settings"] == found["code"] == {}
+
+
+def test_an_unknown_version_ends_with_a_message_and_exit_code_1(client):
+    result = models(client, "compare", "1", "99")
+    assert result.exit_code == 1
+    assert "no version 99" in result.stderr
+    assert "models list" in result.stderr
+
+
+def test_rollback_says_what_it_does_and_a_dry_run_only_says_it(client):
+    dry = models(client, "rollback", "--dry-run")
+    assert dry.exit_code == 0
+    assert "would return from version 2 to version 1" in dry.stdout
+    assert registry.champion(client)["version"] == "2"
+    done = models(client, "rollback")
+    assert "returned from version 2 to version 1" in done.stdout
+    assert registry.champion(client)["version"] == "1"
+    again = models(client, "rollback")
+    assert again.exit_code == 1
+    assert "no version before the champion" in again.stderr
+    registry.apply(client, "2", Decision("champion", "better"))

@@ -1,0 +1,143 @@
+"""The model registry on a store of its own: aliases, decisions and rollbacks, written down and undone."""
+
+import mlflow
+import pandas as pd
+import pytest
+from registered import add_version
+
+from landslide import registry, tracking
+from landslide.errors import RegistryError
+from landslide.registry import MODEL_NAME, Decision, apply, before_champion, champion, rollback, version, versions
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A client of a store with five versions of one model, and no alias."""
+    before = mlflow.get_tracking_uri()
+    folder = tmp_path_factory.mktemp("registry")
+    client = tracking.connect(f"sqlite:///{folder / 'mlflow.db'}")
+    first = add_version(client, folder)
+    found = client.get_model_version(MODEL_NAME, first)
+    for score in (0.6, 0.7, 0.8, 0.9):
+        client.create_model_version(
+            MODEL_NAME, found.source, found.run_id, tags={**found.tags, "f1_macro": f"{score:.6f}"}
+        )
+    yield client
+    mlflow.set_tracking_uri(before)
+    mlflow.set_registry_uri(before)
+
+
+@pytest.fixture
+def client(store):
+    """The same as after registering: no alias, no decision."""
+    for alias in list(store.get_registered_model(MODEL_NAME).aliases):
+        store.delete_registered_model_alias(MODEL_NAME, alias)
+    for number in versions(store)["version"]:
+        for name in ("replaced_champion", "rolled_back", "restored", "decision", "decided"):
+            if name in version(store, str(number)):
+                store.delete_model_version_tag(MODEL_NAME, str(number), name)
+    return store
+
+
+def promote(client, *numbers: str) -> None:
+    for number in numbers:
+        apply(client, number, Decision("champion", "better"))
+
+
+def aliases(client) -> dict[str, str]:
+    return {alias: str(number) for alias, number in client.get_registered_model(MODEL_NAME).aliases.items()}
+
+
+def test_a_version_is_found_by_number_and_by_alias(client):
+    promote(client, "2")
+    assert version(client, "3")["f1_macro"] == "0.700000"
+    assert version(client, "champion")["version"] == version(client, "@champion")["version"] == "2"
+    assert champion(client)["version"] == "2"
+
+
+@pytest.mark.parametrize("name", ["77", "challenger", "@nonsense"])
+def test_a_version_that_is_not_there_is_named(client, name):
+    with pytest.raises(RegistryError, match=f"no version .*{name.removeprefix('@')}(.|\n)*models list"):
+        version(client, name)
+
+
+def test_the_table_of_versions_is_newest_first_and_complete(client):
+    apply(client, "4", Decision("champion", "better"))
+    apply(client, "5", Decision("challenger", "not better"))
+    table = versions(client)
+    assert list(table["version"]) == [5, 4, 3, 2, 1]
+    assert list(table["f1_macro"]) == [0.9, 0.8, 0.7, 0.6, 0.5]
+    assert list(table["aliases"]) == ["challenger", "champion", "", "", ""]
+    assert list(table["decision"][:2]) == ["challenger: not better", "champion: better"]
+    assert table["git_commit"].eq("c" * 40).all()
+    assert table["created"].dt.tz is not None
+    assert table["run_id"].eq(version(client, "1")["run_id"]).all()
+
+
+def test_the_table_of_versions_goes_over_all_pages(client, monkeypatch):
+    search = client.search_model_versions
+    monkeypatch.setattr(
+        client, "search_model_versions", lambda text, page_token=None: search(text, 2, page_token=page_token)
+    )
+    assert list(versions(client)["version"]) == [5, 4, 3, 2, 1]
+
+
+def test_without_a_model_the_table_is_empty(store, monkeypatch):
+    monkeypatch.setattr(registry, "MODEL_NAME", "never-registered")
+    table = versions(store)
+    assert table.empty
+    assert {"version", "aliases", "f1_macro", "decision"} <= set(table.columns)
+    with pytest.raises(RegistryError, match="no champion"):
+        rollback(store)
+
+
+def test_rollbacks_go_back_one_by_one_and_stop_at_the_first(client):
+    promote(client, "1", "2", "4")
+    assert before_champion(client) == ("4", "2")
+    assert rollback(client) == ("4", "2")
+    assert aliases(client) == {"champion": "2"}
+    assert pd.Timestamp(version(client, "4")["rolled_back"]).tz is not None
+    assert version(client, "2")["restored"] == version(client, "4")["rolled_back"]
+    assert rollback(client) == ("2", "1")
+    with pytest.raises(RegistryError, match="no version before the champion, version 1"):
+        rollback(client)
+    assert aliases(client) == {"champion": "1"}
+
+
+def test_a_rollback_passes_over_what_was_rolled_back_before(client):
+    promote(client, "1", "2", "3")
+    assert rollback(client) == ("3", "2")
+    promote(client, "4")  # over 2
+    promote(client, "5")
+    assert rollback(client) == ("5", "4")
+    assert rollback(client) == ("4", "2")
+
+
+def test_promoted_again_a_version_may_be_returned_to(client):
+    promote(client, "1", "2")
+    rollback(client)
+    promote(client, "2")
+    assert "rolled_back" not in version(client, "2")
+    promote(client, "3")
+    assert rollback(client) == ("3", "2")
+
+
+def test_versions_that_replaced_one_another_do_not_go_round_in_circles(client):
+    promote(client, "1", "2", "1")
+    assert rollback(client) == ("1", "2")
+    with pytest.raises(RegistryError, match="no version before"):
+        rollback(client)
+
+
+def test_the_restored_version_is_no_challenger_any_more(client):
+    promote(client, "1", "2")
+    client.set_registered_model_alias(MODEL_NAME, "challenger", "1")
+    rollback(client)
+    assert aliases(client) == {"champion": "1"}
+
+
+def test_looking_changes_nothing(client):
+    promote(client, "1", "2")
+    assert before_champion(client) == ("2", "1")
+    assert aliases(client) == {"champion": "2"}
+    assert "rolled_back" not in version(client, "2")
