@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
@@ -26,7 +27,6 @@ from mlflow.tracking import MlflowClient as MlflowClient
 from mlflow.types import Schema, TensorSpec
 
 import landslide
-import mlflow
 from landslide.bands import BandSettings
 from landslide.ensemble import Member, load_members, save_ensemble
 from landslide.errors import RegistryError
@@ -42,6 +42,8 @@ _REQUIREMENTS = (
 )  # fmt: skip
 # Seconds between two samples of processor, memory and GPU; a short fold must get some as well.
 _SYSTEM_METRICS_INTERVAL = 2
+# What MLflow calls the HTTP answers 401 and 403.
+_REFUSALS = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
 
 
 def connect(uri: str) -> MlflowClient:
@@ -55,7 +57,7 @@ def connect(uri: str) -> MlflowClient:
         A client of that store.
 
     Raises:
-        RegistryError: If the store cannot be reached.
+        RegistryError: If the store cannot be reached or refuses access.
     """
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
@@ -67,6 +69,12 @@ def connect(uri: str) -> MlflowClient:
         if client.get_experiment_by_name(EXPERIMENT) is None:
             _create_experiment(client, uri)
     except MlflowException as error:
+        if error.error_code in _REFUSALS:
+            raise RegistryError(
+                f"The MLflow server {uri} refuses access: {error}.",
+                remedy="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a user of that server "
+                "(docs/operations.md, The tracking server).",
+            ) from error
         raise RegistryError(
             f"The MLflow store {uri} does not answer as it should: {error}.",
             remedy="Check the address in MLFLOW_TRACKING_URI, and that the server runs.",
