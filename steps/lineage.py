@@ -3,8 +3,11 @@
 import hashlib
 import os
 import subprocess
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from typing import Any
 
+import yaml
 from mlflow.tracking import MlflowClient
 from zenml.client import Client
 from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
@@ -45,6 +48,16 @@ def lineage_tags() -> dict[str, str]:
         "mlflow.source.git.commit": commit,
         "mlflow.source.name": "pipelines.training.training_pipeline",
     }
+
+
+def configuration_text(**parameters: Any) -> str:
+    """Return the YAML of a run configuration of the training pipeline.
+
+    Args:
+        **parameters: The pipeline's parameters: settings, or plain values.
+    """
+    plain = {name: asdict(value) if is_dataclass(value) else value for name, value in parameters.items()}
+    return yaml.safe_dump({"parameters": plain}, sort_keys=False)
 
 
 def git_commit() -> str:

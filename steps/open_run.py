@@ -17,7 +17,7 @@ from landslide.bands import BandSettings
 from landslide.training import TrainingSettings
 from steps.access import open_bands
 from steps.code import code_digest
-from steps.lineage import lineage_tags, tracking_client
+from steps.lineage import configuration_text, lineage_tags, tracking_client
 from steps.settings import DataSettings, FoldSettings
 from steps.tables import table_digest
 
@@ -85,6 +85,8 @@ def open_run(
     )
     tracking.set_tags(client, run_id, {"requested": datetime.now(UTC).isoformat()})
     tracking.log_text(client, run_id, fold_table.to_csv(index=False), "fold_table.csv")
+    configuration = configuration_text(data=data, bands=bands, folds=folds, training=training, start_from=start_from)
+    tracking.log_text(client, run_id, configuration, "configuration.yaml")
     if departed_patches is not None and len(departed_patches):
         tracking.log_text(client, run_id, departed_patches.to_csv(index=False), "departed_patches.csv")
     if not tracking.has_artifact(client, run_id, "data_statistics.json"):
