@@ -83,7 +83,7 @@ def plan(
     else:
         known = known_patches(client, current)
         fold_table = grow(patch_table, known, n_folds=folds.n_folds)
-        gone = departed(patch_table, known)
+        gone = departed(fold_table, known)
     reason = _reason_to_stop(client, data_version, digest)
     if reason and not (retraining.force or os.environ.get("LANDSLIDE_FORCE") == "1"):
         logger.info("Nothing to do: %s.", reason)

@@ -13,7 +13,7 @@ from landslide.cache import BandCache
 def band_statistics(
     cache: BandCache, rows: npt.NDArray[np.int64], band_names: tuple[str, ...]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return mean and standard deviation of every band over all pixels of the rows.
+    """Return mean and standard deviation of every band over all pixels of the rows; exactly 0 for a constant band.
 
     Args:
         cache: The band cache.
@@ -25,13 +25,15 @@ def band_statistics(
     """
     columns = cache.columns(band_names)
     total, squares = np.zeros(len(columns)), np.zeros(len(columns))
+    # Relative to one of the values: the squares of large values would cancel out what varies.
+    origin = cache.bands[rows[0]][columns, 0, 0].astype(np.float64)
     for row in rows:
-        values = cache.bands[row][columns].reshape(len(columns), -1).astype(np.float64)
+        values = cache.bands[row][columns].reshape(len(columns), -1).astype(np.float64) - origin[:, None]
         total += values.sum(axis=1)
         squares += np.einsum("cp,cp->c", values, values)
     n = len(rows) * cache.masks[0].size
     mean = total / n
-    return mean, np.sqrt(np.maximum(squares / n - mean**2, 0.0))
+    return origin + mean, np.sqrt(np.maximum(squares / n - mean**2, 0.0))
 
 
 def describe(cache: BandCache, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
@@ -67,17 +69,18 @@ def drift(reference: Mapping[str, Any], current: Mapping[str, Any]) -> pd.DataFr
     Returns:
         One row a quantity: `landslide_share`, `positive_share` (of the patches), then the bands that both have.
         Columns: quantity, reference, current (shares, or means of the band), shift (bands: difference of the means in
-        standard deviations of the reference; shares: natural logarithm of the ratio, NaN where one is 0), and spread
-        (bands: ratio of the standard deviations).
+        standard deviations of the reference; shares: natural logarithm of the ratio), and spread (bands: ratio of the
+        standard deviations). The shift is infinite where the reference is 0 or constant and the current set is not.
     """
     shares = [
         ("landslide_share", reference["landslide_share"], current["landslide_share"]),
         ("positive_share", *(d["positive_patches"] / d["patches"] for d in (reference, current))),
     ]
-    records = [
-        (name, old, new, float(np.log(new / old)) if old > 0 and new > 0 else np.nan, np.nan)
-        for name, old, new in shares
-    ]
+    with np.errstate(divide="ignore"):
+        records = [
+            (name, old, new, 0.0 if old == new else float(np.log(new) - np.log(old)), np.nan)
+            for name, old, new in shares
+        ]
     for name, new in current["bands"].items():
         old = reference["bands"].get(name)
         if old is not None:

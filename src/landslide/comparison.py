@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from landslide.errors import ComparisonError, ConfigurationError
-from landslide.fold_table import known_folds
+from landslide.fold_table import has_position, known_folds
 from landslide.folds import BLOCK_SIDE, tile_blocks
 from landslide.metrics import confusion_counts, scores
 from landslide.patches import POSITION_COLUMNS
@@ -184,10 +184,12 @@ def evidence_table(
 
 def _blocks(table: pd.DataFrame) -> npt.NDArray[np.int64]:
     """Number the blocks to resample: squares of 4 x 4 tiles, single patches where there is no position."""
-    positions = table[list(POSITION_COLUMNS)]
-    if positions.isna().any(axis=None):
-        return np.arange(len(table))
-    return tile_blocks(positions.to_numpy(np.int64), BLOCK_SIDE)
+    placed = has_position(table)
+    tiles = tile_blocks(table.loc[placed, list(POSITION_COLUMNS)].to_numpy(np.int64), BLOCK_SIDE)
+    blocks = np.empty(len(table), np.int64)
+    blocks[placed] = tiles
+    blocks[~placed] = np.arange((~placed).sum()) + tiles.max(initial=-1) + 1
+    return blocks
 
 
 def pooled_scores(evidence: pd.DataFrame, model: str) -> dict[str, float]:

@@ -3,8 +3,11 @@
 They can all be had again, by computing, pulling or training. MLflow's runs and models are never touched.
 """
 
+import os
 import shutil
+import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from landslide.home import band_caches, checkpoints, home, pulled_data
@@ -41,9 +44,19 @@ def prune(budget: int) -> list[Path]:
 
 def size_of(folder: Path) -> int:
     """Return the bytes of all files below a folder."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return sum(status.st_size for status in _statuses(folder) if stat.S_ISREG(status.st_mode))
 
 
 def _last_used(folder: Path) -> float:
-    """Return when a folder or a file in it was last written, in seconds since 1970; opening a cache counts."""
-    return max((path.stat().st_mtime for path in (folder, *folder.glob("*")) if path.exists()), default=0.0)
+    """Return when anything in a folder was last written, in seconds since 1970; opening a cache counts."""
+    return max((status.st_mtime for status in _statuses(folder)), default=0.0)
+
+
+def _statuses(folder: Path) -> Iterator[os.stat_result]:
+    """Yield the status of every folder and file; other processes may delete them meanwhile."""
+    for directory, _, files in os.walk(folder):
+        for path in (Path(directory), *(Path(directory, name) for name in files)):
+            try:
+                yield path.lstat()
+            except FileNotFoundError:
+                continue

@@ -5,7 +5,7 @@ new tile beside it went to another fold, the comparison of the two models would 
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +40,14 @@ def grow(table: pd.DataFrame, known: pd.DataFrame, *, n_folds: int) -> pd.DataFr
         The patch table with an int64 column `fold` (1..n_folds).
 
     Raises:
-        ConfigurationError: If the older table has other folds than 1..n_folds.
+        ConfigurationError: If the folds of the older table are not 1..n_folds.
         DataError: If a fold is left without patches.
     """
-    beyond = sorted(set(known["fold"]) - set(range(1, n_folds + 1)))
-    if beyond:
+    if set(known["fold"]) != set(range(1, n_folds + 1)):
+        last = known["fold"].max()
         raise ConfigurationError(
-            f"The older fold table has fold {beyond[0]}, and folds.n_folds is {n_folds}.",
-            remedy=f"Set folds.n_folds to {max(known['fold'])}: patches keep their folds from training to training.",
+            f"The older fold table has the folds 1 to {last}, and folds.n_folds is {n_folds}.",
+            remedy=f"Set folds.n_folds to {last}: patches keep their folds from training to training.",
         )
     fold = known_folds(table, known)
     _join_neighbours(table, known, fold, n_folds)
@@ -106,15 +106,15 @@ def known_folds(table: pd.DataFrame, known: pd.DataFrame) -> npt.NDArray[np.int6
         table: Patch table.
         known: Older fold table; the columns are those of `grow`.
     """
-    exact = dict(zip(zip(known["image_md5"], known["number"], strict=True), known["fold"], strict=True))
-    by_image = dict(zip(known["image_md5"][::-1], known["fold"][::-1], strict=True))  # the first of equal images
     old_positions, positions = _positions(known), _positions(table)
-    by_position = {p: f for p, f in zip(old_positions, known["fold"], strict=True) if p is not None}
-    without_position = {
-        n: f
-        for n, f, p in zip(known["number"], known["fold"], old_positions, strict=True)
-        if p is None or all(q is None for q in positions)
-    }
+    exact = _first(zip(known["image_md5"], known["number"], strict=True), known["fold"])
+    by_image = _first(known["image_md5"], known["fold"])
+    by_position = _first(old_positions, known["fold"])
+    # A number says something only of an image that is gone; one that is still there was renumbered.
+    gone = ~known["image_md5"].isin(table["image_md5"])
+    nowhere = all(position is None for position in positions)
+    numbers = zip(known["number"], gone, old_positions, strict=True)
+    without_position = _first((n if g and (nowhere or p is None) else None for n, g, p in numbers), known["fold"])
     found = np.zeros(len(table), np.int64)
     for i, (image, number, position) in enumerate(zip(table["image_md5"], table["number"], positions, strict=True)):
         found[i] = (
@@ -127,13 +127,28 @@ def known_folds(table: pd.DataFrame, known: pd.DataFrame) -> npt.NDArray[np.int6
     return found
 
 
+def _first(keys: Iterable[Hashable], folds: Iterable[int]) -> dict[Hashable, int]:
+    """Return the fold of every key but None; of equal keys the first counts, patches that left come last."""
+    found: dict[Hashable, int] = {}
+    for key, fold in zip(keys, folds, strict=True):
+        if key is not None:
+            found.setdefault(key, int(fold))
+    return found
+
+
 def departed(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of an older fold table whose images are not in this data set any more.
+    """Return the rows of an older fold table whose images a newer one has no more, or has in other folds.
 
     They are kept beside the fold table: models that started from older ones have seen them, so that a patch that
     comes back must come back to its fold.
+
+    Args:
+        table: Fold table.
+        known: Older fold table; the columns are those of `grow`.
     """
-    return known[~known["image_md5"].isin(table["image_md5"])].reset_index(drop=True)
+    kept = set(zip(table["image_md5"], table["fold"], strict=True))
+    left = [row not in kept for row in zip(known["image_md5"], known["fold"], strict=True)]
+    return known[np.array(left, bool)].reset_index(drop=True)
 
 
 def _positions(table: pd.DataFrame) -> list[Position | None]:
@@ -144,7 +159,7 @@ def _positions(table: pd.DataFrame) -> list[Position | None]:
 def _join_neighbours(table: pd.DataFrame, known: pd.DataFrame, fold: npt.NDArray[np.int64], n_folds: int) -> None:
     """Give new tiles that adjoin known ones the fold of most of these neighbours, in place."""
     positions = _positions(table)
-    fold_at = {p: int(f) for p, f in zip(_positions(known), known["fold"], strict=True) if p is not None}
+    fold_at = _first(_positions(known), known["fold"])
     fold_at |= {p: int(f) for p, f in zip(positions, fold, strict=True) if p is not None and f}
     size = np.bincount(fold, minlength=n_folds + 1)
     for i in np.flatnonzero(fold == 0):
@@ -156,7 +171,7 @@ def _join_neighbours(table: pd.DataFrame, known: pd.DataFrame, fold: npt.NDArray
             fold[i] = min(votes, key=lambda f: (-votes[f], size[f], f))
 
 
-def _votes(position: Position, offsets: Iterable[tuple[int, int]], fold_at: dict[Position, int]) -> Counter[int]:
+def _votes(position: Position, offsets: Iterable[tuple[int, int]], fold_at: dict[Hashable, int]) -> Counter[int]:
     scene, row, column = position
     around = [(scene, row + down, column + right) for down, right in offsets]
     return Counter(fold_at[p] for p in around if p in fold_at)
@@ -172,7 +187,7 @@ def _deal_blocks(table: pd.DataFrame, fold: npt.NDArray[np.int64], n_folds: int)
         return
     blocks = _blocks(table)
     pixels = table["positive_pixels"].to_numpy(np.float64)
-    drawn = set(blocks[fold > 0].tolist()) if _has_positions(table) else set()
+    drawn = set(blocks[(fold > 0) & has_position(table)].tolist())
     for block in np.unique(blocks[new]):
         members = new[blocks[new] == block]
         if block in drawn:
@@ -184,11 +199,16 @@ def _deal_blocks(table: pd.DataFrame, fold: npt.NDArray[np.int64], n_folds: int)
         fold[members] = int(np.argmin(load)) + 1
 
 
-def _has_positions(table: pd.DataFrame) -> bool:
-    return not table[list(POSITION_COLUMNS)].isna().any(axis=None)
+def has_position(table: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Return which patches have scene, row and column."""
+    return table[list(POSITION_COLUMNS)].notna().all(axis=1).to_numpy(bool)
 
 
 def _blocks(table: pd.DataFrame) -> npt.NDArray[np.int64]:
-    if _has_positions(table):
-        return tile_blocks(table[list(POSITION_COLUMNS)].to_numpy(np.int64), BLOCK_SIDE)
-    return neighbour_runs(len(table), BLOCK_SIDE)
+    """Number blocks of neighbouring tiles, then runs of the patches without position."""
+    placed = has_position(table)
+    tiles = tile_blocks(table.loc[placed, list(POSITION_COLUMNS)].to_numpy(np.int64), BLOCK_SIDE)
+    blocks = np.empty(len(table), np.int64)
+    blocks[placed] = tiles
+    blocks[~placed] = neighbour_runs(int((~placed).sum()), BLOCK_SIDE) + tiles.max(initial=-1) + 1
+    return blocks

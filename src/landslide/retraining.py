@@ -68,20 +68,29 @@ def close_record(
     Args:
         client: The tracking client.
         run_id: The retraining's run.
-        outcome: One of the outcomes above. The first one stays: a second failing step changes nothing.
+        outcome: One of the outcomes above. The first one stays: a second failing step changes nothing. Only
+            `interrupted` is a guess, which gives way to what really happened.
         reason: Why, as text for a person.
         facts: More to report: versions, scores.
     """
-    if "outcome" in client.get_run(run_id).data.tags:
+    run = client.get_run(run_id)
+    earlier = run.data.tags.get("outcome", INTERRUPTED)
+    if earlier != INTERRUPTED:
+        if run.info.status == "RUNNING":  # killed while it wrote down how it ended
+            client.set_terminated(run_id, _status(earlier))
         return
     tracking.set_tags(client, run_id, {"outcome": outcome, "reason": reason[:5000]})
     run = client.get_run(run_id)
     report = _render(run, outcome, reason, facts or {})
     tracking.log_text(client, run_id, report, "report.md")
     _write_reports(report, {"outcome": outcome, "reason": reason, "run_id": run_id, **(facts or {})})
-    client.set_terminated(run_id, "FINISHED" if outcome in (PROMOTED, REFUSED, UNCHANGED) else "FAILED")
+    client.set_terminated(run_id, _status(outcome))
     if outcome in _EVENTS:
         notify(_EVENTS[outcome], model=MODEL_NAME, run_id=run_id, reason=reason, **(facts or {}))
+
+
+def _status(outcome: str) -> str:
+    return "FINISHED" if outcome in (PROMOTED, REFUSED, UNCHANGED) else "FAILED"
 
 
 def _render(run: Run, outcome: str, reason: str, facts: Mapping[str, Any]) -> str:
