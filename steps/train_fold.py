@@ -13,6 +13,7 @@ from zenml import step
 
 from landslide import registry, tracking
 from landslide.bands import BandSettings, available_bands, resolve_bands
+from landslide.checkpoint import sha256
 from landslide.ensemble import Member
 from landslide.errors import TrainingError
 from landslide.folds import inner_validation
@@ -66,6 +67,8 @@ def train_fold(
     folder = checkpoints() / run_id
     with tempfile.TemporaryDirectory() as temporary, tracking.recording(run_id, system_metrics=True):
         start = _member(client, start_from, fold, Path(temporary)) if start_from else None
+        if start is not None:
+            tracking.set_tags(client, run_id, {"start_weights": sha256(start.weights)})
         result = fit_fold(
             cache,
             training_rows,
