@@ -123,6 +123,34 @@ def obtain(version: str, destination: Path, *, project: Path) -> None:
             Path(workplace, "data").rename(destination)
 
 
+def copy_version(version: str, destination: Path, *, project: Path) -> str:
+    """Bring a version to another folder: from `./data` where it is that one, else as `obtain`.
+
+    Args:
+        version: Digest of the data set.
+        destination: Where it goes; absent, or that version already.
+        project: Root of the project.
+
+    Returns:
+        What was done, as one line.
+
+    Raises:
+        DataError: If the destination holds something else, or the version is not to be had.
+    """
+    if destination.is_dir() and any(destination.iterdir()):
+        found = directory_digest(destination)[0]
+        if found != version:
+            raise DataError(f"{destination} holds {found}, not {version}", remedy="give another folder")
+        return f"{destination} is there ({version})"
+    data = project / "data"
+    if not data.is_dir() or directory_digest(data)[0] != version:
+        obtain(version, destination, project=project)
+        return f"{destination} is now {version}"
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with _replaced(destination, data):
+        return f"{destination} is now {version}, a copy of {data}"
+
+
 def _generate_demo(folder: Path) -> None:
     demo.generate(folder)
     made = directory_digest(folder)[0]

@@ -1,4 +1,4 @@
-"""`landslide data demo | check | digest | prepare | use`."""
+"""`landslide data demo | check | digest | prepare | use | pull`."""
 
 import json
 from pathlib import Path
@@ -94,3 +94,13 @@ def use(folder: Path, bands: tuple[str, ...] | None) -> None:
     version = data_folder.replace(Path.cwd(), folder, bands, report_to=click.echo)
     click.echo(f"\n./data is now {version}. To record it:")
     click.echo('  git add data.dvc && git commit -m "Use another data set"')
+
+
+@data_group.command()
+@click.argument("version")
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+def pull(version: str, folder: Path) -> None:
+    """Bring the data set of exactly this VERSION (its digest) to DIR: from ./data, or from the DVC remote."""
+    from landslide import data_folder
+
+    click.echo(data_folder.copy_version(version, folder.resolve(), project=Path.cwd()))

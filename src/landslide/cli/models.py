@@ -1,6 +1,10 @@
-"""`landslide models list | compare | rollback | reproduce ...`."""
+"""`landslide models list | compare | rollback | reproduce`, and `download | verify`, which `reproduce` uses."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import click
 
@@ -59,3 +63,75 @@ def rollback(dry_run: bool) -> None:
     left, restored = registry.before_champion(client) if dry_run else registry.rollback(client)
     name = f"{registry.MODEL_NAME} {'would return' if dry_run else 'returned'}"
     click.echo(f"{name} from version {left} to version {restored} (@{registry.CHAMPION}).")
+
+
+@models_group.command()
+@click.argument("version")
+@click.option("--run", is_flag=True, help="Execute the commands.")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    help="Folder of the git worktree  [default: LANDSLIDE_HOME/reproductions/version-N]",
+)
+def reproduce(version: str, run: bool, into: Path | None) -> None:
+    """Print the commands that build VERSION again and compare it with what is recorded; --run executes them.
+
+    Ends with exit code 1 when the scores or the weights differ.
+    """
+    from landslide import reproduction, tracking
+    from landslide.errors import RegistryError
+    from landslide.home import default_tracking_uri, home
+
+    project = Path.cwd()
+    source = reproduction.origin(tracking.connect(default_tracking_uri()), version)
+    into = (into or home() / "reproductions" / f"version-{source.version}").resolve()
+    lines = reproduction.commands(source, project, into)
+    obstacles = reproduction.obstacles(source)
+    if not run:
+        for text in obstacles:
+            click.echo(f"# WARNING: {text}; what comes out may differ")
+        click.echo("\n".join(lines))
+        return
+    if obstacles:
+        raise RegistryError(
+            f"Version {source.version} cannot be built again exactly: {'; '.join(obstacles)}.",
+            remedy="Without --run the commands are printed, to be followed as far as they lead.",
+        )
+    reproduction.check_worktree(source, project, into)
+    programs = Path(sys.executable).parent  # `landslide` and `zenml` are beside this Python
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", "\n".join(lines)], env=environment)
+    raise click.exceptions.Exit(1 if done.returncode else 0)
+
+
+@models_group.command()
+@click.argument("version")
+@click.argument("folder", metavar="HOME", type=click.Path(path_type=Path))
+def download(version: str, folder: Path) -> None:
+    """Write the configuration and folds of VERSION to HOME/recorded, for a reproduction with that LANDSLIDE_HOME."""
+    from landslide import reproduction, tracking
+    from landslide.home import default_tracking_uri
+
+    uri = default_tracking_uri()
+    source = reproduction.origin(tracking.connect(uri), version)
+    click.echo(f"wrote {reproduction.download(uri, source, folder.resolve())}")
+
+
+@models_group.command()
+@click.argument("version")
+@click.argument("store")
+@click.option("--tolerance", default=0.0, help="Accept scores that differ by so much (of 1), and other weights.")
+def verify(version: str, store: str, tolerance: float) -> None:
+    """Compare VERSION with the last cross-validation of another MLflow STORE: all scores, all weights.
+
+    Ends with exit code 1 when they differ.
+    """
+    from landslide import reproduction, tracking
+    from landslide.home import default_tracking_uri
+
+    uri = default_tracking_uri()
+    agreement = reproduction.verify(uri, reproduction.origin(tracking.connect(uri), version), store)
+    click.echo(agreement.render())
+    click.echo(f"version {version} {'is reproduced' if agreement.holds(tolerance) else 'is NOT reproduced'}")
+    if not agreement.holds(tolerance):
+        raise click.exceptions.Exit(1)

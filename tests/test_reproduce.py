@@ -1,0 +1,191 @@
+"""A registered version is built again from its commit: printed commands, refusals, and once for real."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+import running
+import yaml
+from click.testing import CliRunner
+from registered import add_version
+
+from landslide import cli, reproduction, tracking
+from landslide.errors import RegistryError
+
+TRAIN = """
+from pipelines.training import training_pipeline
+for name in ("first", "second"):
+    training_pipeline.with_options(config_path=name + ".yaml")()
+"""
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    return subprocess.run(
+        ["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A git repository with the project's code, tiny data, and configurations of two trainings."""
+    from landslide.demo import generate
+
+    root = tmp_path_factory.mktemp("reproduce") / "project"
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in ("src", "steps", "pipelines", "stacks"):
+        shutil.copytree(running.ROOT / name, root / name, ignore=ignore)
+    for name in ("activate.sh", "requirements.lock", ".gitignore"):
+        shutil.copy2(running.ROOT / name, root)
+    generate(root / "data", scenes=((2, 2), (2, 2)))
+    tiny = {"training": {"epochs": 1}, "folds": {"n_folds": 2, "scheme": "random"}}
+    running.write_config(root / "first.yaml", Path("data"), **tiny)
+    second = yaml.safe_load(running.write_config(root / "second.yaml", Path("data"), **tiny).read_text())
+    second["parameters"]["start_from"] = "1"
+    (root / "second.yaml").write_text(yaml.safe_dump(second))
+    git(root.parent, "init", "--quiet", str(root))
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "-m", "The state that is reproduced")
+    return root
+
+
+def environment(project: Path) -> dict[str, str]:
+    return {**running.cli_environment(project / ".landslide", project), "OMP_NUM_THREADS": "1"}
+
+
+def run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=project, env=environment(project), capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def trained(project) -> Path:
+    """Version 1 trained from scratch, version 2 from version 1."""
+    done = run(project, sys.executable, "-c", TRAIN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project
+
+
+def test_a_version_that_started_from_another_is_rebuilt_with_the_same_scores_and_weights(trained, tmp_path):
+    into = tmp_path / "again"
+    # what happened to the checkout since does not matter
+    (trained / "steps" / "split.py").write_text("broken")
+    git(trained, "commit", "--quiet", "-am", "Another state")
+    done = run(trained, "landslide", "models", "reproduce", "2", "--run", "--into", str(into))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the weights are identical" in done.stdout
+    assert "version 2 is reproduced" in done.stdout
+    assert "scores are identical" in done.stdout
+    first = git(trained, "rev-list", "--max-parents=0", "HEAD")
+    assert git(into, "rev-parse", "HEAD") == first
+    assert git(into, "status", "--porcelain") == ""
+    assert not (into / ".venv").exists()  # the lock is the same
+    configuration = yaml.safe_load((into / ".landslide" / "recorded" / "configuration.yaml").read_text())
+    assert configuration["parameters"]["start_from"] == "1"
+    assert configuration["parameters"]["folds"]["table"].endswith("fold_table.csv")
+
+    # version 1 was trained otherwise: the comparison says so, by its exit code too
+    other = run(trained, "landslide", "models", "verify", "1", f"sqlite:///{into}/.landslide/mlflow.db")
+    assert other.returncode == 1
+    assert "the weights differ" in other.stdout
+    assert "version 1 is NOT reproduced" in other.stdout
+
+
+# ---- without training
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A client of a store with versions of every kind, and the project's present commit in them."""
+    before = mlflow.get_tracking_uri()
+    folder = tmp_path_factory.mktemp("store")
+    client = tracking.connect(f"sqlite:///{folder / 'mlflow.db'}")
+    yield client, folder
+    mlflow.set_tracking_uri(before)
+    mlflow.set_registry_uri(before)
+
+
+def reproduce(client, project: Path, *arguments: str):
+    before = Path.cwd()
+    os.chdir(project)
+    try:
+        return CliRunner().invoke(
+            cli.main, ["models", "reproduce", *arguments], env={"MLFLOW_TRACKING_URI": client.tracking_uri}
+        )
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"git_dirty": "true"}, "its code had changes that are not in commit cccccccccccc"),
+        ({"git_commit": "unknown", "git_dirty": "unknown"}, "the commit of its code is not known"),
+    ],
+)
+def test_uncommitted_or_unknown_code_is_refused_and_printed_with_a_warning(store, project, tmp_path, tags, reason):
+    client, folder = store
+    version = add_version(client, folder, **tags)
+    refused = reproduce(client, project, version, "--run", "--into", str(tmp_path / "again"))
+    assert refused.exit_code == 1
+    assert reason in refused.stderr
+    assert not (tmp_path / "again").exists()
+    printed = reproduce(client, project, version, "--into", str(tmp_path / "again"))
+    assert printed.exit_code == 0
+    assert printed.stdout.startswith("# WARNING: ")
+    assert reason in printed.stdout
+
+
+def test_the_printed_commands_name_commit_data_and_place(store, project, tmp_path):
+    client, folder = store
+    version = add_version(client, folder)
+    text = reproduce(client, project, version, "--into", str(tmp_path / "a place")).stdout
+    assert f"git worktree add --detach '{tmp_path}/a place' {'c' * 40}" in text
+    assert f"landslide data pull {'a' * 32}.dir '{tmp_path}/a place/.landslide'/data" in text
+    assert "make setup" in text  # another lock needs another environment
+    assert "WARNING" not in text
+
+
+def test_a_commit_that_is_not_here_is_named(store, project, tmp_path):
+    client, folder = store
+    version = add_version(client, folder)
+    result = reproduce(client, project, version, "--run", "--into", str(tmp_path / "again"))
+    assert result.exit_code == 1
+    assert "c" * 40 in result.stderr
+    assert "git fetch" in result.stderr
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(store, project, tmp_path):
+    client, folder = store
+    version = add_version(client, folder, git_commit=git(project, "rev-parse", "HEAD"))
+    (tmp_path / "precious").touch()
+    result = reproduce(client, project, version, "--run", "--into", str(tmp_path))
+    assert result.exit_code == 1
+    assert "is not empty" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_without_a_recorded_configuration_it_says_so(store, tmp_path):
+    client, folder = store
+    source = reproduction.origin(client, add_version(client, folder))
+    with pytest.raises(RegistryError, match="no recorded configuration"):
+        reproduction.download(client.tracking_uri, source, tmp_path)
+
+
+def test_scores_or_data_that_differ_are_no_reproduction(store, tmp_path):
+    client, folder = store
+    uri, other = client.tracking_uri, f"sqlite:///{tmp_path / 'mlflow.db'}"
+    source = reproduction.origin(client, add_version(client, folder, seed=5, score=0.5))
+    again = tracking.connect(other)
+    add_version(again, tmp_path, seed=5, score=0.51)
+    agreement = reproduction.verify(uri, source, other)
+    assert agreement.same_weights
+    assert not agreement.holds(0.0)
+    assert not agreement.holds(0.009)
+    assert agreement.holds(0.011)
+    assert "0.51" in agreement.render()
+    tracking.set_tags(again, tracking.latest_cross_validation(again).info.run_id, {"data_version": "other"})
+    assert not reproduction.verify(uri, source, other).holds(1.0)
