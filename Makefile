@@ -24,7 +24,7 @@ ACTIVATE := source ./activate.sh
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
 
-setup: $(ENVIRONMENT) ## create .venv with everything that requirements.lock pins
+setup: $(ENVIRONMENT) $(STACK) ## create .venv with everything that requirements.lock pins, register the ZenML stack
 
 $(ENVIRONMENT): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; install one, or say: make PYTHON=/path/to/python3.12" >&2; exit 1; }

@@ -25,5 +25,9 @@ def pulled_data() -> Path:
 
 
 def default_tracking_uri() -> str:
-    """Return the address of the MLflow store: `MLFLOW_TRACKING_URI`, or a sqlite file under `LANDSLIDE_HOME`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+    """Return the address of the MLflow store: a server from the environment, or a sqlite file under `LANDSLIDE_HOME`.
+
+    `activate.sh` derives `MLFLOW_TRACKING_URI` from `LANDSLIDE_TRACKING_URI`; in a container nothing does.
+    """
+    server = os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("LANDSLIDE_TRACKING_URI")
+    return server or f"sqlite:///{home() / 'mlflow.db'}"

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from landslide.cli.data import data_group
+from landslide.cli.health import health_command
 from landslide.cli.models import models_group
 from landslide.cli.report import report_command
 from landslide.cli.stack import stack_command
@@ -31,6 +32,7 @@ def main() -> None:
 
 
 main.add_command(data_group)
+main.add_command(health_command)
 main.add_command(models_group)
 main.add_command(report_command)
 main.add_command(stack_command)

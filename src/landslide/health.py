@@ -1,0 +1,76 @@
+"""Is this installation able to work: libraries, state folder, tracking store."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from landslide import home
+from landslide.errors import LandslideError, RegistryError, TrainingError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check.
+
+    Attributes:
+        name: What was checked.
+        ok: Whether it is as it should be.
+        text: What was found; for a failure also what to do.
+    """
+
+    name: str
+    ok: bool
+    text: str
+
+
+def findings(*, need_gpu: bool = False) -> Iterator[Finding]:
+    """Check one thing after the other; a failure does not end the rest.
+
+    Args:
+        need_gpu: Whether a machine without a GPU is a failure.
+    """
+    checks: dict[str, Callable[[], str]] = {
+        "torch": lambda: _torch(need_gpu),
+        "state": _state_folder,
+        "tracking": _tracking_store,
+    }
+    for name, check in checks.items():
+        try:
+            yield Finding(name, True, check())
+        except (LandslideError, OSError, ImportError) as error:
+            yield Finding(name, False, str(error))
+
+
+def _torch(need_gpu: bool) -> str:
+    import torch
+
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    if need_gpu and not names:
+        raise TrainingError(
+            f"torch {torch.__version__} sees no GPU.",
+            remedy="Check `nvidia-smi`, and in a container the option `--gpus all`.",
+        )
+    return f"torch {torch.__version__}, {', '.join(names) or 'no GPU'}"
+
+
+def _state_folder() -> str:
+    folder = home.home()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        file.write(b"x")
+        file.flush()
+    return f"{folder} can be written, {shutil.disk_usage(folder).free / 1e9:.0f} GB free"
+
+
+def _tracking_store() -> str:
+    from landslide import tracking
+
+    uri = home.default_tracking_uri()
+    try:
+        tracking.connect(uri)
+    except RegistryError:
+        raise
+    except Exception as error:  # whatever a database driver raises
+        raise RegistryError(f"{uri} does not answer: {error}.", remedy="Check that it is there.") from error
+    return f"{uri} answers"

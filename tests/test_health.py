@@ -1,0 +1,57 @@
+"""`landslide health`, as a container's health check calls it."""
+
+import socket
+import time
+
+import mlflow
+import pytest
+import torch
+from click.testing import CliRunner
+
+from landslide.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _own_store(monkeypatch):
+    before = mlflow.get_tracking_uri()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):  # the command sets them
+        monkeypatch.setenv(name, "0")
+        monkeypatch.delenv(name)
+    yield
+    mlflow.set_tracking_uri(before)
+    mlflow.set_registry_uri(before)
+
+
+def test_a_sound_installation_is_told_so(home):
+    done = CliRunner().invoke(main, ["health"])
+    assert done.exit_code == 0, done.output
+    found = [line.split(":")[0].split() for line in done.output.splitlines() if line.startswith(("ok", "FAILED"))]
+    assert found == [["ok", "torch"], ["ok", "state"], ["ok", "tracking"]]
+    assert str(home) in done.output
+
+
+def test_every_failure_is_named_and_it_does_not_take_long(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LANDSLIDE_HOME", str(tmp_path / "file"))
+    with socket.socket() as closed:  # bound, and nobody listens
+        closed.bind(("127.0.0.1", 0))
+        server = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("LANDSLIDE_TRACKING_URI", server)
+        begin = time.monotonic()
+        done = CliRunner().invoke(main, ["health"])
+    assert done.exit_code == 1
+    state, tracking = [line for line in done.output.splitlines() if line.startswith("FAILED")]
+    assert "state" in state
+    assert str(tmp_path / "file") in state
+    assert "tracking" in tracking
+    assert server in tracking
+    assert time.monotonic() - begin < 30
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_fails_where_one_is_needed():
+    done = CliRunner().invoke(main, ["health", "--gpu"])
+    assert done.exit_code == 1
+    assert "FAILED  torch" in done.output
+    assert "nvidia-smi" in done.output
