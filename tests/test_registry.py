@@ -141,3 +141,13 @@ def test_looking_changes_nothing(client):
     assert before_champion(client) == ("2", "1")
     assert aliases(client) == {"champion": "2"}
     assert "rolled_back" not in version(client, "2")
+
+
+def test_a_registry_that_does_not_answer_is_not_taken_for_an_empty_one(monkeypatch):
+    """Else the next version would be promoted as the first one."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    nobody_listens = "http://127.0.0.1:9"
+    client = tracking.MlflowClient(nobody_listens, nobody_listens)
+    for ask in (champion, versions, lambda client: version(client, "1")):
+        with pytest.raises(RegistryError, match="does not answer"):
+            ask(client)

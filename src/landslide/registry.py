@@ -22,6 +22,8 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 # Columns of the table of versions.
 SCORES = ("f1_macro", "f1_landslide", "miou")
 _TEXTS = ("data_version", "selection", "git_commit", "decision")
+# What MLflow answers where a model, a version or (from a database) an alias does not exist.
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _COLUMNS = ("version", "aliases", *SCORES, *_TEXTS, "created", "run_id")
 
 
@@ -48,10 +50,15 @@ def register(client: MlflowClient, model_uri: str, tags: Mapping[str, str]) -> s
 
 
 def champion(client: MlflowClient) -> dict[str, str] | None:
-    """Return the tags of the version in service, with its `version`; None if there is none."""
+    """Return the tags of the version in service, with its `version`; None if there is none.
+
+    Raises:
+        RegistryError: If the registry does not answer, which is not to be taken for an empty one.
+    """
     try:
         current = client.get_model_version_by_alias(MODEL_NAME, CHAMPION)
-    except MlflowException:
+    except MlflowException as error:
+        _raise_unless_absent(error)
         return None
     return {**current.tags, "version": str(current.version)}
 
@@ -71,6 +78,7 @@ def version(client: MlflowClient, name: str) -> dict[str, str]:
     try:
         found = look_up(MODEL_NAME, name)
     except MlflowException as error:
+        _raise_unless_absent(error)
         what = "version" if name.isdecimal() else "version with the alias"
         raise RegistryError(
             f"{MODEL_NAME} has no {what} {name}.", remedy="`landslide models list` shows the versions there are."
@@ -108,7 +116,8 @@ def versions(client: MlflowClient) -> pd.DataFrame:
     try:
         for alias, number in sorted(client.get_registered_model(MODEL_NAME).aliases.items()):
             aliases.setdefault(str(number), []).append(alias)
-    except MlflowException:
+    except MlflowException as error:
+        _raise_unless_absent(error)
         return pd.DataFrame(columns=list(_COLUMNS))  # nothing was ever registered
     found, token = [], None
     while token != "":
@@ -220,6 +229,15 @@ def rollback(client: MlflowClient) -> tuple[str, str]:
     client.set_model_version_tag(MODEL_NAME, left, "rolled_back", now)
     _drop_alias(client, CHALLENGER, restored)
     return left, restored
+
+
+def _raise_unless_absent(error: MlflowException) -> None:
+    """Raise a RegistryError unless MLflow says that there is no such model, version or alias."""
+    if error.error_code not in _ABSENT:
+        raise RegistryError(
+            f"The model registry does not answer as it should: {error}.",
+            remedy="Check that the server runs and that this user may read the registry, then start again.",
+        ) from error
 
 
 def _drop_alias(client: MlflowClient, alias: str, version: str) -> None:
