@@ -99,6 +99,7 @@ def test_no_compared_patch_was_in_the_training_part_of_a_member_that_predicts_it
     rng = np.random.default_rng(seed)
     places = grid(4, 5)
     shelf: list[tuple[str, tuple | None]] = list(zip(named(places), places, strict=True))
+    shelf += [(shelf[i][0], None) for i in rng.permutation(len(shelf))[:3]]  # copies, likely in other folds
     first = a_table(*zip(*shelf, strict=True))
     folds = np.concatenate([np.arange(n_folds), rng.integers(0, n_folds, len(first) - n_folds)]) + 1
     first = first.assign(fold=folds)

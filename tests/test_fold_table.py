@@ -152,9 +152,10 @@ def test_what_is_in_the_data_set_counts_before_what_left():
 
 
 def test_a_tile_at_a_corner_joins_what_it_touches():
-    known = recorded(a_table("abcd", [*grid(1, 2), (1, 0, 8), (1, 0, 9)]).assign(fold=[2, 2, 1, 1]))
-    table = a_table("abcdN", [*grid(1, 2), (1, 0, 8), (1, 0, 9), (1, 1, 2)])
-    assert grow(table, known, n_folds=2)["fold"].tolist() == [2, 2, 1, 1, 2]
+    old = [(1, 3, 2), (1, 3, 3), (2, 0, 0)]
+    known = recorded(a_table("abc", old).assign(fold=[2, 2, 1]))
+    # Across the border of the block, and although the other fold has less.
+    assert grow(a_table("abcN", [*old, (1, 4, 4)]), known, n_folds=2)["fold"].tolist() == [2, 2, 1, 2]
 
 
 def test_new_tiles_that_touch_nothing_known_stay_together_and_the_folds_stay_even():
@@ -169,6 +170,20 @@ def test_new_tiles_that_touch_nothing_known_stay_together_and_the_folds_stay_eve
     # No fold has more landslides than another by more than the largest block.
     shares = grown.groupby("fold")["positive_pixels"].sum()
     assert shares.max() - shares.min() <= 16 * 500
+
+
+@pytest.mark.parametrize(
+    ("folds", "pixels", "expected"),
+    [
+        ([1, 1, 1, 2], [0, 0, 0, 0, 0], 2),  # fold 2 has fewer patches
+        ([1, 1, 2, 2], [500, 400, 100, 200, 900], 2),  # fold 2 has fewer landslides
+        ([2, 2, 1, 1], [500, 400, 100, 200, 900], 1),
+    ],
+)
+def test_a_new_block_goes_to_the_fold_that_has_the_least_patches_and_landslides(folds, pixels, expected):
+    places = [(scene, 0, 0) for scene in range(5)]
+    known = recorded(a_table("abcd", places[:4]).assign(fold=folds))
+    assert grow(a_table("abcdN", places, pixels=pixels), known, n_folds=2)["fold"].iloc[-1] == expected
 
 
 def test_a_block_that_neighbours_drew_to_a_fold_in_part_follows_as_a_whole():
