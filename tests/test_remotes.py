@@ -1,0 +1,275 @@
+"""Data from a DVC remote: a fresh clone, newer data, a place without checkout, and everything that can be wrong."""
+
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from landslide import cli
+from landslide.bands import BandSettings
+from landslide.data_folder import fetch
+from landslide.data_remote import newest, pull, without_credentials
+from landslide.errors import ConfigurationError, DataError
+from landslide.patches import directory_digest
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def dvc(folder: Path, *arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def set_remote(project: Path, address: Path | None) -> None:
+    text = f"[core]\n    remote = store\n['remote \"store\"']\n    url = {address}\n" if address else ""
+    (project / ".dvc" / "config").write_text(text)
+
+
+def write_patch(root: Path, number: int) -> None:
+    for kind, key, shape in (("image", "img", (128, 128, 3)), ("mask", "mask", (128, 128))):
+        folder = root / "TrainData" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        with h5py.File(folder / f"{kind}_{number}.h5", "w") as file:
+            file[key] = np.random.default_rng(number).integers(0, 2, shape, dtype=np.uint8)
+
+
+def commit_data(project: Path) -> str:
+    """Pin what ./data holds, push it, commit the pin; return the version."""
+    dvc(project, "add", "data")
+    dvc(project, "push")
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "-m", "Data")
+    return directory_digest(project / "data")[0]
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory) -> Path:
+    """The repository of the group, with two versions of the data on the remote in `store` beside it."""
+    project = tmp_path_factory.mktemp("remotes") / "origin"
+    git(project.parent, "init", "--quiet", "--initial-branch", "main", str(project))
+    dvc(project, "init")
+    dvc(project, "remote", "add", "--default", "store", str(project.parent / "store"))
+    (project / ".gitignore").write_text("/data\n")
+    write_patch(project / "data", 1)
+    write_patch(project / "data", 2)
+    commit_data(project)
+    git(project, "tag", "first")
+    write_patch(project / "data", 3)
+    commit_data(project)
+    return project
+
+
+@pytest.fixture(scope="module")
+def version(origin) -> str:
+    return directory_digest(origin / "data")[0]
+
+
+@pytest.fixture
+def clone(origin, tmp_path) -> Path:
+    """A fresh clone of the first version, without data."""
+    git(tmp_path, "clone", "--quiet", str(origin), "clone")
+    git(tmp_path / "clone", "checkout", "--quiet", "first")
+    return tmp_path / "clone"
+
+
+def test_a_fresh_clone_gets_the_data_and_ingests_it_then_the_newer_data(origin, version, clone):
+    from steps.ingest import ingest
+    from steps.settings import DataSettings
+
+    data, bands = DataSettings(root=str(clone / "data"), fetch=True), BandSettings(stored=("B4", "B3", "B2"))
+    table, found = ingest.entrypoint(data=data, bands=bands)
+    assert len(table) == 2
+    assert found != version
+    git(clone, "checkout", "--quiet", "main")
+    table, found = ingest.entrypoint(data=data, bands=bands)
+    assert len(table) == 3
+    assert found == version
+    assert git(clone, "status", "--porcelain") == ""
+    assert sorted(path.name for path in clone.iterdir()) == [
+        ".dvc",
+        ".dvcignore",
+        ".git",
+        ".gitignore",
+        "data",
+        "data.dvc",
+    ]
+    assert not any(path.is_symlink() for path in (clone / "data").rglob("*"))
+
+
+def test_data_that_are_there_need_no_remote(origin, clone):
+    shutil.copytree(origin / "data", clone / "data")
+    git(clone, "checkout", "--quiet", "main")
+    set_remote(clone, None)
+    assert "is there" in fetch(clone)
+
+
+def test_without_a_remote_it_says_how_to_name_one(clone):
+    set_remote(clone, None)
+    with pytest.raises(DataError, match=r"no remote is configured(.|\n)*dvc remote add"):
+        fetch(clone)
+    assert not (clone / "data").exists()
+
+
+def test_a_remote_that_is_gone_is_named_and_the_data_stay(clone, tmp_path):
+    fetch(clone)
+    before = directory_digest(clone / "data")
+    git(clone, "checkout", "--quiet", "main")
+    set_remote(clone, tmp_path / "nowhere")
+    with pytest.raises(DataError, match=rf"remote store \({tmp_path}/nowhere\)(.|\n)*dvc push"):
+        fetch(clone)
+    assert directory_digest(clone / "data") == before
+    assert not list(clone.glob(".data-*"))
+
+
+def test_a_remote_that_lacks_a_file_gives_nothing(origin, clone, tmp_path):
+    store = shutil.copytree(origin.parent / "store", tmp_path / "store")
+    digest = directory_digest(origin / "data")[1]["TrainData/img/image_2.h5"]
+    next(store.rglob(digest[2:])).unlink()
+    set_remote(clone, store)
+    with pytest.raises(DataError, match="could not be pulled"):
+        fetch(clone)
+    assert not (clone / "data").exists()
+
+
+def test_local_files_that_are_nowhere_else_are_never_lost(clone):
+    fetch(clone)
+    write_patch(clone / "data", 7)
+    git(clone, "checkout", "--quiet", "main")
+    before = directory_digest(clone / "data")
+    with pytest.raises(DataError, match=r"2 file\(s\) of .*image_7\.h5(.|\n)*dvc add data"):
+        fetch(clone)
+    assert directory_digest(clone / "data") == before
+    dvc(clone, "add", "data")  # now they are in the cache
+    git(clone, "checkout", "--quiet", "data.dvc")
+    fetch(clone)
+    assert not (clone / "data" / "TrainData" / "img" / "image_7.h5").exists()
+
+
+def test_without_a_pin_it_says_so(tmp_path):
+    with pytest.raises(DataError, match=r"no .*data\.dvc(.|\n)*dvc add data"):
+        fetch(tmp_path)
+
+
+# ---- a place without checkout
+
+
+@pytest.fixture
+def container(origin, tmp_path) -> Path:
+    """What an image holds: an old pin, no git, no data, no DVC configuration."""
+    folder = tmp_path / "container"
+    folder.mkdir()
+    (folder / "data.dvc").write_text(git(origin, "show", "first:data.dvc") + "\n")
+    return folder
+
+
+def test_a_container_takes_the_newest_pin_from_the_repository_again_and_again(origin, version, container):
+    fetch(container, str(origin), revision="first")
+    assert len(list(container.rglob("image_*.h5"))) == 2
+    fetch(container, str(origin))
+    assert directory_digest(container / "data")[0] == version
+    assert (container / "data.dvc").read_text() == (origin / "data.dvc").read_text()
+    assert sorted(path.name for path in container.iterdir()) == ["data", "data.dvc"]
+    assert not any(path.is_symlink() for path in (container / "data").rglob("*"))
+    assert "is there" in fetch(container, str(origin))
+
+
+def test_a_container_does_not_lose_what_did_not_come_from_the_remote(origin, container):
+    write_patch(container / "data", 9)
+    with pytest.raises(DataError, match="2 file"):
+        fetch(container, str(origin))
+    assert len(list(container.rglob("image_*.h5"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("repository", "revision", "expected"),
+    [("origin", "no-such-branch", "no-such-branch"), ("nowhere", "main", "nowhere")],
+)
+def test_a_repository_that_cannot_be_cloned_is_named(origin, container, repository, revision, expected):
+    with pytest.raises(DataError, match=rf"{expected}(.|\n)*data\.repository"):
+        fetch(container, str(origin.parent / repository), revision=revision)
+
+
+def test_a_repository_without_pin_is_named(origin, container):
+    with pytest.raises(DataError, match=r"has no other\.dvc"):
+        fetch(container, str(origin), name="other")
+
+
+def test_in_a_checkout_the_pin_is_left_to_git(origin, clone):
+    with pytest.raises(DataError, match="git pull"):
+        fetch(clone, str(origin))
+
+
+def test_a_repository_without_fetch_is_refused():
+    from steps.settings import DataSettings
+
+    with pytest.raises(ConfigurationError, match=r"data\.fetch"):
+        DataSettings(repository="somewhere")
+
+
+def test_no_credentials_are_in_messages():
+    address = "http://somebody:secret@127.0.0.1:1/repository.git"
+    with pytest.raises(DataError) as caught, newest(address, "main"):
+        pass
+    assert "secret" not in str(caught.value)
+    assert "127.0.0.1:1/repository.git" in str(caught.value)
+    assert without_credentials("s3://bucket/x and ssh://a:b@host/y") == "s3://bucket/x and ssh://host/y"
+
+
+# ---- by version
+
+
+def test_processes_that_pull_one_version_at_once_do_not_disturb_each_other(origin, version, tmp_path):
+    failures = []
+
+    def bring():
+        try:
+            pull(version, tmp_path / "pulled" / version, project=origin)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=bring) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert directory_digest(tmp_path / "pulled" / version)[0] == version
+    assert [path.name for path in (tmp_path / "pulled").iterdir()] == [version]
+
+
+def test_credentials_of_the_remote_reach_dvc(origin, version, tmp_path):
+    """A value with a comment sign, as a password may have, goes through the configuration that is written anew."""
+    store = tmp_path / "store #1"
+    shutil.copytree(origin.parent / "store", store)
+    project = tmp_path / "project"
+    (project / ".dvc").mkdir(parents=True)
+    (project / ".dvc" / "config").write_text(f'[core]\n remote = a.b\n[\'remote "a.b"\']\n url = "{store}"\n')
+    pull(version, tmp_path / "pulled", project=project)
+    assert directory_digest(tmp_path / "pulled")[0] == version
+
+
+def test_the_command_copies_the_projects_data_or_pulls_them(origin, version, clone, tmp_path, monkeypatch):
+    def landslide(*arguments):
+        return CliRunner().invoke(cli.main, ["data", "pull", *map(str, arguments)])
+
+    monkeypatch.chdir(clone)
+    assert landslide(version, tmp_path / "a").exit_code == 0
+    assert directory_digest(tmp_path / "a")[0] == version
+    assert "is there" in landslide(version, tmp_path / "a").stdout
+    fetch(clone)
+    first = directory_digest(clone / "data")[0]
+    assert "a copy of" in landslide(first, tmp_path / "b").stdout
+    refused = landslide(first, tmp_path / "a")
+    assert refused.exit_code == 1
+    assert "give another folder" in refused.stderr
+    assert landslide("0" * 32 + ".dir", tmp_path / "c").exit_code == 1
+    assert not (tmp_path / "c").exists()
