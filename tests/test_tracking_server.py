@@ -69,6 +69,8 @@ def server() -> Iterator[Server]:
         "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{storage}",
         "MLFLOW_AUTH_ADMIN_PASSWORD": "password-of-admin",
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "signs-the-sessions",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": "localhost:*,127.0.0.1:*",  # as in compose.yaml
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "",
         "MLFLOW_HOST": "127.0.0.1",
         "MLFLOW_PORT": str(port),
         "MLFLOW_WORKERS": "1",
@@ -183,6 +185,7 @@ def test_a_user_who_may_only_read_changes_nothing(server, logged_in, monkeypatch
 def test_without_a_login_pages_and_runs_are_closed(server):
     assert _status(f"{server.uri}/") == 401
     assert _status(f"{server.uri}/api/2.0/mlflow/experiments/search?max_results=1") == 401
+    assert requests.get(server.uri, headers={"Host": "elsewhere.example.org"}, timeout=10).status_code == 403
 
 
 @pytest.mark.parametrize("missing", sorted(REQUIRED_PASSWORDS))
