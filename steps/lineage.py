@@ -56,7 +56,10 @@ def configuration_text(**parameters: Any) -> str:
     Args:
         **parameters: The pipeline's parameters: settings, or plain values.
     """
-    plain = {name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value for name, value in parameters.items()}
+    plain = {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in parameters.items()
+    }
     return yaml.safe_dump({"parameters": plain}, sort_keys=False)
 
 

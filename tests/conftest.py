@@ -55,6 +55,23 @@ def stack() -> str:
     return register_local_stack()
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """An MLflow database without anything in it: to copy one is quick, to create one takes seconds."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    uri = f"sqlite:///{path}"
+    MlflowClient(uri, uri).search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(empty_store, tmp_path) -> str:
+    """The address of an MLflow store of the test's own."""
+    return f"sqlite:///{shutil.copy2(empty_store, tmp_path / 'mlflow.db')}"
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """Torch with one thread: threads that wait for each other take longer than tiny networks do."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from landslide.errors import DataError
+from landslide.errors import DataError, RemoteError
 from landslide.patches import directory_digest
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
@@ -33,7 +33,7 @@ def pull(version: str, destination: Path, *, project: Path) -> None:
         project: Folder whose `.dvc/config` (and `config.local`) names the remote.
 
     Raises:
-        DataError: If there is no remote, it does not answer, or it lacks a file; the message names the remote.
+        RemoteError: If there is no remote, it does not answer, or it lacks a file; the message names the remote.
     """
     settings = _settings(project)
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,8 @@ def newest(repository: str, revision: str, *, name: str = "data") -> Iterator[tu
         A temporary folder with what the commit holds, the remote's configuration included, and the text of the pin.
 
     Raises:
-        DataError: If the repository cannot be read or has no pin.
+        RemoteError: If the repository cannot be read.
+        DataError: If it has no pin.
     """
     shown = without_credentials(repository)
     with tempfile.TemporaryDirectory(prefix="landslide-pin-") as temporary:
@@ -97,7 +98,7 @@ def newest(repository: str, revision: str, *, name: str = "data") -> Iterator[tu
         environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode != 0:
-            raise DataError(
+            raise RemoteError(
                 f"{revision} of {shown} cannot be cloned: {without_credentials(done.stderr.strip())}",
                 remedy="check data.repository and data.revision, and that this machine may read the repository",
             )
@@ -156,14 +157,14 @@ def _describe(settings: Mapping[str, str]) -> str:
     return f"{name} ({without_credentials(settings.get(f'remote.{name}.url', 'no such remote'))})"
 
 
-def _not_pulled(version: str, settings: Mapping[str, str], error: DataError) -> DataError:
+def _not_pulled(version: str, settings: Mapping[str, str], error: DataError) -> RemoteError:
     if "core.remote" not in settings:
-        return DataError(
+        return RemoteError(
             f"version {version} is not in DVC's cache, and no remote is configured",
             remedy="name the remote with `dvc remote add --default NAME URL` and commit .dvc/config "
             "(docs/operations.md, Remotes)",
         )
-    return DataError(
+    return RemoteError(
         f"version {version} could not be pulled from the remote {_describe(settings)}: {error.what}",
         remedy="check that the remote answers and that its credentials are there, and that whoever committed this "
         "version also ran `dvc push` (docs/operations.md, Remotes)",

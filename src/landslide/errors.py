@@ -26,6 +26,10 @@ class DataError(LandslideError):
     """The patches on disk are missing, damaged or not what was declared."""
 
 
+class RemoteError(DataError):
+    """The pinned data cannot be had: the remote or the repository does not answer, or lacks them."""
+
+
 class ConfigurationError(LandslideError):
     """A setting is unknown, out of range or contradicts another."""
 

@@ -1,0 +1,208 @@
+"""The steps that plan and decide a retraining, on registered versions that nobody had to train."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import registered
+
+from landslide import registry, retraining, tracking
+from landslide.comparison import PromotionSettings, evidence_table
+from landslide.errors import ComparisonError, ConfigurationError, DataError, RemoteError
+from landslide.registry import Decision
+
+SETTINGS = PromotionSettings(min_blocks=2)
+
+
+@pytest.fixture
+def client(stack, store, tmp_path, monkeypatch):
+    """A store of its own, known to the steps by the environment."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", store)
+    monkeypatch.setenv("LANDSLIDE_HOME", str(tmp_path))
+    return tracking.connect(store)
+
+
+def _patches(n: int = 32) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "number": range(1, n + 1),
+            "image": [f"TrainData/img/image_{i}.h5" for i in range(1, n + 1)],
+            "mask": [f"TrainData/mask/mask_{i}.h5" for i in range(1, n + 1)],
+            "image_md5": [f"{i:032x}" for i in range(1, n + 1)],
+            "mask_md5": [f"{i + 1000:032x}" for i in range(1, n + 1)],
+            "positive_pixels": 100,
+            "scene": pd.array([1 + i // 16 for i in range(n)], "Int64"),
+            "row": pd.array([i % 16 // 4 for i in range(n)], "Int64"),
+            "column": pd.array([i % 4 for i in range(n)], "Int64"),
+        }
+    )
+
+
+def _folded(n: int = 32) -> pd.DataFrame:
+    return _patches(n).assign(fold=[1 + i // 16 for i in range(n)])
+
+
+def _evidence(gain: int) -> pd.DataFrame:
+    """Both models find 50 of 100 pixels in every patch; the challenger `gain` more."""
+    table = _folded()
+    old = np.tile([[900, 50], [50, 50]], (len(table), 1, 1))
+    new = old + np.array([[0, 0], [-gain, gain]])
+    return evidence_table(table, np.zeros(len(table), bool), {"champion": old, "challenger": new})
+
+
+def _decide(client, evidence, champion="1", challenger="2"):
+    from steps.decide import decide
+
+    record = retraining.open_record(client, f"pipeline {challenger} {len(evidence)}")
+    outcome = decide.entrypoint(
+        retraining_run=record, champion=champion, model_version=challenger, evidence=evidence,
+        cross_validation_run="run", promotion=SETTINGS,
+    )  # fmt: skip
+    return outcome, client.get_run(record).data.tags
+
+
+@pytest.fixture
+def two(client, tmp_path):
+    """Version 1 in service, version 2 registered."""
+    registered.add_version(client, tmp_path, table=_folded())
+    registered.add_version(client, tmp_path, seed=1, table=_folded())
+    registry.apply(client, "1", Decision(registry.CHAMPION, "the first registered model"))
+    return client
+
+
+@pytest.mark.parametrize(("gain", "outcome", "in_service"), [(20, "promoted", "2"), (0, "refused", "1")])
+def test_the_evidence_decides(two, gain, outcome, in_service):
+    decided, tags = _decide(two, _evidence(gain))
+    assert decided == tags["outcome"] == outcome
+    assert registry.champion(two)["version"] == in_service
+    assert registry.version(two, "2")["decision"].endswith(tags["reason"])
+    if outcome == "refused":
+        assert registry.version(two, registry.CHALLENGER)["version"] == "2"
+
+
+def test_a_champion_that_changed_in_the_meantime_stays(two, tmp_path):
+    registered.add_version(two, tmp_path, seed=2, table=_folded())
+    registry.apply(two, "3", Decision(registry.CHAMPION, "by hand"))
+    decided, tags = _decide(two, _evidence(20))
+    assert decided == "refused"
+    assert "from 1 to 3" in tags["reason"]
+    assert registry.champion(two)["version"] == "3"
+
+
+def test_without_a_patch_to_compare_nothing_is_promoted(two):
+    decided, tags = _decide(two, _evidence(20).head(0))
+    assert decided == "refused"
+    assert "no patch" in tags["reason"]
+
+
+def test_too_few_blocks_are_no_evidence(two):
+    one_block = _evidence(20).head(16)
+    decided, tags = _decide(two, one_block)
+    assert decided == "refused"
+    assert "only 1 block" in tags["reason"]
+
+
+def test_the_first_model_goes_into_service(client, tmp_path):
+    registered.add_version(client, tmp_path, table=_folded())
+    decided, tags = _decide(client, _evidence(0).head(0), champion="", challenger="1")
+    assert decided == "promoted"
+    assert registry.champion(client)["version"] == "1"
+    assert tags["reason"] == "the first registered model"
+
+
+def _plan(client, patches=None, data_version="d" * 32 + ".dir", training=None, **options):
+    from landslide.bands import BandSettings
+    from landslide.training import TrainingSettings
+    from steps.plan import plan
+    from steps.settings import FoldSettings, RetrainingSettings
+
+    record = retraining.open_record(client, f"plan {np.random.default_rng().integers(1 << 60)}")
+    names = ("fold_table", "departed", "champion", "start_from", "wanted")
+    values = plan.entrypoint(
+        retraining_run=record, patch_table=_patches() if patches is None else patches, data_version=data_version,
+        bands=BandSettings(), folds=FoldSettings(n_folds=2), training=training or TrainingSettings(),
+        retraining=RetrainingSettings(**options),
+    )  # fmt: skip
+    return record, dict(zip(names, values, strict=True))
+
+
+def _decided(client, record, outcome="refused"):
+    tracking.set_tags(client, record, {"decided": "true"})
+    retraining.close_record(client, record, outcome, "as a test says")
+
+
+def test_a_plan_without_champion_splits_anew(client):
+    _, plan = _plan(client)
+    assert (plan["champion"], plan["start_from"], plan["wanted"]) == ("", "", True)
+    assert sorted(plan["fold_table"]["fold"].unique()) == [1, 2]
+
+
+def test_a_plan_with_a_champion_keeps_its_folds_and_remembers_who_left(two):
+    from_table = _patches(40).iloc[4:]  # four left, eight are new
+    _, plan = _plan(two, from_table.reset_index(drop=True), start="champion")
+    assert (plan["champion"], plan["start_from"], plan["wanted"]) == ("1", "1", True)
+    kept = plan["fold_table"].set_index("number")["fold"]
+    old = _folded().set_index("number")["fold"]
+    pd.testing.assert_series_equal(kept.loc[5:32], old.loc[5:32])
+    assert plan["departed"]["number"].tolist() == [1, 2, 3, 4]
+
+
+def test_there_is_one_decision_a_data_version_unless_forced(two, monkeypatch):
+    from landslide.training import TrainingSettings
+
+    record, _ = _plan(two)
+    _decided(two, record)
+    again, plan = _plan(two)
+    assert not plan["wanted"]
+    tags = two.get_run(again).data.tags
+    assert tags["outcome"] == "unchanged"
+    assert "data, code and settings are unchanged" in tags["reason"]
+
+    other, plan = _plan(two, training=TrainingSettings(seed=7))
+    assert not plan["wanted"]
+    assert "one decision a data version" in two.get_run(other).data.tags["reason"]
+
+    assert _plan(two, data_version="e" * 32 + ".dir")[1]["wanted"]
+    assert _plan(two, force=True)[1]["wanted"]
+    monkeypatch.setenv("LANDSLIDE_FORCE", "1")
+    assert _plan(two)[1]["wanted"]
+
+
+def test_a_champion_without_fold_table_is_not_compared(client, tmp_path):
+    registered.add_version(client, tmp_path, table=_folded())
+    registry.apply(client, "1", Decision(registry.CHAMPION, "by hand"))
+    (tmp_path / "mlartifacts" / registry.champion(client)["run_id"] / "artifacts" / "fold_table.csv").unlink()
+    with pytest.raises(ComparisonError, match="has no fold table"):
+        _plan(client)
+
+
+def test_epochs_chosen_on_the_test_folds_are_refused(client):
+    from landslide.training import TrainingSettings
+
+    with pytest.raises(ConfigurationError, match="inner_validation"):
+        _plan(client, training=TrainingSettings(selection="test_fold"))
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (DataError("image_3.h5 is truncated", remedy="copy it again"), "refused"),
+        (RemoteError("the remote does not answer", remedy="try again"), "failed"),
+        (ValueError("a bug"), "failed"),
+    ],
+)
+def test_a_failing_step_closes_the_record(client, monkeypatch, error, outcome):
+    from types import SimpleNamespace
+
+    import steps.hooks
+
+    record = retraining.open_record(client, "this pipeline run")
+    context = SimpleNamespace(
+        pipeline_run=SimpleNamespace(id="this pipeline run"), step_run=SimpleNamespace(name="ingest")
+    )
+    monkeypatch.setattr(steps.hooks, "get_step_context", lambda: context)
+    steps.hooks.record_failure(error)
+    run = client.get_run(record)
+    assert run.data.tags["outcome"] == outcome
+    assert run.data.tags["reason"].startswith(f"step ingest: {error}")
+    assert run.info.status == ("FINISHED" if outcome == "refused" else "FAILED")
