@@ -65,6 +65,11 @@ def origin(tmp_path_factory) -> Path:
     git(project, "tag", "first")
     write_patch(project / "data", 3)
     commit_data(project)
+    git(project, "checkout", "--quiet", "-b", "linked")
+    with (project / ".dvc" / "config").open("a") as config:
+        config.write("[cache]\n    type = symlink\n")
+    git(project, "commit", "--quiet", "-am", "Links into the cache")
+    git(project, "checkout", "--quiet", "main")
     return project
 
 
@@ -180,6 +185,12 @@ def test_a_container_takes_the_newest_pin_from_the_repository_again_and_again(or
     assert sorted(path.name for path in container.iterdir()) == ["data", "data.dvc"]
     assert not any(path.is_symlink() for path in (container / "data").rglob("*"))
     assert "is there" in fetch(container, str(origin))
+
+
+def test_what_a_container_pulls_does_not_link_into_a_cache_that_goes_away(origin, version, container):
+    fetch(container, str(origin), revision="linked")
+    assert directory_digest(container / "data")[0] == version
+    assert not any(path.is_symlink() for path in (container / "data").rglob("*"))
 
 
 def test_a_container_does_not_lose_what_did_not_come_from_the_remote(origin, container):

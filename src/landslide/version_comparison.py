@@ -125,7 +125,11 @@ def _patches(client: MlflowClient, a: str, b: str) -> dict[str, int]:
         ]
         if None in files:
             return {}
-        first, second = (pd.read_csv(file).drop_duplicates("image_md5") for file in files if file)
+        first, second = (
+            pd.read_csv(file, dtype={"image_md5": str, "mask_md5": str}).drop_duplicates("image_md5")
+            for file in files
+            if file
+        )
     common = first.merge(second, on="image_md5", suffixes=("_a", "_b"))
     return {
         "patches_of_a": len(first),
