@@ -171,6 +171,7 @@ def test_a_champion_that_knows_more_is_compared_on_less(changes, expected):
         (a_table("abc").assign(fold=[1, 3, 3]), [True, False, True]),  # b came to another fold
         (a_table("abca").assign(fold=[1, 2, 3, 2]), [False, True, True, False]),  # a is twice there
         (a_table("abXX").assign(fold=[1, 2, 3, 1]), [True, True, False, False]),  # X is new, and twice there
+        (a_table("abZ").assign(fold=[1, 2, 1]), [True, True, False]),  # c, redrawn, came to another fold
         (a_table("aYc", [(1, 0, 0), (1, 0, 2), (1, 0, 2)]).assign(fold=[1, 2, 3]), [True, False, False]),
     ],
 )

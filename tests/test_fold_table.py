@@ -116,6 +116,8 @@ def test_equal_images_are_told_apart_by_their_numbers():
     known = recorded(a_table("aba").assign(fold=[1, 2, 2]))
     assert known_folds(a_table("aba"), known).tolist() == [1, 2, 2]
     assert known_folds(a_table("aa", numbers=[7, 8]), known).tolist() == [1, 1]
+    placed = recorded(a_table("aba", [(1, 0, 0), (1, 0, 1), (1, 0, 2)]).assign(fold=[1, 2, 2]))
+    assert known_folds(a_table("aa", [(1, 0, 2), (1, 0, 0)]), placed).tolist() == [2, 1]
 
 
 def test_a_patch_that_left_comes_back_to_its_fold_though_its_place_was_taken():
@@ -135,6 +137,14 @@ def test_an_image_that_was_in_two_folds_stays_remembered_in_both():
     grown = grow(a_table("ab"), known, n_folds=2)
     left = departed(grown, known)
     assert left[["image_md5", "fold"]].to_numpy().tolist() == [["a", 2]]
+
+
+def test_a_corrected_position_replaces_the_old_one_but_copies_are_remembered_one_by_one():
+    known = recorded(a_table("abb", [(1, 0, 0), (1, 0, 1), (1, 0, 2)]).assign(fold=[1, 2, 2]))
+    grown = grow(a_table("ab", [(1, 5, 5), (1, 0, 1)]), known, n_folds=2)
+    assert grown["fold"].tolist() == [1, 2]
+    left = departed(grown, known)
+    assert left[["image_md5", "column", "fold"]].to_numpy().tolist() == [["b", 2, 2]]
 
 
 def test_what_is_in_the_data_set_counts_before_what_left():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,15 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from landslide import demo, training
 from landslide.augment import AugmentationSettings
 from landslide.bands import BandSettings
 from landslide.cache import BandCache, cache_family, cache_key, ensure_cache
 from landslide.errors import ConfigurationError, TrainingError
+from landslide.losses import create_loss, multi_head_loss
 from landslide.metrics import METRIC_NAMES, confusion_counts, scores
-from landslide.models import build_model
+from landslide.models import ModelSpec, build_model
 from landslide.patches import patch_table
 from landslide.prediction import predict_rows, select_threshold
 from landslide.training import FoldResult, TrainingSettings, train_fold
@@ -453,3 +455,103 @@ def test_two_processes_train_together(fit, cache, tmp_path):
 
 def test_the_address_of_the_cache_is_what_processes_share(cache, demo_caches):
     assert cache.directory == demo_caches / cache_family(BandSettings()) / cache_key("demo", BandSettings())
+
+
+# ---- warm start
+
+PLAIN = {"width": 4, "head_width": 4, "dropout": 0.0}  # what a network computes can be computed again
+
+
+@pytest.fixture(scope="module")
+def trained(cache, tmp_path_factory) -> FoldResult:
+    """A network to start from: trained on other rows, standardised by their statistics."""
+    settings = replace(TINY, standardize=True, model_options=PLAIN, learning_rates=((99, 3e-3),))
+    folder = tmp_path_factory.mktemp("trained")
+    return train_fold(cache, OTHERS, SELECTION, settings, band_names=BANDS, checkpoints=folder)
+
+
+@pytest.fixture
+def fit_from(cache, tmp_path, trained):
+    """Train on from that network, as it is registered: its specification went through JSON."""
+
+    def fit_from(folder: str = "warm", *, weights: Path = trained.weights, on_epoch=None, **changes) -> FoldResult:
+        spec = ModelSpec.from_dict(json.loads(json.dumps(trained.spec.to_dict())))
+        return train_fold(
+            cache, TRAINING, SELECTION, replace(TINY, standardize=True, model_options=PLAIN, **changes),
+            band_names=BANDS, checkpoints=tmp_path / folder, start=(spec, weights), on_epoch=on_epoch,
+        )  # fmt: skip
+
+    return fit_from
+
+
+def test_a_warm_start_begins_with_the_weights_and_statistics_of_the_network_it_starts_from(
+    cache, fit, fit_from, trained
+):
+    # One batch of everything and a rate of nothing: the loss is that of the network as it was.
+    one_batch = {
+        "epochs": 1, "batch_size": len(TRAINING), "crop": None, "learning_rates": ((9, 1e-30),),
+        "augmentation": AugmentationSettings(mode="none"),
+    }  # fmt: skip
+    warm, cold = fit_from(**one_batch), fit("cold", standardize=True, model_options=PLAIN, **one_batch)
+    network = build_model(trained.spec, load_file(trained.weights)).train()
+    images = torch.from_numpy(cache.bands[TRAINING][:, cache.columns(BANDS)].astype(np.float32))
+    masks = torch.from_numpy(cache.masks[TRAINING].astype(np.int64))
+    with torch.no_grad():
+        loss = float(multi_head_loss(network(images), masks, create_loss(TINY.loss), TINY.head_weights))
+    assert warm.history[0]["train_loss"] == pytest.approx(loss, abs=1e-4)
+    assert abs(cold.history[0]["train_loss"] - loss) > 0.01
+    assert (warm.spec.mean, warm.spec.std) == (trained.spec.mean, trained.spec.std)
+    assert cold.spec.mean != trained.spec.mean
+    before, after = load_file(trained.weights), load_file(warm.weights)
+    parameters = [name for name, _ in network.named_parameters()]
+    assert_equal({name: before[name] for name in parameters}, {name: after[name] for name in parameters})
+
+
+def test_an_interrupted_warm_start_goes_on_bit_for_bit(fit_from, tmp_path, trained):
+    whole = fit_from("whole", epochs=3)
+    moved = Path(shutil.copy(trained.weights, tmp_path / "fetched again.safetensors"))
+
+    def interrupt(record: dict[str, float]) -> None:
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_from("killed", epochs=3, on_epoch=interrupt)
+    records: list[dict[str, float]] = []
+    resumed = fit_from("killed", epochs=3, weights=moved, on_epoch=records.append)
+    assert records == resumed.history == whole.history
+    assert_equal(last_weights(tmp_path / "killed"), last_weights(tmp_path / "whole"))
+    assert resumed.threshold == whole.threshold
+
+
+def test_a_start_from_other_weights_is_another_training(fit_from, trained, tmp_path):
+    other = {name: tensor * 1.01 for name, tensor in load_file(trained.weights).items()}
+    save_file(other, tmp_path / "other.safetensors")
+    first = fit_from(epochs=1)
+    second = fit_from(epochs=1, weights=tmp_path / "other.safetensors")
+    assert first.history != second.history
+    assert second.history == fit_from("fresh", epochs=1, weights=tmp_path / "other.safetensors").history
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "unet"}, r"training\.model 'rau_net', and the settings ask for 'unet'"),
+        ({"model_options": {"width": 8, "head_width": 4}}, r"training\.model_options .*'width': 4.*'width': 8"),
+        ({"standardize": False}, r"training\.standardize True, and the settings ask for False"),
+    ],
+)
+def test_a_start_from_another_network_is_a_configuration_error(cache, tmp_path, trained, changes, message):
+    settings = replace(TINY, **{"standardize": True, "model_options": PLAIN} | changes)
+    start = (trained.spec, trained.weights)
+    with pytest.raises(ConfigurationError, match=message) as error:
+        train_fold(cache, TRAINING, SELECTION, settings, band_names=BANDS, checkpoints=tmp_path, start=start)
+    assert "train from scratch" in error.value.remedy
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_start_from_a_network_of_other_bands_is_a_configuration_error(cache, tmp_path, trained):
+    start = (trained.spec, trained.weights)
+    settings = replace(TINY, standardize=True, model_options=PLAIN)
+    with pytest.raises(ConfigurationError, match=r"training\.bands .*'slope'.* and the settings ask for \('B2',\)"):
+        train_fold(cache, TRAINING, SELECTION, settings, band_names=("B2",), checkpoints=tmp_path, start=start)

@@ -26,9 +26,9 @@ _CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 def grow(table: pd.DataFrame, known: pd.DataFrame, *, n_folds: int) -> pd.DataFrame:
     """Give every patch its fold, as an older table has it or as its neighbours have it.
 
-    A patch is known by the content of its image; a changed image by its position, or by its number where no
-    position is known. New tiles that adjoin known ones take the fold of most of these neighbours. The rest is dealt
-    out in blocks of neighbouring tiles, each to the fold that has the least.
+    A patch is known by the content of its image, equal images by position or number; a changed image by its position,
+    or by its number where no position is known. New tiles that adjoin known ones take the fold of most of these
+    neighbours. The rest is dealt out in blocks of neighbouring tiles, each to the fold that has the least.
 
     Args:
         table: Patch table in natural order (see `landslide.patches.patch_table`).
@@ -77,7 +77,7 @@ def read_folds(path: Path, table: pd.DataFrame, *, n_folds: int) -> npt.NDArray[
         DataError: If a patch is not in it with this number and image.
     """
     try:
-        recorded = pd.read_csv(path, usecols=["number", "image_md5", "fold"])
+        recorded = pd.read_csv(path, usecols=["number", "image_md5", "fold"], dtype={"image_md5": str})
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"folds.table {path} cannot be read: {error}",
@@ -107,7 +107,9 @@ def known_folds(table: pd.DataFrame, known: pd.DataFrame) -> npt.NDArray[np.int6
         known: Older fold table; the columns are those of `grow`.
     """
     old_positions, positions = _positions(known), _positions(table)
-    exact = _first(zip(known["image_md5"], known["number"], strict=True), known["fold"])
+    placed = zip(known["image_md5"], old_positions, strict=True)
+    by_image_and_position = _first((pair if pair[1] is not None else None for pair in placed), known["fold"])
+    by_image_and_number = _first(zip(known["image_md5"], known["number"], strict=True), known["fold"])
     by_image = _first(known["image_md5"], known["fold"])
     by_position = _first(old_positions, known["fold"])
     # A number says something only of an image that is gone; one that is still there was renumbered.
@@ -118,7 +120,8 @@ def known_folds(table: pd.DataFrame, known: pd.DataFrame) -> npt.NDArray[np.int6
     found = np.zeros(len(table), np.int64)
     for i, (image, number, position) in enumerate(zip(table["image_md5"], table["number"], positions, strict=True)):
         found[i] = (
-            exact.get((image, number))
+            by_image_and_position.get((image, position))
+            or by_image_and_number.get((image, number))
             or by_image.get(image)
             or (by_position.get(position) if position is not None else None)
             or without_position.get(number)
@@ -140,15 +143,21 @@ def departed(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of an older fold table whose images a newer one has no more, or has in other folds.
 
     They are kept beside the fold table: models that started from older ones have seen them, so that a patch that
-    comes back must come back to its fold.
+    comes back must come back to its fold. The position of an image may have been corrected; only where an image
+    occurs several times, each of its positions is remembered.
 
     Args:
         table: Fold table.
         known: Older fold table; the columns are those of `grow`.
     """
-    kept = set(zip(table["image_md5"], table["fold"], strict=True))
-    left = [row not in kept for row in zip(known["image_md5"], known["fold"], strict=True)]
-    return known[np.array(left, bool)].reset_index(drop=True)
+    several = {image for t in (table, known) for image in t.loc[t["image_md5"].duplicated(), "image_md5"]}
+
+    def keys(rows: pd.DataFrame) -> list[Hashable]:
+        places = zip(rows["image_md5"], rows["fold"], _positions(rows), strict=True)
+        return [(image, fold, position if image in several else None) for image, fold, position in places]
+
+    kept = set(keys(table))
+    return known[np.array([key not in kept for key in keys(known)], bool)].reset_index(drop=True)
 
 
 def _positions(table: pd.DataFrame) -> list[Position | None]:

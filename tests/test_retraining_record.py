@@ -1,0 +1,210 @@
+"""The record of retrainings, on a real MLflow store and a real webhook: opened once, closed once, and found again."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from landslide import retraining, tracking
+from landslide.retraining import (
+    FAILED,
+    INTERRUPTED,
+    PROMOTED,
+    REFUSED,
+    UNCHANGED,
+    close_record,
+    decision_on,
+    find_record,
+    open_record,
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    yield tracking.connect(f"sqlite:///{tmp_path_factory.mktemp('record')}/mlflow.db")
+    mlflow.set_tracking_uri(before[0])
+    mlflow.set_registry_uri(before[1])
+
+
+@pytest.fixture
+def client(store):
+    """The store, without the records of other tests."""
+    for run in tracking.search(store, "tags.role = 'retraining'"):
+        store.delete_run(run.info.run_id)
+    return store
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("LANDSLIDE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture(autouse=True)
+def posts(monkeypatch):
+    """What the webhook was told."""
+    told = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", f"http://127.0.0.1:{server.server_port}/hook")
+    yield told
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def ending(client, run_id: str) -> tuple[str, str | None]:
+    run = client.get_run(run_id)
+    return run.info.status, run.data.tags.get("outcome")
+
+
+def test_a_record_is_opened_once_a_pipeline_run(client):
+    first = open_record(client, "run 1")
+    assert ending(client, first) == ("RUNNING", None)
+    assert client.get_run(first).data.tags["role"] == "retraining"
+    assert open_record(client, "run 1") == first, "a step that is retried"
+    assert find_record(client, "run 1") == first
+    assert find_record(client, "run 2") is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "event"),
+    [
+        (PROMOTED, "FINISHED", "promotion"),
+        (REFUSED, "FINISHED", "refusal"),
+        (UNCHANGED, "FINISHED", None),
+        (FAILED, "FAILED", "failure"),
+    ],
+)
+def test_a_closed_record_is_in_mlflow_in_the_report_and_told_to_the_webhook(
+    client, home, posts, tmp_path, outcome, status, event
+):
+    run_id = open_record(client, "run")
+    tracking.set_tags(client, run_id, {"data_version": "abc.dir", "drift": "slope"})
+    scores = {f"{prefix}{model}_f1_landslide": 0.5 for prefix in ("", "new_") for model in ("champion", "challenger")}
+    tracking.log_scores(client, run_id, {**scores, "challenger_f1_landslide": 0.61239, "blocks": 31})
+    close_record(client, run_id, outcome, "because\nof this", {"version": "4", "champion": "3", "compared_with": ""})
+    assert ending(client, run_id) == (status, outcome)
+    assert client.get_run(run_id).data.tags["reason"] == "because\nof this"
+    report = (home / "reports" / "retraining.md").read_text()
+    assert report == Path(client.download_artifacts(run_id, "report.md", str(tmp_path))).read_text()
+    for line in (
+        f"# Retraining: {outcome}",
+        "| version | 4 |",
+        "| data version | abc.dir |",
+        "| drift | slope |",
+        "| all compared patches, out of fold | champion | challenger |",
+        "| f1_landslide | 0.5000 | 0.6124 |",
+        "| new patches alone | champion | challenger |",
+        "| blocks | 31 |",
+    ):
+        assert line in report.splitlines()
+    assert "compared with" not in report
+    content = json.loads((home / "reports" / "retraining.json").read_text())
+    assert content.items() >= {"outcome": outcome, "reason": "because\nof this", "run_id": run_id}.items()
+    assert [path.name for path in sorted((home / "reports").iterdir())] == ["retraining.json", "retraining.md"]
+    assert [post["event"] for post in posts] == ([event] if event else [])
+    if posts:
+        assert (posts[0]["run_id"], posts[0]["version"], posts[0]["champion"]) == (run_id, "4", "3")
+        assert posts[0]["text"].endswith(": because of this")
+
+
+def test_a_record_without_scores_has_a_report_as_well(client, home):
+    close_record(client, open_record(client, "run"), FAILED, "step ingest: broken")
+    report = (home / "reports" / "retraining.md").read_text()
+    assert "| drift | not looked at |" in report
+    assert "champion | challenger" not in report
+
+
+def test_the_first_outcome_stays(client, home, posts):
+    run_id = open_record(client, "run")
+    close_record(client, run_id, REFUSED, "step ingest: the data are broken")
+    ended = client.get_run(run_id).info.end_time
+    close_record(client, run_id, FAILED, "step plan: nothing came from ingest")
+    assert ending(client, run_id) == ("FINISHED", REFUSED)
+    assert client.get_run(run_id).info.end_time == ended
+    assert [post["event"] for post in posts] == ["refusal"]
+    assert "the data are broken" in (home / "reports" / "retraining.md").read_text()
+
+
+def test_a_long_reason_is_kept_whole_where_there_is_room(client, home):
+    run_id = open_record(client, "run")
+    close_record(client, run_id, FAILED, "x" * 9000)
+    assert client.get_run(run_id).data.tags["reason"] == "x" * 5000
+    assert "x" * 9000 in (home / "reports" / "retraining.md").read_text()
+
+
+# ---- killed retrainings
+
+
+def test_the_next_retraining_closes_those_that_were_killed_and_no_others(client, posts):
+    killed = open_record(client, "killed")
+    other = tracking.create_run(client, "training", {"role": "cross_validation"}, {})
+    after = open_record(client, "next night")
+    assert ending(client, killed) == ("FAILED", INTERRUPTED)
+    assert ending(client, after) == ("RUNNING", None)
+    assert ending(client, other) == ("RUNNING", None)
+    assert [(post["event"], post["run_id"]) for post in posts] == [("failure", killed)]
+    close_record(client, after, UNCHANGED, "nothing new")
+    open_record(client, "third night")
+    assert ending(client, killed) == ("FAILED", INTERRUPTED)
+    assert ending(client, after) == ("FINISHED", UNCHANGED)
+    assert len(posts) == 1
+
+
+def test_one_that_was_taken_for_killed_and_lives_still_says_how_it_ended(client):
+    lives = open_record(client, "slow")
+    open_record(client, "next night")
+    assert ending(client, lives) == ("FAILED", INTERRUPTED)
+    close_record(client, lives, PROMOTED, "better", {"version": "2"})
+    assert ending(client, lives) == ("FINISHED", PROMOTED)
+    assert client.get_run(lives).data.tags["reason"] == "better"
+
+
+@pytest.mark.parametrize(("outcome", "status"), [(PROMOTED, "FINISHED"), (FAILED, "FAILED")])
+def test_one_that_was_killed_while_it_ended_keeps_its_outcome(client, posts, monkeypatch, outcome, status):
+    run_id = open_record(client, "killed late")
+    with monkeypatch.context() as patched:
+        patched.setattr(retraining, "_write_reports", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            close_record(client, run_id, outcome, "really")
+    assert ending(client, run_id) == ("RUNNING", outcome)
+    open_record(client, "next night")
+    assert ending(client, run_id) == (status, outcome)
+    assert client.get_run(run_id).data.tags["reason"] == "really"
+    assert posts == []
+
+
+# ---- one decision a data version
+
+
+def test_the_latest_decision_on_a_data_version_is_found(client):
+    def decide(pipeline_run: str, data_version: str, **tags: str) -> str:
+        run_id = open_record(client, pipeline_run)
+        tracking.set_tags(client, run_id, {"data_version": data_version, **tags})
+        close_record(client, run_id, REFUSED, "not better")
+        return run_id
+
+    first = decide("1", "a", decided="true")
+    second = decide("2", "a", decided="true")
+    decide("3", "a")  # ended without a decision: broken data, or nothing to do
+    decide("4", "b")
+    # Records of one second are in the order in which they were started.
+    assert decision_on(client, "a").info.run_id == second != first
+    assert decision_on(client, "b") is None
+    assert decision_on(client, "c") is None
