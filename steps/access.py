@@ -86,7 +86,11 @@ def _open_shared(
         shared_cache.fetch(store, directory)
         return open_cache(directory)
     except CacheError as error:
-        logger.warning("%s Building it.", error.what)
+        logger.info("%s Building it.", error.what)
+    try:
+        shared_cache.fetch_relative(store, directory, patches)
+    except CacheError as error:
+        logger.warning("%s All bands are computed anew.", error.what)
     cache = _build(data, bands, patches, data_version, progress)
     shared_cache.publish(store, cache.directory)
     return cache

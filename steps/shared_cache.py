@@ -4,10 +4,12 @@ It is left there once, the manifest last, so that a cache with a manifest is who
 by its own checksums.
 """
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
 
+import pandas as pd
 from zenml.artifact_stores import BaseArtifactStore
 
 from landslide.errors import CacheError
@@ -47,6 +49,29 @@ def fetch(store: BaseArtifactStore, directory: Path) -> None:
         ) from error
 
 
+def fetch_relative(store: BaseArtifactStore, directory: Path, patches: pd.DataFrame) -> None:
+    """Copy the older cache that holds most of these patches to this machine, so that the new one copies their rows.
+
+    Args:
+        store: The artifact store.
+        directory: Where the new cache will be; its relatives lie beside it.
+        patches: Patch table of the new cache.
+
+    Raises:
+        CacheError: If that cache cannot be fetched.
+    """
+    family = _family(store, directory)
+    wanted = set(zip(patches["image_md5"], patches["mask_md5"], strict=True))
+    held = {}
+    for key in map(str, store.listdir(family) if store.exists(family) else []):
+        if store.exists(f"{family}/{key}/{_MANIFEST}"):
+            with store.open(f"{family}/{key}/{_MANIFEST}", "r") as file:
+                rows = json.load(file)["rows"]
+            held[key] = len(wanted & {(row["image_md5"], row["mask_md5"]) for row in rows})
+    if any(held.values()):
+        fetch(store, directory.with_name(max(held, key=lambda key: held[key])))
+
+
 def publish(store: BaseArtifactStore, directory: Path) -> None:
     """Copy a cache from this machine to the store, in place of one that is absent or damaged.
 
@@ -62,4 +87,8 @@ def publish(store: BaseArtifactStore, directory: Path) -> None:
 
 
 def _address(store: BaseArtifactStore, directory: Path) -> str:
-    return f"{store.path.rstrip('/')}/bands/{directory.parent.name}/{directory.name}"
+    return f"{_family(store, directory)}/{directory.name}"
+
+
+def _family(store: BaseArtifactStore, directory: Path) -> str:
+    return f"{store.path.rstrip('/')}/bands/{directory.parent.name}"
