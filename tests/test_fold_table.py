@@ -79,6 +79,7 @@ def test_old_patches_keep_their_folds_and_new_tiles_take_those_of_neighbours(see
         grown = grow(table, known, n_folds=n_folds)
     except DataError:
         return  # a fold was emptied
+    assert positioned or grown["scene"].isna().all()
     pd.testing.assert_frame_equal(grown.drop(columns="fold"), table)
     assert grown["fold"].dtype == np.int64
     found = dict(zip(order, grown["fold"], strict=True))
@@ -159,6 +160,18 @@ def test_what_is_in_the_data_set_counts_before_what_left():
 
 
 # ---- patches that are new
+
+
+def test_positions_that_the_data_set_lost_are_kept():
+    """As when a hundred patches are added to the official set, whose positions hold for that set alone."""
+    places = [(1, 0, 0), (1, 0, 1), (2, 0, 0), (2, 0, 1)]
+    known = recorded(a_table("abcc", places).assign(fold=[1, 2, 1, 1]))
+    grown = grow(a_table("abXcN", numbers=[7, 2, 1, 3, 9]), known, n_folds=2)
+    assert grown["column"].astype(object).where(grown["column"].notna(), None).tolist() == [0, 1, None, None, None]
+    grown = grow(a_table("aXcN", numbers=[1, 2, 3, 9]), known, n_folds=2)
+    assert grown["fold"].tolist()[:3] == [1, 2, 1]
+    assert grown.loc[1, ["scene", "row", "column"]].tolist() == [1, 0, 1], "redrawn where b was"
+    assert grown["scene"].dtype == "Int64"
 
 
 def test_a_tile_at_a_corner_joins_what_it_touches():

@@ -37,7 +37,8 @@ def grow(table: pd.DataFrame, known: pd.DataFrame, *, n_folds: int) -> pd.DataFr
         n_folds: Number of folds.
 
     Returns:
-        The patch table with an int64 column `fold` (1..n_folds).
+        The patch table with an int64 column `fold` (1..n_folds). If it has no positions, patches that the older table
+        knows get theirs from there.
 
     Raises:
         ConfigurationError: If the folds of the older table are not 1..n_folds.
@@ -50,6 +51,7 @@ def grow(table: pd.DataFrame, known: pd.DataFrame, *, n_folds: int) -> pd.DataFr
             remedy=f"Set folds.n_folds to {last}: patches keep their folds from training to training.",
         )
     fold = known_folds(table, known)
+    table = _with_known_positions(table, known)
     _join_neighbours(table, known, fold, n_folds)
     _deal_blocks(table, fold, n_folds)
     empty = sorted(set(range(1, n_folds + 1)) - set(fold.tolist()))
@@ -158,6 +160,19 @@ def departed(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
 
     kept = set(keys(table))
     return known[np.array([key not in kept for key in keys(known)], bool)].reset_index(drop=True)
+
+
+def _with_known_positions(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """Keep the positions that are lost when patches are added to a published set without a table of positions."""
+    if has_position(table).any():
+        return table
+    columns = list(POSITION_COLUMNS)
+    once = known[~known["image_md5"].duplicated(keep=False)].set_index("image_md5")
+    gone = known[~known["image_md5"].isin(table["image_md5"])].drop_duplicates("number").set_index("number")
+    changed = ~table["image_md5"].isin(known["image_md5"])
+    where = once[columns].reindex(table["image_md5"]).set_axis(table.index)
+    where[changed] = gone[columns].reindex(table.loc[changed, "number"]).to_numpy()
+    return table.assign(**where.astype("Int64"))
 
 
 def _positions(table: pd.DataFrame) -> list[Position | None]:
