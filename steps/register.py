@@ -82,10 +82,11 @@ def register(
         **{name: run_tags[name] for name in lineage},
         **{name: f"{scores['mean'][name]:.6f}" for name in METRIC_NAMES},
     }
-    version = registry.register(client, model_uri, tags)
+    version = registry.registered(client, tags) or registry.register(client, model_uri, tags)
     tracking.set_tags(client, cross_validation_run, {"model_version": version})
-    if give_alias:
-        decision = registry.decide_by_score(tags, registry.champion(client), registration.metric)
+    champion = registry.champion(client)
+    if give_alias and (champion is None or champion["version"] != version):
+        decision = registry.decide_by_score(tags, champion, registration.metric)
         registry.apply(client, version, decision)
         tracking.set_tags(client, cross_validation_run, {"decision": decision.reason})
     return version

@@ -151,3 +151,21 @@ def test_a_registry_that_does_not_answer_is_not_taken_for_an_empty_one(monkeypat
     for ask in (champion, versions, lambda client: version(client, "1")):
         with pytest.raises(RegistryError, match="does not answer"):
             ask(client)
+
+
+def test_a_version_is_recognised_by_the_tags_that_it_was_registered_with(client):
+    third = {k: v for k, v in version(client, "3").items() if k != "version"}
+    assert registry.registered(client, third) == "3"
+    assert registry.registered(client, {**third, "f1_macro": "0.123456"}) is None
+
+
+def test_a_run_that_was_created_twice_because_an_answer_was_lost_is_there_once(client, monkeypatch):
+    create = client.create_run
+
+    def answered_at_the_second_time(*args, **kwargs):
+        create(*args, **kwargs)
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr(client, "create_run", answered_at_the_second_time)
+    run_id = tracking.create_run(client, "twice", {"role": "of the test"}, {})
+    assert [run.info.run_id for run in tracking.search(client, "tags.role = 'of the test'")] == [run_id]

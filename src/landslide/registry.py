@@ -35,6 +35,18 @@ class Decision:
     reason: str
 
 
+def registered(client: MlflowClient, tags: Mapping[str, str]) -> str | None:
+    """Return the version that was registered with these tags (`run_id` among them), None if there is none.
+
+    A step that is started again after it was killed asks this first, so that nothing is registered twice.
+    """
+    of_this_run = f"name = '{MODEL_NAME}' and tags.`run_id` = '{tags['run_id']}'"
+    for found in client.search_model_versions(of_this_run):
+        if tags.items() <= found.tags.items():
+            return str(found.version)
+    return None
+
+
 def register(client: MlflowClient, model_uri: str, tags: Mapping[str, str]) -> str:
     """Register a logged model; its alias is decided apart.
 

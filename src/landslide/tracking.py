@@ -6,6 +6,7 @@ depends on before it is created, so a pipeline that starts again after a failure
 
 import logging
 import tempfile
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 EXPERIMENT = "landslide-segmentation"
 _KEY_TAG = "landslide.key"
+_REQUEST_TAG = "landslide.request"
 _REQUIREMENTS = (
     "h5py", "lightning", "mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors",
     "segmentation-models-pytorch", "torch",
@@ -247,12 +249,14 @@ def fetch_members(run_id: str, destination: Path) -> tuple[list[Member], BandSet
         RegistryError: If the run has no model.
     """
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model", dst_path=str(destination)))
+        # Not the code beside it: over HTTP every file is a request.
+        address = f"runs:/{run_id}/model/artifacts/ensemble"
+        folder = Path(mlflow.artifacts.download_artifacts(address, dst_path=str(destination)))
     except (MlflowException, OSError) as error:
         raise RegistryError(
             f"Run {run_id} has no model: {error}.", remedy="Run the training pipeline again; it trains that fold."
         ) from error
-    return load_members(folder / "artifacts" / "ensemble")
+    return load_members(folder)
 
 
 def latest_cross_validation(client: MlflowClient) -> Run:
@@ -287,7 +291,12 @@ def _find_run(client: MlflowClient, text: str) -> Run | None:
 
 def create_run(client: MlflowClient, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
     """Create a run with settings, recorded flat; return its id."""
-    run = client.create_run(_experiment_id(client), tags=dict(tags), run_name=name)
+    request = uuid.uuid4().hex
+    run = client.create_run(_experiment_id(client), tags={**tags, _REQUEST_TAG: request}, run_name=name)
+    # The client asks again when a server goes away before it answers, and the run may then be there twice.
+    for twin in search(client, f"tags.`{_REQUEST_TAG}` = '{request}'"):
+        if twin.info.run_id != run.info.run_id:
+            client.delete_run(twin.info.run_id)
     flat = [mlflow.entities.Param(key, str(value)) for key, value in flatten(params).items()]
     client.log_batch(run.info.run_id, params=flat)
     return str(run.info.run_id)
