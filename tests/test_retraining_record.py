@@ -204,7 +204,6 @@ def test_the_latest_decision_on_a_data_version_is_found(client):
     second = decide("2", "a", decided="true")
     decide("3", "a")  # ended without a decision: broken data, or nothing to do
     decide("4", "b")
-    # Records of one second are in the order in which they were started.
     assert decision_on(client, "a").info.run_id == second != first
     assert decision_on(client, "b") is None
     assert decision_on(client, "c") is None

@@ -507,7 +507,7 @@ def test_a_warm_start_begins_with_the_weights_and_statistics_of_the_network_it_s
     assert_equal({name: before[name] for name in parameters}, {name: after[name] for name in parameters})
 
 
-def test_an_interrupted_warm_start_goes_on_bit_for_bit(fit_from, tmp_path, trained):
+def test_an_interrupted_warm_start_goes_on_bit_for_bit(fit_from, tmp_path, trained, monkeypatch):
     whole = fit_from("whole", epochs=3)
     moved = Path(shutil.copy(trained.weights, tmp_path / "fetched again.safetensors"))
 
@@ -517,8 +517,12 @@ def test_an_interrupted_warm_start_goes_on_bit_for_bit(fit_from, tmp_path, train
 
     with pytest.raises(KeyboardInterrupt):
         fit_from("killed", epochs=3, on_epoch=interrupt)
-    records: list[dict[str, float]] = []
+    records, epochs, original = [], [], training._FoldTrainer.epoch
+    monkeypatch.setattr(
+        training._FoldTrainer, "epoch", lambda self, epoch: epochs.append(epoch) or original(self, epoch)
+    )
     resumed = fit_from("killed", epochs=3, weights=moved, on_epoch=records.append)
+    assert epochs == [2], "the first two are not trained again, though the weights were fetched to another place"
     assert records == resumed.history == whole.history
     assert_equal(last_weights(tmp_path / "killed"), last_weights(tmp_path / "whole"))
     assert resumed.threshold == whole.threshold
