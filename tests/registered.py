@@ -17,10 +17,10 @@ from landslide.models import ModelSpec, build_model
 DATA_VERSION = "a" * 32 + ".dir"
 
 
-def members(folder: Path, seed: int = 0) -> list[Member]:
+def members(folder: Path, seed: int = 0, bands: tuple[str, ...] = ("B4", "slope")) -> list[Member]:
     """Two networks with random weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    specification = ModelSpec(name="unet", options={"width": 4}, bands=("B4", "slope"))
+    specification = ModelSpec(name="unet", options={"width": 4}, bands=bands)
     found = []
     for fold in (1, 2):
         torch.manual_seed(10 * seed + fold)
@@ -49,6 +49,7 @@ def add_version(
     *,
     seed: int = 0,
     score: float = 0.5,
+    bands: tuple[str, ...] = ("B4", "slope"),
     table: pd.DataFrame | None = None,
     params: dict[str, Any] | None = None,
     texts: dict[str, str] | None = None,
@@ -79,7 +80,7 @@ def add_version(
     for name, text in {"fold_table.csv": table.to_csv(index=False), **(texts or {})}.items():
         tracking.log_text(client, run_id, text, name)
     with tracking.recording(run_id):
-        uri = tracking.log_model(members(folder / "weights", seed), BandSettings(), "float64", {})
+        uri = tracking.log_model(members(folder / "weights", seed, bands), BandSettings(), "float64", {})
     tracking.set_tags(client, run_id, {"evaluated": "now", "requested": "now"})
     return registry.register(
         client, uri, {"run_id": run_id, **tags, **{name: f"{value:.6f}" for name, value in scores.items()}}
