@@ -69,7 +69,7 @@ def open_run(
         **lineage_tags(),
         "selection": training.selection,
         "fold_table": fold_digest,
-        "fold_scheme": folds.scheme,
+        "fold_scheme": "table" if folds.table else folds.scheme,
         "training_code": code,
         "band_cache": band_cache,
         "start_from": start_from,
