@@ -114,3 +114,14 @@ def test_rollback_says_what_it_does_and_a_dry_run_only_says_it(client):
     assert again.exit_code == 1
     assert "no version before the champion" in again.stderr
     registry.apply(client, "2", Decision("champion", "better"))
+
+
+def test_promote_puts_a_version_into_service_with_a_reason_and_can_be_undone(client):
+    before = registry.champion(client)["version"]
+    assert models(client, "promote", "3").exit_code == 2  # without a reason
+    result = models(client, "promote", "3", "--reason", "a field campaign says so")
+    assert result.exit_code == 0
+    assert registry.champion(client)["version"] == "3"
+    assert "a field campaign says so" in registry.version(client, "3")["decision"]
+    models(client, "rollback")
+    assert registry.champion(client)["version"] == before

@@ -1,4 +1,4 @@
-"""`landslide models list | compare | rollback | reproduce`, and `download | verify`, which `reproduce` uses."""
+"""`landslide models list | compare | promote | rollback | reproduce`; `download | verify` serve `reproduce`."""
 
 import json
 import os
@@ -50,6 +50,20 @@ def compare(a: str, b: str, as_json: bool) -> None:
 
     comparison = compare_versions(tracking.connect(default_tracking_uri()), a, b)
     click.echo(json.dumps(comparison.to_json(), indent=2) if as_json else comparison.render())
+
+
+@models_group.command()
+@click.argument("version")
+@click.option("--reason", required=True, help="Why; it is recorded with the version.")
+def promote(version: str, reason: str) -> None:
+    """Put VERSION into service by hand, without a comparison."""
+    from landslide import registry, tracking
+    from landslide.home import default_tracking_uri
+
+    client = tracking.connect(default_tracking_uri())
+    number = registry.version(client, version)["version"]
+    registry.apply(client, number, registry.Decision(registry.CHAMPION, f"promoted by hand: {reason}"))
+    click.echo(f"{registry.MODEL_NAME} version {number} is in service (@{registry.CHAMPION}).")
 
 
 @models_group.command()
