@@ -63,7 +63,7 @@ def plan(
         version and the version to start from (empty: none); and whether there is something to do.
 
     Raises:
-        ConfigurationError: If the settings choose epochs on the test folds.
+        ConfigurationError: If the settings, or the champion to start from, choose epochs on the test folds.
         ComparisonError: If it is not known which patches the champion has seen.
     """
     if training.selection == "test_fold":
@@ -73,6 +73,12 @@ def plan(
         )
     client = tracking_client()
     current = registry.champion(client)
+    if current and retraining.start == "champion" and current.get("selection") == "test_fold":
+        raise ConfigurationError(
+            f"retraining.start is 'champion', and the epochs of version {current['version']} were chosen on its test "
+            "folds: what starts from it has been chosen on them too.",
+            remedy="Set retraining.start: scratch, once.",
+        )
     version = current["version"] if current else ""
     request = {"bands": asdict(bands), "folds": asdict(folds), "training": asdict(training), "start": retraining.start}
     digest = _digest(request, data_version)

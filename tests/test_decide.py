@@ -183,6 +183,14 @@ def test_epochs_chosen_on_the_test_folds_are_refused(client):
         _plan(client, training=TrainingSettings(selection="test_fold"))
 
 
+def test_nothing_starts_from_a_champion_whose_epochs_were_chosen_on_the_test_folds(client, tmp_path):
+    registered.add_version(client, tmp_path, table=_folded(), selection="test_fold")
+    registry.apply(client, "1", Decision(registry.CHAMPION, "the paper's protocol"))
+    with pytest.raises(ConfigurationError, match="scratch"):
+        _plan(client, start="champion")
+    assert _plan(client, start="scratch")[1]["wanted"]
+
+
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
