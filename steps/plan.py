@@ -116,7 +116,7 @@ def known_patches(client: MlflowClient, version: dict[str, str]) -> pd.DataFrame
         for name in ("fold_table.csv", "departed_patches.csv"):
             path = tracking.fetch_artifact(client, version["run_id"], name, Path(temporary))
             if path is not None:
-                tables.append(pd.read_csv(path))
+                tables.append(pd.read_csv(path, dtype={"image_md5": str, "mask_md5": str}))
     if not tables:
         raise ComparisonError(
             f"Version {version['version']} has no fold table: nobody knows which patches it has seen.",
