@@ -48,7 +48,7 @@ def test_every_configuration_has_known_keys_and_valid_values(path, stack):
 
     pipeline = retraining_pipeline if "pipelines.retraining" in path.read_text() else training_pipeline
     pipeline.with_options(config_path=str(path)).prepare()
-    known = {"parameters", "steps", "settings", "enable_cache", "schedule", "retry"}
+    known = {"parameters", "steps", "settings", "enable_cache", "schedule", "retry", "environment"}
     assert set(yaml.safe_load(path.read_text())) <= known
 
 
