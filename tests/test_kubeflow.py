@@ -424,7 +424,11 @@ def test_ten_nights_of_killed_pods_and_lost_servers_lose_and_double_nothing(site
         _assert_whole(site, before + night + 1)
 
 
-REQUIRED = {"kubeflow_url": "https://k.example.com/pipeline", "bucket": "s3://b/f", "registry": "r.example.com/m"}
+REQUIRED = {
+    "kubeflow_url": "https://k.example.com/pipeline",
+    "bucket": "s3://bucket/folder",
+    "registry": "r.example.com/m",
+}
 
 
 @pytest.mark.parametrize(
