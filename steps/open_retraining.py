@@ -27,7 +27,8 @@ def open_retraining(retraining: RetrainingSettings) -> Annotated[str, "retrainin
     """
     client = tracking_client()
     run_id = record.open_record(client, str(get_step_context().pipeline_run.id))
-    tracking.set_tags(client, run_id, lineage_tags())
+    source = {"mlflow.source.name": "pipelines.retraining.retraining_pipeline"}
+    tracking.set_tags(client, run_id, lineage_tags() | source)
     if retraining.disk_budget_gb is not None:
         budget = int(retraining.disk_budget_gb * 1e9)
         for folder in prune(budget):

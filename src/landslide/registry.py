@@ -191,6 +191,7 @@ def apply(client: MlflowClient, version: str, decision: Decision) -> None:
             tags["replaced_champion"] = replaced["version"]
     for name, value in tags.items():
         client.set_model_version_tag(MODEL_NAME, version, name, value)
+    client.update_model_version(MODEL_NAME, version, description=tags["decision"])
     client.set_registered_model_alias(MODEL_NAME, decision.alias, version)
     if decision.alias == CHAMPION:
         _drop_alias(client, CHALLENGER, version)

@@ -83,6 +83,7 @@ def close_record(
     run = client.get_run(run_id)
     report = _render(run, outcome, reason, facts or {})
     tracking.log_text(client, run_id, report, "report.md")
+    tracking.set_tags(client, run_id, {"mlflow.note.content": report})  # MLflow shows it on the page of the run
     _write_reports(report, {"outcome": outcome, "reason": reason, "run_id": run_id, **(facts or {})})
     client.set_terminated(run_id, _status(outcome))
     if outcome in _EVENTS:
