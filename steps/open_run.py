@@ -73,6 +73,7 @@ def open_run(
         "training_code": code,
         "band_cache": band_cache,
         "start_from": start_from,
+        "start_run": origin,  # of that version, so that the folds need not ask the registry
     }
     run_id = tracking.open_cross_validation(
         client,

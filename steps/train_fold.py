@@ -8,10 +8,9 @@ from typing import Annotated
 
 import numpy as np
 import pandas as pd
-from mlflow.tracking import MlflowClient
 from zenml import step
 
-from landslide import registry, tracking
+from landslide import tracking
 from landslide.bands import BandSettings, available_bands, resolve_bands
 from landslide.checkpoint import sha256
 from landslide.ensemble import Member
@@ -66,7 +65,8 @@ def train_fold(
     training_rows, selection_rows = _parts(fold_table, fold, training)
     folder = checkpoints() / run_id
     with tempfile.TemporaryDirectory() as temporary, tracking.recording(run_id, system_metrics=True):
-        start = _member(client, start_from, fold, Path(temporary)) if start_from else None
+        parent = client.get_run(cross_validation_run).data.tags
+        start = _member(parent["start_run"], start_from, fold, Path(temporary)) if start_from else None
         if start is not None:
             tracking.set_tags(client, run_id, {"start_weights": sha256(start.weights)})
         result = fit_fold(
@@ -91,9 +91,9 @@ def train_fold(
     return run_id
 
 
-def _member(client: MlflowClient, version: str, fold: int, folder: Path) -> Member:
-    """Fetch the member of a registered version that was not trained on this fold."""
-    members, _ = tracking.fetch_members(registry.version(client, version)["run_id"], folder)
+def _member(run_id: str, version: str, fold: int, folder: Path) -> Member:
+    """Fetch the member of a version, and of its run, that was not trained on this fold."""
+    members, _ = tracking.fetch_members(run_id, folder)
     found = [member for member in members if member.fold == fold]
     if not found:
         raise TrainingError(
