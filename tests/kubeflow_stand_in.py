@@ -20,6 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ _PRELOADED = [
 ]  # fmt: skip
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(_PRELOADED)
+
+
+def prepare_pods() -> None:
+    """Start to import what pods need, while other things are done."""
+    forkserver.ensure_running()
 
 
 def image_environment() -> dict[str, str]:

@@ -27,7 +27,7 @@ import matplotlib
 import pytest
 import running
 import yaml
-from kubeflow_stand_in import Attempt, Cluster, PipelinesAPI
+from kubeflow_stand_in import Attempt, Cluster, PipelinesAPI, prepare_pods
 
 CONFIG = running.ROOT / "configs" / "kubeflow.yaml"
 PIPELINE = "pipelines.retraining.retraining_pipeline"
@@ -252,6 +252,7 @@ def site(tmp_path_factory) -> Iterator[Site]:
         shutil.copy2(running.ROOT / "requirements.lock", image)
         repository = _push_data(folder / "repository", s3)
         zenml.wait()
+        prepare_pods()
         shell = {
             **running.cli_environment(folder / "home"),
             "ZENML_STORE_URL": zenml.url,
@@ -299,8 +300,10 @@ def _wait_for(attempt: Attempt, text: str) -> None:
 
 def _runs(site: Site, role: str) -> list[Any]:
     client = site.client()
-    experiment = client.get_experiment_by_name("landslide-segmentation").experiment_id
-    return list(client.search_runs([experiment], f"tags.role = '{role}'", max_results=1000))
+    experiment = client.get_experiment_by_name("landslide-segmentation")
+    if experiment is None:
+        return []
+    return list(client.search_runs([experiment.experiment_id], f"tags.role = '{role}'", max_results=1000))
 
 
 def _assert_whole(site: Site, n: int) -> None:
@@ -422,6 +425,7 @@ def test_ten_nights_of_killed_pods_and_lost_servers_lose_and_double_nothing(site
             cluster.close()
         site.mlflow.wait()
         _assert_whole(site, before + night + 1)
+        print(f"night {night + 1}: killed {', '.join(sorted(victims))}; server lost after {outage:.0f} s")
 
 
 REQUIRED = {
