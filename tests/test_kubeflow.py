@@ -34,7 +34,7 @@ PIPELINE = "pipelines.retraining.retraining_pipeline"
 PASSWORD = "a-password-of-the-tests"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 BUCKET = "landslide"
-EPOCHS = 3
+EPOCHS = 2
 KEYS = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests",
@@ -120,7 +120,11 @@ class Site:
     def submit(self, folder: Path, **parameters: dict[str, Any]) -> dict[str, Any]:
         """Submit the pipeline with configs/kubeflow.yaml and a tiny network; return the recurring run received."""
         config = yaml.safe_load(CONFIG.read_text())
-        tiny = {"data": {"repository": str(self.repository)}, "training": {"epochs": EPOCHS}}
+        tiny = {
+            "data": {"repository": str(self.repository)},
+            "training": {"epochs": EPOCHS},
+            "evaluation": {"overlays": 1},
+        }
         config["parameters"]["training"] = dict(running.TINY_TRAINING)
         for changes in (tiny, parameters):
             for group, values in changes.items():
@@ -137,6 +141,7 @@ class Site:
         return self.api.recurring_runs[-1]
 
     def cluster(self, folder: Path) -> Cluster:
+        self.mlflow.wait()
         environment = {
             "OMP_NUM_THREADS": "1",
             "LANDSLIDE_GIT_COMMIT": COMMIT,
@@ -234,7 +239,7 @@ def site(tmp_path_factory) -> Iterator[Site]:
         zenml, mlflow = _zenml_server(folder / "zenml"), _mlflow_server(folder / "mlflow")
         for server in (zenml, mlflow):
             stack.callback(server.stop)
-            server.start()
+        zenml.start()
         api = PipelinesAPI()
         stack.callback(api.close)
         logging.getLogger("werkzeug").setLevel(logging.WARNING)
@@ -253,6 +258,7 @@ def site(tmp_path_factory) -> Iterator[Site]:
         repository = _push_data(folder / "repository", s3)
         zenml.wait()
         prepare_pods()
+        mlflow.start()
         shell = {
             **running.cli_environment(folder / "home"),
             "ZENML_STORE_URL": zenml.url,
@@ -269,7 +275,6 @@ def site(tmp_path_factory) -> Iterator[Site]:
         )  # fmt: skip
         assert set_up.returncode == 0, set_up.stderr
         registered = json.loads(set_up.stdout.splitlines()[-1])
-        mlflow.wait()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
             patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
