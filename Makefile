@@ -50,7 +50,7 @@ report: $(ENVIRONMENT) ## show the scores of the last run again
 	@$(ACTIVATE) && landslide report
 
 test: $(ENVIRONMENT) ## run the test suite
-	@$(ACTIVATE) && python -m pytest -q -m "not soak"
+	@$(ACTIVATE) && OMP_NUM_THREADS=1 python -m pytest -q -m "not soak" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 soak: $(ENVIRONMENT) ## run the longer trials
 	@$(ACTIVATE) && python -m pytest -q -m soak

@@ -28,6 +28,18 @@ os.environ.update(
 )
 
 
+# Files that take longest, begun first so that no worker ends with one of them alone.
+_LONGEST = (
+    "test_retraining", "test_kubeflow", "test_pipeline_demo", "test_trials", "test_pipeline", "test_tracking_server",
+    "test_reproduce",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: position for position, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 def pytest_sessionfinish() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
 
