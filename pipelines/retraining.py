@@ -7,10 +7,10 @@ from landslide.bands import BandSettings
 from landslide.comparison import PromotionSettings
 from landslide.training import TrainingSettings
 from pipelines.configured import configured_pipeline
+from pipelines.cross_validation import cross_validate
 from steps.build_bands import build_bands
 from steps.compare import compare
 from steps.decide import decide
-from steps.evaluate import evaluate
 from steps.hooks import record_failure
 from steps.ingest import ingest
 from steps.open_retraining import open_retraining
@@ -19,7 +19,6 @@ from steps.plan import plan
 from steps.register import register
 from steps.report_drift import report_drift
 from steps.settings import DataSettings, EvaluationSettings, FoldSettings, RegistrationSettings, RetrainingSettings
-from steps.train_fold import train_fold
 
 
 @configured_pipeline(exclusive=True, on_failure=record_failure)
@@ -60,17 +59,9 @@ def retraining_pipeline(
         fold_table=fold_table, departed_patches=departed, data_version=data_version, band_cache=band_cache,
         start_from=start_from, wanted=wanted, data=data, bands=bands, folds=folds, training=training,
     )  # fmt: skip
-    fold_runs = [
-        train_fold(
-            fold=fold, fold_table=fold_table, data_version=data_version, band_cache=band_cache,
-            cross_validation_run=run, start_from=start_from, data=data, bands=bands, training=training,
-            id=f"train_fold_{fold}",
-        )
-        for fold in range(1, folds.n_folds + 1)
-    ]  # fmt: skip
-    scores = evaluate(
-        fold_runs=fold_runs, fold_table=fold_table, data_version=data_version, cross_validation_run=run,
-        data=data, bands=bands, evaluation=evaluation,
+    fold_runs, scores = cross_validate(
+        run=run, fold_table=fold_table, data_version=data_version, band_cache=band_cache, start_from=start_from,
+        data=data, bands=bands, folds=folds, training=training, evaluation=evaluation,
     )  # fmt: skip
     version = register(
         fold_runs=fold_runs, fold_table=fold_table, scores=scores, data_version=data_version,

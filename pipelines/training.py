@@ -6,14 +6,13 @@ zenml pipeline run pipelines.training.training_pipeline -c configs/demo.yaml
 from landslide.bands import BandSettings
 from landslide.training import TrainingSettings
 from pipelines.configured import configured_pipeline
+from pipelines.cross_validation import cross_validate
 from steps.build_bands import build_bands
-from steps.evaluate import evaluate
 from steps.ingest import ingest
 from steps.open_run import open_run
 from steps.register import register
 from steps.settings import DataSettings, EvaluationSettings, FoldSettings, RegistrationSettings
 from steps.split import split
-from steps.train_fold import train_fold
 
 
 @configured_pipeline()
@@ -45,17 +44,9 @@ def training_pipeline(
         fold_table=fold_table, data_version=data_version, band_cache=band_cache, start_from=start_from,
         data=data, bands=bands, folds=folds, training=training,
     )  # fmt: skip
-    fold_runs = [
-        train_fold(
-            fold=fold, fold_table=fold_table, data_version=data_version, band_cache=band_cache,
-            cross_validation_run=run, start_from=start_from, data=data, bands=bands, training=training,
-            id=f"train_fold_{fold}",
-        )
-        for fold in range(1, folds.n_folds + 1)
-    ]  # fmt: skip
-    scores = evaluate(
-        fold_runs=fold_runs, fold_table=fold_table, data_version=data_version, cross_validation_run=run,
-        data=data, bands=bands, evaluation=evaluation,
+    fold_runs, scores = cross_validate(
+        run=run, fold_table=fold_table, data_version=data_version, band_cache=band_cache, start_from=start_from,
+        data=data, bands=bands, folds=folds, training=training, evaluation=evaluation,
     )  # fmt: skip
     register(
         fold_runs=fold_runs, fold_table=fold_table, scores=scores, data_version=data_version,

@@ -1,0 +1,54 @@
+"""The part that all pipelines which train have in common: the folds, side by side, and their scores."""
+
+from typing import Any
+
+from landslide.bands import BandSettings
+from landslide.training import TrainingSettings
+from steps.evaluate import evaluate
+from steps.settings import DataSettings, EvaluationSettings, FoldSettings
+from steps.train_fold import train_fold
+
+
+def cross_validate(
+    *,
+    run: Any,
+    fold_table: Any,
+    data_version: Any,
+    band_cache: Any,
+    start_from: Any,
+    data: DataSettings,
+    bands: BandSettings,
+    folds: FoldSettings,
+    training: TrainingSettings,
+    evaluation: EvaluationSettings,
+) -> tuple[list[Any], Any]:
+    """Add a step a fold to the pipeline, and the one that evaluates them.
+
+    Args:
+        run: Output of `open_run`.
+        fold_table: The patches with their folds.
+        data_version: Digest of the data set.
+        band_cache: Key of the band cache.
+        start_from: Registered version to start from, empty to train from scratch.
+        data: Where the patches are.
+        bands: Band settings.
+        folds: How many folds there are.
+        training: Training settings.
+        evaluation: What is drawn.
+
+    Returns:
+        The outputs of the folds, fold 1 first, and of the evaluation.
+    """
+    fold_runs = [
+        train_fold(
+            fold=fold, fold_table=fold_table, data_version=data_version, band_cache=band_cache,
+            cross_validation_run=run, start_from=start_from, data=data, bands=bands, training=training,
+            id=f"train_fold_{fold}",
+        )
+        for fold in range(1, folds.n_folds + 1)
+    ]  # fmt: skip
+    scores = evaluate(
+        fold_runs=fold_runs, fold_table=fold_table, data_version=data_version, cross_validation_run=run,
+        data=data, bands=bands, evaluation=evaluation,
+    )  # fmt: skip
+    return fold_runs, scores
