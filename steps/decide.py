@@ -43,13 +43,15 @@ def decide(
     client = tracking_client()
     current = registry.champion(client)
     in_service = current["version"] if current else ""
+    if model_version == champion == in_service:
+        reason = f"version {champion} in service was trained on exactly these data, with these settings and this code"
+        record.close_record(client, retraining_run, record.UNCHANGED, reason, {"champion": champion})
+        return record.UNCHANGED
     better = False
     if in_service != champion:
         reason = f"the champion changed from {champion or 'none'} to {in_service or 'none'} in the meantime"
     elif not champion:
         better, reason = True, "the first registered model"
-    elif model_version == champion:
-        reason = "the challenger is the champion itself"
     elif evidence.empty:
         reason = "there is no patch that neither the champion nor the challenger has seen"
     else:

@@ -95,6 +95,13 @@ def test_without_a_patch_to_compare_nothing_is_promoted(two):
     assert "no patch" in tags["reason"]
 
 
+def test_a_challenger_that_is_the_champion_itself_is_no_decision(two):
+    decided, tags = _decide(two, _evidence(0), challenger="1")
+    assert decided == tags["outcome"] == "unchanged"
+    assert "decided" not in tags
+    assert "refus" not in registry.version(two, "1")["decision"]
+
+
 def test_too_few_blocks_are_no_evidence(two):
     one_block = _evidence(20).head(16)
     decided, tags = _decide(two, one_block)
