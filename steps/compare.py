@@ -37,7 +37,7 @@ def compare(
 
     Args:
         champion: The champion's version, empty if there is none.
-        model_version: The challenger's version, empty if there is nothing to do.
+        model_version: The challenger's version, empty if there is nothing to do; the champion's own if nothing changed.
         fold_table: The patches with their folds.
         departed_patches: Patches of older fold tables that are gone.
         data_version: Digest of the data set.
@@ -48,7 +48,7 @@ def compare(
         What `landslide.comparison.evidence_table` returns; no row if there is nothing to compare.
     """
     nothing = evidence_table(fold_table.head(0), np.zeros(0, bool), dict.fromkeys(CHAMPION_AND_CHALLENGER, NO_COUNTS))
-    if not (champion and model_version):
+    if not (champion and model_version) or champion == model_version:
         return nothing
     client = tracking_client()
     versions = [registry.version(client, version) for version in (champion, model_version)]
