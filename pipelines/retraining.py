@@ -51,13 +51,14 @@ def retraining_pipeline(
         bands=bands, folds=folds, training=training, retraining=retraining,
     )  # fmt: skip
     band_cache = build_bands(patch_table=patch_table, data_version=data_version, data=data, bands=bands, after=wanted)
-    report_drift(
+    drifting = report_drift(
         retraining_run=record, champion=champion, wanted=wanted, fold_table=fold_table, data_version=data_version,
         band_cache=band_cache, data=data, bands=bands, retraining=retraining,
     )  # fmt: skip
     run = open_run(
         fold_table=fold_table, departed_patches=departed, data_version=data_version, band_cache=band_cache,
         start_from=start_from, wanted=wanted, data=data, bands=bands, folds=folds, training=training,
+        after=drifting,
     )  # fmt: skip
     fold_runs, scores = cross_validate(
         run=run, fold_table=fold_table, data_version=data_version, band_cache=band_cache, start_from=start_from,

@@ -14,7 +14,6 @@ from landslide.comparison import CHAMPION_AND_CHALLENGER, comparable, evidence_t
 from landslide.ensemble import Ensemble
 from landslide.evaluation import predict_unseen
 from steps.access import open_bands
-from steps.code import depends_on_code_of
 from steps.lineage import tracking_client
 from steps.plan import known_patches
 from steps.settings import DataSettings
@@ -23,7 +22,8 @@ from steps.tables import TableMaterializer
 NO_COUNTS = np.zeros((0, 2, 2), np.int64)
 
 
-@step(cache_policy=depends_on_code_of("steps.compare"), output_materializers={"evidence": TableMaterializer})
+# Never cached: version numbers say which models are meant in one registry only.
+@step(enable_cache=False, output_materializers={"evidence": TableMaterializer})
 def compare(
     champion: str,
     model_version: str,
@@ -62,7 +62,7 @@ def compare(
         fold_table,
         known,
         member_folds=[member.fold for member in ensembles[0].members],
-        selected_on_test_fold=versions[0]["selection"] == "test_fold",
+        selected_on_test_fold=versions[0].get("selection") == "test_fold",
     )
     rows = np.flatnonzero(chosen)
     if len(rows) == 0:

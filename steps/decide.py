@@ -47,8 +47,11 @@ def decide(
         reason = f"version {champion} in service was trained on exactly these data, with these settings and this code"
         record.close_record(client, retraining_run, record.UNCHANGED, reason, {"champion": champion})
         return record.UNCHANGED
+    begun = client.get_run(retraining_run).data.tags
     better = False
-    if in_service != champion:
+    if "intended" in begun and in_service in (champion, model_version):  # killed before it was all written down
+        better, reason = begun["intended"] == record.PROMOTED, begun["reason_intended"]
+    elif in_service != champion:
         reason = f"the champion changed from {champion or 'none'} to {in_service or 'none'} in the meantime"
     elif not champion:
         better, reason = True, "the first registered model"
@@ -62,12 +65,11 @@ def decide(
         tracking.log_text(client, retraining_run, evidence.to_csv(index=False), "evidence.csv")
         figure = differences_figure(differences, promotion.margin)
         tracking.log_figures(client, retraining_run, {"differences": figure})
+    outcome = record.PROMOTED if better else record.REFUSED
+    tags = {"challenger": model_version, "cross_validation_run": cross_validation_run}
+    record.intend(client, retraining_run, outcome, reason, tags)
     if model_version != in_service:
         registry.apply(client, model_version, Decision("champion" if better else "challenger", reason))
-    outcome = record.PROMOTED if better else record.REFUSED
-    facts = {"version": model_version, "champion": model_version if better else in_service, "compared_with": champion}
-    decided = {"decided": "true", "challenger": model_version, "cross_validation_run": cross_validation_run}
-    tracking.set_tags(client, retraining_run, decided)
-    record.close_record(client, retraining_run, outcome, reason, facts)
+    record.finish_decision(client, retraining_run)
     logger.info("Version %s is %s: %s.", model_version, outcome, reason)
     return outcome

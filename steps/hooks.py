@@ -1,10 +1,16 @@
 """What happens when a step of the retraining fails: its record is closed, and somebody is told."""
 
+import logging
+
 from zenml import get_step_context
 
 from landslide import retraining as record
-from landslide.errors import ComparisonError, DataError, RemoteError
+from landslide.errors import ComparisonError, DataError, LandslideError, RemoteError
+from landslide.notification import notify
+from landslide.registry import MODEL_NAME
 from steps.lineage import tracking_client
+
+logger = logging.getLogger(__name__)
 
 
 def record_failure(exception: BaseException) -> None:
@@ -14,9 +20,16 @@ def record_failure(exception: BaseException) -> None:
         exception: What the step raised.
     """
     context = get_step_context()
-    client = tracking_client()
-    run_id = record.find_record(client, str(context.pipeline_run.id))
-    if run_id is not None:
+    reason = f"step {context.step_run.name}: {exception}"
+    try:
+        client = tracking_client()
+        run_id = record.find_record(client, str(context.pipeline_run.id))
+    except LandslideError as error:  # the tracking server is gone, but somebody must be told
+        logger.warning("The record of this retraining cannot be closed: %s", error)
+        run_id = None
+    if run_id is None:
+        notify("failure", model=MODEL_NAME, reason=reason)
+    else:
         refused = isinstance(exception, DataError | ComparisonError) and not isinstance(exception, RemoteError)
         outcome = record.REFUSED if refused else record.FAILED
-        record.close_record(client, run_id, outcome, f"step {context.step_run.name}: {exception}")
+        record.close_record(client, run_id, outcome, reason)

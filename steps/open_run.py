@@ -14,10 +14,13 @@ from zenml import step
 from landslide import registry, tracking
 from landslide.band_statistics import describe
 from landslide.bands import BandSettings
+from landslide.errors import ComparisonError
+from landslide.fold_table import departed, known_folds
 from landslide.training import TrainingSettings
 from steps.access import open_bands
 from steps.code import code_digest
 from steps.lineage import configuration_text, lineage_tags, tracking_client
+from steps.plan import known_patches
 from steps.settings import DataSettings, FoldSettings
 from steps.tables import table_digest
 
@@ -62,11 +65,20 @@ def open_run(
     settings = {"bands": asdict(bands), "folds": asdict(folds), "training": asdict(training)}
     code = code_digest("steps.train_fold")
     fold_digest = table_digest(fold_table)
-    origin = registry.version(client, start_from)["run_id"] if start_from else ""
-    parts = [settings, data_version, band_cache, fold_digest, code, *([origin] if origin else [])]
+    origin = ""
+    if start_from:
+        start = registry.version(client, start_from)
+        origin = start["run_id"]
+        if "role" not in start:  # else a copy for a reproduction, whose original was looked at
+            known = known_patches(client, start)
+            refuse_seen_folds(fold_table, known, start)
+            departed_patches = departed(fold_table, known)
+    lineage = lineage_tags()
+    lock = lineage["requirements_lock"]  # folds trained under different versions of torch are no one cross-validation
+    parts = [settings, data_version, band_cache, fold_digest, code, lock, origin]
     identity = json.dumps(parts, sort_keys=True)
     tags = {
-        **lineage_tags(),
+        **lineage,
         "selection": training.selection,
         "fold_table": fold_digest,
         "fold_scheme": "table" if folds.table else folds.scheme,
@@ -95,3 +107,24 @@ def open_run(
         statistics = describe(cache, np.arange(len(fold_table)))
         tracking.log_text(client, run_id, json.dumps(statistics, indent=2), "data_statistics.json")
     return run_id
+
+
+def refuse_seen_folds(fold_table: pd.DataFrame, known: pd.DataFrame, start: dict[str, str]) -> None:
+    """Make sure that what starts from a version has not seen the patches of its test folds.
+
+    Args:
+        fold_table: The patches with their folds.
+        known: What `known_patches` returned for the version.
+        start: Tags of the version.
+
+    Raises:
+        ComparisonError: If a patch has another fold than in that version, or its epochs were chosen on test folds.
+    """
+    old = known_folds(fold_table, known)
+    moved = fold_table[(old != 0) & (old != fold_table["fold"].to_numpy())]
+    if start.get("selection") == "test_fold" or len(moved):
+        reason = f"patch {moved['number'].iloc[0]} was in another fold" if len(moved) else "it chose its epochs on them"
+        raise ComparisonError(
+            f"Version {start['version']} has seen patches of the test folds: {reason}.",
+            remedy="Use its fold table (folds.table) or the retraining pipeline, or train from scratch.",
+        )

@@ -111,12 +111,14 @@ def known_patches(client: MlflowClient, version: dict[str, str]) -> pd.DataFrame
     Raises:
         ComparisonError: If the version's run holds no fold table.
     """
+    tables = []
     with tempfile.TemporaryDirectory() as temporary:
-        tables = []
-        for name in ("fold_table.csv", "departed_patches.csv"):
+        for name in ("fold_table.csv", "departed_patches.csv") if "run_id" in version else ():
             path = tracking.fetch_artifact(client, version["run_id"], name, Path(temporary))
             if path is not None:
                 tables.append(pd.read_csv(path, dtype={"image_md5": str, "mask_md5": str}))
+            elif name == "fold_table.csv":
+                break
     if not tables:
         raise ComparisonError(
             f"Version {version['version']} has no fold table: nobody knows which patches it has seen.",

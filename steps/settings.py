@@ -5,6 +5,7 @@ They enter once, in a run configuration (configs/*.yaml), and are validated ther
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+from urllib.parse import urlsplit
 
 from landslide.errors import ConfigurationError
 from landslide.folds import SCHEMES
@@ -36,6 +37,11 @@ class DataSettings:
             raise ConfigurationError(
                 f"data.repository is {self.repository}, and data.fetch is off.",
                 remedy="Set data.fetch: true, or leave data.repository out.",
+            )
+        if self.repository and urlsplit(self.repository).password:
+            raise ConfigurationError(
+                "data.repository holds a password, and settings are recorded in MLflow.",
+                remedy="Give credentials to git by its own configuration (docs/operations.md, Kubeflow).",
             )
 
 

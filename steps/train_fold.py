@@ -14,7 +14,7 @@ from landslide import tracking
 from landslide.bands import BandSettings, available_bands, resolve_bands
 from landslide.checkpoint import sha256
 from landslide.ensemble import Member
-from landslide.errors import TrainingError
+from landslide.errors import ConfigurationError, TrainingError
 from landslide.folds import inner_validation
 from landslide.home import checkpoints
 from landslide.training import TrainingSettings
@@ -66,7 +66,7 @@ def train_fold(
     folder = checkpoints() / run_id
     with tempfile.TemporaryDirectory() as temporary, tracking.recording(run_id, system_metrics=True):
         parent = client.get_run(cross_validation_run).data.tags
-        start = _member(parent["start_run"], start_from, fold, Path(temporary)) if start_from else None
+        start = _member(parent["start_run"], start_from, fold, bands, Path(temporary)) if start_from else None
         if start is not None:
             tracking.set_tags(client, run_id, {"start_weights": sha256(start.weights)})
         result = fit_fold(
@@ -91,9 +91,14 @@ def train_fold(
     return run_id
 
 
-def _member(run_id: str, version: str, fold: int, folder: Path) -> Member:
+def _member(run_id: str, version: str, fold: int, bands: BandSettings, folder: Path) -> Member:
     """Fetch the member of a version, and of its run, that was not trained on this fold."""
-    members, _ = tracking.fetch_members(run_id, folder)
+    members, settings = tracking.fetch_members(run_id, folder)
+    if settings != bands:
+        raise ConfigurationError(
+            f"The bands of version {version} were computed otherwise: {settings}, and the settings say {bands}.",
+            remedy="Start from scratch, or set `bands` to what that version has.",
+        )
     found = [member for member in members if member.fold == fold]
     if not found:
         raise TrainingError(

@@ -54,6 +54,7 @@ def _decide(client, evidence, champion="1", challenger="2"):
     from steps.decide import decide
 
     record = retraining.open_record(client, f"pipeline {challenger} {len(evidence)}")
+    tracking.set_tags(client, record, {"champion": champion or "none"})
     outcome = decide.entrypoint(
         retraining_run=record, champion=champion, model_version=challenger, evidence=evidence,
         cross_validation_run="run", promotion=SETTINGS,
@@ -78,6 +79,35 @@ def test_the_evidence_decides(two, gain, outcome, in_service):
     assert registry.version(two, "2")["decision"].endswith(tags["reason"])
     if outcome == "refused":
         assert registry.version(two, registry.CHALLENGER)["version"] == "2"
+
+
+@pytest.mark.parametrize("killed_at", ["registry.apply", "record.finish_decision"])
+@pytest.mark.parametrize("by", ["a retried step", "the next night"])
+def test_a_promotion_that_was_cut_short_is_finished_and_recorded_as_one(two, monkeypatch, killed_at, by):
+    import steps.decide
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    module, name = killed_at.split(".")
+    with monkeypatch.context() as patch:
+        patch.setattr(getattr(steps.decide, module), name, killed)
+        with pytest.raises(KeyboardInterrupt):
+            _decide(two, _evidence(20))
+    cut_short = retraining.find_record(two, "pipeline 2 32")
+    assert "outcome" not in two.get_run(cut_short).data.tags
+    carried_out = killed_at == "record.finish_decision"
+    if by == "a retried step":
+        _decide(two, _evidence(20))
+    else:
+        retraining.open_record(two, "another pipeline run")
+    run = two.get_run(cut_short)
+    finished = carried_out or by == "a retried step"
+    assert run.data.tags["outcome"] == ("promoted" if finished else "interrupted")
+    assert run.data.tags.get("decided") == ("true" if finished else None)
+    assert registry.champion(two)["version"] == ("2" if finished else "1")
+    if finished:
+        assert registry.version(two, "2")["replaced_champion"] == "1"
 
 
 def test_a_champion_that_changed_in_the_meantime_stays(two, tmp_path):
@@ -190,6 +220,18 @@ def test_epochs_chosen_on_the_test_folds_are_refused(client):
         _plan(client, training=TrainingSettings(selection="test_fold"))
 
 
+def test_nothing_starts_from_a_version_that_has_seen_the_test_folds(client, tmp_path):
+    from steps.open_run import refuse_seen_folds
+
+    known = _folded()
+    start = {"version": "1", "selection": "inner_validation"}
+    refuse_seen_folds(_folded(), known, start)
+    with pytest.raises(ComparisonError, match="patch 3 was in another fold"):
+        refuse_seen_folds(known.assign(fold=[1, 1, 2, *known["fold"][3:]]), known, start)
+    with pytest.raises(ComparisonError, match="chose its epochs"):
+        refuse_seen_folds(_folded(), known, start | {"selection": "test_fold"})
+
+
 def test_nothing_starts_from_a_champion_whose_epochs_were_chosen_on_the_test_folds(client, tmp_path):
     registered.add_version(client, tmp_path, table=_folded(), selection="test_fold")
     registry.apply(client, "1", Decision(registry.CHAMPION, "the paper's protocol"))
@@ -221,3 +263,16 @@ def test_a_failing_step_closes_the_record(client, monkeypatch, error, outcome):
     assert run.data.tags["outcome"] == outcome
     assert run.data.tags["reason"].startswith(f"step ingest: {error}")
     assert run.info.status == ("FINISHED" if outcome == "refused" else "FAILED")
+
+
+def test_a_failure_before_there_is_a_record_is_told_all_the_same(client, monkeypatch):
+    from types import SimpleNamespace
+
+    import steps.hooks
+
+    context = SimpleNamespace(pipeline_run=SimpleNamespace(id="x"), step_run=SimpleNamespace(name="open_retraining"))
+    monkeypatch.setattr(steps.hooks, "get_step_context", lambda: context)
+    told = []
+    monkeypatch.setattr(steps.hooks, "notify", lambda event, **facts: told.append((event, facts["reason"])))
+    steps.hooks.record_failure(ValueError("the disk is full"))
+    assert told == [("failure", "step open_retraining: the disk is full")]

@@ -38,7 +38,7 @@ def age(path: Path, hours: float) -> None:
 
 def test_the_oldest_go_first_and_no_more_than_needed(home):
     caches = [folder(home, f"cache/bands/family{i % 2}/{i}", hours=10 + i) for i in range(4)]
-    checkpoint = folder(home, "checkpoints/run", hours=30)
+    checkpoint = folder(home, "checkpoints/run", hours=15 * 24)
     data = folder(home, "data/version", hours=12.5)
     assert size_of(home) == 60 * KB
     assert prune(60 * KB) == []
@@ -63,9 +63,16 @@ def test_what_was_used_within_the_hour_stays(home):
     deep = folder(home, "data/half pulled", hours=5)
     (deep / "below" / "next").write_bytes(b"x")  # only this far down does it show that somebody writes
     caches = [folder(home, f"cache/bands/family/{i}", hours=0.1 * i) for i in range(3)]
-    old = folder(home, "checkpoints/old", hours=1.1)
+    old = folder(home, "data/old", hours=1.1)
     assert prune(0) == [old]
     assert all(path.exists() for path in (*recent, deep, *caches))
+
+
+def test_the_checkpoints_of_a_night_that_was_cut_off_stay_for_two_weeks(home):
+    cut_off = folder(home, "checkpoints/cut off", hours=13 * 24)
+    abandoned = folder(home, "checkpoints/abandoned", hours=15 * 24)
+    assert prune(0) == [abandoned]
+    assert cut_off.exists()
 
 
 def test_opening_a_cache_is_using_it(home):
@@ -81,10 +88,10 @@ def test_opening_a_cache_is_using_it(home):
 
 def test_links_count_nothing_and_lead_nowhere(home, tmp_path_factory):
     elsewhere = folder(tmp_path_factory.mktemp("elsewhere"), "data", hours=50, kilobytes=500)
-    checkpoint = folder(home, "checkpoints/run", hours=50)
+    checkpoint = folder(home, "checkpoints/run", hours=15 * 24)
     (checkpoint / "link").symlink_to(elsewhere)
     (checkpoint / "below" / "link").symlink_to(elsewhere / "below" / "file")
-    age(checkpoint, hours=50)
+    age(checkpoint, hours=15 * 24)
     assert size_of(home) == 10 * KB
     assert prune(0) == [checkpoint]
     assert (elsewhere / "below" / "file").exists()

@@ -14,12 +14,14 @@ from landslide.home import band_caches, checkpoints, home, pulled_data
 
 # What was written or opened within this time may be in use by another process.
 _IN_USE_SECONDS = 3600
+# A night that was cut off goes on from its checkpoints in one of the next ones.
+_ABANDONED_SECONDS = 14 * 24 * 3600
 
 
 def prune(budget: int) -> list[Path]:
     """Delete what was not used for longest, until everything under `LANDSLIDE_HOME` fits the budget.
 
-    The band cache used last stays in any case: the next one copies its rows.
+    The band cache used last stays in any case: the next one copies its rows. Checkpoints stay for two weeks.
 
     Args:
         budget: Bytes.
@@ -29,12 +31,13 @@ def prune(budget: int) -> list[Path]:
     """
     excess = size_of(home()) - budget
     caches = sorted(band_caches().glob("*/[!.]*"), key=_last_used)
-    candidates = [*caches[:-1], *checkpoints().glob("*"), *pulled_data().glob("*")]
+    kept_for = dict.fromkeys([*caches[:-1], *pulled_data().glob("*")], _IN_USE_SECONDS)
+    kept_for |= dict.fromkeys(checkpoints().glob("*"), _ABANDONED_SECONDS)
     deleted = []
-    for folder in sorted(candidates, key=_last_used):
+    for folder in sorted(kept_for, key=_last_used):
         if excess <= 0:
             break
-        if time.time() - _last_used(folder) < _IN_USE_SECONDS:
+        if time.time() - _last_used(folder) < kept_for[folder]:
             continue
         excess -= size_of(folder)
         shutil.rmtree(folder, ignore_errors=True)

@@ -190,7 +190,7 @@ def _copy_version(client: MlflowClient, number: str, destination: str) -> None:
         with tracking.recording(run_id):
             model = tracking.log_model(members, settings, np.float64, {})
         # Numbers are given in turn: all those before are the same model.
-        while int(registry.register(other, model, {"run_id": run_id})) < int(number):
+        while int(registry.register(other, model, {"run_id": run_id, "role": "copy"})) < int(number):
             pass
 
 

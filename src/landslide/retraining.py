@@ -20,7 +20,7 @@ from landslide import tracking
 from landslide.home import home
 from landslide.metrics import METRIC_NAMES
 from landslide.notification import notify
-from landslide.registry import MODEL_NAME
+from landslide.registry import MODEL_NAME, champion
 from landslide.tracking import MlflowClient, Run
 
 PROMOTED, REFUSED, UNCHANGED, FAILED, INTERRUPTED = "promoted", "refused", "unchanged", "failed", "interrupted"
@@ -42,7 +42,10 @@ def open_record(client: MlflowClient, pipeline_run: str) -> str:
     if found is not None:
         return found
     for run in tracking.search(client, f"{_ROLE} and attributes.status = 'RUNNING'"):
-        close_record(client, run.info.run_id, INTERRUPTED, "it was killed or its machine stopped; see its log")
+        if _was_carried_out(client, run):
+            finish_decision(client, run.info.run_id)
+        else:
+            close_record(client, run.info.run_id, INTERRUPTED, "it was killed or its machine stopped; see its log")
     name = f"retraining {datetime.now(UTC):%Y-%m-%d %H:%M}"
     return tracking.create_run(client, name, {"role": "retraining", "pipeline_run": pipeline_run}, {})
 
@@ -58,6 +61,38 @@ def decision_on(client: MlflowClient, data_version: str) -> Run | None:
     text = f"{_ROLE} and tags.data_version = '{data_version}' and tags.decided = 'true'"
     runs = tracking.search(client, text, order=["attributes.start_time DESC"])
     return runs[0] if runs else None
+
+
+def intend(client: MlflowClient, run_id: str, outcome: str, reason: str, tags: Mapping[str, str]) -> None:
+    """Write a decision down before it is carried out, so that one that is cut short can be finished.
+
+    Args:
+        client: The tracking client.
+        run_id: The retraining's run.
+        outcome: `promoted` or `refused`.
+        reason: Why.
+        tags: The challenger's version as `challenger`, and more to keep with the record.
+    """
+    tracking.set_tags(client, run_id, {**tags, "reason_intended": reason[:5000], "intended": outcome})
+
+
+def finish_decision(client: MlflowClient, run_id: str) -> None:
+    """Close the record of a decision that has been carried out."""
+    tracking.set_tags(client, run_id, {"decided": "true"})
+    tags = client.get_run(run_id).data.tags
+    challenger, compared = tags["challenger"], tags.get("champion", "none")
+    promoted = tags["intended"] == PROMOTED
+    facts = {"version": challenger, "champion": challenger if promoted else compared, "compared_with": compared}
+    close_record(client, run_id, tags["intended"], tags["reason_intended"], facts)
+
+
+def _was_carried_out(client: MlflowClient, run: Run) -> bool:
+    """Whether a decision that was written down has had its effect: a refusal needs none."""
+    tags = run.data.tags
+    if tags.get("intended") != PROMOTED:
+        return tags.get("intended") == REFUSED
+    current = champion(client)
+    return current is not None and current["version"] == tags["challenger"]
 
 
 def close_record(
