@@ -11,7 +11,7 @@ import pytest
 import running
 import yaml
 from click.testing import CliRunner, Result
-from registered import add_version
+from registered import add_version, fold_table
 
 from landslide import cli, reproduction, tracking
 from landslide.errors import RegistryError
@@ -76,7 +76,8 @@ def trained(project) -> Path:
     home = project / ".landslide"
     home.mkdir()
     client = tracking.connect(f"sqlite:///{home / 'mlflow.db'}")
-    add_version(client, home, bands=ORIGINAL_BANDS)
+    elsewhere = fold_table().assign(number=range(1001, 1005), scene=99, row=range(4), column=0)
+    add_version(client, home, bands=ORIGINAL_BANDS, table=elsewhere)
     command = ["zenml", "pipeline", "run", "pipelines.training.training_pipeline", "-c", "config.yaml"]
     done = subprocess.run(command, cwd=project, env=environment(project), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
