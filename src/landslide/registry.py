@@ -9,13 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import mlflow
 import pandas as pd
-from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 
 from landslide.errors import RegistryError
+from landslide.tracking import MlflowClient, MlflowException, Run, register_model
 
 MODEL_NAME = "landslide-segmentation"
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -58,7 +55,7 @@ def register(client: MlflowClient, model_uri: str, tags: Mapping[str, str]) -> s
     Returns:
         The new version.
     """
-    return str(mlflow.register_model(model_uri, MODEL_NAME, tags=dict(tags)).version)
+    return register_model(model_uri, MODEL_NAME, tags)
 
 
 def champion(client: MlflowClient) -> dict[str, str] | None:

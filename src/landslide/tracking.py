@@ -22,7 +22,7 @@ from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, RunStatus
 from mlflow.entities import Run as Run
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException as MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient as MlflowClient
 from mlflow.types import Schema, TensorSpec
@@ -240,6 +240,11 @@ def log_model(
             },
         )
     return str(info.model_uri)
+
+
+def register_model(model_uri: str, name: str, tags: Mapping[str, str]) -> str:
+    """Register a logged model under a name; return its new version."""
+    return str(mlflow.register_model(model_uri, name, tags=dict(tags)).version)
 
 
 def fetch_members(run_id: str, destination: Path) -> tuple[list[Member], BandSettings]:
