@@ -1,5 +1,7 @@
 """The step cache covers exactly the source that a step uses."""
 
+import ast
+
 from steps.code import ROOT, code_digest, source_files
 
 
@@ -38,3 +40,14 @@ def test_the_split_depends_on_little():
 def test_digests_differ_where_the_sources_differ():
     assert code_digest("steps.train_fold") == code_digest("steps.train_fold")
     assert code_digest("steps.train_fold") != code_digest("steps.split")
+
+
+def test_the_library_imports_mlflow_in_two_modules_and_zenml_and_dvc_nowhere():
+    importing = {"mlflow": set(), "zenml": set(), "dvc": set()}
+    for path in (ROOT / "src" / "landslide").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in {name.split(".")[0] for name in names} & importing.keys():
+                importing[name].add(path.name)
+    assert importing == {"mlflow": {"tracking.py", "serving.py"}, "zenml": set(), "dvc": set()}
