@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from landslide.errors import ConfigurationError
+from landslide.symmetry import NO_GRADIENTS, flip, gradient_channels, rotate
 
 # Half the side of the largest neighbourhood (the 15x15 median).
 _NEIGHBOURHOOD_RADIUS = 7
@@ -67,19 +68,13 @@ class Augmentation:
         self.settings = settings
         names = list(band_names)
         self._consistent = settings.mode == "consistent"
-        self._gradients = [names.index(n) if n in names else None for n in ("gradient_x", "gradient_y")]
+        self._gradients = gradient_channels(names) if self._consistent else NO_GRADIENTS
         self._neighbourhood = [names.index(n) for n in _NEIGHBOURHOOD_BANDS if n in names]
         self._normalized = [
             (names.index(n), names.index(source))
             for n, source in _NORMALIZED_BANDS.items()
             if n in names and source in names
         ]
-        gradients_in_use = [n for n in ("gradient_x", "gradient_y") if n in names]
-        if self._consistent and len(gradients_in_use) == 1:
-            raise ConfigurationError(
-                f"Consistent rotations need both gradient bands; only {gradients_in_use[0]} is selected.",
-                remedy="Select gradient_x and gradient_y together, or use training.augmentation.mode: published.",
-            )
 
     def __call__(
         self,
@@ -122,27 +117,14 @@ class Augmentation:
         for k in (1, 2, 3):
             chosen = torch.nonzero(quarter_turns == k).squeeze(1).to(images.device, non_blocking=True)
             if len(chosen):
-                images[chosen] = self._turn_gradients(torch.rot90(images[chosen], k, dims=(-2, -1)), k)
+                images[chosen] = rotate(images[chosen], k, self._gradients)
                 masks[chosen] = torch.rot90(masks[chosen], k, dims=(-2, -1))
         return images, masks
-
-    def _turn_gradients(self, images: Tensor, quarter_turns: int) -> Tensor:
-        """Turn the gradient vectors with the image: a quarter turn maps (x, y) to (y, -x)."""
-        x, y = self._gradients
-        if not self._consistent or x is None or y is None:
-            return images
-        for _ in range(quarter_turns):
-            images[:, [x, y]] = torch.stack([images[:, y], -images[:, x]], dim=1)
-        return images
 
     def _flip(self, images: Tensor, masks: Tensor, chosen: Tensor, axis: int) -> tuple[Tensor, Tensor]:
         index = torch.nonzero(chosen).squeeze(1).to(images.device, non_blocking=True)
         if len(index):
-            flipped = images[index].flip(axis)
-            gradient = self._gradients[0 if axis == -1 else 1]
-            if self._consistent and gradient is not None:
-                flipped[:, gradient] *= -1
-            images[index] = flipped
+            images[index] = flip(images[index], axis, self._gradients)
             masks[index] = masks[index].flip(axis)
         return images, masks
 
