@@ -76,6 +76,7 @@ def train_fold(
             training,
             band_names=band_names,
             checkpoints=folder,
+            test_rows=np.flatnonzero(fold_table["fold"] == fold),
             start=(start.spec, start.weights) if start else None,
             on_epoch=partial(tracking.log_epoch, tracking_uri(), run_id),
             label=f"fold {fold}",

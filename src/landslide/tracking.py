@@ -332,7 +332,8 @@ def finish(client: MlflowClient, run_id: str) -> None:
 def epoch_records(client: MlflowClient, run_id: str) -> list[dict[str, float]]:
     """Return the metrics that `log_epoch` logged: one record an epoch, in order."""
     records: dict[int, dict[str, float]] = {}
-    names = [name for name in client.get_run(run_id).data.metrics if name.startswith(("train_", "validation_"))]
+    prefixes = ("train_", "validation_", "test_", "epoch_")
+    names = [name for name in client.get_run(run_id).data.metrics if name.startswith(prefixes)]
     for name in [*names, "learning_rate"]:
         for metric in client.get_metric_history(run_id, name):
             records.setdefault(metric.step, {"epoch": metric.step})[name] = metric.value

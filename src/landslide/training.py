@@ -8,11 +8,12 @@ and N more give the same weights as 2N epochs, bit for bit on one CPU and on a G
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,108 +21,25 @@ import torch
 from lightning.fabric import Fabric
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from landslide import checkpoint
-from landslide.augment import Augmentation, AugmentationSettings
+from landslide.augment import Augmentation
 from landslide.band_statistics import band_statistics
 from landslide.batches import PatchBatches
 from landslide.cache import BandCache, open_cache
 from landslide.checkpoint import Progress
 from landslide.errors import ConfigurationError, TrainingError
-from landslide.losses import HEAD_WEIGHTS, LOSS_NAMES, Loss, create_loss, multi_head_loss
-from landslide.metrics import METRIC_NAMES, confusion_counts, scores
+from landslide.losses import Loss, create_loss, multi_head_loss
+from landslide.metrics import confusion_counts, scores
 from landslide.models import ModelSpec, build_model, main_logits
+from landslide.optimization import create_optimizer
 from landslide.prediction import predict_rows, select_threshold
+from landslide.sampling import epoch_order, spread
+from landslide.training_settings import TrainingSettings as TrainingSettings
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """How a fold is trained; the defaults are the paper's (section V and the authors' code).
-
-    Attributes:
-        bands: Band group or names (see `landslide.bands.resolve_bands`).
-        model: Network name (see `landslide.models.create_model`).
-        model_options: The network's own options, such as `width`.
-        standardize: Subtract mean and divide by standard deviation of the training part, band by band. The paper
-            feeds bands as stored.
-        loss: Loss name (see `landslide.losses.create_loss`).
-        head_weights: Weight of each head by its resolution for 128-pixel input.
-        epochs: Passes over the training part.
-        batch_size: Patches a batch, over all devices together.
-        crop: Side of random crops to train on, a multiple of 16; whole patches if None.
-        optimizer: `adam` or `adamw`.
-        optimizer_epsilon: Term in the denominator of Adam's update.
-        weight_decay: Weight decay of the optimizer.
-        learning_rates: Pairs (first epoch at which this rate ends, rate), epochs counted from 0; the last pair
-            holds to the end.
-        augmentation: Augmentation settings.
-        selection: Where the epoch and the threshold are chosen: on an `inner_validation` part of the training
-            folds, or on the `test_fold` itself, which is the paper's protocol and optimistic.
-        select_by: Score by which the epoch and the threshold are chosen.
-        validation_fraction: Share of the training patches in the inner validation part.
-        seed: Seed of everything random.
-        device: `auto` (GPU where there is one), `cpu` or `cuda`.
-        devices: Number of devices, or `auto` for all GPUs or one CPU.
-        precision: `auto` (bf16 on a GPU that has it, float32 otherwise) or a precision of Lightning Fabric.
-        deterministic: Ask for deterministic GPU algorithms.
-        compile: Compile the network with torch.compile.
-    """
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
-    bands: str | tuple[str, ...] = "23"
-    model: str = "rau_net"
-    model_options: Mapping[str, Any] = field(default_factory=dict)
-    standardize: bool = False
-    loss: str = "focal_iou"
-    head_weights: Mapping[str, float] = field(default_factory=lambda: dict(HEAD_WEIGHTS))
-    epochs: int = 65
-    batch_size: int = 12
-    crop: int | None = None
-    optimizer: Literal["adam", "adamw"] = "adam"
-    optimizer_epsilon: float = 1e-7
-    weight_decay: float = 0.0
-    learning_rates: tuple[tuple[int, float], ...] = (
-        (8, 1e-4), (15, 5e-5), (20, 2e-5), (25, 1e-5), (30, 5e-6), (35, 2e-6), (42, 1e-6), (50, 5e-7), (65, 1e-7),
-    )  # fmt: skip
-    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
-    selection: Literal["inner_validation", "test_fold"] = "inner_validation"
-    select_by: str = "f1_macro"
-    validation_fraction: float = 0.1
-    seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int | Literal["auto"] = "auto"
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    deterministic: bool = False
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        for name, ok, needed in (
-            ("epochs", self.epochs >= 1, "1 or more"),
-            ("batch_size", self.batch_size >= 1, "1 or more"),
-            (
-                "crop",
-                self.crop is None or (0 < self.crop <= 128 and self.crop % 16 == 0),
-                "a multiple of 16 up to 128",
-            ),
-            ("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1"),
-            ("select_by", self.select_by in METRIC_NAMES, f"one of {', '.join(METRIC_NAMES)}"),
-            ("loss", self.loss in LOSS_NAMES, f"one of {', '.join(LOSS_NAMES)}"),
-            ("learning_rates", len(self.learning_rates) > 0, "at least one (epoch, rate) pair"),
-            ("learning_rates", all(rate > 0 for _, rate in self.learning_rates), "rates above 0"),
-            ("weight_decay", self.weight_decay >= 0, "0 or more"),
-            ("optimizer_epsilon", self.optimizer_epsilon > 0, "above 0"),
-            ("devices", self.devices == "auto" or self.devices >= 1, "auto or 1 or more"),
-        ):
-            if not ok:
-                raise ConfigurationError(f"training.{name} is {getattr(self, name)!r}.", remedy=f"Set it to {needed}.")
-
-    def learning_rate(self, epoch: int) -> float:
-        """Return the learning rate of an epoch, counted from 0."""
-        return next((rate for end, rate in self.learning_rates if epoch < end), self.learning_rates[-1][1])
 
 
 @dataclass(frozen=True)
@@ -151,6 +69,7 @@ def train_fold(
     *,
     band_names: tuple[str, ...],
     checkpoints: Path,
+    test_rows: npt.NDArray[np.int64] | None = None,
     start: tuple[ModelSpec, Path] | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     label: str = "training",
@@ -159,11 +78,13 @@ def train_fold(
 
     Args:
         cache: The band cache.
-        training_rows: Rows of the training part; statistics and donors come from these alone.
+        training_rows: Rows of the training part; statistics and donors come from these alone, and with
+            `settings.max_patches` from those of them that are used.
         selection_rows: Rows on which the epoch and the threshold are chosen.
         settings: Training settings.
         band_names: Names of the input bands.
         checkpoints: Folder of this fold's checkpoints.
+        test_rows: Rows of the test fold, scored after every epoch where `settings.monitor_test_fold` asks for it.
         start: Specification and weights of a trained network to start from; freshly initialised if None. Its
             standardisation is kept. It must not have seen the patches that this fold leaves out.
         on_epoch: Called after every finished epoch with its record; must be picklable for several devices.
@@ -180,13 +101,16 @@ def train_fold(
     for part, rows in (("training", training_rows), ("selection", selection_rows)):
         if len(rows) == 0:
             raise TrainingError(f"The {part} part of this fold is empty.", remedy="Use more patches or fewer folds.")
+    training_rows = spread(training_rows, settings.max_patches)
+    monitored = test_rows if test_rows is not None and settings.monitor_test_fold else np.empty(0, np.int64)
     if start is None:
         spec, initial = _model_spec(cache, training_rows, settings, band_names), None
     else:
         spec, initial = start
         _refuse_other_network(spec, settings, band_names)
     job = _Job(
-        cache.directory, training_rows, selection_rows, settings, spec, initial, checkpoints, on_epoch, label,
+        cache.directory, training_rows, selection_rows, monitored, settings, spec, initial, checkpoints, on_epoch,
+        label,
         fingerprint=_fingerprint(cache, training_rows, selection_rows, settings, spec, initial),
     )  # fmt: skip
     fabric = _fabric(settings)
@@ -215,6 +139,7 @@ class _Job:
     cache_directory: Path
     training_rows: npt.NDArray[np.int64]
     selection_rows: npt.NDArray[np.int64]
+    monitored_rows: npt.NDArray[np.int64]
     settings: TrainingSettings
     spec: ModelSpec
     initial: Path | None
@@ -308,21 +233,31 @@ def _fit(fabric: Fabric, job: _Job, cache: BandCache | None) -> None:
         model = build_model(job.spec).to(memory_format=torch.channels_last)
         if job.initial is not None:
             model.load_state_dict(load_file(job.initial))
-        optimizer = _optimizer(model, settings)
+        average = _average(model, settings)
+        optimizer = create_optimizer(
+            settings.optimizer,
+            model.parameters(),
+            rate=settings.rate(0),
+            epsilon=settings.optimizer_epsilon,
+            weight_decay=settings.weight_decay,
+        )
         resumed = checkpoint.load_last(job.checkpoints, job.fingerprint)
         progress = Progress(job.fingerprint)
         if resumed is not None:
-            progress, weights, optimizer_state = resumed
-            model.load_state_dict(weights)
+            progress, weights, state = resumed
+            model.load_state_dict(state.get("weights", weights))
+            if average is not None:
+                average.module.load_state_dict(weights)
+                average.n_averaged.fill_(state["averaged_steps"])
             logger.info("%s: going on after epoch %d.", job.label, progress.epoch)
         compiled: Any = torch.compile(model) if settings.compile else model
         wrapped, wrapped_optimizer = fabric.setup(compiled, optimizer)
         if resumed is not None:
-            optimizer.load_state_dict(optimizer_state)
+            optimizer.load_state_dict(state["optimizer"])
             if job.on_epoch is not None and fabric.is_global_zero:
                 for record in progress.history:  # the last one may not have been reported before the kill
                     job.on_epoch(record)
-        trainer = _FoldTrainer(fabric, job, cache, model, wrapped, wrapped_optimizer)
+        trainer = _FoldTrainer(fabric, job, cache, model, average, wrapped, wrapped_optimizer)
         while progress.epoch < settings.epochs:
             record = trainer.epoch(progress.epoch)
             progress.epoch += 1
@@ -332,20 +267,20 @@ def _fit(fabric: Fabric, job: _Job, cache: BandCache | None) -> None:
             if score > progress.best_score:
                 progress.best_score, progress.best_epoch = score, progress.epoch
             if fabric.is_global_zero:
-                checkpoint.save(job.checkpoints, progress, model.state_dict(), optimizer.state_dict())
+                state = {"optimizer": optimizer.state_dict()}
+                if average is not None:
+                    state |= {"weights": model.state_dict(), "averaged_steps": int(average.n_averaged)}
+                checkpoint.save(job.checkpoints, progress, trainer.scored.state_dict(), state)
                 if job.on_epoch is not None:
                     job.on_epoch(record)
             fabric.barrier()
 
 
-def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(
-        model.parameters(),
-        lr=settings.learning_rate(0),
-        eps=settings.optimizer_epsilon,
-        weight_decay=settings.weight_decay,
-    )
+def _average(model: nn.Module, settings: TrainingSettings) -> AveragedModel | None:
+    """Return the exponential moving average of weights and buffers, if the settings ask for one."""
+    if settings.average_decay is None:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average_decay), use_buffers=True)
 
 
 class _FoldTrainer:
@@ -357,30 +292,34 @@ class _FoldTrainer:
         job: _Job,
         cache: BandCache,
         model: nn.Module,
+        average: AveragedModel | None,
         wrapped: nn.Module,
         optimizer: Any,
     ) -> None:
         self.fabric, self.settings, self.label = fabric, job.settings, job.label
-        self.model, self.wrapped, self.optimizer = model, wrapped, optimizer
+        self.model, self.average, self.wrapped, self.optimizer = model, average, wrapped, optimizer
+        self.scored: nn.Module = model if average is None else average.module
         bands = job.spec.bands
         self.training = PatchBatches(cache, job.training_rows, bands, fabric.device)
-        self.selection = PatchBatches(cache, job.selection_rows, bands, fabric.device)
-        self.n_training, self.n_selection = len(job.training_rows), len(job.selection_rows)
-        positive = [i for i, row in enumerate(job.training_rows) if cache.masks[row].any()]
-        self.donor_pool = torch.tensor(positive, dtype=torch.int64)
+        scored_parts = {"validation": job.selection_rows, "test": job.monitored_rows}
+        self.scored_parts = {
+            part: (len(rows), PatchBatches(cache, rows, bands, fabric.device))
+            for part, rows in scored_parts.items()
+            if len(rows)
+        }
+        self.positive = torch.tensor([bool(cache.masks[row].any()) for row in job.training_rows])
+        self.donor_pool = torch.nonzero(self.positive).squeeze(1)
         self.augmentation = Augmentation(job.settings.augmentation, bands)
         self.loss: Loss = create_loss(job.settings.loss)
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """Train one epoch, counted from 0, then score the selection part; return the record of both."""
+        """Train one epoch, counted from 0, then score the parts that are scored; return the record of all."""
         rank = self.fabric.global_rank
         order = torch.Generator().manual_seed(_epoch_seed(self.settings.seed, epoch))  # equal on all ranks
         generator = torch.Generator().manual_seed(_epoch_seed(self.settings.seed, epoch, rank))
         torch.manual_seed(_epoch_seed(self.settings.seed, epoch, rank))  # dropout
-        rate = self.settings.learning_rate(epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        batches = torch.randperm(self.n_training, generator=order).split(self.settings.batch_size)
+        batches = epoch_order(self.positive, self.settings.positive_share, order).split(self.settings.batch_size)
+        started = time.perf_counter()
         total = torch.zeros((), device=self.fabric.device)
         bar = tqdm(
             batches,
@@ -391,6 +330,8 @@ class _FoldTrainer:
         )
         self.wrapped.train()
         for number, indices in enumerate(bar):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.rate(epoch + (number + 0.5) / len(batches))
             shards = _shards(indices, self.fabric.world_size)
             augment = epoch < self.settings.epochs - self.settings.augmentation.plain_epochs
             images, masks = self._training_batch(shards[rank], generator, augment)
@@ -398,16 +339,20 @@ class _FoldTrainer:
             self.fabric.backward(loss)
             self.optimizer.step()
             self.optimizer.zero_grad()
+            if self.average is not None:
+                self.average.update_parameters(self.model)
             total += loss.detach() * len(indices)
             if number % 10 == 0 and not bar.disable:
                 bar.set_postfix(loss=f"{loss.item():.3f}")
-        train_loss = float(self._reduce(total, "mean")) / self.n_training
+        train_loss = float(self._reduce(total, "mean")) / len(self.positive)
+        seconds = time.perf_counter() - started
         if not np.isfinite(train_loss):
             raise TrainingError(
                 f"{self.label}: the loss of epoch {epoch + 1} is {train_loss}.",
-                remedy="Lower training.learning_rates, use precision: 32-true, or set training.standardize: true.",
+                remedy="Lower the learning rate, use precision: 32-true, or set training.standardize: true.",
             )
-        record = {"train_loss": train_loss, "learning_rate": rate, **self._validate()}
+        rate = self.settings.rate(epoch + 0.5)
+        record = {"train_loss": train_loss, "learning_rate": rate, "epoch_seconds": seconds, **self._score_parts()}
         if self.fabric.is_global_zero:
             tqdm.write(
                 f"{self.label}  epoch {epoch + 1}/{self.settings.epochs}  loss {train_loss:.4f}  validation: "
@@ -437,27 +382,34 @@ class _FoldTrainer:
         window = (..., slice(top, top + size), slice(left, left + size))
         return images[window].contiguous(memory_format=torch.channels_last), masks[window]
 
-    def _validate(self) -> dict[str, float]:
-        """Score the selection part at threshold 0.5, its patches shared out over the devices."""
+    def _score_parts(self) -> dict[str, float]:
+        """Score at threshold 0.5: the selection part as `validation_*`, a monitored test fold as `test_*`."""
         self.wrapped.eval()
+        self.scored.eval()
         if self.fabric.world_size > 1:  # batch statistics differ between devices; the saved ones are the first's
-            for buffer in self.model.buffers():
+            for buffer in self.scored.buffers():
                 buffer.copy_(self.fabric.broadcast(buffer))
+        record: dict[str, float] = {}
+        for part, (n, batches) in self.scored_parts.items():
+            record |= {f"{part}_{name}": value for name, value in self._score(n, batches).items()}
+        return record
+
+    def _score(self, n: int, batches: PatchBatches) -> dict[str, float]:
+        """Return scores and loss of n patches, shared out over the devices."""
         device = self.fabric.device
         counts, total = torch.zeros(2, 2, dtype=torch.int64, device=device), torch.zeros((), device=device)
-        mine = torch.arange(self.fabric.global_rank, self.n_selection, self.fabric.world_size)
+        mine = torch.arange(self.fabric.global_rank, n, self.fabric.world_size)
         with torch.inference_mode():
             for indices in mine.split(self.settings.batch_size):
                 if len(indices) == 0:
                     continue
-                images, masks = self.selection.batch(indices)
+                images, masks = batches.batch(indices)
                 with self.fabric.autocast():
-                    logits = self.model(images)
+                    logits = self.scored(images)
                 counts += confusion_counts(main_logits(logits, images.shape[-1]).argmax(dim=1), masks)
                 total += multi_head_loss(logits, masks, self.loss, self.settings.head_weights) * len(indices)
         counts, total = self._reduce(counts, "sum"), self._reduce(total, "sum")
-        record = {f"validation_{name}": value for name, value in scores(counts.cpu().numpy()).items()}
-        return record | {"validation_loss": float(total) / self.n_selection}
+        return scores(counts.cpu().numpy()) | {"loss": float(total) / n}
 
     def _reduce(self, tensor: Tensor, operation: str) -> Tensor:
         """Combine a tensor over the devices."""

@@ -1,0 +1,123 @@
+"""The settings of a training, validated when they are made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from landslide.augment import AugmentationSettings
+from landslide.errors import ConfigurationError
+from landslide.losses import HEAD_WEIGHTS, create_loss
+from landslide.metrics import METRIC_NAMES
+from landslide.optimization import OptimizerName, cosine_rate, step_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a fold is trained; the defaults are the paper's (section V and the authors' code).
+
+    Attributes:
+        bands: Band group or names (see `landslide.bands.resolve_bands`).
+        model: Network name (see `landslide.models.create_model`).
+        model_options: The network's own options, such as `width`.
+        standardize: Subtract mean and divide by standard deviation of the training part, band by band. The paper
+            feeds bands as stored.
+        loss: Loss name, or several joined by a plus (see `landslide.losses.create_loss`).
+        head_weights: Weight of each head by its resolution for 128-pixel input.
+        epochs: Passes over the training part.
+        batch_size: Patches a batch, over all devices together.
+        crop: Side of random crops to train on, a multiple of 16; whole patches if None.
+        max_patches: Train on this many patches at most, spread evenly over the training part; all if None.
+        positive_share: Share of the patches of an epoch that hold landslides, drawn again or left out to reach it; as
+            they come if None.
+        optimizer: Name of the optimizer (see `landslide.optimization.create_optimizer`).
+        optimizer_epsilon: Term in the denominator of the update; SGD has none.
+        weight_decay: Weight decay of the optimizer, decoupled for `adamw`, else added to the gradient.
+        schedule: `steps` takes the rates of `learning_rates`, `cosine` rises to `learning_rate` during the
+            `warmup_epochs` and falls to zero with the last batch.
+        learning_rates: For `steps`: pairs (first epoch at which this rate ends, rate), epochs counted from 0; the last
+            pair holds to the end.
+        learning_rate: For `cosine`: the highest rate.
+        warmup_epochs: For `cosine`: epochs of linear rise.
+        average_decay: Keep an exponential moving average of the weights with this decay a step, and select, score
+            and record the average; no average if None.
+        augmentation: Augmentation settings.
+        selection: Where the epoch and the threshold are chosen: on an `inner_validation` part of the training
+            folds, or on the `test_fold` itself, which is the paper's protocol and optimistic.
+        select_by: Score by which the epoch and the threshold are chosen.
+        validation_fraction: Share of the training patches in the inner validation part.
+        monitor_test_fold: Score the test fold after every epoch as well, as `test_*`, to measure what a choice on it
+            would gain. Nothing is chosen by these scores.
+        seed: Seed of everything random.
+        device: `auto` (GPU where there is one), `cpu` or `cuda`.
+        devices: Number of devices, or `auto` for all GPUs or one CPU.
+        precision: `auto` (bf16 on a GPU that has it, float32 otherwise) or a precision of Lightning Fabric.
+        deterministic: Ask for deterministic GPU algorithms.
+        compile: Compile the network with torch.compile.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    bands: str | tuple[str, ...] = "23"
+    model: str = "rau_net"
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    standardize: bool = False
+    loss: str = "focal_iou"
+    head_weights: Mapping[str, float] = field(default_factory=lambda: dict(HEAD_WEIGHTS))
+    epochs: int = 65
+    batch_size: int = 12
+    crop: int | None = None
+    max_patches: int | None = None
+    positive_share: float | None = None
+    optimizer: OptimizerName = "adam"
+    optimizer_epsilon: float = 1e-7
+    weight_decay: float = 0.0
+    schedule: Literal["steps", "cosine"] = "steps"
+    learning_rates: tuple[tuple[int, float], ...] = (
+        (8, 1e-4), (15, 5e-5), (20, 2e-5), (25, 1e-5), (30, 5e-6), (35, 2e-6), (42, 1e-6), (50, 5e-7), (65, 1e-7),
+    )  # fmt: skip
+    learning_rate: float = 1e-3
+    warmup_epochs: float = 1.0
+    average_decay: float | None = None
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    selection: Literal["inner_validation", "test_fold"] = "inner_validation"
+    select_by: str = "f1_macro"
+    validation_fraction: float = 0.1
+    monitor_test_fold: bool = False
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int | Literal["auto"] = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    deterministic: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        for name, ok, needed in (
+            ("epochs", self.epochs >= 1, "1 or more"),
+            ("batch_size", self.batch_size >= 1, "1 or more"),
+            (
+                "crop",
+                self.crop is None or (0 < self.crop <= 128 and self.crop % 16 == 0),
+                "a multiple of 16 up to 128",
+            ),
+            ("max_patches", self.max_patches is None or self.max_patches >= 1, "1 or more"),
+            ("positive_share", self.positive_share is None or 0 < self.positive_share <= 1, "above 0 and up to 1"),
+            ("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1"),
+            ("select_by", self.select_by in METRIC_NAMES, f"one of {', '.join(METRIC_NAMES)}"),
+            ("learning_rates", len(self.learning_rates) > 0, "at least one (epoch, rate) pair"),
+            ("learning_rates", all(rate > 0 for _, rate in self.learning_rates), "rates above 0"),
+            ("learning_rate", self.learning_rate > 0, "above 0"),
+            ("warmup_epochs", 0 <= self.warmup_epochs < self.epochs or self.schedule == "steps", "0 to below epochs"),
+            ("average_decay", self.average_decay is None or 0 < self.average_decay < 1, "between 0 and 1"),
+            ("weight_decay", self.weight_decay >= 0, "0 or more"),
+            ("optimizer_epsilon", self.optimizer_epsilon > 0, "above 0"),
+            ("devices", self.devices == "auto" or self.devices >= 1, "auto or 1 or more"),
+        ):
+            if not ok:
+                raise ConfigurationError(f"training.{name} is {getattr(self, name)!r}.", remedy=f"Set it to {needed}.")
+        create_loss(self.loss)
+
+    def rate(self, progress: float) -> float:
+        """Return the learning rate after `progress` epochs, a fraction within an epoch."""
+        if self.schedule == "steps":
+            return step_rate(self.learning_rates, int(progress))
+        return cosine_rate(progress, peak=self.learning_rate, warmup=self.warmup_epochs, epochs=self.epochs)

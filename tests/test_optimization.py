@@ -1,0 +1,65 @@
+"""Optimizers against one update by hand, and the schedules against their formulas."""
+
+import math
+
+import pytest
+import torch
+
+from landslide.optimization import OPTIMIZER_NAMES, cosine_rate, create_optimizer, step_rate
+
+RATE, EPSILON = 0.1, 1e-3
+GRADIENT, START = 0.5, 2.0
+
+# The first update of each, from Keras' documentation of its defaults.
+FIRST_STEPS = {
+    "adam": RATE * GRADIENT / (GRADIENT + EPSILON),
+    "adamw": RATE * GRADIENT / (GRADIENT + EPSILON),
+    "rmsprop": RATE * GRADIENT / (math.sqrt(0.1 * GRADIENT**2) + EPSILON),
+    "adagrad": RATE * GRADIENT / (math.sqrt(0.1 + GRADIENT**2) + EPSILON),
+    "sgd": RATE * GRADIENT,
+}
+
+
+def first_update(name: str, weight_decay: float = 0.0) -> float:
+    weight = torch.nn.Parameter(torch.tensor(START, dtype=torch.float64))
+    optimizer = create_optimizer(name, [weight], rate=RATE, epsilon=EPSILON, weight_decay=weight_decay)
+    weight.grad = torch.tensor(GRADIENT, dtype=torch.float64)
+    optimizer.step()
+    return START - weight.item()
+
+
+@pytest.mark.parametrize("name", FIRST_STEPS)
+def test_the_first_update_is_that_of_the_formula(name):
+    assert first_update(name) == pytest.approx(FIRST_STEPS[name], rel=1e-6)
+
+
+def test_nadam_looks_ahead():
+    momentum = [0.9 * (1 - 0.5 * 0.96 ** (step * 4e-3)) for step in (1, 2)]  # Dozat 2016, warming up
+    now = (1 - momentum[0]) * GRADIENT / (1 - momentum[0])
+    ahead = momentum[1] * 0.1 * GRADIENT / (1 - momentum[0] * momentum[1])
+    assert first_update("nadam") == pytest.approx(RATE * (now + ahead) / (GRADIENT + EPSILON), rel=1e-6)
+
+
+def test_weight_decay_is_decoupled_in_adamw_alone():
+    assert first_update("adamw", 0.01) - first_update("adamw") == pytest.approx(RATE * 0.01 * START, rel=1e-6)
+    assert first_update("sgd", 0.01) - first_update("sgd") == pytest.approx(RATE * 0.01 * START, rel=1e-6)
+    assert first_update("adam", 0.01) - first_update("adam") < RATE * 0.01 * START / 10
+
+
+def test_every_optimizer_has_its_test():
+    assert {*FIRST_STEPS, "nadam"} == set(OPTIMIZER_NAMES)
+
+
+def test_steps_hold_to_the_end():
+    rates = ((2, 1e-3), (4, 1e-4))
+    assert [step_rate(rates, epoch) for epoch in range(6)] == [1e-3, 1e-3, 1e-4, 1e-4, 1e-4, 1e-4]
+
+
+def test_a_cosine_rises_peaks_and_ends_at_zero():
+    def rate(progress):
+        return cosine_rate(progress, peak=2.0, warmup=2, epochs=10)
+
+    assert [rate(p) for p in (0, 1, 2, 6, 10)] == pytest.approx([0.0, 1.0, 2.0, 1.0, 0.0])
+    falling = [rate(2 + i / 10) for i in range(81)]
+    assert falling == sorted(falling, reverse=True)
+    assert cosine_rate(0, peak=2.0, warmup=0, epochs=10) == 2.0
