@@ -32,12 +32,12 @@ def cross_validate(
         start_from: Registered version to start from, empty to train from scratch.
         data: Where the patches are.
         bands: Band settings.
-        folds: How many folds there are.
+        folds: How many folds there are, and which of them are trained.
         training: Training settings.
         evaluation: What is drawn.
 
     Returns:
-        The outputs of the folds, fold 1 first, and of the evaluation.
+        The outputs of the trained folds in the order of their numbers, and of the evaluation.
     """
     fold_runs = [
         train_fold(
@@ -45,10 +45,10 @@ def cross_validate(
             cross_validation_run=run, start_from=start_from, data=data, bands=bands, training=training,
             id=f"train_fold_{fold}",
         )
-        for fold in range(1, folds.n_folds + 1)
+        for fold in folds.trained_folds
     ]  # fmt: skip
     scores = evaluate(
-        fold_runs=fold_runs, fold_table=fold_table, data_version=data_version, cross_validation_run=run,
-        data=data, bands=bands, evaluation=evaluation,
+        fold_runs=fold_runs, trained_folds=folds.trained_folds, fold_table=fold_table, data_version=data_version,
+        cross_validation_run=run, data=data, bands=bands, evaluation=evaluation,
     )  # fmt: skip
     return fold_runs, scores

@@ -25,6 +25,7 @@ from steps.settings import DataSettings, EvaluationSettings
 @step(cache_policy=depends_on_code_of("steps.evaluate"))
 def evaluate(
     fold_runs: list[str],
+    trained_folds: list[int],
     fold_table: pd.DataFrame,
     data_version: str,
     cross_validation_run: str,
@@ -35,7 +36,8 @@ def evaluate(
     """Score the cross-validation.
 
     Args:
-        fold_runs: Ids of the folds' runs, fold 1 first.
+        fold_runs: Ids of the runs of the trained folds.
+        trained_folds: Their numbers, in the same order; patches of other folds are neither predicted nor scored.
         fold_table: The patches with their folds.
         data_version: Digest of the data set.
         cross_validation_run: Id of the parent run.
@@ -53,7 +55,7 @@ def evaluate(
     folds: dict[int, dict[str, float]] = {}
     probability = np.zeros(cache.masks.shape, np.float32)
     curves, histories = {}, {}
-    for fold, run_id in enumerate(fold_runs, start=1):
+    for fold, run_id in zip(trained_folds, fold_runs, strict=True):
         rows = np.flatnonzero(fold_table["fold"] == fold)
         with tempfile.TemporaryDirectory() as temporary:
             ensemble = Ensemble(*tracking.fetch_members(run_id, Path(temporary)))
@@ -76,10 +78,11 @@ def evaluate(
         )
     mean = cross_validated(folds)
     tracking.log_scores(client, cross_validation_run, mean)
-    pooled = precision_recall(probability, cache.masks)
+    scored = np.flatnonzero(fold_table["fold"].isin(trained_folds))
+    pooled = precision_recall(probability[scored], cache.masks[scored])
     figures = {
-        "predictions": _predictions(cache, fold_table, probability, np.arange(len(fold_table)), evaluation.overlays),
-        "precision_recall": precision_recall_figure({**curves, "all patches, out of fold": pooled}),
+        "predictions": _predictions(cache, fold_table, probability, scored, evaluation.overlays),
+        "precision_recall": precision_recall_figure({**curves, "all scored patches, out of fold": pooled}),
         "learning_curves": learning_curves_figure(histories),
     }
     tracking.log_figures(client, cross_validation_run, figures)

@@ -82,6 +82,7 @@ def open_run(
         "selection": training.selection,
         "fold_table": fold_digest,
         "fold_scheme": "table" if folds.table else folds.scheme,
+        "folds_trained": folds.trained_text,
         "training_code": code,
         "band_cache": band_cache,
         "start_from": start_from,

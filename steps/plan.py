@@ -63,13 +63,19 @@ def plan(
         version and the version to start from (empty: none); and whether there is something to do.
 
     Raises:
-        ConfigurationError: If the settings, or the champion to start from, choose epochs on the test folds.
+        ConfigurationError: If the settings, or the champion to start from, choose epochs on the test folds, or if
+            some folds are not to be trained.
         ComparisonError: If it is not known which patches the champion has seen.
     """
     if training.selection == "test_fold":
         raise ConfigurationError(
             "training.selection is 'test_fold': such a model cannot be compared on the patches of its test folds.",
             remedy="Set training.selection: inner_validation.",
+        )
+    if len(folds.trained_folds) < folds.n_folds:
+        raise ConfigurationError(
+            f"folds.trained is {folds.trained_folds}: such a model cannot be compared on the patches of other folds.",
+            remedy="Leave folds.trained out of the configuration of the retraining.",
         )
     client = tracking_client()
     current = registry.champion(client)

@@ -39,7 +39,7 @@ def register(
     """Register the ensemble of the fold models with the cross-validated scores.
 
     Args:
-        fold_runs: Ids of the folds' runs, fold 1 first.
+        fold_runs: Ids of the runs of the trained folds.
         fold_table: The patches with their folds.
         scores: What `evaluate` returned.
         data_version: Digest of the data set.
@@ -75,7 +75,10 @@ def register(
             {"data_version": data_version, "selection": training.selection, "scores": scores["mean"]},
         )
     run_tags = client.get_run(cross_validation_run).data.tags
-    lineage = ("git_commit", "git_dirty", "requirements_lock", "fold_table", "fold_scheme", "selection", "start_from")
+    lineage = (
+        "git_commit", "git_dirty", "requirements_lock", "fold_table", "fold_scheme", "folds_trained", "selection",
+        "start_from",
+    )  # fmt: skip
     tags = {
         "run_id": cross_validation_run,
         "data_version": data_version,

@@ -52,6 +52,8 @@ class FoldSettings:
     Attributes:
         scheme: How they are split anew (see `landslide.folds.assign`).
         n_folds: Number of folds.
+        trained: The folds that are trained and scored, such as (1,) for the 80/20 split of the paper's Tables III to
+            V; all if None.
         seed: Seed of the random schemes.
         table: A recorded fold table (CSV) to split by; `scheme` and `seed` are then not used.
     """
@@ -60,6 +62,7 @@ class FoldSettings:
 
     scheme: str = "contiguous"
     n_folds: int = 5
+    trained: tuple[int, ...] | None = None
     seed: int = 0
     table: str | None = None
 
@@ -69,6 +72,24 @@ class FoldSettings:
                 f"folds asks for scheme {self.scheme!r} and {self.n_folds} folds.",
                 remedy=f"Use a scheme of {', '.join(SCHEMES)} and at least 2 folds.",
             )
+        possible = range(1, self.n_folds + 1)
+        if self.trained is not None and not (
+            self.trained and set(self.trained) <= set(possible) and len(set(self.trained)) == len(self.trained)
+        ):
+            raise ConfigurationError(
+                f"folds.trained is {list(self.trained)}.",
+                remedy=f"Name distinct folds from 1 to {self.n_folds}, or leave it out to train all.",
+            )
+
+    @property
+    def trained_folds(self) -> list[int]:
+        """The folds that are trained and scored, ascending."""
+        return sorted(self.trained or range(1, self.n_folds + 1))
+
+    @property
+    def trained_text(self) -> str:
+        """The same for a tag: `all`, or numbers with commas between them."""
+        return "all" if len(self.trained_folds) == self.n_folds else ",".join(map(str, self.trained_folds))
 
 
 @dataclass(frozen=True, kw_only=True)

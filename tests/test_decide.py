@@ -147,7 +147,7 @@ def test_the_first_model_goes_into_service(client, tmp_path):
     assert tags["reason"] == "the first registered model"
 
 
-def _plan(client, patches=None, data_version="d" * 32 + ".dir", training=None, **options):
+def _plan(client, patches=None, data_version="d" * 32 + ".dir", training=None, trained=None, **options):
     from landslide.bands import BandSettings
     from landslide.training import TrainingSettings
     from steps.plan import plan
@@ -157,7 +157,7 @@ def _plan(client, patches=None, data_version="d" * 32 + ".dir", training=None, *
     names = ("fold_table", "departed", "champion", "start_from", "wanted")
     values = plan.entrypoint(
         retraining_run=record, patch_table=_patches() if patches is None else patches, data_version=data_version,
-        bands=BandSettings(), folds=FoldSettings(n_folds=2), training=training or TrainingSettings(),
+        bands=BandSettings(), folds=FoldSettings(n_folds=2, trained=trained), training=training or TrainingSettings(),
         retraining=RetrainingSettings(**options),
     )  # fmt: skip
     return record, dict(zip(names, values, strict=True))
@@ -218,6 +218,11 @@ def test_epochs_chosen_on_the_test_folds_are_refused(client):
 
     with pytest.raises(ConfigurationError, match="inner_validation"):
         _plan(client, training=TrainingSettings(selection="test_fold"))
+
+
+def test_a_retraining_that_leaves_folds_out_is_refused(client):
+    with pytest.raises(ConfigurationError, match=r"folds.trained is \[2\](.|\n)*Leave folds.trained out"):
+        _plan(client, trained=(2,))
 
 
 def test_nothing_starts_from_a_version_that_has_seen_the_test_folds(client, tmp_path):

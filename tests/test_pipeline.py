@@ -5,6 +5,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import running
 import yaml
@@ -158,6 +159,31 @@ def test_the_papers_selection_is_tagged_and_trains_on_all_other_folds(data, clie
         assert curve[epoch] == max(curve.values())
 
 
+def test_a_subset_of_the_folds_is_trained_scored_and_registered_alone(data, client, tmp_path):
+    folds, training = {"n_folds": 3, "trained": [3, 2]}, {"seed": 50}
+    outcome = running.run_pipeline(write_config(tmp_path / "config.yaml", data, folds=folds, training=training))
+    assert {name for name in outcome.executed if name.startswith("train_fold")} == {"train_fold_2", "train_fold_3"}
+    run = tracking.latest_cross_validation(client)
+    assert run.data.tags["folds_trained"] == "2,3"
+    children = {fold: client.get_run(i) for fold, i in tracking.fold_runs(client, run.info.run_id).items()}
+    assert sorted(children) == [2, 3]
+    expected = np.mean([child.data.metrics["f1_macro"] for child in children.values()])
+    assert run.data.metrics["f1_macro"] == pytest.approx(expected)
+
+    members, _ = tracking.fetch_members(run.info.run_id, tmp_path)
+    assert [member.fold for member in members] == [2, 3]
+
+    def counts(run_id):
+        return pd.read_csv(client.download_artifacts(run_id, "confusion_counts.csv")).to_numpy()
+
+    # every pixel of folds 2 and 3 and none of fold 1: recall and precision at 0.5 are those of the pooled counts
+    (_, false_alarms), (misses, hits) = sum(counts(child.info.run_id) for child in children.values())
+    curve = pd.read_csv(client.download_artifacts(run.info.run_id, "reports/precision_recall.csv"))
+    usual = curve.iloc[(curve["threshold"] - 0.5).abs().argmin()]
+    assert usual["recall"] == pytest.approx(hits / (hits + misses))
+    assert usual["precision"] == pytest.approx(hits / (hits + false_alarms))
+
+
 # ---- bad input: the culprit, the remedy, and nothing left behind
 
 
@@ -208,6 +234,9 @@ def test_data_that_dvc_pins_otherwise_is_refused(data, stack, tmp_path):
         ({"parameters": {"training": {"epochs": 0}}}, ["training.epochs", "1 or more"]),
         ({"parameters": {"bands": {"stored": ["B4", "B99"]}}}, ["B99"]),
         ({"parameters": {"folds": {"scheme": "sorted"}}}, ["sorted", "contiguous"]),
+        ({"parameters": {"folds": {"trained": [6]}}}, ["folds.trained is [6]", "from 1 to 5"]),
+        ({"parameters": {"folds": {"trained": [2, 2]}}}, ["folds.trained is [2, 2]", "distinct"]),
+        ({"parameters": {"folds": {"trained": []}}}, ["folds.trained is []", "leave it out"]),
         ({"steps": {"train_folds": {"enable_cache": False}}}, ["train_folds", "train_fold_1"]),
         (["no", "mapping"], ["no settings"]),
     ],

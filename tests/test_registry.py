@@ -82,6 +82,16 @@ def test_the_table_of_versions_goes_over_all_pages(client, monkeypatch):
     assert list(versions(client)["version"]) == [5, 4, 3, 2, 1]
 
 
+def test_scores_of_other_folds_decide_nothing():
+    """The folds differ by fifteen points in difficulty."""
+    old = {"version": "1", "run_id": "a", "data_version": "d", "fold_table": "t", "selection": "s", "f1_macro": "0.5"}
+    new = {**old, "run_id": "b", "f1_macro": "0.9", "folds_trained": "2"}
+    assert registry.decide_by_score(new, old, "f1_macro").alias == "challenger"
+    assert "folds_trained differs" in registry.decide_by_score(new, old, "f1_macro").reason
+    assert registry.decide_by_score(new, {**old, "folds_trained": "2"}, "f1_macro").alias == "champion"
+    assert registry.decide_by_score({**new, "folds_trained": "all"}, old, "f1_macro").alias == "champion"
+
+
 def test_without_a_model_the_table_is_empty(store, monkeypatch):
     monkeypatch.setattr(registry, "MODEL_NAME", "never-registered")
     table = versions(store)

@@ -161,7 +161,8 @@ def decide_by_score(candidate: Mapping[str, str], champion: Mapping[str, str] | 
         return Decision(CHAMPION, "the first registered model")
     if candidate["run_id"] == champion["run_id"]:
         return Decision(CHAMPION, "the same cross-validation, registered again")
-    for name in ("data_version", "fold_table", "selection"):
+    champion = {"folds_trained": "all", **champion}  # which older versions do not say
+    for name in ("data_version", "fold_table", "folds_trained", "selection"):
         if candidate[name] != champion.get(name):
             return Decision(CHALLENGER, f"not comparable with the champion: its {name} differs")
     new, old = float(candidate[metric]), float(champion[metric])
