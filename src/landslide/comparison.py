@@ -1,9 +1,7 @@
 """Comparison of two cross-validated models on patches that neither has seen, and the decision between them.
 
 Both predict a patch of fold k by their fold-k member alone. The difference of their scores is judged by a paired
-block bootstrap: blocks of neighbouring tiles are drawn with replacement, the counts of both models are pooled over the
-same draw, and F1 is computed from them again (Efron and Tibshirani, 1993; blocks because neighbouring tiles resemble
-each other: Künsch, 1989).
+block bootstrap (see `landslide.bootstrap`, whose intervals are at hand here as well).
 """
 
 from collections.abc import Collection, Mapping
@@ -14,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from landslide.bootstrap import difference_draws, resampling_blocks
+from landslide.bootstrap import paired_differences as paired_differences
+from landslide.bootstrap import score_intervals as score_intervals
 from landslide.errors import ComparisonError, ConfigurationError
-from landslide.fold_table import has_position, known_folds
-from landslide.folds import BLOCK_SIDE, tile_blocks
+from landslide.fold_table import known_folds
 from landslide.metrics import confusion_counts, scores
 from landslide.patches import POSITION_COLUMNS
 
@@ -173,23 +173,13 @@ def evidence_table(
         One row a patch: number, image_md5, scene, row, column, fold, new, block, and `<model>_<cell>`.
     """
     evidence = table[["number", "image_md5", *POSITION_COLUMNS, "fold"]].reset_index(drop=True)
-    evidence = evidence.assign(new=new, block=_blocks(table))
+    evidence = evidence.assign(new=new, block=resampling_blocks(table))
     cells = {
         f"{model}_{cell}": counts[model].reshape(-1, 4)[:, i]
         for model in CHAMPION_AND_CHALLENGER
         for i, cell in enumerate(_CELLS)
     }
     return evidence.assign(**cells)
-
-
-def _blocks(table: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Number the blocks to resample: squares of 4 x 4 tiles, single patches where there is no position."""
-    placed = has_position(table)
-    tiles = tile_blocks(table.loc[placed, list(POSITION_COLUMNS)].to_numpy(np.int64), BLOCK_SIDE)
-    blocks = np.empty(len(table), np.int64)
-    blocks[placed] = tiles
-    blocks[~placed] = np.arange((~placed).sum()) + tiles.max(initial=-1) + 1
-    return blocks
 
 
 def pooled_scores(evidence: pd.DataFrame, model: str) -> dict[str, float]:
@@ -208,14 +198,9 @@ def bootstrap(evidence: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -
     Returns:
         One row a resample, one column a score of `DECIDING`.
     """
-    blocks = {model: evidence.groupby("block")[_columns(model)].sum().to_numpy() for model in CHAMPION_AND_CHALLENGER}
-    m = len(blocks["champion"])
-    draws = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), size=resamples)
-    drawn = {model: (draws @ counts).reshape(-1, 2, 2) for model, counts in blocks.items()}
-    values = {
-        model: pd.DataFrame([scores(c) for c in counts])[list(DECIDING)].to_numpy() for model, counts in drawn.items()
-    }
-    return pd.DataFrame(values["challenger"] - values["champion"], columns=list(DECIDING))
+    first, second = (evidence[_columns(model)].to_numpy().reshape(-1, 2, 2) for model in CHAMPION_AND_CHALLENGER)
+    draws = difference_draws(first, second, evidence["block"].to_numpy(), resamples=resamples, seed=seed)
+    return draws[list(DECIDING)]
 
 
 def judge(evidence: pd.DataFrame, differences: pd.DataFrame, settings: PromotionSettings) -> Verdict:

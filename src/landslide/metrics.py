@@ -60,10 +60,22 @@ def scores(counts: npt.ArrayLike) -> dict[str, float]:
         and mIoU). A class that neither occurs nor is predicted counts as 1, as in the authors' protocol; any
         other ratio 0/0 counts as 0.
     """
+    return {name: float(value) for name, value in score_arrays(counts).items()}
+
+
+def score_arrays(counts: npt.ArrayLike) -> dict[str, npt.NDArray[np.float64]]:
+    """Compute every score of many tables of counts at once.
+
+    Args:
+        counts: (..., 2, 2) counts, rows truth, columns prediction.
+
+    Returns:
+        What `scores` gives, each score an array (...).
+    """
     table = np.asarray(counts, dtype=np.float64)
-    true_positives = np.diag(table)
-    false_positives = table.sum(axis=0) - true_positives
-    false_negatives = table.sum(axis=1) - true_positives
+    true_positives = np.diagonal(table, axis1=-2, axis2=-1)
+    false_positives = table.sum(axis=-2) - true_positives
+    false_negatives = table.sum(axis=-1) - true_positives
     union = true_positives + false_positives + false_negatives
     absent = union == 0
 
@@ -75,15 +87,16 @@ def scores(counts: npt.ArrayLike) -> dict[str, float]:
     iou = ratio(true_positives, union)
     precision = ratio(true_positives, true_positives + false_positives)
     recall = ratio(true_positives, true_positives + false_negatives)
-    total = table.sum()
+    total = table.sum(axis=(-2, -1))
+    right = true_positives.sum(axis=-1)
     return {
-        "f1_macro": float(f1.mean()),
-        "miou": float(iou.mean()),
-        "f1_landslide": float(f1[1]),
-        "iou_landslide": float(iou[1]),
-        "precision_landslide": float(precision[1]),
-        "recall_landslide": float(recall[1]),
-        "accuracy": float(true_positives.sum() / total) if total else 1.0,
+        "f1_macro": f1.mean(axis=-1),
+        "miou": iou.mean(axis=-1),
+        "f1_landslide": f1[..., 1],
+        "iou_landslide": iou[..., 1],
+        "precision_landslide": precision[..., 1],
+        "recall_landslide": recall[..., 1],
+        "accuracy": np.divide(right, total, out=np.ones_like(total), where=total > 0),
     }
 
 

@@ -1,0 +1,179 @@
+"""Confidence intervals of scores and of their differences, by a block bootstrap.
+
+Neighbouring tiles resemble each other, so not patches but blocks of neighbouring tiles are drawn with replacement
+(Künsch, 1989); the counts are pooled over each draw, and the score is computed from them again (Efron and Tibshirani,
+1993). Two models are scored on the same draws, so that what makes a patch hard for both cancels out. The intervals say
+how far a score may be off because these patches were scored and no others of the kind; what another random seed of
+the training would change is not in them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from landslide.fold_table import has_position
+from landslide.folds import BLOCK_SIDE, tile_blocks
+from landslide.metrics import METRIC_NAMES, score_arrays, scores
+from landslide.patches import POSITION_COLUMNS
+
+RESAMPLES = 2000
+
+
+def resampling_blocks(table: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Number the blocks to resample: squares of 4 x 4 tiles, single patches where there is no position.
+
+    Args:
+        table: Patch table with columns scene, row and column, possibly missing.
+
+    Returns:
+        (n,) block numbers from 0.
+    """
+    placed = has_position(table)
+    tiles = tile_blocks(table.loc[placed, list(POSITION_COLUMNS)].to_numpy(np.int64), BLOCK_SIDE)
+    blocks = np.empty(len(table), np.int64)
+    blocks[placed] = tiles
+    blocks[~placed] = np.arange((~placed).sum()) + tiles.max(initial=-1) + 1
+    return blocks
+
+
+def score_draws(
+    counts: npt.NDArray[np.int64], blocks: npt.NDArray[np.int64], *, resamples: int = RESAMPLES, seed: int = 0
+) -> pd.DataFrame:
+    """Resample the blocks and return the scores of every draw.
+
+    Args:
+        counts: (n, 2, 2) confusion counts of every patch, rows truth, columns prediction.
+        blocks: (n,) block of every patch, any integers.
+        resamples: Number of draws.
+        seed: Seed.
+
+    Returns:
+        One row a draw, one column a score of `METRIC_NAMES`.
+    """
+    return _draws([counts], blocks, resamples, seed)[0]
+
+
+def difference_draws(
+    first: npt.NDArray[np.int64],
+    second: npt.NDArray[np.int64],
+    blocks: npt.NDArray[np.int64],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Resample the blocks and return by how much the second model is better, both scored on the same draw.
+
+    Args:
+        first: (n, 2, 2) counts of the first model.
+        second: (n, 2, 2) counts of the second on the same patches.
+        blocks: (n,) block of every patch.
+        resamples: Number of draws.
+        seed: Seed.
+
+    Returns:
+        One row a draw, one column a score of `METRIC_NAMES`: second minus first.
+    """
+    one, other = _draws([first, second], blocks, resamples, seed)
+    return other - one
+
+
+def score_intervals(
+    counts: npt.NDArray[np.int64],
+    blocks: npt.NDArray[np.int64],
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return every score of the pooled counts with its confidence interval.
+
+    Args:
+        counts: (n, 2, 2) confusion counts of every patch, rows truth, columns prediction; n of 1 or more.
+        blocks: (n,) block of every patch, see `resampling_blocks`.
+        confidence: Share of the draws that the interval holds (percentiles with equal tails).
+        resamples: Number of draws.
+        seed: Seed.
+
+    Returns:
+        Rows `METRIC_NAMES`; columns value, low, high. The ends are NaN where all patches are of one block: nothing
+        can be said about others then.
+    """
+    draws = score_draws(counts, blocks, resamples=resamples, seed=seed)
+    return _with_interval("value", scores(counts.sum(axis=0)), draws, blocks, confidence)
+
+
+def paired_differences(
+    first: npt.NDArray[np.int64],
+    second: npt.NDArray[np.int64],
+    blocks: npt.NDArray[np.int64],
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return the difference of every pooled score, second minus first, with its confidence interval.
+
+    Args:
+        first: (n, 2, 2) counts of the first model; n of 1 or more.
+        second: (n, 2, 2) counts of the second on the same patches, in the same order.
+        blocks: (n,) block of every patch.
+        confidence: Share of the draws that the interval holds.
+        resamples: Number of draws.
+        seed: Seed.
+
+    Returns:
+        Rows `METRIC_NAMES`; columns difference, low, high. The ends are NaN where all patches are of one block.
+
+    Raises:
+        ValueError: If the two do not count the same patches.
+    """
+    if not np.array_equal(np.sum(first, axis=-1), np.sum(second, axis=-1)):
+        raise ValueError("The two models were not scored on the same patches: their numbers of true pixels differ.")
+    one, other = (scores(counts.sum(axis=0)) for counts in (first, second))
+    draws = difference_draws(first, second, blocks, resamples=resamples, seed=seed)
+    differences = {name: other[name] - one[name] for name in METRIC_NAMES}
+    return _with_interval("difference", differences, draws, blocks, confidence)
+
+
+def named_intervals(intervals: pd.DataFrame, names: Sequence[str]) -> dict[str, float]:
+    """Return intervals as metrics.
+
+    Args:
+        intervals: What `score_intervals` returned.
+        names: Scores to take.
+
+    Returns:
+        `<name>_pooled`, and `<name>_low` and `<name>_high` where there is an interval.
+    """
+    ends = {"value": "pooled", "low": "low", "high": "high"}
+    rows = intervals.to_dict(orient="index")
+    values = {f"{name}_{ending}": float(rows[name][column]) for name in names for column, ending in ends.items()}
+    return {name: value for name, value in values.items() if not np.isnan(value)}
+
+
+def _draws(
+    counts: Sequence[npt.NDArray[np.int64]], blocks: npt.NDArray[np.int64], resamples: int, seed: int
+) -> list[pd.DataFrame]:
+    """Score one or more models on the same draws."""
+    numbers, block_of_patch = np.unique(blocks, return_inverse=True)
+    m = len(numbers)
+    draws = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), size=resamples)
+    scored = []
+    for model in counts:
+        of_blocks = np.zeros((m, 4), np.int64)
+        np.add.at(of_blocks, block_of_patch, np.reshape(model, (-1, 4)))
+        scored.append(pd.DataFrame(score_arrays((draws @ of_blocks).reshape(-1, 2, 2))))
+    return scored
+
+
+def _with_interval(
+    column: str, values: dict[str, float], draws: pd.DataFrame, blocks: npt.NDArray[np.int64], confidence: float
+) -> pd.DataFrame:
+    tail = 100 * (1 - confidence) / 2
+    low, high = np.percentile(draws[list(METRIC_NAMES)], [tail, 100 - tail], axis=0)
+    if len(np.unique(blocks)) < 2:
+        low, high = np.full_like(low, np.nan), np.full_like(high, np.nan)
+    index = pd.Index(METRIC_NAMES, name="score")
+    return pd.DataFrame({column: [values[name] for name in METRIC_NAMES], "low": low, "high": high}, index=index)
