@@ -1,12 +1,21 @@
-"""Segmentation losses: cross entropy, focal, IoU, and the paper's sum of the last two (section IV-B).
+"""Segmentation losses: the paper's sum of focal and IoU (section IV-B), those it is compared with, and any sum.
 
-Every loss takes logits (B, 2, H, W) and integer masks (B, H, W) and works in float32 whatever the precision of
-the logits, because the probabilities are clipped close to 0 and 1.
+Every loss takes logits (B, 2, H, W) and integer masks (B, H, W), looks at the whole batch at once and works in
+float32 whatever the precision of the logits, because probabilities close to 0 and 1 decide.
+
+The authors' public record also has scores of log-cosh, Tversky, Lovasz and boundary losses, without their
+definitions: here they follow the publications that introduced them, and each docstring says what was left to choose.
+The first three come from segmentation_models.pytorch, imported at their first call because that takes seconds.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeAlias
 
+import cv2
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,6 +24,10 @@ from landslide.errors import ConfigurationError
 
 EPSILON = 1e-7
 FOCAL_GAMMA = 2.0
+# Share of the pixels that count as hard.
+HARD_SHARE = 0.25
+# Weights of false positives and false negatives with which Salehi et al. scored best.
+TVERSKY_ALPHA, TVERSKY_BETA = 0.3, 0.7
 # Weight of a head by its resolution for 128-pixel patches (authors' code).
 HEAD_WEIGHTS: dict[str, float] = {"256": 0.25, "128": 0.5, "64": 0.25}
 
@@ -24,6 +37,16 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
     """Return the mean cross entropy over pixels (paper, equation 1): scalar."""
     return F.cross_entropy(logits.float(), mask.long())
+
+
+def hard_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean cross entropy over the hardest quarter of the pixels of the batch: scalar.
+
+    Shrivastava et al., "Training Region-based Object Detectors with Online Hard Example Mining" (2016), with
+    pixels in place of image regions. Landslides are 2 % of the pixels, so all of them can be in that quarter.
+    """
+    losses = F.cross_entropy(logits.float(), mask.long(), reduction="none").flatten()
+    return losses.topk(math.ceil(HARD_SHARE * len(losses)), sorted=False).values.mean()
 
 
 def focal(logits: Tensor, mask: Tensor) -> Tensor:
@@ -52,6 +75,85 @@ def iou(logits: Tensor, mask: Tensor) -> Tensor:
     return -torch.log((intersection + EPSILON) / (union + EPSILON)).mean()
 
 
+def log_cosh(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return log(cosh(Dice loss)), between 0 and 0.43: scalar.
+
+    Jadon, "A survey of loss functions for semantic segmentation" (2020). The record says "log-cosh" and no more;
+    this is the loss of that name for segmentation (the older one is for regression, value by value). Dice is that
+    of segmentation_models.pytorch: 1 - 2 sum(p y) / sum(p + y) over the batch, without smoothing, mean over both
+    classes, in which a class without a pixel in the masks counts as 0. Jadon has one class and adds 1 to both sums.
+    """
+    from segmentation_models_pytorch.losses import DiceLoss
+
+    dice: Tensor = DiceLoss("multiclass")(logits.float(), mask.long())
+    return torch.log(torch.cosh(dice))
+
+
+def tversky(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return 1 - TP / (TP + 0.3 FP + 0.7 FN) of the landslide class, with soft counts over the batch: scalar.
+
+    Salehi et al., "Tversky Loss Function for Image Segmentation Using 3D Fully Convolutional Deep Networks" (2017),
+    and their best weights; the record gives none. As there, the rare class alone counts: for the background, false
+    positives and false negatives would swap their weights. A batch without landslides gives no gradient, whatever
+    the definition of 0 / 0; segmentation_models.pytorch makes it a loss of 0.
+    """
+    from segmentation_models_pytorch.losses import TverskyLoss
+
+    # The softmax probability of one of two classes is the sigmoid of the difference.
+    landslide = (logits[:, 1].float() - logits[:, 0].float()).unsqueeze(1)
+    loss: Tensor = TverskyLoss("binary", alpha=TVERSKY_ALPHA, beta=TVERSKY_BETA)(landslide, mask)
+    return loss
+
+
+def lovasz(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return the Lovasz-softmax loss over the batch, mean over the classes present in the masks: scalar.
+
+    Berman et al., "The Lovasz-Softmax loss: a tractable surrogate for the optimization of the
+    intersection-over-union measure in neural networks" (2018): the extension of 1 - IoU to probabilities. Of
+    segmentation_models.pytorch, in its multi-class form (its binary form is a hinge loss on logits). It sorts all
+    pixels once for each class, and waits for the GPU to learn which classes are present.
+    """
+    from segmentation_models_pytorch.losses import LovaszLoss
+
+    loss: Tensor = LovaszLoss("multiclass")(logits.float(), mask)
+    return loss
+
+
+def boundary(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over pixels of the landslide probability times `signed_distance`: scalar.
+
+    Kervadec et al., "Boundary loss for highly unbalanced segmentation" (2019), for the landslide class. It falls
+    below zero, to the mean of the negative distances for a perfect prediction, and patches of one class contribute
+    nothing, false positives there included: it is made to be added to a loss of regions (`cross_entropy+boundary`).
+    The distances are computed on the CPU, so a GPU waits for them at every call.
+    """
+    probability = torch.softmax(logits.float(), dim=1)[:, 1]
+    return (probability * signed_distance(mask)).mean()
+
+
+def signed_distance(mask: Tensor) -> Tensor:
+    """Return the distance of every pixel from the edge of the landslides, negative inside them.
+
+    Args:
+        mask: (B, H, W) integers 0 and 1.
+
+    Returns:
+        (B, H, W) float32 on the mask's device, in units of the patch's width: heads of all resolutions then weigh
+        alike, and do not drown the loss that they are added to. The edge is the outermost pixels of a landslide, which
+        have distance 0. A patch of one class has no edge and 0 throughout.
+    """
+    distances = [_distance_in_pixels(patch) for patch in mask.to("cpu", torch.uint8).numpy()]
+    return torch.from_numpy(np.stack(distances)).to(mask.device) / mask.shape[-1]
+
+
+def _distance_in_pixels(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    if mask.min() == mask.max():
+        return np.zeros(mask.shape, np.float32)
+    outside = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    inside = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.where(mask == 1, 1.0 - inside, outside).astype(np.float32)
+
+
 def focal_iou(logits: Tensor, mask: Tensor) -> Tensor:
     """Return 1.0 focal + 1.0 IoU, the paper's combined loss: scalar."""
     return focal(logits, mask) + iou(logits, mask)
@@ -59,9 +161,14 @@ def focal_iou(logits: Tensor, mask: Tensor) -> Tensor:
 
 _LOSSES: dict[str, Loss] = {
     "cross_entropy": cross_entropy,
+    "hard_cross_entropy": hard_cross_entropy,
     "focal": focal,
     "iou": iou,
     "focal_iou": focal_iou,
+    "log_cosh": log_cosh,
+    "tversky": tversky,
+    "lovasz": lovasz,
+    "boundary": boundary,
 }
 LOSS_NAMES = tuple(_LOSSES)
 
@@ -69,12 +176,25 @@ LOSS_NAMES = tuple(_LOSSES)
 def create_loss(name: str) -> Loss:
     """Return the loss of that name: called with logits (B, 2, H, W) and integer masks (B, H, W).
 
+    Args:
+        name: One of `LOSS_NAMES`, or several joined by a plus (`cross_entropy+lovasz`): their sum, each with weight 1.
+
     Raises:
-        ConfigurationError: On an unknown name.
+        ConfigurationError: On an unknown name, or one that stands twice in a sum.
     """
-    if name not in _LOSSES:
-        raise ConfigurationError(f"There is no loss {name!r}.", remedy=f"Use one of {', '.join(LOSS_NAMES)}.")
-    return _LOSSES[name]
+    names = name.split("+")
+    unknown = [term for term in names if term not in _LOSSES]
+    if unknown or len(set(names)) < len(names):
+        raise ConfigurationError(
+            f"There is no loss {unknown[0]!r}." if unknown else f"The loss {name!r} adds a loss to itself.",
+            remedy=f"Use one of {', '.join(LOSS_NAMES)}, or a sum of different ones such as cross_entropy+lovasz.",
+        )
+    losses = [_LOSSES[term] for term in names]
+    return losses[0] if len(losses) == 1 else partial(_total, losses)
+
+
+def _total(losses: Sequence[Loss], logits: Tensor, mask: Tensor) -> Tensor:
+    return torch.stack([loss(logits, mask) for loss in losses]).sum()
 
 
 def multi_head_loss(
