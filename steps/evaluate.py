@@ -36,7 +36,7 @@ def evaluate(
     """Score the cross-validation.
 
     Args:
-        fold_runs: Ids of the runs of the trained folds.
+        fold_runs: Ids of the runs of the trained folds; empty for one that could not be trained.
         trained_folds: Their numbers, in the same order; patches of other folds are neither predicted nor scored.
         fold_table: The patches with their folds.
         data_version: Digest of the data set.
@@ -46,9 +46,10 @@ def evaluate(
         evaluation: What is drawn.
 
     Returns:
-        `folds`: scores by fold number (as text); `mean`: cross-validated scores with `_std`. Empty without a run.
+        `folds`: scores by fold number (as text); `mean`: cross-validated scores with `_std`. Empty without a run,
+        or if a fold could not be trained.
     """
-    if not cross_validation_run:
+    if not cross_validation_run or not all(fold_runs):
         return {}
     client = tracking_client()
     cache = open_bands(data, bands, fold_table, data_version)
