@@ -11,7 +11,7 @@ import pandas as pd
 from zenml import step
 
 from landslide import tracking
-from landslide.bands import BandSettings, available_bands, resolve_bands
+from landslide.bands import BandSettings, resolve_bands
 from landslide.checkpoint import sha256
 from landslide.ensemble import Member
 from landslide.errors import ConfigurationError, TrainingError
@@ -60,7 +60,7 @@ def train_fold(
     run_id = tracking.open_fold(client, cross_validation_run, fold)
     if tracking.is_finished(client, run_id):
         return run_id
-    band_names = resolve_bands(training.bands, available_bands(bands.stored))
+    band_names = resolve_bands(training.bands, bands.names)
     cache = open_bands(data, bands, fold_table, data_version)
     training_rows, selection_rows = _parts(fold_table, fold, training)
     folder = checkpoints() / run_id

@@ -1,4 +1,4 @@
-"""The 26 bands: names, groups, and every formula against SciPy and NumPy in float64."""
+"""The 26 bands and the global RGB: names, groups, and every formula against SciPy and NumPy in float64."""
 
 import cv2
 import numpy as np
@@ -12,6 +12,7 @@ from landslide.bands import (
     BAND_GROUPS,
     BAND_NAMES,
     ENGINEERED_BANDS,
+    GLOBAL_RGB_BANDS,
     STORED_DIVISORS,
     BandSettings,
     available_bands,
@@ -90,19 +91,35 @@ def test_the_26_bands_have_their_names_in_the_papers_order():
         "gray gaussian median gradient_x gradient_y canny"
     )
     assert len(BAND_NAMES) == len(set(BAND_NAMES)) == 26
-    assert available_bands() == BAND_NAMES
+    assert available_bands() == BandSettings().names == BAND_NAMES
 
 
 @pytest.mark.parametrize("n", [14, 17, 21, 23, 25, 26])
 def test_a_numbered_group_is_the_first_n_bands(n):
     assert resolve_bands(n) == resolve_bands(str(n)) == BAND_NAMES[:n]
-    assert set(BAND_GROUPS) == {"14", "17", "21", "23", "25", "26", "sentinel_only"}
+    assert set(BAND_GROUPS) == {"14", "17", "21", "23", "25", "26", "sentinel_only", "rgb"}
 
 
 def test_sentinel_only_is_the_23_without_slope_and_elevation():
     names = resolve_bands("sentinel_only")
     assert len(names) == 21
     assert names == (*BAND_NAMES[:12], *BAND_NAMES[14:23])
+
+
+def test_the_rgb_set_is_the_colours_stored_scaled_locally_and_scaled_globally():
+    for stored in (ORIGINAL_BANDS, ("B4", "B3", "B2")):
+        names = resolve_bands("rgb", BandSettings(stored=stored, global_rgb=True).names)
+        assert " ".join(names) == (
+            "B4 B3 B2 red_normalized green_normalized blue_normalized red_global green_global blue_global"
+        )
+
+
+@pytest.mark.parametrize("selection", ["rgb", ["B4", "red_global"]])
+def test_global_rgb_that_is_not_computed_says_what_to_set(selection):
+    for available in (BAND_NAMES, available_bands(("B4", "B3", "B2"))):
+        with pytest.raises(ConfigurationError, match="asks for red_global") as error:
+            resolve_bands(selection, available)
+        assert "bands.global_rgb: true" in error.value.remedy
 
 
 def test_a_list_of_names_keeps_its_order_and_all_is_everything_there_is():
@@ -144,7 +161,15 @@ def test_a_selection_that_cannot_be_served_says_what_is_wrong_and_what_there_is(
     ],
 )
 def test_an_engineered_band_exists_where_its_inputs_are_stored(stored, engineered):
-    assert available_bands(stored) == (*stored, *engineered)
+    assert available_bands(stored) == BandSettings(stored=stored).names == (*stored, *engineered)
+
+
+def test_global_rgb_adds_the_stored_colours_at_the_end():
+    assert available_bands(global_rgb=True) == (*BAND_NAMES, *GLOBAL_RGB_BANDS)
+    assert BandSettings(stored=("B8", "B4"), global_rgb=True).names == (
+        "B8", "B4", "red_normalized", "ndvi", "red_global",
+    )  # fmt: skip
+    assert available_bands(("dem",), global_rgb=True) == ("dem",)
 
 
 # ---- settings
@@ -184,8 +209,17 @@ def test_a_setting_changes_its_own_bands_and_nothing_else(changes, changed):
     assert {name for name, a, b in zip(BAND_NAMES, before, after, strict=True) if (a != b).any()} == changed
 
 
+@pytest.mark.parametrize("stored", [ORIGINAL_BANDS, ("B4", "B3", "B2"), ("B8", "B4")])
+def test_global_rgb_leaves_all_other_bands_as_they_are(stored):
+    image = a_patch()[[ORIGINAL_BANDS.index(name) for name in stored]]
+    before = engineer(image, BandSettings(stored=stored))
+    after = engineer(image, BandSettings(stored=stored, global_rgb=True))
+    assert len(after) == len(before) + sum(name in stored for name in ("B4", "B3", "B2"))
+    np.testing.assert_array_equal(after[: len(before)], before)
+
+
 def test_settings_become_plain_values_that_rebuild_them():
-    changed = BandSettings(stored=("B4", "B3", "B2"), blur="gaussian", blur_kernel=5, dtype="float32")
+    changed = BandSettings(stored=("B4", "B3", "B2"), blur="gaussian", blur_kernel=5, dtype="float32", global_rgb=True)
     assert BandSettings(**changed.to_dict()) == changed
     assert changed.to_dict()["stored"] == ("B4", "B3", "B2")
 
@@ -241,6 +275,24 @@ def test_rgb_normalisation_scales_each_band_to_0_and_1_over_the_patch(patch, ban
     band = bands[f"{name}_normalized"]
     np.testing.assert_allclose(band, min_max(patch[source]), **FLOAT32_ROUNDING)
     assert (band.min(), band.max()) == (0, 1)
+
+
+def test_global_rgb_is_the_reflectance_of_the_colours(patch):
+    settings = BandSettings(global_rgb=True)
+    result = dict(zip(settings.names, engineer(patch, settings), strict=True))
+    for colour, source, divisor in (
+        ("red", RED, 445.17289745),
+        ("green", GREEN, 663.41636217),
+        ("blue", BLUE, 824.63171476),
+    ):
+        np.testing.assert_allclose(result[f"{colour}_global"], patch[source] * divisor / 10_000, **FLOAT32_ROUNDING)
+
+
+def test_global_rgb_keeps_the_difference_of_bright_and_dark_patches_that_local_scaling_removes():
+    settings, image = BandSettings(stored=("B4", "B3", "B2"), global_rgb=True), a_patch()[[RED, GREEN, BLUE]]
+    dark, bright = (dict(zip(settings.names, engineer(x, settings), strict=True)) for x in (image, 3 * image))
+    np.testing.assert_allclose(bright["red_normalized"], dark["red_normalized"], atol=1e-6)
+    np.testing.assert_allclose(bright["red_global"], 3 * dark["red_global"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "other"), [("ndvi", RED), ("ndmi", SWIR_1), ("nbr", SWIR_2)])

@@ -1,4 +1,4 @@
-"""The 26 bands: names, groups, formulas.
+"""The 26 bands, and three more on request: names, groups, formulas.
 
 Bands 1-14 are stored in the patch files; bands 15-26 are computed from six of them (paper, section IV-A and
 Table II). Where the paper leaves a formula open, the defaults of `BandSettings` are what its authors computed:
@@ -36,15 +36,20 @@ ENGINEERED_BANDS: tuple[str, ...] = (
     "canny",
 )
 BAND_NAMES: tuple[str, ...] = (*ORIGINAL_BANDS, *ENGINEERED_BANDS)
+"""The paper's 26 bands, in its order."""
+GLOBAL_RGB_BANDS: tuple[str, ...] = ("red_global", "green_global", "blue_global")
+"""Bands that exist with `BandSettings.global_rgb` alone."""
 
-# The groups of the paper's Table IV take the first n bands; Sentinel-2 only is the 23 without slope and DEM.
+# The groups of the paper's Table IV take the first n bands; Sentinel-2 only is the 23 without slope and DEM; `rgb` are
+# the nine bands of the authors' RGB set: as stored, scaled patch by patch, scaled alike in all patches.
 BAND_GROUPS: dict[str, tuple[str, ...]] = {
     **{str(n): BAND_NAMES[:n] for n in (14, 17, 21, 23, 25, 26)},
     "sentinel_only": tuple(name for name in BAND_NAMES[:23] if name not in ("slope", "dem")),
+    "rgb": ("B4", "B3", "B2", *ENGINEERED_BANDS[:3], *GLOBAL_RGB_BANDS),
 }
 
 # Means by which the publishers divided the raw values: digital numbers for B1-B12 (reflectance x 10,000),
-# degrees for the slope, metres for the elevation.
+# degrees for the slope, metres for the elevation. They hold for Landslide4Sense files only.
 STORED_DIVISORS: dict[str, float] = dict(
     zip(
         ORIGINAL_BANDS,
@@ -64,7 +69,12 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "ndmi": ("B8", "B11"),
     "nbr": ("B8", "B12"),
     **dict.fromkeys(("gray", "gaussian", "median", "gradient_x", "gradient_y", "canny"), ("B2", "B3", "B4")),
+    "red_global": ("B4",),
+    "green_global": ("B3",),
+    "blue_global": ("B2",),
 }
+# Digital numbers of Sentinel-2 to a reflectance of 1.
+_QUANTIFICATION = 10_000.0
 # A 5x5 Sobel response of the 0-1 gray, brought to about [-1, 1] (the authors' constant).
 _SOBEL_SCALE = 27.32
 _MIN_DENOMINATOR = 1e-8
@@ -88,6 +98,10 @@ class BandSettings:
         median_kernel: Side of the median kernel in pixels, odd.
         canny_low: Lower hysteresis threshold of the Canny detector on the 8-bit gray.
         canny_high: Upper hysteresis threshold.
+        global_rgb: Also compute `red_global`, `green_global` and `blue_global`, last in the order of the bands:
+            reflectance, one scale for all patches. The authors' record names a global RGB normalisation and not its
+            constants. Values that are no Landslide4Sense values (8-bit RGB) are scaled by the same factors: still
+            alike in all patches, but no reflectance.
         dtype: Number format of the cache on disk. float16 keeps 11 significant bits.
     """
 
@@ -100,6 +114,7 @@ class BandSettings:
     median_kernel: int = 15
     canny_low: float = 150.0
     canny_high: float = 227.0
+    global_rgb: bool = False
     dtype: Literal["float16", "float32"] = "float16"
 
     def __post_init__(self) -> None:
@@ -119,26 +134,33 @@ class BandSettings:
                 f"bands.median_kernel is {self.median_kernel}.", remedy="Use an odd kernel side of 3 or more."
             )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The bands that these settings give, in order: see `available_bands`."""
+        return available_bands(self.stored, global_rgb=self.global_rgb)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""
         return asdict(self)
 
 
-def available_bands(stored: Sequence[str] = ORIGINAL_BANDS) -> tuple[str, ...]:
+def available_bands(stored: Sequence[str] = ORIGINAL_BANDS, *, global_rgb: bool = False) -> tuple[str, ...]:
     """Return which of the 26 bands exist for patches that store `stored`, stored bands first.
 
-    An engineered band exists where every band of its formula is stored: RGB patches have no NDVI.
+    An engineered band exists where every band of its formula is stored: RGB patches have no NDVI. With `global_rgb`
+    the `GLOBAL_RGB_BANDS` of the stored colours follow.
     """
-    return (*stored, *(name for name in ENGINEERED_BANDS if set(_REQUIRED[name]) <= set(stored)))
+    engineered = (*ENGINEERED_BANDS, *GLOBAL_RGB_BANDS) if global_rgb else ENGINEERED_BANDS
+    return (*stored, *(name for name in engineered if set(_REQUIRED[name]) <= set(stored)))
 
 
 def resolve_bands(selection: str | int | Sequence[str], available: Sequence[str] = BAND_NAMES) -> tuple[str, ...]:
     """Turn a band selection into band names.
 
     Args:
-        selection: A group (`14`, `17`, `21`, `23`, `25`, `26`, `sentinel_only`), `all` for every available
+        selection: A group (`14`, `17`, `21`, `23`, `25`, `26`, `sentinel_only`, `rgb`), `all` for every available
             band, or a list of names.
-        available: The bands to choose from, as `available_bands` gives them.
+        available: The bands to choose from, as `BandSettings.names` and `available_bands` give them.
 
     Returns:
         The names in the order of the selection.
@@ -159,6 +181,11 @@ def resolve_bands(selection: str | int | Sequence[str], available: Sequence[str]
     else:
         names = tuple(selection)
     missing = [name for name in names if name not in available]
+    if missing and set(missing) <= set(GLOBAL_RGB_BANDS):
+        raise ConfigurationError(
+            f"The band selection {selection!r} asks for {', '.join(missing)}, which are not computed by default.",
+            remedy="Set bands.global_rgb: true; the patches have to store B4, B3 and B2.",
+        )
     if missing or not names or len(set(names)) != len(names):
         raise ConfigurationError(
             f"The band selection {selection!r} asks for {missing or list(names)}, which these patches do not "
@@ -177,11 +204,11 @@ def engineer(
         image: (H, W, C) as in the files or (C, H, W), any real dtype, values as stored; C is the number of
             bands in `settings.stored`, 14 by default.
         settings: Formula settings; the defaults are the authors' computation.
-        out: Optional (N, H, W) array of a floating dtype to write into, N as in `available_bands`.
+        out: Optional (N, H, W) array of a floating dtype to write into, N as in `settings.names`.
 
     Returns:
         (N, H, W) float32 (or `out`): the stored bands unchanged, then the engineered ones, in the order of
-        `available_bands(settings.stored)`, which for 14 stored bands is `BAND_NAMES`. Always finite for a
+        `settings.names`, which for 14 stored bands and no `global_rgb` is `BAND_NAMES`. Always finite for a
         finite image: a constant patch gives zeros where a range is divided by.
 
     Raises:
@@ -190,13 +217,16 @@ def engineer(
     settings = settings or BandSettings()
     stored = _channels_first(np.asarray(image), len(settings.stored))
     n_stored, height, width = stored.shape
-    names = available_bands(settings.stored)
+    names = settings.names
     if out is None:
         out = np.empty((len(names), height, width), np.float32)
     band = _split(stored, settings.stored, out[:n_stored])
     for offset, name in enumerate(names[n_stored:], start=n_stored):
         if name.endswith("_normalized"):
             out[offset] = _min_max(band[_REQUIRED[name][0]])
+        elif name in GLOBAL_RGB_BANDS:
+            (source,) = _REQUIRED[name]
+            out[offset] = band[source] * (STORED_DIVISORS[source] / _QUANTIFICATION)
         elif name in ("ndvi", "ndmi", "nbr"):
             out[offset] = _normalized_difference(*(_index_input(band, n, settings) for n in _REQUIRED[name]))
     if "gray" in names:

@@ -33,7 +33,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from landslide import bands
-from landslide.bands import BandSettings, available_bands, engineer
+from landslide.bands import BandSettings, engineer
 from landslide.errors import CacheError
 from landslide.patches import PATCH_SIZE, read_mask, read_stored
 
@@ -177,7 +177,7 @@ def _build(
     temporary = directory.parent / f".{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
     temporary.mkdir()
     try:
-        names = available_bands(settings.stored)
+        names = settings.names
         rows = []
         with (
             (temporary / "bands.npy").open("wb") as bands_file,
@@ -304,7 +304,7 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: str) -> None:
 
 
 def _check_space(family: Path, n: int, settings: BandSettings) -> None:
-    per_pixel = len(available_bands(settings.stored)) * np.dtype(settings.dtype).itemsize + 1
+    per_pixel = len(settings.names) * np.dtype(settings.dtype).itemsize + 1
     needed = n * PATCH_SIZE**2 * per_pixel
     free = shutil.disk_usage(family).free
     if needed > free:
