@@ -6,23 +6,24 @@ Every model maps float (B, C, H, W) to a dictionary of logits by resolution, {"1
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from landslide.errors import ConfigurationError
+from landslide.models.l4s_baseline import L4SBaseline
 from landslide.models.peers import PeerModel
-from landslide.models.rau_net import RAUNet
+from landslide.models.rau_net import RAUNet, rau_net_small
 from landslide.models.unet import UNet
 
 __all__ = ["MODEL_NAMES", "ModelSpec", "build_model", "create_model", "main_logits", "trainable_parameters"]
 
 _MODELS: dict[str, Callable[..., nn.Module]] = {
     "rau_net": RAUNet,
-    "rau_net_small": partial(RAUNet, width=40),  # 2,599,710 trainable parameters at 23 bands
+    "rau_net_small": rau_net_small,
     "unet": UNet,
+    "l4s_baseline": L4SBaseline,
 }
 MODEL_NAMES = tuple(_MODELS)
 
@@ -57,7 +58,7 @@ def create_model(name: str, in_channels: int, **options: Any) -> nn.Module:
         )
     try:
         return _MODELS[name](in_channels, **options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigurationError(
             f"Model {name!r} does not take the options {options}: {error}.",
             remedy="See the class of that model in src/landslide/models for its options.",

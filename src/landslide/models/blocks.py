@@ -7,6 +7,8 @@ LeakyReLU slope 0.3, batch normalisation with epsilon 1e-3 and momentum 0.99 (0.
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from landslide.models.attention import SelfAttention
+
 LEAKY_SLOPE = 0.3
 BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.01
@@ -58,9 +60,13 @@ def conv_bn_act(in_channels: int, out_channels: int, kernel: int) -> nn.Sequenti
     """Return convolution, batch normalisation, LeakyReLU (paper, Fig. 1)."""
     return nn.Sequential(
         SameConv2d(in_channels, out_channels, kernel),
-        nn.BatchNorm2d(out_channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM),
+        _batch_norm(out_channels),
         nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
     )
+
+
+def _batch_norm(width: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(width, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
 
 
 class DoubleConv(nn.Sequential):
@@ -69,41 +75,63 @@ class DoubleConv(nn.Sequential):
     Args:
         in_channels: Channels of the input (B, in_channels, H, W).
         out_channels: Channels of the output (B, out_channels, H, W).
+        attention: Modules applied after the first and after the second convolution, None for none.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(conv_bn_act(in_channels, out_channels, 3), conv_bn_act(out_channels, out_channels, 3))
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        attention: tuple[nn.Module | None, nn.Module | None] = (None, None),
+    ) -> None:
+        convolutions = (conv_bn_act(in_channels, out_channels, 3), conv_bn_act(out_channels, out_channels, 3))
+        super().__init__(*convolutions)
+        for convolution, layer in zip(convolutions, attention, strict=True):
+            if layer is not None:
+                convolution.append(layer)
 
 
 class ResConv(nn.Module):
-    """Residual convolution block with two kernel sizes at constant width (paper, section IV-C and Fig. 2).
+    """Residual convolution block with two kernel sizes (paper, section IV-C and Fig. 2).
 
-    A 3x3 and a 2x2 convolution are summed, a 3x3 convolution follows, then the attention; the input is added.
+    A 3x3 and a 2x2 convolution are summed, a 3x3 convolution follows, then the attention; the input is added. The
+    paper's networks keep the width through the block. Where it changes, a 1x1 convolution with batch normalisation
+    takes the input to the output's width, the projection shortcut of He et al., "Deep Residual Learning", 2016.
 
     Args:
-        width: Channels of input and output (B, width, H, W).
+        width: Channels of the output (B, width, H, W).
         attention: Module applied ahead of the residual sum, or None.
+        in_channels: Channels of the input (B, in_channels, H, W); `width` if None.
     """
 
-    def __init__(self, width: int, attention: nn.Module | None = None) -> None:
+    def __init__(self, width: int, attention: nn.Module | None = None, in_channels: int | None = None) -> None:
         super().__init__()
-        self.branch_3x3 = conv_bn_act(width, width, 3)
-        self.branch_2x2 = conv_bn_act(width, width, 2)
+        in_channels = width if in_channels is None else in_channels
+        self.branch_3x3 = conv_bn_act(in_channels, width, 3)
+        self.branch_2x2 = conv_bn_act(in_channels, width, 2)
         self.merge = conv_bn_act(width, width, 3)
         self.attention = attention if attention is not None else nn.Identity()
+        self.shortcut = (
+            nn.Identity()
+            if in_channels == width
+            else nn.Sequential(SameConv2d(in_channels, width, 1), _batch_norm(width))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x (B, width, H, W) to the same shape."""
-        merged: Tensor = self.attention(self.merge(self.branch_3x3(x) + self.branch_2x2(x)))
-        return merged + x
+        """Map x (B, in_channels, H, W) to (B, width, H, W)."""
+        merged = self.attention(self.merge(self.branch_3x3(x) + self.branch_2x2(x)))
+        total: Tensor = merged + self.shortcut(x)
+        return total
 
 
 def initialize(module: nn.Module) -> None:
-    """Initialise one layer: he-normal weights and zero biases. Use with `nn.Module.apply`."""
+    """Initialise one layer: he-normal weights and zero biases; self-attention its own way. For `nn.Module.apply`."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    if isinstance(module, SelfAttention):  # comes after its layers, whose weights it draws anew
+        module.reset_parameters()
 
 
 def set_batch_norm_momentum(model: nn.Module, momentum: float) -> None:

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from landslide.models.blocks import SameConv2d, SameConvTranspose2d
+from landslide.models.options import require_one_of
 
 N_CLASSES = 2
 
@@ -51,3 +52,19 @@ class SingleHead(nn.Module):
         """Return {"<H>": logits (B, 2, H, H)} for x (B, width, H, H)."""
         logits: Tensor = self.same_resolution(self.dropout(x))
         return {str(logits.shape[-1]): logits}
+
+
+def create_heads(count: int, width: int, head_width: int, dropout: float) -> MultiResolutionHeads | SingleHead:
+    """Create one head or three.
+
+    Args:
+        count: 1 for the input's resolution alone, 3 for half, the same and twice the input's resolution.
+        width: Channels of the decoder's output.
+        head_width: Channels inside the half and the double resolution head.
+        dropout: Probability of dropping an activation of the decoder's output.
+
+    Raises:
+        ConfigurationError: On another number of heads.
+    """
+    require_one_of("heads", count, (1, 3))
+    return SingleHead(width, dropout) if count == 1 else MultiResolutionHeads(width, head_width, dropout)

@@ -1,0 +1,42 @@
+"""Checks of the options of a network: what a user writes under `model_options`."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from landslide.errors import ConfigurationError
+
+
+def require_one_of(option: str, value: Any, allowed: Iterable[Any]) -> None:
+    """Raise a ConfigurationError unless an option is one of the allowed values."""
+    if value not in tuple(allowed):
+        raise ConfigurationError(
+            f"The network option {option} is {value!r}.", remedy=f"Use one of {', '.join(map(str, allowed))}."
+        )
+
+
+def require_positive(**options: Any) -> None:
+    """Raise a ConfigurationError unless every option is a whole number above zero."""
+    for option, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigurationError(
+                f"The network option {option} is {value!r}.", remedy="Set it to a whole number of 1 or more."
+            )
+
+
+def require_patch_size(patch_size: Any) -> None:
+    """Raise a ConfigurationError unless a patch can be halved four times."""
+    require_positive(patch_size=patch_size)
+    if patch_size % 16:
+        raise ConfigurationError(
+            f"The network option patch_size is {patch_size}.", remedy="Set it to a multiple of 16, such as 128."
+        )
+
+
+def require_known(where: str, options: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raise a ConfigurationError if there is an option of another name than the known ones."""
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ConfigurationError(
+            f"{where} does not take the option {unknown[0]!r}.",
+            remedy=f"It takes {', '.join(sorted(known)) or 'no options'}.",
+        )
