@@ -33,10 +33,11 @@ from landslide.errors import ComparisonError, ConfigurationError, DataError
 from landslide.evaluation import predict_unseen
 from landslide.fold_table import departed, grow
 from landslide.models import ModelSpec, build_model
-from landslide.prediction import predict_rows
+from landslide.prediction import PredictionSettings, predict_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+CPU = torch.device("cpu")
 ALL = {"member_folds": (1, 2, 3), "selected_on_test_fold": False}
 
 
@@ -216,7 +217,7 @@ def ensemble(tmp_path_factory) -> Ensemble:
         spec = ModelSpec(name="unet", options={"width": 4}, bands=("B4", "slope"))
         save_file(build_model(spec).state_dict(), folder / f"{fold}.safetensors")
         members.append(Member(fold, spec, 0.5, folder / f"{fold}.safetensors"))
-    return Ensemble(members, BandSettings(), torch.device("cpu"))
+    return Ensemble(members, BandSettings(), CPU)
 
 
 def a_cache(n: int, names: tuple[str, ...] = ("slope", "B4"), dtype: str = "float32") -> BandCache:
@@ -233,10 +234,22 @@ def test_a_patch_is_predicted_by_the_member_of_its_fold_and_by_all_where_there_i
     table = a_table("abcde").assign(fold=[2, 1, 3, 2, 1])
     rows = np.array([0, 2, 3, 4])
     found = predict_unseen(ensemble, cache, table, rows, recorded(table.iloc[[0, 1, 3, 4]]), model="champion")
-    first, second = (predict_rows(m, cache, rows, ("B4", "slope"), device=torch.device("cpu")) for m in ensemble.models)
+    first, second = (predict_rows(m, cache, rows, ("B4", "slope"), device=CPU) for m in ensemble.models)
     assert np.abs(first - second).max() > 0.01
     expected = np.stack([second[0], (first[1] + second[1]) / 2, second[2], first[3]])
     np.testing.assert_allclose(found, expected, atol=2e-4)  # batches of other sizes
+
+
+def test_a_member_predicts_out_of_fold_in_its_own_way(ensemble):
+    way = PredictionSettings(augmentation="rotations")
+    turning = Ensemble([replace(member, prediction=way) for member in ensemble.members], BandSettings(), CPU)
+    table, rows = a_table("ab").assign(fold=[2, 3]), np.arange(2)
+    found = predict_unseen(turning, a_cache(2), table, rows, recorded(table.head(0)), model="champion")
+    cache = a_cache(2)
+    turned = [predict_rows(m, cache, rows, ("B4", "slope"), device=CPU, prediction=way) for m in ensemble.models]
+    np.testing.assert_allclose(found, [turned[1][0], (turned[0][1] + turned[1][1]) / 2], atol=2e-4)
+    plain = predict_rows(ensemble.models[1], cache, rows, ("B4", "slope"), device=CPU)
+    assert np.abs(found[0] - plain[0]).max() > 0.01
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,12 @@ from landslide.ensemble import Ensemble, Member, load_ensemble, load_members, sa
 from landslide.errors import RegistryError
 from landslide.models import ModelSpec, build_model
 from landslide.patches import patch_table, read_stored
-from landslide.prediction import ensemble_probability, landslide_probability, predict_rows
+from landslide.prediction import PredictionSettings, ensemble_probability, landslide_probability, predict_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SETTINGS = BandSettings()
-BANDS = ("ndvi", "B4", "gradient_x", "slope")
+BANDS = ("gradient_y", "B4", "gradient_x", "slope")
 CPU = torch.device("cpu")
 
 
@@ -135,6 +136,37 @@ def test_raw_patches_predict_as_the_cache_does(ensemble, cache, raw):
     rows = np.arange(len(raw))
     from_cache = [predict_rows(model, cache, rows, BANDS, device=CPU) for model in ensemble.models]
     np.testing.assert_allclose(ensemble.predict(raw)[0], np.mean(from_cache, axis=0), atol=1e-5)
+
+
+def test_each_member_predicts_in_its_own_way(members, raw, cache):
+    turning = PredictionSettings(heads="average", augmentation="rotations")
+    mixed = Ensemble([members[0], replace(members[1], prediction=turning)], SETTINGS, CPU)
+    rows = np.arange(len(raw))
+    ways = (PredictionSettings(), turning)
+    expected = [
+        predict_rows(model, cache, rows, BANDS, device=CPU, prediction=way)
+        for model, way in zip(mixed.models, ways, strict=True)
+    ]
+    plain = predict_rows(mixed.models[1], cache, rows, BANDS, device=CPU)
+    assert np.abs(expected[1] - plain).max() > 0.01
+    np.testing.assert_allclose(mixed.predict(raw)[0], np.mean(expected, axis=0), atol=1e-5)
+
+
+def test_how_a_member_predicts_comes_back(members, tmp_path):
+    way = PredictionSettings(augmentation="flips_and_rotations")
+    save_ensemble(tmp_path / "saved", [replace(members[0], prediction=way, detection_threshold=0.8)], SETTINGS)
+    (loaded,), _ = load_members(tmp_path / "saved")
+    assert (loaded.prediction, loaded.detection_threshold) == (way, 0.8)
+
+
+def test_a_model_of_before_predicts_in_the_published_way(saved, ensemble, raw):
+    content = json.loads((saved / "ensemble.json").read_text())
+    for member in content["members"]:
+        del member["prediction"], member["detection_threshold"]
+    (saved / "ensemble.json").write_text(json.dumps(content))
+    loaded = load_ensemble(saved, CPU)
+    assert {(m.prediction, m.detection_threshold) for m in loaded.members} == {(PredictionSettings(), None)}
+    np.testing.assert_array_equal(loaded.predict(raw[:1])[0], ensemble.predict(raw[:1])[0])
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])

@@ -1,6 +1,6 @@
 """An ensemble of fold models on disk: raw patches in, landslide probability and uncertainty out.
 
-    <directory>/ensemble.json          stored bands, band settings, members with band list, statistics, threshold
+    <directory>/ensemble.json          stored bands, band settings, members with band list, statistics, threshold, ...
                 member-1.safetensors   weights of the first member, and so on
 
 The same folder with one member is the model of a single fold. It depends on nothing but torch, NumPy and OpenCV.
@@ -8,7 +8,7 @@ The same folder with one member is the model of a single fold. It depends on not
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from landslide.bands import BandSettings, available_bands, engineer
+from landslide.bands import BandSettings, engineer
 from landslide.checkpoint import sha256
 from landslide.errors import RegistryError
 from landslide.models import ModelSpec, build_model
-from landslide.prediction import ensemble_probability
+from landslide.prediction import PUBLISHED, PredictionSettings, ensemble_probability
 
 _FILE = "ensemble.json"
 
@@ -36,12 +36,17 @@ class Member:
         spec: What rebuilds the network.
         threshold: Landslide probability chosen on its selection part.
         weights: Its safetensors file.
+        prediction: How its logits become the probabilities on which the threshold was chosen.
+        detection_threshold: Score of a patch from which it is said to hold a landslide (see `landslide.detection`),
+            chosen on the selection part; None if none was chosen.
     """
 
     fold: int
     spec: ModelSpec
     threshold: float
     weights: Path
+    prediction: PredictionSettings = PUBLISHED
+    detection_threshold: float | None = None
 
 
 class Ensemble:
@@ -60,8 +65,9 @@ class Ensemble:
         self._models: list[nn.Module] = [
             build_model(member.spec, load_file(member.weights)).to(self.device) for member in self.members
         ]
-        names = available_bands(settings.stored)
-        self._columns = [names.index(name) for name in self.members[0].spec.bands]
+        names = settings.names
+        self._bands = self.members[0].spec.bands
+        self._columns = [names.index(name) for name in self._bands]
 
     @property
     def models(self) -> list[nn.Module]:
@@ -103,8 +109,9 @@ class Ensemble:
                     for image in images[start : start + batch_size]
                 ]
             )
-            batch = torch.from_numpy(bands).to(self.device).float()
-            mean, std = ensemble_probability(self._models, batch.contiguous(memory_format=torch.channels_last))
+            batch = torch.from_numpy(bands).to(self.device).float().contiguous(memory_format=torch.channels_last)
+            ways = [member.prediction for member in self.members]
+            mean, std = ensemble_probability(self._models, batch, ways, self._bands)
             probability[start : start + batch_size] = mean.cpu().numpy()
             uncertainty[start : start + batch_size] = std.cpu().numpy()
         return probability, uncertainty
@@ -128,6 +135,8 @@ def save_ensemble(directory: Path, members: Iterable[Member], settings: BandSett
                 "fold": member.fold,
                 "spec": member.spec.to_dict(),
                 "threshold": member.threshold,
+                "prediction": asdict(member.prediction),
+                "detection_threshold": member.detection_threshold,
                 "weights": weights.name,
                 "sha256": sha256(weights),
             }
@@ -146,7 +155,14 @@ def load_members(directory: Path) -> tuple[list[Member], BandSettings]:
     try:
         content = json.loads((directory / _FILE).read_text())
         members = [
-            Member(m["fold"], ModelSpec.from_dict(m["spec"]), m["threshold"], directory / m["weights"])
+            Member(
+                m["fold"],
+                ModelSpec.from_dict(m["spec"]),
+                m["threshold"],
+                directory / m["weights"],
+                PredictionSettings(**m.get("prediction", {})),  # models of before have neither this nor the next
+                m.get("detection_threshold"),
+            )
             for m in content["members"]
         ]
         damaged = [m["weights"] for m in content["members"] if sha256(directory / m["weights"]) != m["sha256"]]

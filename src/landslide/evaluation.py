@@ -97,14 +97,15 @@ def predict_unseen(
         ComparisonError: If one of the patches was in the training part of the member that predicts it.
     """
     probability = np.zeros((len(rows), *cache.masks.shape[1:]), np.float32)
-    members = dict(zip((m.fold for m in ensemble.members), ensemble.models, strict=True))
-    bands = ensemble.members[0].spec.bands
+    members = {m.fold: (m, network) for m, network in zip(ensemble.members, ensemble.models, strict=True)}
     fold_of_row = table["fold"].to_numpy()[rows]
     for fold in np.unique(fold_of_row):
         chosen = fold_of_row == fold
-        models = [members[fold]] if fold in members else ensemble.models
+        answering = [members[fold]] if fold in members else list(members.values())
         refuse_seen(table, rows[chosen], int(fold) if fold in members else 0, known, model)
-        for network in models:
-            predicted = predict_rows(network, cache, rows[chosen], bands, device=ensemble.device)
-            probability[chosen] += predicted / len(models)
+        for member, network in answering:
+            predicted = predict_rows(
+                network, cache, rows[chosen], member.spec.bands, device=ensemble.device, prediction=member.prediction
+            )
+            probability[chosen] += predicted / len(answering)
     return probability

@@ -1,37 +1,163 @@
 """Prediction: landslide probabilities of one model or an ensemble, and the threshold chosen on them."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from landslide.batches import PatchBatches
 from landslide.cache import BandCache
 from landslide.metrics import scores, threshold_counts
 from landslide.models import main_logits
+from landslide.symmetry import (
+    IDENTITY,
+    NO_GRADIENTS,
+    ROTATIONS,
+    ROTATIONS_AND_FLIPS,
+    Symmetry,
+    gradient_channels,
+)
+
+TestTimeAugmentation = Literal["none", "rotations", "flips_and_rotations"]
+
+_SYMMETRIES: dict[str, tuple[Symmetry, ...]] = {
+    "none": (IDENTITY,),
+    "rotations": ROTATIONS,
+    "flips_and_rotations": ROTATIONS_AND_FLIPS,
+}
 
 
-def landslide_probability(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the landslide probability (B, H, W) float32 of images (B, C, H, W), without gradients.
+@dataclass(frozen=True, kw_only=True)
+class PredictionSettings:
+    """How a probability comes from a network's logits; the default is how the authors' record is scored.
 
-    It is the softmax of the head at the images' own resolution, the one that the authors score.
+    Attributes:
+        heads: `main` takes the head of the input's resolution. `average` takes the mean of the softmax of all heads,
+            as the paper's text says; it does not say how they are brought together, and here the finer one is
+            averaged over its 2 x 2 pixels and the coarser one interpolated bilinearly.
+        augmentation: Test-time augmentation, the mean over moved patches: `none`, the four `rotations`, or with
+            `flips_and_rotations` all eight symmetries. It costs four or eight times as much. Gradient bands are
+            turned along, whatever the augmentation of the training did.
     """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    heads: Literal["main", "average"] = "main"
+    augmentation: TestTimeAugmentation = "none"
+
+
+PUBLISHED = PredictionSettings()
+
+
+def landslide_probability(
+    model: nn.Module,
+    images: Tensor,
+    prediction: PredictionSettings = PUBLISHED,
+    band_names: Sequence[str] | None = None,
+) -> Tensor:
+    """Return the landslide probability of images, without gradients.
+
+    Args:
+        model: A network, in evaluation mode.
+        images: (B, C, H, W) float32.
+        prediction: Which heads, and which test-time augmentation.
+        band_names: Names of the C bands; test-time augmentation needs them.
+
+    Returns:
+        (B, H, W) float32.
+    """
+    return landslide_probabilities(model, images, [prediction], band_names)[0]
+
+
+def landslide_probabilities(
+    model: nn.Module,
+    images: Tensor,
+    predictions: Sequence[PredictionSettings],
+    band_names: Sequence[str] | None = None,
+) -> list[Tensor]:
+    """Return the landslide probability by several settings, which share the passes through the network.
+
+    Args:
+        model: A network, in evaluation mode.
+        images: (B, C, H, W) float32.
+        predictions: The settings.
+        band_names: Names of the C bands; test-time augmentation needs them.
+
+    Returns:
+        (B, H, W) float32 for each of the settings.
+
+    Raises:
+        ConfigurationError: If patches are to be rotated, and one gradient band is there without the other.
+        ValueError: If patches are to be rotated, and the bands have no names.
+    """
+    symmetries = max((_SYMMETRIES[prediction.augmentation] for prediction in predictions), key=len)
+    gradients = NO_GRADIENTS
+    if len(symmetries) > 1:
+        if band_names is None:
+            raise ValueError("Test-time augmentation needs the names of the bands, to know which are gradients.")
+        gradients = gradient_channels(band_names)
+    totals = [torch.zeros((), device=images.device) for _ in predictions]
     with torch.inference_mode():
-        logits = main_logits(model(images), images.shape[-1]).float()
-        return torch.softmax(logits, dim=1)[:, 1]
+        for symmetry in symmetries:  # the fewer are among the more
+            moved = symmetry.apply(images, gradients)
+            logits = model(moved)
+            for i, prediction in enumerate(predictions):
+                if symmetry in _SYMMETRIES[prediction.augmentation]:
+                    probability = _of_heads(logits, (moved.shape[-2], moved.shape[-1]), prediction.heads)
+                    totals[i] = totals[i] + symmetry.invert(probability)
+        sizes = [len(_SYMMETRIES[prediction.augmentation]) for prediction in predictions]
+        return [total / size for total, size in zip(totals, sizes, strict=True)]
 
 
-def ensemble_probability(models: Sequence[nn.Module], images: Tensor) -> tuple[Tensor, Tensor]:
+def _of_heads(logits: dict[str, Tensor], size: tuple[int, int], heads: str) -> Tensor:
+    """Return the landslide probability (B, H, W) of the main head, or the mean of all heads."""
+    if heads == "main":
+        return _landslide(main_logits(logits, size[1]))
+    return torch.stack([_resized(_landslide(head), size) for head in logits.values()]).mean(dim=0)
+
+
+def _landslide(logits: Tensor) -> Tensor:
+    return torch.softmax(logits.float(), dim=1)[:, 1]
+
+
+def _resized(probability: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring (B, H, W) to a size: finer maps by the mean over their pixels, coarser ones bilinearly."""
+    if probability.shape[-2:] == size:
+        return probability
+    if probability.shape[-1] > size[1]:
+        return F.interpolate(probability[:, None], size, mode="area")[:, 0]
+    return F.interpolate(probability[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def number_of_heads(model: nn.Module, images: Tensor) -> int:
+    """Return how many heads a network has, by one pass of images (B, C, H, W) through it."""
+    with torch.inference_mode():
+        return len(model(images))
+
+
+def ensemble_probability(
+    models: Sequence[nn.Module],
+    images: Tensor,
+    predictions: Sequence[PredictionSettings] | None = None,
+    band_names: Sequence[str] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Return mean and population standard deviation over the members, each (B, H, W) float32.
 
     Args:
         models: Trained networks of equal input bands, in evaluation mode.
         images: (B, C, H, W) float32.
+        predictions: How each member predicts; the published way if None.
+        band_names: Names of the C bands; test-time augmentation needs them.
     """
-    members = torch.stack([landslide_probability(model, images) for model in models])
+    ways = predictions or [PUBLISHED] * len(models)
+    members = torch.stack(
+        [landslide_probability(model, images, way, band_names) for model, way in zip(models, ways, strict=True)]
+    )
     return members.mean(dim=0), members.std(dim=0, correction=0)
 
 
@@ -57,6 +183,7 @@ def predict_rows(
     *,
     device: torch.device,
     batch_size: int = 12,
+    prediction: PredictionSettings = PUBLISHED,
 ) -> npt.NDArray[np.float32]:
     """Predict patches of the cache.
 
@@ -67,14 +194,45 @@ def predict_rows(
         band_names: The network's input bands, in order.
         device: Where to compute.
         batch_size: Patches at a time.
+        prediction: Which heads, and which test-time augmentation.
 
     Returns:
-        (n, 128, 128) float32 landslide probabilities of the head at the patches' own resolution.
+        (n, 128, 128) float32 landslide probabilities.
+    """
+    ways = {"": prediction}
+    return predict_ways(model, cache, rows, band_names, ways, device=device, batch_size=batch_size)[""]
+
+
+def predict_ways(
+    model: nn.Module,
+    cache: BandCache,
+    rows: npt.NDArray[np.int64],
+    band_names: tuple[str, ...],
+    ways: dict[str, PredictionSettings],
+    *,
+    device: torch.device,
+    batch_size: int = 12,
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Predict patches of the cache in several ways, which share the passes through the network.
+
+    Args:
+        model: A trained network.
+        cache: The band cache.
+        rows: (n,) rows of it.
+        band_names: The network's input bands, in order.
+        ways: Settings by a name of the caller's.
+        device: Where to compute.
+        batch_size: Patches at a time.
+
+    Returns:
+        (n, 128, 128) float32 landslide probabilities by the same names.
     """
     model = model.to(device).eval()
     source = PatchBatches(cache, rows, band_names, device, resident=False)
-    result = np.empty((len(rows), *cache.masks.shape[1:]), np.float32)
+    result = {name: np.empty((len(rows), *cache.masks.shape[1:]), np.float32) for name in ways}
     for indices in torch.arange(len(rows)).split(batch_size):
         images, _ = source.batch(indices)
-        result[indices.numpy()] = landslide_probability(model, images).cpu().numpy()
+        found = landslide_probabilities(model, images, list(ways.values()), band_names)
+        for name, probability in zip(ways, found, strict=True):
+            result[name][indices.numpy()] = probability.cpu().numpy()
     return result

@@ -1,0 +1,194 @@
+"""Heads and test-time augmentation: against networks that turn with their input, loops, and OpenCV."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+from test_comparison import a_cache
+from torch import Tensor, nn
+
+from landslide.errors import ConfigurationError
+from landslide.models import ModelSpec, build_model
+from landslide.prediction import (
+    PredictionSettings,
+    landslide_probabilities,
+    landslide_probability,
+    number_of_heads,
+    predict_rows,
+    predict_ways,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BANDS = ("B4", "gradient_x", "gradient_y")
+CPU = torch.device("cpu")
+WAYS = [PredictionSettings(augmentation=a) for a in ("none", "rotations", "flips_and_rotations")]
+
+
+class Toy(nn.Module):
+    """A network of one head whose landslide logit is a function of the image."""
+
+    def __init__(self, logit) -> None:
+        super().__init__()
+        self.logit, self.passes = logit, 0
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        self.passes += 1
+        logit = self.logit(x)
+        return {str(x.shape[-1]): torch.stack([torch.zeros_like(logit), logit], dim=1)}
+
+
+def along_the_slope(x: Tensor) -> Tensor:
+    """The derivative of the first band along the gradient: the same however both are turned together."""
+    padded = nn.functional.pad(x[:, :1], (1, 1, 1, 1))[:, 0]
+    right = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
+    down = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
+    return x[:, 1] * right + x[:, 2] * down
+
+
+def by_place(x: Tensor) -> Tensor:
+    """Depends on where a pixel is."""
+    ramp = torch.linspace(-2, 2, x.shape[-1])
+    return x[:, 0] * ramp + x[:, 1] - 0.5 * x[:, 2] + ramp[: x.shape[-2], None] * 0.3
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+# ---- test-time augmentation
+
+
+@pytest.mark.parametrize("prediction", WAYS, ids=lambda way: way.augmentation)
+def test_a_network_that_turns_with_its_input_answers_the_same_with_and_without(images, prediction):
+    plain = landslide_probability(Toy(along_the_slope), images)
+    augmented = landslide_probability(Toy(along_the_slope), images, prediction, BANDS)
+    torch.testing.assert_close(augmented, plain, rtol=0, atol=1e-6)
+    # The test is about the gradients: left as they are, they would point elsewhere.
+    if prediction.augmentation != "none":
+        unnamed = landslide_probability(Toy(along_the_slope), images, prediction, ("B4", "B3", "B2"))
+        assert (unnamed - plain).abs().max() > 0.1
+
+
+def test_it_is_the_mean_over_the_moved_patches_moved_back(images):
+    def turned(x: np.ndarray, k: int, mirrored: bool) -> np.ndarray:
+        moved = np.rot90(x, k, axes=(-2, -1)).copy()
+        for _ in range(k):
+            moved[:, [1, 2]] = np.stack([moved[:, 2], -moved[:, 1]], axis=1)
+        if mirrored:
+            moved = moved[..., ::-1].copy()
+            moved[:, 1] *= -1
+        return moved
+
+    expected = {"rotations": [], "flips_and_rotations": []}
+    for mirrored in (False, True):
+        for k in range(4):
+            answer = by_place(torch.from_numpy(turned(images.numpy(), k, mirrored)).double())
+            back = 1 / (1 + np.exp(-answer.numpy()))
+            back = np.rot90(back[..., ::-1] if mirrored else back, -k, axes=(-2, -1))
+            expected["flips_and_rotations"].append(back)
+            if not mirrored:
+                expected["rotations"].append(back)
+    for augmentation, answers in expected.items():
+        found = landslide_probability(Toy(by_place), images, PredictionSettings(augmentation=augmentation), BANDS)
+        np.testing.assert_allclose(found.numpy(), np.mean(answers, axis=0), atol=1e-6)
+
+
+def test_patches_that_are_not_square_can_be_turned():
+    images = torch.randn(2, 3, 16, 32, generator=torch.Generator().manual_seed(1))
+    found = landslide_probability(Toy(along_the_slope), images, WAYS[2], BANDS)
+    torch.testing.assert_close(found, landslide_probability(Toy(along_the_slope), images), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("ways", "passes"), [(WAYS[:1], 1), (WAYS[:2], 4), (WAYS[1:], 8), (WAYS, 8)])
+def test_several_ways_share_the_passes_and_each_is_as_it_is_alone(images, ways, passes):
+    network = Toy(by_place)
+    together = landslide_probabilities(network, images, ways, BANDS)
+    assert network.passes == passes
+    for way, found in zip(ways, together, strict=True):
+        torch.testing.assert_close(found, landslide_probability(Toy(by_place), images, way, BANDS), rtol=0, atol=0)
+
+
+def test_bands_without_names_and_one_gradient_alone_are_not_turned(images):
+    with pytest.raises(ValueError, match="names of the bands"):
+        landslide_probability(Toy(by_place), images, WAYS[1])
+    with pytest.raises(ConfigurationError, match="only gradient_x is selected"):
+        landslide_probability(Toy(by_place), images, WAYS[1], ("B4", "gradient_x", "B3"))
+
+
+# ---- heads
+
+
+class ThreeHeads(nn.Module):
+    """A network with fixed logits at twice, the same and half the resolution of a 16-pixel input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(3)
+        self.logits = {str(side): torch.randn(2, 2, side, side, generator=rng) * 3 for side in (32, 16, 8)}
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return self.logits
+
+
+def softmax_by_hand(logits: Tensor) -> np.ndarray:
+    powers = np.exp(logits.double().numpy())
+    return powers[:, 1] / powers.sum(axis=1)
+
+
+def test_the_main_head_is_the_softmax_at_the_resolution_of_the_input():
+    network, images = ThreeHeads(), torch.zeros(2, 1, 16, 16)
+    expected = softmax_by_hand(network.logits["16"])
+    np.testing.assert_allclose(landslide_probability(network, images).numpy(), expected, atol=1e-6)
+
+
+def test_the_average_is_over_the_probabilities_of_all_heads_brought_to_the_resolution_of_the_input():
+    network, images = ThreeHeads(), torch.zeros(2, 1, 16, 16)
+    fine, same, coarse = (softmax_by_hand(network.logits[side]) for side in ("32", "16", "8"))
+    fine = fine.reshape(2, 16, 2, 16, 2).mean(axis=(2, 4))
+    coarse = np.stack([cv2.resize(one, (16, 16), interpolation=cv2.INTER_LINEAR) for one in coarse])
+    found = landslide_probability(network, images, PredictionSettings(heads="average"))
+    np.testing.assert_allclose(found.numpy(), (fine + same + coarse) / 3, atol=1e-6)
+    assert number_of_heads(network, images) == 3
+
+
+def test_one_head_is_its_own_average(images):
+    average = landslide_probability(Toy(by_place), images, PredictionSettings(heads="average"))
+    assert torch.equal(average, landslide_probability(Toy(by_place), images))
+    assert number_of_heads(Toy(by_place), images) == 1
+
+
+# ---- patches of the cache
+
+
+def test_patches_are_predicted_in_several_ways_as_they_are_in_each_alone():
+    torch.manual_seed(0)
+    model = build_model(ModelSpec(name="rau_net", options={"width": 4, "head_width": 4}, bands=BANDS)).eval()
+    cache, rows = a_cache(4, names=("gradient_y", "B4", "gradient_x")), np.array([3, 0, 2])
+    ways = {
+        "plain": PredictionSettings(),
+        "average": PredictionSettings(heads="average"),
+        "both": PredictionSettings(heads="average", augmentation="rotations"),
+    }
+    found = predict_ways(model, cache, rows, BANDS, ways, device=CPU, batch_size=2)
+    assert list(found) == list(ways)
+    images = torch.from_numpy(np.stack([cache.bands[row][[1, 2, 0]] for row in rows]))
+    for name, way in ways.items():
+        alone = predict_rows(model, cache, rows, BANDS, device=CPU, batch_size=2, prediction=way)
+        np.testing.assert_array_equal(found[name], alone)
+        np.testing.assert_allclose(alone, landslide_probability(model, images, way, BANDS).numpy(), atol=1e-5)
+    assert np.abs(found["plain"] - found["average"]).max() > 0.01
+    assert np.abs(found["both"] - found["average"]).max() > 0.01
+
+
+# ---- settings
+
+
+@pytest.mark.parametrize("wrong", [{"heads": "all"}, {"augmentation": "flips"}, {"head": "main"}])
+def test_unknown_settings_are_refused(wrong):
+    adapter = TypeAdapter(PredictionSettings)
+    assert adapter.validate_python({}) == PredictionSettings(heads="main", augmentation="none")
+    with pytest.raises(ValidationError):
+        adapter.validate_python(wrong)
