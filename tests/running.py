@@ -1,6 +1,7 @@
 """How the tests run the training pipeline: in this process, or as a person does, by command line."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -22,6 +23,15 @@ TINY_TRAINING: dict[str, Any] = {
     "augmentation": {"plain_epochs": 1},
     "device": "cpu",
 }
+
+
+def copy_project(root: Path, *more: str) -> None:
+    """Copy the code of the project to a new folder, with the files that it runs with and some more."""
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in ("src", "steps", "pipelines", "stacks"):
+        shutil.copytree(ROOT / name, root / name, ignore=ignore)
+    for name in ("activate.sh", "requirements.lock", *more):
+        shutil.copy2(ROOT / name, root)
 
 
 def write_config(path: Path, root: Path, **parameters: dict[str, Any]) -> Path:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -39,11 +38,7 @@ def project(tmp_path_factory) -> Path:
     from landslide.demo import generate
 
     root = tmp_path_factory.mktemp("reproduce") / "project"
-    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("src", "steps", "pipelines", "stacks"):
-        shutil.copytree(running.ROOT / name, root / name, ignore=ignore)
-    for name in ("activate.sh", "requirements.lock", ".gitignore"):
-        shutil.copy2(running.ROOT / name, root)
+    running.copy_project(root, ".gitignore")
     generate(root / "data", scenes=((2, 2), (2, 2)))
     training = {"epochs": 1, "standardize": False}
     config = running.write_config(root / "config.yaml", Path("data"), training=training, folds={"n_folds": 2})

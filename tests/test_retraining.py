@@ -9,9 +9,7 @@ import json
 import re
 import shutil
 import subprocess
-import threading
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ import pandas as pd
 import pytest
 import running
 import yaml
+from webhook import webhook as listening_webhook
 
 from landslide.patches import find_patches
 
@@ -62,11 +61,7 @@ class Group:
 
     def found(self) -> None:
         """Make the repository with the project and the remote, and clone it for the runner."""
-        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        for name in ("src", "steps", "pipelines", "stacks"):
-            shutil.copytree(running.ROOT / name, self.checkout / name, ignore=ignore)
-        for name in ("activate.sh", "requirements.lock", ".gitignore", ".dvcignore"):
-            shutil.copy2(running.ROOT / name, self.checkout)
+        running.copy_project(self.checkout, ".gitignore", ".dvcignore")
         (self.checkout / "configs").mkdir()
         data, folds = {"fetch": True}, {"n_folds": 2}
         first = TRAINING | {"epochs": 1, "learning_rates": [[1, 1e-4]]}
@@ -123,24 +118,9 @@ class Group:
 
 @pytest.fixture(scope="module")
 def webhook():
-    """A webhook on loopback: its address, and the posts that it got."""
-    posts: list[dict] = []
-
-    class Hook(BaseHTTPRequestHandler):
-        def do_POST(self):
-            posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *arguments):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Hook)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/", posts
-    server.shutdown()
-    thread.join()
+    """A webhook: its address, and the posts that it got."""
+    with listening_webhook() as (host, posts):
+        yield f"http://{host}/", posts
 
 
 @pytest.fixture(scope="module")
@@ -341,8 +321,9 @@ def test_broken_data_are_refused_before_anything_is_trained(broken):
 
 
 def test_the_webhook_was_told_of_promotion_and_refusals_alone(broken, webhook):
-    assert [post["event"] for post in webhook[1]] == ["promotion", "refusal", "refusal"]
-    assert webhook[1][0]["version"] == "2"
+    told = [post.content for post in webhook[1]]
+    assert [content["event"] for content in told] == ["promotion", "refusal", "refusal"]
+    assert told[0]["version"] == "2"
 
 
 def test_a_rollback_returns_to_the_version_before_and_stays_there(broken):

@@ -1,12 +1,11 @@
 """The record of retrainings, on a real MLflow store and a real webhook: opened once, closed once, and found again."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import mlflow
 import pytest
+from webhook import webhook
 
 from landslide import retraining, tracking
 from landslide.retraining import (
@@ -47,25 +46,9 @@ def home(tmp_path, monkeypatch) -> Path:
 @pytest.fixture(autouse=True)
 def posts(monkeypatch):
     """What the webhook was told."""
-    told = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *arguments):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", f"http://127.0.0.1:{server.server_port}/hook")
-    yield told
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with webhook() as (host, told):
+        monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", f"http://{host}/hook")
+        yield told
 
 
 def ending(client, run_id: str) -> tuple[str, str | None]:
@@ -118,10 +101,14 @@ def test_a_closed_record_is_in_mlflow_in_the_report_and_told_to_the_webhook(
     content = json.loads((home / "reports" / "retraining.json").read_text())
     assert content.items() >= {"outcome": outcome, "reason": "because\nof this", "run_id": run_id}.items()
     assert [path.name for path in sorted((home / "reports").iterdir())] == ["retraining.json", "retraining.md"]
-    assert [post["event"] for post in posts] == ([event] if event else [])
+    assert [post.content["event"] for post in posts] == ([event] if event else [])
     if posts:
-        assert (posts[0]["run_id"], posts[0]["version"], posts[0]["champion"]) == (run_id, "4", "3")
-        assert posts[0]["text"].endswith(": because of this")
+        assert (posts[0].content["run_id"], posts[0].content["version"], posts[0].content["champion"]) == (
+            run_id,
+            "4",
+            "3",
+        )
+        assert posts[0].content["text"].endswith(": because of this")
 
 
 def test_a_record_without_scores_has_a_report_as_well(client, home):
@@ -138,7 +125,7 @@ def test_the_first_outcome_stays(client, home, posts):
     close_record(client, run_id, FAILED, "step plan: nothing came from ingest")
     assert ending(client, run_id) == ("FINISHED", REFUSED)
     assert client.get_run(run_id).info.end_time == ended
-    assert [post["event"] for post in posts] == ["refusal"]
+    assert [post.content["event"] for post in posts] == ["refusal"]
     assert "the data are broken" in (home / "reports" / "retraining.md").read_text()
 
 
@@ -159,7 +146,7 @@ def test_the_next_retraining_closes_those_that_were_killed_and_no_others(client,
     assert ending(client, killed) == ("FAILED", INTERRUPTED)
     assert ending(client, after) == ("RUNNING", None)
     assert ending(client, other) == ("RUNNING", None)
-    assert [(post["event"], post["run_id"]) for post in posts] == [("failure", killed)]
+    assert [(post.content["event"], post.content["run_id"]) for post in posts] == [("failure", killed)]
     close_record(client, after, UNCHANGED, "nothing new")
     open_record(client, "third night")
     assert ending(client, killed) == ("FAILED", INTERRUPTED)

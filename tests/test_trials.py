@@ -24,11 +24,7 @@ def checkout(tmp_path_factory) -> Path:
     from landslide.demo import generate
 
     root = tmp_path_factory.mktemp("archive") / "landslide"
-    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("src", "steps", "pipelines", "stacks"):
-        shutil.copytree(running.ROOT / name, root / name, ignore=ignore)
-    for name in ("activate.sh", "requirements.lock"):
-        shutil.copy2(running.ROOT / name, root)
+    running.copy_project(root)
     generate(root / "data", scenes=((2, 3), (2, 2)))
     running.write_config(root / "config.yaml", Path("data"), training={"epochs": 3, "batch_size": 1, "crop": 48})
     return root
