@@ -67,21 +67,21 @@ def open_bands(
         data_version: Digest of the data set.
         progress: Called with (patches done, patches in all) while it is built.
     """
+
+    def build() -> BandCache:
+        folder = patch_folder(data, data_version)
+        return ensure_cache(band_caches(), folder, patches, data_version, bands, progress=progress)
+
     store = Client().active_stack.artifact_store
     if store.config.is_local:
-        return _build(data, bands, patches, data_version, progress)
-    return _open_shared(store, data, bands, patches, data_version, progress)
+        return build()
+    directory = band_caches() / cache_family(bands) / cache_key(data_version, bands)
+    return _open_shared(store, directory, patches, build)
 
 
 def _open_shared(
-    store: BaseArtifactStore,
-    data: DataSettings,
-    bands: BandSettings,
-    patches: pd.DataFrame,
-    data_version: str,
-    progress: Callable[[int, int], object] | None,
+    store: BaseArtifactStore, directory: Path, patches: pd.DataFrame, build: Callable[[], BandCache]
 ) -> BandCache:
-    directory = band_caches() / cache_family(bands) / cache_key(data_version, bands)
     try:
         shared_cache.fetch(store, directory)
         return open_cache(directory)
@@ -91,17 +91,6 @@ def _open_shared(
         shared_cache.fetch_relative(store, directory, patches)
     except CacheError as error:
         logger.warning("%s All bands are computed anew.", error.what)
-    cache = _build(data, bands, patches, data_version, progress)
+    cache = build()
     shared_cache.publish(store, cache.directory)
     return cache
-
-
-def _build(
-    data: DataSettings,
-    bands: BandSettings,
-    patches: pd.DataFrame,
-    data_version: str,
-    progress: Callable[[int, int], object] | None,
-) -> BandCache:
-    folder = patch_folder(data, data_version)
-    return ensure_cache(band_caches(), folder, patches, data_version, bands, progress=progress)
