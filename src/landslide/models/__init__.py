@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from landslide.errors import ConfigurationError
 from landslide.models.l4s_baseline import L4SBaseline
+from landslide.models.narrow_unet import NarrowUNet
 from landslide.models.peers import PeerModel
 from landslide.models.rau_net import RAUNet, rau_net_small
 from landslide.models.unet import UNet
@@ -24,6 +25,7 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
     "rau_net_small": rau_net_small,
     "unet": UNet,
     "l4s_baseline": L4SBaseline,
+    "narrow_unet": NarrowUNet,
 }
 MODEL_NAMES = tuple(_MODELS)
 
