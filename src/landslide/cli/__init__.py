@@ -10,6 +10,7 @@ import click
 from landslide.cli.data import data_group
 from landslide.cli.health import health_command
 from landslide.cli.models import models_group
+from landslide.cli.networks import networks_command
 from landslide.cli.report import report_command
 from landslide.cli.stack import stack_command
 from landslide.errors import LandslideError
@@ -34,5 +35,6 @@ def main() -> None:
 main.add_command(data_group)
 main.add_command(health_command)
 main.add_command(models_group)
+main.add_command(networks_command)
 main.add_command(report_command)
 main.add_command(stack_command)

@@ -1,0 +1,95 @@
+"""`landslide networks`."""
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import click
+
+_HEADINGS = ("network", "bands", "parameters", "GFLOP", "recorded", "difference", "source")
+_NUMBERS = ("bands", "parameters", "GFLOP", "recorded", "difference")
+
+
+@click.command("networks")
+@click.option("--model", metavar="NAME", help="Measure this network as well, for instance smp:Unet:resnet34.")
+@click.option("--bands", default="14", show_default=True, help="Its input: a number of bands or a band group.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="One of its model_options: width=16.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "markdown", "csv"]),
+    default="text",
+    show_default=True,
+    help="Output.",
+)
+def networks_command(model: str | None, bands: str, options: tuple[str, ...], form: str) -> None:
+    """List the networks that the paper and its record compare, with their size and cost.
+
+    Parameters are the trainable ones; beside ours stands what the paper or the authors' record gives. GFLOP are of
+    the forward pass for one patch of 128 x 128 pixels, where a multiply-add counts as two.
+    """
+    from landslide.models.compared import COMPARED_NETWORKS, ComparedNetwork, size_table
+
+    if options and model is None:
+        raise click.UsageError("--option belongs to a network: give --model as well.")
+    own = () if model is None else (ComparedNetwork(model, _band_count(bands), _parsed(options)),)
+    table = size_table((*own, *COMPARED_NETWORKS))
+    if form == "csv":
+        click.echo(table.to_csv(index=False), nl=False)
+        return
+    rows = [_cells(record) for record in table.astype(object).where(table.notna(), None).to_dict("records")]
+    click.echo(_markdown(rows) if form == "markdown" else _aligned(rows))
+
+
+def _band_count(bands: str) -> int:
+    """Return the number of bands: the number itself, or the size of a band group."""
+    from landslide.bands import BAND_GROUPS
+
+    if bands in BAND_GROUPS:
+        return len(BAND_GROUPS[bands])
+    if not bands.isdecimal() or int(bands) == 0:
+        raise click.BadParameter(
+            f"{bands!r} is neither a number of bands nor one of {', '.join(BAND_GROUPS)}", param_hint="--bands"
+        )
+    return int(bands)
+
+
+def _parsed(options: Sequence[str]) -> dict[str, Any]:
+    """Read KEY=VALUE, where the value is what a YAML file would have."""
+    import yaml
+
+    pairs = [option.partition("=") for option in options]
+    if wrong := [key for key, equals, _ in pairs if not (key and equals)]:
+        raise click.BadParameter(f"{wrong[0]!r} is not KEY=VALUE", param_hint="--option")
+    try:
+        return {key: yaml.safe_load(value) for key, _, value in pairs}
+    except yaml.YAMLError as error:
+        raise click.BadParameter(f"not a value of YAML: {error}", param_hint="--option") from error
+
+
+def _cells(record: dict[Hashable, Any]) -> tuple[str, ...]:
+    recorded, difference = record["recorded"], record["difference"]
+    return (
+        record["network"],
+        str(record["bands"]),
+        f"{record['parameters']:,}",
+        f"{record['gflop']:.1f}",
+        "" if recorded is None else f"{recorded:,}" if recorded % 100_000 else f"{recorded / 1e6:.1f} M",
+        "" if recorded is None else f"{difference:+,}" if difference else "0",
+        record["source"],
+    )
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
+    lines = []
+    for row in (_HEADINGS, *rows):
+        cells = zip(row, _HEADINGS, widths, strict=True)
+        padded = (cell.rjust(width) if heading in _NUMBERS else cell.ljust(width) for cell, heading, width in cells)
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def _markdown(rows: Sequence[tuple[str, ...]]) -> str:
+    rule = ["--:" if heading in _NUMBERS else "---" for heading in _HEADINGS]
+    coded = [(f"`{network}`", *rest) for network, *rest in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (_HEADINGS, rule, *coded))

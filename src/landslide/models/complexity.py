@@ -1,0 +1,63 @@
+"""What a network costs: trainable parameters and floating-point operations of a forward pass."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from landslide.models import create_model, trainable_parameters
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """The cost of a network.
+
+    Attributes:
+        parameters: Trainable parameters.
+        gflop: 10^9 floating-point operations of the forward pass for one patch.
+    """
+
+    parameters: int
+    gflop: float
+
+
+def complexity(name: str, in_channels: int, *, size: int = 128, **options: Any) -> Complexity:
+    """Measure a network by name, without weights: neither its memory nor its time is needed.
+
+    Args:
+        name: Network name, see `landslide.models.create_model`.
+        in_channels: Number of input bands.
+        size: Side of the patch in pixels.
+        **options: The network's own options. Pretrained weights are not fetched.
+
+    Raises:
+        ConfigurationError: On an unknown name or option.
+    """
+    if name.startswith("smp:"):
+        options |= {"encoder_weights": None}
+    try:
+        with torch.device("meta"):
+            model = create_model(name, in_channels, **options)
+    except (NotImplementedError, RuntimeError):  # some encoders compute with numbers while they are built
+        model = create_model(name, in_channels, **options)
+    model.to("meta")  # some encoders place a first layer for other than three bands on the CPU all the same
+    return Complexity(trainable_parameters(model), forward_gflop(model, in_channels, size))
+
+
+def forward_gflop(model: nn.Module, in_channels: int, size: int = 128) -> float:
+    """Count 10^9 floating-point operations of the forward pass for one patch (1, in_channels, size, size).
+
+    A multiply-add counts as two operations. Only convolutions and matrix products count, as is usual:
+    normalisation, activations and resizing are left out.
+
+    Args:
+        model: The network, on any device, also `meta`; it is left in evaluation mode.
+        in_channels: Number of input bands.
+        size: Side of the patch in pixels.
+    """
+    device = next(model.parameters()).device
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(torch.empty(1, in_channels, size, size, device=device))
+    return float(counter.get_total_flops() / 1e9)
