@@ -27,7 +27,11 @@ class DataError(LandslideError):
 
 
 class RemoteError(DataError):
-    """The pinned data cannot be had: the remote or the repository does not answer, or lacks them."""
+    """Data cannot be had: the server, the remote or the repository does not answer, or lacks them."""
+
+
+class AbsentError(RemoteError):
+    """The server answers, and has no such file."""
 
 
 class ConfigurationError(LandslideError):
