@@ -4,7 +4,7 @@ Faults block training; warnings (a constant DEM, files that belong to neither la
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
@@ -27,6 +27,7 @@ from landslide.patches import (
 
 _TEXT_SUFFIXES = {".md", ".rst", ".txt"}
 _TEXT_NAMES = ("readme", "license", "licence")
+_TRAIN: tuple[Split, ...] = ("train",)
 _HDF5_SUFFIXES = {".h5", ".hdf5", ".he5", ".hdf"}
 # An HDF5 file of 800 bytes holds no data set; the Hugging Face copy has five of them beside its masks.
 _EMPTY_HDF5_BYTES = 800
@@ -74,13 +75,16 @@ class CheckReport:
         return "\n".join(lines)
 
 
-def check(root: Path, n_bands: int = 14, *, bands: Sequence[str] | None = None) -> CheckReport:
+def check(
+    root: Path, n_bands: int = 14, *, bands: Sequence[str] | None = None, required: Collection[Split] = _TRAIN
+) -> CheckReport:
     """Check every file of every split that is there; bad data never raises.
 
     Args:
         root: Folder of the data set, in either layout of `patches.LAYOUTS`.
         n_bands: How many bands each image must have.
         bands: Their names, where the set declares others than the 14 original ones; overrides `n_bands`.
+        required: Splits that must be there; held-out splits may lie in a folder of their own.
 
     Returns:
         The report. Codes of faults: missing_folder, no_patches, two_layouts, duplicate_number,
@@ -88,7 +92,7 @@ def check(root: Path, n_bands: int = 14, *, bands: Sequence[str] | None = None) 
         mask_values, unused_patch, positions. Codes of warnings: constant_dem, stray.
     """
     names = tuple(bands) if bands is not None else _default_names(n_bands)
-    return _Check(Path(root), names).run()
+    return _Check(Path(root), names, required).run()
 
 
 def _default_names(n_bands: int) -> tuple[str, ...]:
@@ -113,9 +117,10 @@ def _render_group(kind: Literal["fault", "warning"], findings: list[Finding]) ->
 class _Check:
     """One pass over a data set; collects what it finds in `report`."""
 
-    def __init__(self, root: Path, bands: tuple[str, ...]) -> None:
+    def __init__(self, root: Path, bands: tuple[str, ...], required: Collection[Split]) -> None:
         self.root = root
         self.bands = bands
+        self.required = required
         self.report = CheckReport()
         self.patches: dict[Split, int] = dict.fromkeys(get_args(Split), 0)
         self.positive_pixels: list[int] = []
@@ -142,14 +147,14 @@ class _Check:
         present = [
             layout[split] for layout in LAYOUTS if any((self.root / folder).is_dir() for folder in layout[split])
         ]
-        if not present and split == "train":
+        if not present and split in self.required:
             expected = " nor ".join(layout[split][0] for layout in LAYOUTS)
             message = f"there is neither {expected}" if self.root.is_dir() else "the folder does not exist"
             self.fault(
                 ".",
                 "missing_folder",
                 message,
-                "give the folder that holds TrainData/, or images/ and annotations/",
+                f"give the folder that holds {LAYOUTS[0][split][0].split('/')[0]}/, or images/ and annotations/",
             )
         if len(present) > 1:
             message = f"the {split} split is there twice, as {present[0][0]} and as {present[1][0]}"
