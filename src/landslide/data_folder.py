@@ -51,7 +51,8 @@ def prepare(project: Path) -> str:
     if version != demo.DEMO_VERSION:
         raise DataError(
             f"./data is absent and data.dvc pins {version or 'nothing'}, which is not the demo set",
-            remedy="fetch it with `dvc pull`, or hand over a data set with `landslide data use DIR`",
+            remedy="bring it with `dvc pull`, with `landslide data fetch` if it is the official set, or hand over "
+            "another with `landslide data use DIR`",
         )
     _generate_demo(folder)
     if (project / ".git").exists():  # DVC works in a repository only
@@ -200,10 +201,54 @@ def replace(
     report_to(report.render())
     if not report.ok:
         raise DataError(f"{folder} has {len(report.faults)} fault(s), see above", remedy="mend them first")
-    _refuse_to_lose(project)
-    with _replaced(project / "data", folder):
-        run_dvc(project, "add", "data")
+    return hand_over(project, folder)
+
+
+def hand_over(project: Path, folder: Path, *, keep: bool = True) -> str:
+    """Put a data set that was checked to `./data` and pin it in `./data.dvc`.
+
+    Args:
+        project: Root of the project.
+        folder: The data set; without `keep`, on the disk of the project and with no `previous` beside it.
+        keep: Copy the folder. Otherwise it is moved, or stays where it is if anything fails; and its files are linked
+            to DVC's cache, so that the disk holds them once.
+
+    Returns:
+        The version now pinned.
+
+    Raises:
+        DataError: If `./data` cannot be replaced safely.
+    """
+    refuse_unless_replaceable(project, folder)
+    with (_replaced if keep else _swapped)(project / "data", folder):
+        pin(project, link=not keep)
     return directory_digest(project / "data")[0]
+
+
+def pin(project: Path, *, link: bool = False) -> None:
+    """Pin what `./data` holds in `data.dvc`.
+
+    Args:
+        project: Root of the project.
+        link: Link the files to DVC's cache instead of leaving that to DVC.
+    """
+    if link:
+        _link_to_cache(project)
+    run_dvc(project, "add", "data")
+
+
+def refuse_unless_replaceable(project: Path, successor: Path) -> None:
+    """Raise unless `./data` may be replaced by another folder.
+
+    Args:
+        project: Root of the project.
+        successor: The folder that is to replace it, not necessarily there yet.
+
+    Raises:
+        DataError: If it may not; the message says why.
+    """
+    _refuse_unusable_place(successor, project)
+    _refuse_to_lose(project)
 
 
 def _refuse_unusable_place(folder: Path, project: Path) -> None:
@@ -270,6 +315,23 @@ def _in_cache(project: Path, version: str, digests: dict[str, str]) -> bool:
     """Whether the DVC cache holds the listing of a version and every file of it, undamaged."""
     cache = _cache(project)
     return all(_is_cached(cache, md5) for md5 in (version, *digests.values()))
+
+
+def _link_to_cache(project: Path) -> None:
+    """Give DVC's cache the files of ./data by hard links, where both are on one disk.
+
+    `dvc add` copies them where reflinks, the first in `cache.type`, do not exist. Linked files are read-only.
+    """
+    cache = _cache(project)
+    for path, md5 in directory_digest(project / "data")[1].items():
+        cached = cache / md5[:2] / md5[2:]
+        if not cached.exists():
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                cached.hardlink_to(project / "data" / path)
+            except OSError:  # another disk, or a file system without links: then `dvc add` copies
+                return
+            cached.chmod(0o444)
 
 
 @contextmanager
