@@ -1,7 +1,8 @@
-"""`landslide data demo | check | digest | prepare | use | pull`."""
+"""`landslide data demo | fetch | check | digest | prepare | use | pull`."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -44,6 +45,49 @@ def demo(folder: Path, seed: int) -> None:
 
     generate(folder, seed=seed)
     click.echo(f"generated a demo data set in {folder}")
+
+
+@data_group.command()
+@click.argument("folder", metavar="[DIR]", type=_FOLDER, required=False)
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    type=click.Choice(["train", "validation", "test"]),
+    help="Only this split; may be repeated.  [default: all]",
+)
+@click.option("--source", type=click.Choice(["zenodo", "huggingface"]), default="zenodo", show_default=True)
+@click.option(
+    "--url", envvar="LANDSLIDE_DATA_URL", show_envvar=True, help="Address of a mirror with the same paths below it."
+)
+@click.option("--keep-archives", is_flag=True, help="Keep the archives once they are unpacked.")
+def fetch(folder: Path | None, splits: tuple[Any, ...], source: Any, url: str | None, keep_archives: bool) -> None:
+    """Download the official Landslide4Sense set, check it, and pin it as ./data; or put it to DIR, unpinned.
+
+    Whatever ends it, the same command goes on from what has arrived.
+    """
+    from landslide import official_data
+    from landslide.fetch import fetch as fetch_data
+
+    project = Path.cwd()
+    pinned = folder is None or folder.resolve() == project / "data"
+    try:
+        done = fetch_data(
+            project / "data" if folder is None else folder.resolve(),
+            pin_in=project if pinned else None,
+            splits=tuple(dict.fromkeys(splits)) or official_data.SPLITS,
+            source=source,
+            server=url,
+            keep_archives=keep_archives,
+            release=official_data.LANDSLIDE4SENSE,
+            report_to=click.echo,
+        )
+    except KeyboardInterrupt:
+        click.echo("\nStopped; the same command goes on from what has arrived.", err=True)
+        raise
+    click.echo(f"\n{done}")
+    if pinned:
+        click.echo('  git add data.dvc && git commit -m "Use the official data set"')
 
 
 @data_group.command()
