@@ -18,11 +18,12 @@ from landslide.models.options import require_positive
 N_LEVELS = 4
 
 
-def _conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(out_channels),
-    )
+def _conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1, scale: float = 1.0) -> nn.Sequential:
+    """Return convolution and batch normalisation, whose output has the standard deviation `scale` at first."""
+    convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+    normalization = nn.BatchNorm2d(out_channels)
+    nn.init.constant_(normalization.weight, scale)
+    return nn.Sequential(convolution, normalization)
 
 
 class BasicBlock(nn.Module):
@@ -38,8 +39,7 @@ class BasicBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int, attention: bool) -> None:
         super().__init__()
         self.first = nn.Sequential(_conv_bn(in_channels, out_channels, 3, stride), nn.ReLU(inplace=True))
-        self.second = _conv_bn(out_channels, out_channels, 3)
-        nn.init.constant_(self.second[1].weight, 0.1)
+        self.second = _conv_bn(out_channels, out_channels, 3, scale=0.1)
         self.attention = SqueezeExcitation(out_channels, reduction=4) if attention else nn.Identity()
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or in_channels != out_channels:
