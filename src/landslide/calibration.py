@@ -1,0 +1,90 @@
+"""Calibration: whether pixels with a landslide probability of 0.7 are landslides in seven of ten cases.
+
+Probabilities of all pixels are sorted into bins of equal width; a bin's mean probability and the share of landslides
+in it should agree. The expected calibration error is the mean distance of the two, weighted by the pixels of a bin
+(Naeini et al., 2015, for two classes); the Brier score is the mean squared distance of probability and truth. Since
+nearly all pixels are background, both are small for any network: the table by bins says more.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+N_BINS = 10
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Sums over the pixels of some patches, by bin of the probability; sums of parts can be added.
+
+    Attributes:
+        pixels: (n_bins,) int64 number of pixels.
+        landslides: (n_bins,) int64 number of true landslide pixels among them.
+        probability: (n_bins,) float64 sum of their landslide probabilities.
+        squared_error: Sum over all pixels of (probability - truth) squared.
+    """
+
+    pixels: npt.NDArray[np.int64]
+    landslides: npt.NDArray[np.int64]
+    probability: npt.NDArray[np.float64]
+    squared_error: float
+
+    def __add__(self, other: "Calibration") -> "Calibration":
+        return Calibration(
+            self.pixels + other.pixels,
+            self.landslides + other.landslides,
+            self.probability + other.probability,
+            self.squared_error + other.squared_error,
+        )
+
+    def table(self) -> pd.DataFrame:
+        """Return the reliability table.
+
+        Returns:
+            One row a bin: low, high (the last bin holds 1), pixels, mean_probability and observed_frequency, which
+            are NaN for an empty bin.
+        """
+        edges = np.arange(len(self.pixels) + 1) / len(self.pixels)
+        with np.errstate(invalid="ignore"):
+            return pd.DataFrame(
+                {
+                    "low": edges[:-1],
+                    "high": edges[1:],
+                    "pixels": self.pixels,
+                    "mean_probability": self.probability / self.pixels,
+                    "observed_frequency": self.landslides / self.pixels,
+                }
+            )
+
+    def scores(self) -> dict[str, float]:
+        """Return `expected_calibration_error` and `brier_score`, both 0 at best."""
+        n = self.pixels.sum()
+        distance = np.abs(self.probability - self.landslides).sum()
+        return {
+            "expected_calibration_error": float(distance / n),
+            "brier_score": float(self.squared_error / n),
+        }
+
+
+def calibration(probability: npt.NDArray[Any], masks: npt.NDArray[Any], n_bins: int = N_BINS) -> Calibration:
+    """Compare probabilities with the truth.
+
+    Args:
+        probability: (n, H, W) landslide probabilities, n of 1 or more.
+        masks: (n, H, W) masks 0 and 1.
+        n_bins: Number of bins of equal width.
+    """
+    edges = np.arange(n_bins) / n_bins
+    pixels, landslides = np.zeros(n_bins, np.int64), np.zeros(n_bins, np.int64)
+    sums, squared_error = np.zeros(n_bins), 0.0
+    for patch, mask in zip(probability, masks, strict=True):  # one by one, in float64: copies of all would be large
+        p, true = patch.astype(np.float64).ravel(), np.asarray(mask).ravel() != 0
+        bins = np.searchsorted(edges, p, side="right") - 1
+        pixels += np.bincount(bins, minlength=n_bins)
+        landslides += np.bincount(bins[true], minlength=n_bins)
+        sums += np.bincount(bins, weights=p, minlength=n_bins)
+        squared_error += float(np.square(p - true).sum())
+    return Calibration(pixels, landslides, sums, squared_error)
