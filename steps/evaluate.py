@@ -12,10 +12,18 @@ from zenml import step
 from landslide import tracking
 from landslide.bands import BandSettings
 from landslide.cache import BandCache
+from landslide.detection import one_class
 from landslide.ensemble import Ensemble
-from landslide.evaluation import cross_validated, precision_recall, score_fold, score_table
-from landslide.figures import learning_curves_figure, precision_recall_figure, prediction_figure, rgb_composite
-from landslide.prediction import predict_rows
+from landslide.evaluation import (
+    FoldEvaluation,
+    cross_validated,
+    evaluate_fold,
+    pooled_scores,
+    prediction_ways,
+    selection_gap,
+)
+from landslide.evaluation_report import fold_figures, overlays_figure, report_figures, report_tables
+from landslide.prediction import number_of_heads, predict_ways
 from steps.access import open_bands
 from steps.code import depends_on_code_of
 from steps.lineage import tracking_client
@@ -43,81 +51,71 @@ def evaluate(
         cross_validation_run: Id of the parent run.
         data: Where the patches are.
         bands: Band settings.
-        evaluation: What is drawn.
+        evaluation: What is drawn, and in which ways is predicted.
 
     Returns:
-        `folds`: scores by fold number (as text); `mean`: cross-validated scores with `_std`. Empty without a run,
-        or if a fold could not be trained.
+        `folds`: scores by fold number (as text); `mean`: cross-validated scores with `_std`; `pooled`: scores of all
+        patches together with their intervals. Empty without a run, or if a fold could not be trained.
     """
     if not cross_validation_run or not all(fold_runs):
         return {}
     client = tracking_client()
     cache = open_bands(data, bands, fold_table, data_version)
-    folds: dict[int, dict[str, float]] = {}
+    folds: dict[int, FoldEvaluation] = {}
+    histories: dict[int, list[dict[str, float]]] = {}
     probability = np.zeros(cache.masks.shape, np.float32)
-    curves, histories = {}, {}
     for fold, run_id in zip(trained_folds, fold_runs, strict=True):
         rows = np.flatnonzero(fold_table["fold"] == fold)
         with tempfile.TemporaryDirectory() as temporary:
             ensemble = Ensemble(*tracking.fetch_members(run_id, Path(temporary)))
         member = ensemble.members[0]
-        probability[rows] = predict_rows(ensemble.models[0], cache, rows, member.spec.bands, device=ensemble.device)
-        folds[fold], counts = score_fold(probability[rows], cache.masks[rows], member.threshold)
-        label = f"fold {fold}"
-        curves[label] = precision_recall(probability[rows], cache.masks[rows])
-        histories[label] = tracking.epoch_records(client, run_id)
-        tracking.log_scores(client, run_id, folds[fold])
-        tracking.log_text(client, run_id, pd.DataFrame(counts).to_csv(index=False), "confusion_counts.csv")
-        tracking.log_figures(
-            client,
-            run_id,
-            {
-                "predictions": _predictions(cache, fold_table, probability, rows, evaluation.overlays),
-                "precision_recall": precision_recall_figure({label: curves[label]}),
-                "learning_curves": learning_curves_figure({label: histories[label]}),
-            },
+        predicted = _predict(ensemble, cache, rows, evaluation)
+        probability[rows] = predicted[""]
+        folds[fold] = evaluate_fold(
+            predicted,
+            cache.masks[rows],
+            threshold=member.threshold,
+            detection_threshold=member.detection_threshold,
         )
-    mean = cross_validated(folds)
-    tracking.log_scores(client, cross_validation_run, mean)
+        histories[fold] = tracking.epoch_records(client, run_id)
+        select_by = client.get_run(run_id).data.params["training.select_by"]
+        folds[fold].scores.update(selection_gap(histories[fold], select_by))
+        tracking.log_scores(client, run_id, folds[fold].scores)
+        _note_undefined(client, run_id, folds[fold].truth)
+        counts = pd.DataFrame(folds[fold].counts.sum(axis=0))
+        tracking.log_text(client, run_id, counts.to_csv(index=False), "confusion_counts.csv")
+        overlays = overlays_figure(cache, fold_table, probability, rows, evaluation.overlays)
+        figures = {"predictions": overlays, **fold_figures(fold, folds[fold], histories[fold])}
+        tracking.log_figures(client, run_id, figures)
+    tables = report_tables(fold_table, folds, histories)
+    mean, pooled = cross_validated({fold: one.scores for fold, one in folds.items()}), pooled_scores(tables["patches"])
+    tracking.log_scores(client, cross_validation_run, mean | pooled)
+    _note_undefined(client, cross_validation_run, (tables["patches"]["positive_pixels"] > 0).to_numpy())
     scored = np.flatnonzero(fold_table["fold"].isin(trained_folds))
-    pooled = precision_recall(probability[scored], cache.masks[scored])
-    figures = {
-        "predictions": _predictions(cache, fold_table, probability, scored, evaluation.overlays),
-        "precision_recall": precision_recall_figure({**curves, "all scored patches, out of fold": pooled}),
-        "learning_curves": learning_curves_figure(histories),
-    }
+    overlays = overlays_figure(cache, fold_table, probability, scored, evaluation.overlays)
+    figures = {"predictions": overlays, **report_figures(tables, folds, histories)}
     tracking.log_figures(client, cross_validation_run, figures)
-    for name, text in (
-        ("scores.csv", score_table(folds).to_csv(index_label="fold")),
-        ("precision_recall.csv", pooled.to_csv(index=False)),
-        ("learning_curves.csv", _learning_curves(histories).to_csv(index=False)),
-    ):
-        tracking.log_text(client, cross_validation_run, text, f"reports/{name}")
+    for name, table in tables.items():
+        tracking.log_text(client, cross_validation_run, table.to_csv(index=False), f"reports/{name}.csv")
     tracking.set_tags(client, cross_validation_run, {"evaluated": datetime.now(UTC).isoformat()})
     tracking.finish(client, cross_validation_run)
-    return {"folds": {str(fold): values for fold, values in folds.items()}, "mean": mean}
+    return {"folds": {str(fold): one.scores for fold, one in folds.items()}, "mean": mean, "pooled": pooled}
 
 
-def _learning_curves(histories: dict[str, list[dict[str, float]]]) -> pd.DataFrame:
-    return pd.concat([pd.DataFrame(records).assign(fold=label) for label, records in histories.items()])
-
-
-def _predictions(
-    cache: BandCache, fold_table: pd.DataFrame, probability: np.ndarray, rows: np.ndarray, number: int
-) -> Any:
-    """Draw patches spread evenly over those with landslides, from few pixels to many."""
-    landslides = cache.masks[rows].sum(axis=(1, 2))
-    order = rows[np.argsort(landslides, kind="stable")]
-    candidates = order[np.sort(landslides) > 0] if (landslides > 0).any() else order
-    shown = candidates[np.linspace(0, len(candidates) - 1, min(number, len(candidates))).round().astype(int)]
-    return prediction_figure(
-        [
-            (
-                f"patch {fold_table['number'].iloc[row]}",
-                rgb_composite(np.asarray(cache.bands[row], np.float32), cache.band_names),
-                cache.masks[row],
-                probability[row],
-            )
-            for row in shown
-        ]
+def _predict(
+    ensemble: Ensemble, cache: BandCache, rows: np.ndarray, evaluation: EvaluationSettings
+) -> dict[str, np.ndarray]:
+    """Predict the test fold with the fold's network in all ways that are scored."""
+    member, network = ensemble.members[0], ensemble.models[0]
+    ways = prediction_ways(
+        member.prediction,
+        several_heads=number_of_heads(network, cache, rows[:1], member.spec.bands, device=ensemble.device) > 1,
+        test_time_augmentation=evaluation.test_time_augmentation,
     )
+    return predict_ways(network, cache, rows, member.spec.bands, ways, device=ensemble.device)
+
+
+def _note_undefined(client: tracking.MlflowClient, run_id: str, truth: np.ndarray) -> None:
+    """Say in a tag why a run has no area under the ROC curve."""
+    if reason := one_class(truth):
+        tracking.set_tags(client, run_id, {"detection_undefined": reason})

@@ -98,11 +98,14 @@ class EvaluationSettings:
 
     Attributes:
         overlays: Number of patches of each fold shown in the prediction figure.
+        test_time_augmentation: Also score the mean over `rotations` (four passes through the network) or
+            `flips_and_rotations` (eight), as `<score>_tta`.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     overlays: int = 4
+    test_time_augmentation: Literal["none", "rotations", "flips_and_rotations"] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,21 +4,29 @@ import io
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from landslide.evaluation import precision_recall
+from landslide.calibration import calibration
+from landslide.detection import roc_curve
+from landslide.evaluation import threshold_table
 from landslide.figures import (
     FALSE_ALARM,
     HIT,
     MISS,
+    calibration_figure,
     learning_curves_figure,
     overlay,
     precision_recall_figure,
     prediction_figure,
     rgb_composite,
+    roc_figure,
+    thresholds_figure,
+    uncertainty_figure,
 )
+from landslide.metrics import threshold_counts
 
 
 @pytest.fixture
@@ -89,11 +97,45 @@ def a_prediction(n: int) -> Figure:
     return prediction_figure(patches, threshold=0.7)
 
 
+def by_threshold(probability: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
+    return threshold_table(threshold_counts(probability, masks)[1])
+
+
 def a_curve(empty: bool = False) -> Figure:
     rng = np.random.default_rng(0)
     masks = np.zeros((2, 32, 32), bool) if empty else rng.random((2, 32, 32)) < 0.2
     return precision_recall_figure(
-        {"fold 1": precision_recall(rng.random((2, 32, 32)), masks), "fold 2": precision_recall(masks * 0.9, masks)}
+        {"fold 1": by_threshold(rng.random((2, 32, 32)), masks), "fold 2": by_threshold(masks * 0.9, masks)}
+    )
+
+
+def a_sweep() -> Figure:
+    rng = np.random.default_rng(0)
+    masks = rng.random((2, 32, 32)) < 0.2
+    return thresholds_figure(by_threshold(0.3 * rng.random((2, 32, 32)) + 0.5 * masks, masks), [0.4, 0.6])
+
+
+def a_calibration(empty: bool = False) -> Figure:
+    rng = np.random.default_rng(0)
+    probability = rng.random((2, 32, 32)) * (0.05 if empty else 1)
+    return calibration_figure({"all": calibration(probability, rng.random((2, 32, 32)) < probability).table()})
+
+
+def a_roc(low: bool = False) -> Figure:
+    rng = np.random.default_rng(0)
+    truth = rng.random(50) < 0.5
+    scores = rng.random(50) * 0.6 + 0.4 * truth
+    return roc_figure({"all": roc_curve(scores * (0.4 if low else 1), truth)})
+
+
+def an_uncertainty(masks: bool) -> Figure:
+    rng = np.random.default_rng(0)
+    maps = rng.random((2, 3, 32, 32))
+    return uncertainty_figure(
+        [
+            (f"patch {i}", rng.random((32, 32, 3)), maps[i, 0] < 0.2 if masks and i == 0 else None, *maps[i, 1:])
+            for i in range(2)
+        ]
     )
 
 
@@ -107,6 +149,13 @@ FIGURES = {
     "three predictions": lambda: a_prediction(3),
     "precision and recall": a_curve,
     "precision and recall without landslides": lambda: a_curve(empty=True),
+    "scores by threshold": a_sweep,
+    "calibration": a_calibration,
+    "calibration with empty bins": lambda: a_calibration(empty=True),
+    "ROC": a_roc,
+    "ROC below 0.5": lambda: a_roc(low=True),
+    "uncertainty": lambda: an_uncertainty(masks=True),
+    "uncertainty without masks": lambda: an_uncertainty(masks=False),
     "learning curves": lambda: curves(5),
     "learning curves of one epoch": lambda: curves(1),
 }
@@ -139,6 +188,43 @@ def test_the_curves_show_their_numbers():
     assert set(lines) == {"fold 1", "fold 2"}
     rng = np.random.default_rng(0)
     masks = rng.random((2, 32, 32)) < 0.2
-    table = precision_recall(rng.random((2, 32, 32)), masks)
+    table = by_threshold(rng.random((2, 32, 32)), masks)
     np.testing.assert_array_equal(lines["fold 1"].get_xdata(), table["recall"])
     np.testing.assert_array_equal(lines["fold 1"].get_ydata(), table["precision"])
+
+
+def test_the_calibration_shows_filled_bins_over_their_mean_probability():
+    axis = a_calibration(empty=True).axes[0]
+    line = next(line for line in axis.lines if line.get_label() == "all")
+    assert len(line.get_xdata()) == 1
+    assert 0 < line.get_xdata()[0] < 0.05
+
+
+def test_the_sweep_marks_the_chosen_thresholds():
+    axis = a_sweep().axes[0]
+    marked = [line.get_xdata()[0] for line in axis.lines if len(set(line.get_xdata())) == 1]
+    assert marked == [0.4, 0.6, 0.5]
+    labels = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert labels == ["F1 (macro)", "mIoU", "F1 (landslide)", "chosen on validation", "0.5"]
+
+
+def test_the_roc_curve_is_dotted_at_one_half():
+    axis = a_roc().axes[0]
+    curve, dot = axis.lines[1:]
+    truth = np.random.default_rng(0).random(50) < 0.5
+    assert curve.get_label() == "all"
+    scores = np.random.default_rng(0)
+    scores.random(50)
+    answer = scores.random(50) * 0.6 + 0.4 * truth >= 0.5
+    assert dot.get_xdata()[0] == pytest.approx((answer & ~truth).sum() / (~truth).sum())
+    assert dot.get_ydata()[0] == pytest.approx((answer & truth).sum() / truth.sum())
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_the_uncertainty_figure_has_masks_where_there_are_some(masks):
+    figure = an_uncertainty(masks)
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    expected = ["image", "mask", "probability", "uncertainty"]
+    assert titles == (expected if masks else ["image", "probability", "uncertainty"])
+    shown = [axis for axis in figure.axes if axis.images and axis.get_title() in ("probability", "uncertainty")]
+    assert [axis.images[0].get_clim() for axis in shown] == [(0, 1), (0, 0.5)]

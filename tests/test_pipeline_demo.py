@@ -107,7 +107,9 @@ def test_runs_carry_curves_lineage_and_figures(demo_run, demo_data):
         assert item.data.tags["selection"] == "inner_validation"
         assert len(item.data.tags["git_commit"]) in (40, len("unknown"))
         figures = {artifact.path for artifact in client.list_artifacts(item.info.run_id, "figures")}
-        assert figures == {f"figures/{n}.png" for n in ("predictions", "precision_recall", "learning_curves")}
+        of_parent = ("thresholds", "calibration", "roc") if item is run else ()
+        expected = ("predictions", "precision_recall", "learning_curves", *of_parent)
+        assert figures == {f"figures/{name}.png" for name in expected}
     for child in _children(client, run).values():
         history = client.get_metric_history(child.info.run_id, "train_loss")
         assert [metric.step for metric in history] == list(range(1, epochs + 1))
@@ -126,6 +128,37 @@ def test_the_counts_of_a_fold_give_its_scores(demo_run):
         assert counts.sum() == 20 * 128 * 128
         for name, value in scores(counts).items():
             assert child.data.metrics[name] == pytest.approx(value)
+
+
+def test_the_parent_holds_scores_of_all_patches_together_with_intervals(demo_run, tmp_path):
+    """Recomputed from the recorded table of patches."""
+    import pandas as pd
+
+    from landslide.evaluation import pooled_scores
+
+    client, run = demo_run
+    metrics = run.data.metrics
+    patches = pd.read_csv(client.download_artifacts(run.info.run_id, "reports/patches.csv", str(tmp_path)))
+    assert len(patches) == 100
+    assert {int(fold): n for fold, n in patches["fold"].value_counts().items()} == dict.fromkeys(FOLDS, 20)
+    for name, value in pooled_scores(patches).items():
+        assert metrics[name] == pytest.approx(value, abs=1e-9)
+    for name in ("f1_macro", "miou", "f1_landslide", "detection_f1"):
+        assert metrics[f"{name}_low"] < metrics[f"{name}_pooled"] < metrics[f"{name}_high"]
+    counts = patches[["tn", "fp", "fn", "tp"]].sum().to_numpy().reshape(2, 2)
+    assert metrics["f1_landslide_pooled"] == pytest.approx(scores(counts)["f1_landslide"])
+
+
+def test_the_average_of_the_heads_and_detection_and_calibration_are_scored(demo_run):
+    client, run = demo_run
+    for item in (run, *_children(client, run).values()):
+        metrics = item.data.metrics
+        assert {f"{name}_head_average" for name in METRIC_NAMES} <= set(metrics)
+        assert abs(metrics["f1_macro_head_average"] - metrics["f1_macro"]) < 0.1
+        assert metrics["detection_f1"] > 0.5
+        assert 0 < metrics["expected_calibration_error"] < 0.2
+        assert 0 < metrics["brier_score"] < 0.1
+        assert not [name for name in metrics if name.endswith("_tta")]
 
 
 def test_the_first_model_becomes_champion_with_the_cross_validated_score(demo_run):
@@ -176,10 +209,12 @@ def test_the_report_is_a_table_for_people_and_files_for_dvc(demo_run, tmp_path):
     for expected in ("fold 1", "fold 5", "mean", "std", "champion", "make ui", run.data.tags["data_version"]):
         assert expected in text
     assert f"{run.data.metrics['f1_landslide'] * 100:.2f}" in text
+    assert f"{run.data.metrics['f1_macro_pooled'] * 100:.2f}" in text
+    assert f"AUC {run.data.metrics['detection_auc_pooled'] * 100:.2f}" in text
     metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
     assert metrics["f1_macro"] == run.data.metrics["f1_macro"]
     assert {p.name for p in (tmp_path / "reports").glob("*.csv")} == {
-        "scores.csv", "precision_recall.csv", "learning_curves.csv",
+        "scores.csv", "learning_curves.csv", "patches.csv", "thresholds.csv", "calibration.csv", "roc.csv",
     }  # fmt: skip
 
 

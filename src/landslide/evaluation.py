@@ -1,42 +1,177 @@
 """Evaluation: the scores of a fold, of a cross-validation, and of trivial answers to compare with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from landslide.bootstrap import named_intervals, resampling_blocks, score_intervals
 from landslide.cache import BandCache
-from landslide.comparison import refuse_seen
+from landslide.calibration import Calibration, calibration
+from landslide.comparison import patch_counts, refuse_seen
+from landslide.detection import detection_counts, detection_scores, patch_scores, ranking_scores
 from landslide.ensemble import Ensemble
-from landslide.metrics import METRIC_NAMES, confusion_counts, mean_and_std, scores, threshold_counts
-from landslide.prediction import predict_rows
+from landslide.metrics import METRIC_NAMES, confusion_counts, mean_and_std, score_arrays, scores, threshold_counts
+from landslide.patches import POSITION_COLUMNS
+from landslide.prediction import PredictionSettings, TestTimeAugmentation, predict_rows
+
+INTERVAL_NAMES = ("f1_macro", "miou", "f1_landslide")
+"""The scores whose confidence intervals are recorded."""
+
+_N_THRESHOLDS = 200
 
 
-def score_fold(
-    probability: npt.NDArray[Any], masks: npt.NDArray[Any], threshold: float
-) -> tuple[dict[str, float], npt.NDArray[np.int64]]:
+def prediction_ways(
+    own: PredictionSettings, *, several_heads: bool, test_time_augmentation: TestTimeAugmentation = "none"
+) -> dict[str, PredictionSettings]:
+    """Return the ways in which a network is scored, by what is put behind the name of a score.
+
+    Args:
+        own: How the network predicts.
+        several_heads: Whether it has more than one head.
+        test_time_augmentation: Which one to score beside its own way.
+
+    Returns:
+        Its own way as "", and those of "_head_average" and "_tta" that differ from it.
+    """
+    ways = {"": own}
+    if several_heads:
+        ways["_head_average"] = PredictionSettings(heads="average", augmentation=own.augmentation)
+    if test_time_augmentation != "none":
+        ways["_tta"] = PredictionSettings(heads=own.heads, augmentation=test_time_augmentation)
+    return {name: way for name, way in ways.items() if not name or way != own}
+
+
+@dataclass(frozen=True)
+class FoldEvaluation:
+    """What is kept of the predictions of a test fold.
+
+    Attributes:
+        scores: Every score by its metric name.
+        counts: (n, 2, 2) confusion counts of every patch at threshold 0.5, rows truth.
+        patch_scores: (n,) detection score of every patch.
+        threshold_counts: (thresholds, 2, 2) counts of the fold by threshold.
+        calibration: Calibration sums of the fold.
+    """
+
+    scores: dict[str, float]
+    counts: npt.NDArray[np.int64]
+    patch_scores: npt.NDArray[np.float64]
+    threshold_counts: npt.NDArray[np.int64]
+    calibration: Calibration
+
+    @property
+    def truth(self) -> npt.NDArray[np.bool_]:
+        """Which patches hold a landslide, (n,)."""
+        return holds_landslide(self.counts)
+
+
+def holds_landslide(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return which patches have a landslide pixel, (n,), by their counts (n, 2, 2)."""
+    return np.asarray(counts[:, 1].sum(axis=-1) > 0)
+
+
+def evaluate_fold(
+    predicted: Mapping[str, npt.NDArray[Any]],
+    masks: npt.NDArray[Any],
+    *,
+    threshold: float,
+    detection_threshold: float | None = None,
+) -> FoldEvaluation:
     """Score the predictions of a test fold.
 
     Args:
-        probability: (n, H, W) landslide probabilities.
+        predicted: (n, H, W) landslide probabilities by the ways of `prediction_ways`.
         masks: (n, H, W) masks 0 and 1.
         threshold: The tuned threshold, chosen elsewhere (see `landslide.prediction.select_threshold`).
+        detection_threshold: The tuned threshold of detection, if one was chosen elsewhere.
 
     Returns:
-        Every score of `METRIC_NAMES` at the usual threshold 0.5, and as `<name>_tuned` at the tuned one, with
-        `threshold` itself; and the (2, 2) counts at 0.5.
+        Scores: every one of `METRIC_NAMES` at the usual threshold 0.5, as `<name>_tuned` at the tuned one, and as
+        `<name>_head_average` and `<name>_tta` at 0.5 in these ways of predicting; `threshold` itself; the scores of
+        `landslide.detection` and `landslide.calibration`.
     """
-    counts = confusion_counts(probability >= 0.5, masks)
-    tuned = scores(confusion_counts(probability >= threshold, masks))
-    named = {f"{name}_tuned": value for name, value in tuned.items()}
-    return scores(counts) | named | {"threshold": threshold}, counts
+    probability = predicted[""]
+    counts, patch_score = patch_counts(probability, masks), patch_scores(probability)
+    truth, calibrated = holds_landslide(counts), calibration(probability, masks)
+    values = scores(counts.sum(axis=0))
+    values |= _suffixed(scores(confusion_counts(probability >= threshold, masks)), "_tuned") | {"threshold": threshold}
+    for way, answer in predicted.items():
+        if way:
+            values |= _suffixed(scores(confusion_counts(answer >= 0.5, masks)), way)
+    values |= detection_scores(patch_score, truth) | ranking_scores(patch_score, truth)
+    if detection_threshold is not None:
+        values |= _suffixed(detection_scores(patch_score, truth, detection_threshold), "_tuned")
+        values["detection_threshold"] = detection_threshold
+    values |= calibrated.scores()
+    _, swept = threshold_counts(probability, masks, _N_THRESHOLDS)
+    return FoldEvaluation(values, counts, patch_score, swept, calibrated)
+
+
+def _suffixed(values: Mapping[str, float], suffix: str) -> dict[str, float]:
+    return {f"{name}{suffix}": value for name, value in values.items()}
 
 
 def cross_validated(folds: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
-    """Aggregate the scores of the folds: `<name>` is the mean, `<name>_std` the population standard deviation."""
-    return mean_and_std([dict(values) for _, values in sorted(folds.items())])
+    """Aggregate the scores of the folds: `<name>` is the mean, `<name>_std` the population standard deviation.
+
+    A score that is not defined in every fold, such as the area under the curve where all patches hold a landslide, is
+    left out.
+    """
+    defined = set.intersection(*(set(values) for values in folds.values()))
+    first = folds[min(folds)]
+    return mean_and_std(
+        [{name: values[name] for name in first if name in defined} for _, values in sorted(folds.items())]
+    )
+
+
+def patch_report(table: pd.DataFrame, folds: Mapping[int, FoldEvaluation]) -> pd.DataFrame:
+    """Return what became of every scored patch.
+
+    Args:
+        table: Fold table, all patches.
+        folds: The evaluations by fold, each in the order of the table.
+
+    Returns:
+        One row a patch of these folds, in the order of the table: number, scene, row, column, fold, block (see
+        `landslide.bootstrap.resampling_blocks`), positive_pixels, tn, fp, fn, tp (pixels at threshold 0.5) and
+        detection_score.
+    """
+    scored = table[table["fold"].isin(folds)].reset_index(drop=True)
+    report = scored[["number", *POSITION_COLUMNS, "fold"]].assign(block=resampling_blocks(scored))
+    counts, patch_score = np.zeros((len(report), 2, 2), np.int64), np.zeros(len(report))
+    for fold, evaluation in folds.items():
+        rows = (scored["fold"] == fold).to_numpy()
+        counts[rows], patch_score[rows] = evaluation.counts, evaluation.patch_scores
+    report = report.assign(positive_pixels=counts[:, 1].sum(axis=-1))
+    report[["tn", "fp", "fn", "tp"]] = counts.reshape(-1, 4)
+    return report.assign(detection_score=patch_score)
+
+
+def pooled_scores(report: pd.DataFrame, *, seed: int = 0) -> dict[str, float]:
+    """Score all patches together, each predicted by the model that has not seen it.
+
+    Args:
+        report: What `patch_report` returned.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        `<name>_pooled` for `INTERVAL_NAMES` and `detection_f1`, and the ends of the 95 % interval, `<name>_low` and
+        `<name>_high`, where there are two blocks or more; `detection_auc_pooled` and
+        `detection_average_precision_pooled` where both kinds of patches are there.
+    """
+    counts = report[["tn", "fp", "fn", "tp"]].to_numpy(np.int64).reshape(-1, 2, 2)
+    blocks, patch_score = report["block"].to_numpy(), report["detection_score"].to_numpy()
+    truth = holds_landslide(counts)
+    values = named_intervals(score_intervals(counts, blocks, seed=seed), INTERVAL_NAMES)
+    detected = score_intervals(detection_counts(patch_score, truth), blocks, seed=seed)
+    values |= named_intervals(detected.rename({"f1_landslide": "detection_f1"}), ["detection_f1"])
+    return values | _suffixed(ranking_scores(patch_score, truth), "_pooled")
 
 
 def score_table(folds: Mapping[int, Mapping[str, float]]) -> pd.DataFrame:
@@ -51,22 +186,59 @@ def score_table(folds: Mapping[int, Mapping[str, float]]) -> pd.DataFrame:
     return table
 
 
-def precision_recall(probability: npt.NDArray[Any], masks: npt.NDArray[Any], n_thresholds: int = 200) -> pd.DataFrame:
-    """Return precision and recall of the landslide class by threshold.
+def threshold_table(counts: npt.NDArray[np.int64]) -> pd.DataFrame:
+    """Return the scores by threshold.
+
+    Args:
+        counts: (n, 2, 2) counts at n thresholds from 0 to below 1 (see `landslide.metrics.threshold_counts`); those
+            of folds can be added.
 
     Returns:
-        Columns threshold, precision, recall, f1_landslide; n_thresholds rows.
+        Columns threshold, f1_macro, miou, f1_landslide, precision and recall (of the landslide class).
     """
-    thresholds, counts = threshold_counts(probability, masks, n_thresholds)
-    values = [scores(table) for table in counts]
+    values = score_arrays(counts)
     return pd.DataFrame(
         {
-            "threshold": thresholds,
-            "precision": [v["precision_landslide"] for v in values],
-            "recall": [v["recall_landslide"] for v in values],
-            "f1_landslide": [v["f1_landslide"] for v in values],
+            "threshold": np.arange(len(counts)) / len(counts),
+            **{name: values[name] for name in ("f1_macro", "miou", "f1_landslide")},
+            "precision": values["precision_landslide"],
+            "recall": values["recall_landslide"],
         }
     )
+
+
+def pooled_thresholds(folds: Mapping[int, FoldEvaluation]) -> pd.DataFrame:
+    """Return the scores by threshold of all folds together, see `threshold_table`."""
+    return threshold_table(np.sum([evaluation.threshold_counts for evaluation in folds.values()], axis=0))
+
+
+def pooled_calibration(folds: Mapping[int, FoldEvaluation]) -> Calibration:
+    """Return the calibration sums of all folds together."""
+    return reduce(add, (evaluation.calibration for evaluation in folds.values()))
+
+
+def selection_gap(history: Sequence[Mapping[str, float]], select_by: str = "f1_macro") -> dict[str, float]:
+    """Return what choosing the epoch on the test fold would have added to the scores of one and the same training.
+
+    Args:
+        history: The epochs' records of `landslide.training`, of a run that monitored its test fold.
+        select_by: The score by which the epoch is chosen.
+
+    Returns:
+        For `INTERVAL_NAMES`: `<name>_test_selected`, the test score of the epoch that is best on the test fold (the
+        paper's way of choosing), and `<name>_selection_gap`, by how much it exceeds that of the epoch that is best on
+        validation. Empty if the test fold was not monitored. The paper also trains on the validation part; that is
+        not in the gap.
+    """
+    if not history or any(f"test_{select_by}" not in record for record in history):
+        return {}
+    chosen = max(history, key=lambda record: record[f"validation_{select_by}"])  # of equal ones the first, as training
+    best = max(history, key=lambda record: record[f"test_{select_by}"])
+    values: dict[str, float] = {}
+    for name in INTERVAL_NAMES:
+        values[f"{name}_test_selected"] = best[f"test_{name}"]
+        values[f"{name}_selection_gap"] = best[f"test_{name}"] - chosen[f"test_{name}"]
+    return values
 
 
 def predict_unseen(

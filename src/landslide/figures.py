@@ -1,4 +1,4 @@
-"""Figures: overlays of prediction and mask, precision-recall curves, learning curves."""
+"""Figures: overlays of prediction and mask, uncertainty, curves by threshold and by epoch, calibration."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -71,23 +71,56 @@ def prediction_figure(
         shown = (picture, mask, probability, overlay(picture, mask, probability >= threshold))
         for column, (name, content) in enumerate(zip(columns, shown, strict=True)):
             axis = axes[row, column]
-            colours = {} if content.ndim == 3 else {"cmap": "gray" if name == "mask" else "magma", "vmin": 0, "vmax": 1}
-            axis.imshow(content, interpolation="nearest", **colours)
-            axis.set_xticks([])
-            axis.set_yticks([])
-            if row == 0:
-                axis.set_title(name, fontsize=10)
+            _show(axis, content, name, with_title=row == 0)
         axes[row, 0].set_ylabel(title, fontsize=9)
     handles = [Patch(color=c, label=n) for c, n in ((HIT, "hit"), (MISS, "miss"), (FALSE_ALARM, "false alarm"))]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
+def uncertainty_figure(
+    patches: Sequence[tuple[str, npt.NDArray[np.float64], npt.NDArray[Any] | None, npt.NDArray[Any], npt.NDArray[Any]]],
+) -> Figure:
+    """Draw image, mask, mean probability and its standard deviation over the members of an ensemble, a row a patch.
+
+    Args:
+        patches: Title, picture (H, W, 3), mask (H, W) or None, mean and standard deviation (H, W) of each patch, as
+            `landslide.ensemble.Ensemble.predict` gives them. The column of the masks is left out where no patch has
+            one. Standard deviations share a scale up to 0.5, the most that probabilities can have.
+    """
+    with_masks = any(mask is not None for _, _, mask, _, _ in patches)
+    columns = ("image", "mask", "probability", "uncertainty") if with_masks else ("image", "probability", "uncertainty")
+    figure = Figure(figsize=(2.6 * len(columns) + 0.8, 2.6 * len(patches) + 0.3), layout="constrained")
+    axes = figure.subplots(len(patches), len(columns), squeeze=False)
+    for row, (title, picture, mask, mean, deviation) in enumerate(patches):
+        shown = {"image": picture, "mask": mask, "probability": mean, "uncertainty": deviation}
+        for column, name in enumerate(columns):
+            if shown[name] is None:
+                axes[row, column].set_axis_off()
+                continue
+            image = _show(axes[row, column], shown[name], name, with_title=row == 0)
+            if name == "uncertainty":
+                figure.colorbar(image, ax=axes[row, column], shrink=0.85)
+        axes[row, 0].set_ylabel(title, fontsize=9)
+    return figure
+
+
+def _show(axis: Any, content: Any, name: str, *, with_title: bool) -> Any:
+    """Show a picture (H, W, 3), or a map (H, W) in the colours of its kind."""
+    maps = {"mask": ("gray", 1.0), "probability": ("magma", 1.0), "uncertainty": ("viridis", 0.5)}
+    colours = dict(zip(("cmap", "vmax"), maps[name], strict=True)) | {"vmin": 0} if content.ndim == 2 else {}
+    axis.set_xticks([])
+    axis.set_yticks([])
+    if with_title:
+        axis.set_title(name, fontsize=10)
+    return axis.imshow(content, interpolation="nearest", **colours)
+
+
 def precision_recall_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw precision over recall of the landslide class.
 
     Args:
-        curves: Tables of `landslide.evaluation.precision_recall` by label.
+        curves: Tables of `landslide.evaluation.threshold_table` by label.
     """
     figure = Figure(figsize=(5.2, 4.6), layout="constrained")
     axis = figure.subplots()
@@ -97,6 +130,69 @@ def precision_recall_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
         axis.plot(usual["recall"], usual["precision"], "o", color=axis.lines[-1].get_color(), markersize=5)
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.01))
     axis.set_title("Landslide class by threshold (dots: 0.5)", fontsize=10)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def thresholds_figure(table: pd.DataFrame, tuned: Sequence[float] = ()) -> Figure:
+    """Draw the scores over the threshold.
+
+    Args:
+        table: What `landslide.evaluation.threshold_table` returned.
+        tuned: Thresholds that were chosen on selection parts, to mark.
+    """
+    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    axis = figure.subplots()
+    names = {"f1_macro": "F1 (macro)", "miou": "mIoU", "f1_landslide": "F1 (landslide)"}
+    for name, label in names.items():
+        axis.plot(table["threshold"], table[name], label=label, linewidth=1.5)
+    for i, threshold in enumerate(tuned):
+        axis.axvline(threshold, color="gray", linewidth=0.8, linestyle=":", label=None if i else "chosen on validation")
+    axis.axvline(0.5, color="black", linewidth=0.8, label="0.5")
+    axis.set(xlabel="threshold", ylabel="score", xlim=(0, 1), ylim=(0, 1.01))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def calibration_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw the observed frequency of landslides over the predicted probability, and the pixels of each bin.
+
+    Args:
+        tables: Tables of `landslide.calibration.Calibration.table` by label.
+    """
+    figure = Figure(figsize=(5.2, 5.8), layout="constrained")
+    above, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+    above.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle="--", label="as often as predicted")
+    for label, table in tables.items():
+        filled = table[table["pixels"] > 0]
+        above.plot(filled["mean_probability"], filled["observed_frequency"], "o-", label=label, markersize=4)
+        below.step(table["low"], table["pixels"].clip(lower=0.5), where="post", linewidth=1.2)
+    above.set(ylabel="observed frequency", xlim=(0, 1), ylim=(0, 1))
+    above.grid(alpha=0.3)
+    above.legend(fontsize=8)
+    below.set(xlabel="predicted landslide probability", ylabel="pixels", yscale="log")
+    below.grid(alpha=0.3)
+    return figure
+
+
+def roc_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw how many patches with and without a landslide are called positive.
+
+    Args:
+        curves: Tables of `landslide.detection.roc_curve` by label.
+    """
+    figure = Figure(figsize=(4.8, 4.6), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle="--", label="by chance")
+    for label, curve in curves.items():
+        axis.plot(curve["false_positive_rate"], curve["true_positive_rate"], label=label, linewidth=1.5)
+        usual = curve[curve["threshold"] >= 0.5].iloc[-1]
+        x, y = usual["false_positive_rate"], usual["true_positive_rate"]
+        axis.plot(x, y, "o", color=axis.lines[-1].get_color(), markersize=5)
+    axis.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1), ylim=(0, 1.01))
+    axis.set_title("Patches with a landslide by threshold (dots: 0.5)", fontsize=10)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     return figure

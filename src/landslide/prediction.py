@@ -134,12 +134,6 @@ def _resized(probability: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(probability[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def number_of_heads(model: nn.Module, images: Tensor) -> int:
-    """Return how many heads a network has, by one pass of images (B, C, H, W) through it."""
-    with torch.inference_mode():
-        return len(model(images))
-
-
 def ensemble_probability(
     models: Sequence[nn.Module],
     images: Tensor,
@@ -236,3 +230,17 @@ def predict_ways(
         for name, probability in zip(ways, found, strict=True):
             result[name][indices.numpy()] = probability.cpu().numpy()
     return result
+
+
+def number_of_heads(
+    model: nn.Module,
+    cache: BandCache,
+    row: npt.NDArray[np.int64],
+    band_names: tuple[str, ...],
+    *,
+    device: torch.device,
+) -> int:
+    """Return how many heads a network has, by predicting one patch, `row` (1,) of the cache."""
+    images, _ = PatchBatches(cache, row, band_names, device, resident=False).batch(torch.zeros(1, dtype=torch.int64))
+    with torch.inference_mode():
+        return len(model.to(device).eval()(images))

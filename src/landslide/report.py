@@ -2,8 +2,8 @@
 
 <folder>/metrics.json          cross-validated scores, for `dvc metrics`
          scores.csv            scores by fold
-         precision_recall.csv  for `dvc plots`
-         learning_curves.csv   likewise
+         patches.csv           every patch: its fold, its counts, its detection score
+         learning_curves.csv, thresholds.csv, calibration.csv, roc.csv  for `dvc plots`
 """
 
 import json
@@ -77,6 +77,7 @@ def _render(client: MlflowClient, run: Run, scores: pd.DataFrame, uri: str, fold
         "class.",
         f"At the tuned thresholds (mean {metrics['threshold']:.2f}): F1 {metrics['f1_macro_tuned'] * 100:.2f}, "
         f"landslide F1 {metrics['f1_landslide_tuned'] * 100:.2f}.",
+        *_together(metrics, tags),
         "",
         *_registered(client, tags),
         f"data version   {tags['data_version']}",
@@ -86,6 +87,26 @@ def _render(client: MlflowClient, run: Run, scores: pd.DataFrame, uri: str, fold
         "look further   make ui",
     ]
     return "\n".join(lines)
+
+
+def _together(metrics: dict[str, float], tags: dict[str, str]) -> list[str]:
+    """Say how all patches together were scored; nothing for runs of before that have no such scores."""
+    if "f1_macro_pooled" not in metrics or "detection_f1_pooled" not in metrics:
+        return []
+
+    def percent(name: str) -> str:
+        interval = ""
+        if f"{name}_low" in metrics:
+            interval = f" ({metrics[f'{name}_low'] * 100:.2f} to {metrics[f'{name}_high'] * 100:.2f})"
+        return f"{metrics[f'{name}_pooled'] * 100:.2f}{interval}"
+
+    auc = f"no AUC, {tags.get('detection_undefined')}"
+    if "detection_auc_pooled" in metrics:
+        auc = f"AUC {percent('detection_auc')}"
+    return [
+        f"All patches together (95 % interval): F1 {percent('f1_macro')}, landslide F1 {percent('f1_landslide')}.",
+        f"Does a patch hold a landslide? F1 {percent('detection_f1')}, {auc}.",
+    ]
 
 
 def _registered(client: MlflowClient, tags: dict[str, str]) -> list[str]:

@@ -1,0 +1,127 @@
+"""What an evaluation leaves for people: tables and figures of the folds and of the cross-validation."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from landslide.cache import BandCache
+from landslide.detection import one_class, roc_curve
+from landslide.evaluation import (
+    FoldEvaluation,
+    patch_report,
+    pooled_calibration,
+    pooled_thresholds,
+    score_table,
+    threshold_table,
+)
+from landslide.figures import (
+    calibration_figure,
+    learning_curves_figure,
+    precision_recall_figure,
+    prediction_figure,
+    rgb_composite,
+    roc_figure,
+    thresholds_figure,
+)
+
+History = Sequence[Mapping[str, float]]
+
+_TOGETHER = "all scored patches, out of fold"
+
+
+def report_tables(
+    fold_table: pd.DataFrame, folds: Mapping[int, FoldEvaluation], histories: Mapping[int, History]
+) -> dict[str, pd.DataFrame]:
+    """Return the tables of a cross-validation.
+
+    Args:
+        fold_table: The patches with their folds.
+        folds: The evaluations of the folds that were trained.
+        histories: The epochs' records of `landslide.training` by fold.
+
+    Returns:
+        `scores` by fold, `learning_curves` by fold and epoch, `patches` (see `landslide.evaluation.patch_report`),
+        `thresholds` (`threshold_table`) and `calibration` of all patches together; `roc` where patches with and
+        without a landslide are there.
+    """
+    patches = patch_report(fold_table, folds)
+    truth = (patches["positive_pixels"] > 0).to_numpy()
+    tables = {
+        "scores": score_table({fold: one.scores for fold, one in folds.items()}).reset_index(names="fold"),
+        "learning_curves": pd.concat(
+            [pd.DataFrame(records).assign(fold=f"fold {fold}") for fold, records in histories.items()]
+        ),
+        "patches": patches,
+        "thresholds": pooled_thresholds(folds),
+        "calibration": pooled_calibration(folds).table(),
+    }
+    return tables if one_class(truth) else tables | {"roc": roc_curve(patches["detection_score"].to_numpy(), truth)}
+
+
+def report_figures(
+    tables: Mapping[str, pd.DataFrame], folds: Mapping[int, FoldEvaluation], histories: Mapping[int, History]
+) -> dict[str, Figure]:
+    """Draw the tables of a cross-validation.
+
+    Args:
+        tables: What `report_tables` returned.
+        folds: The evaluations by fold.
+        histories: The epochs' records by fold.
+
+    Returns:
+        Figures by name: precision_recall, learning_curves, thresholds, calibration, and roc where there is one.
+    """
+    curves = {f"fold {fold}": threshold_table(one.threshold_counts) for fold, one in folds.items()}
+    figures = {
+        "precision_recall": precision_recall_figure({**curves, _TOGETHER: tables["thresholds"]}),
+        "learning_curves": learning_curves_figure({f"fold {fold}": records for fold, records in histories.items()}),
+        "thresholds": thresholds_figure(tables["thresholds"], [one.scores["threshold"] for one in folds.values()]),
+        "calibration": calibration_figure({_TOGETHER: tables["calibration"]}),
+    }
+    return figures | {"roc": roc_figure({_TOGETHER: tables["roc"]})} if "roc" in tables else figures
+
+
+def fold_figures(fold: int, evaluation: FoldEvaluation, history: History) -> dict[str, Figure]:
+    """Draw precision_recall and learning_curves of one fold."""
+    label = f"fold {fold}"
+    return {
+        "precision_recall": precision_recall_figure({label: threshold_table(evaluation.threshold_counts)}),
+        "learning_curves": learning_curves_figure({label: history}),
+    }
+
+
+def overlays_figure(
+    cache: BandCache,
+    fold_table: pd.DataFrame,
+    probability: npt.NDArray[Any],
+    rows: npt.NDArray[np.int64],
+    number: int,
+) -> Figure:
+    """Draw predictions of patches spread evenly over those with landslides, from few pixels to many.
+
+    Args:
+        cache: Bands and masks of all patches.
+        fold_table: The patches.
+        probability: (n, H, W) landslide probabilities of all patches.
+        rows: Rows of the patches to choose from.
+        number: How many are drawn at most.
+    """
+    landslides = cache.masks[rows].sum(axis=(1, 2))
+    order = rows[np.argsort(landslides, kind="stable")]
+    candidates = order[np.sort(landslides) > 0] if (landslides > 0).any() else order
+    shown = candidates[np.linspace(0, len(candidates) - 1, min(number, len(candidates))).round().astype(int)]
+    return prediction_figure(
+        [
+            (
+                f"patch {fold_table['number'].iloc[row]}",
+                rgb_composite(np.asarray(cache.bands[row], np.float32), cache.band_names),
+                cache.masks[row],
+                probability[row],
+            )
+            for row in shown
+        ]
+    )

@@ -1,0 +1,224 @@
+"""A fold and a cross-validation scored: names, conventions, what is pooled, tables that agree with each other."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score, roc_auc_score
+from test_comparison import a_cache
+from test_fold_table import a_table, grid
+
+from landslide.evaluation import (
+    INTERVAL_NAMES,
+    cross_validated,
+    evaluate_fold,
+    patch_report,
+    pooled_calibration,
+    pooled_scores,
+    pooled_thresholds,
+    prediction_ways,
+    selection_gap,
+    threshold_table,
+)
+from landslide.evaluation_report import fold_figures, overlays_figure, report_figures, report_tables
+from landslide.metrics import METRIC_NAMES, confusion_counts, scores
+from landslide.prediction import PredictionSettings
+
+
+def predictions(n: int, seed: int = 0, empty: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and masks (n, 16, 16); about a share of the masks is empty."""
+    rng = np.random.default_rng(seed)
+    masks = ((rng.random((n, 16, 16)) < 0.2) & (rng.random((n, 1, 1)) > empty)).astype(np.uint8)
+    probability = np.clip(rng.normal(0.15 + 0.5 * masks, 0.15), 0, 1).astype(np.float32)
+    return probability, masks
+
+
+HISTORY = [
+    {"epoch": e + 1, "train_loss": 1.0, "validation_f1_macro": v, "validation_f1_landslide": v}
+    for e, v in enumerate((0.5, 0.7, 0.6))
+]
+
+
+@pytest.fixture
+def case():
+    """Fold table of 30 patches in two scenes, folds 1 to 3, and the evaluations of folds 1 and 3."""
+    table = a_table([str(i) for i in range(30)], [*grid(4, 5, 1), *grid(2, 5, 2)])
+    table = table.assign(fold=[1, 2, 3] * 10)
+    probability, masks = predictions(30)
+    folds = {}
+    for fold in (1, 3):
+        rows = (table["fold"] == fold).to_numpy()
+        folds[fold] = evaluate_fold({"": probability[rows]}, masks[rows], threshold=0.4)
+    scored = (table["fold"] != 2).to_numpy()
+    return table, folds, probability[scored], masks[scored]
+
+
+# ---- a fold
+
+
+def test_a_fold_is_scored_at_both_thresholds_and_in_every_way():
+    probability, masks = predictions(12)
+    other = probability * 0.9
+    ways = {"": probability, "_head_average": other, "_tta": probability**2}
+    fold = evaluate_fold(ways, masks, threshold=0.3, detection_threshold=0.7)
+    for suffix, answer in {
+        "": probability >= 0.5,
+        "_tuned": probability >= 0.3,
+        "_head_average": other >= 0.5,
+        "_tta": probability**2 >= 0.5,
+    }.items():
+        expected = scores(confusion_counts(answer, masks))
+        assert {name: fold.scores[f"{name}{suffix}"] for name in METRIC_NAMES} == expected
+    truth, highest = masks.any(axis=(1, 2)), probability.max(axis=(1, 2))
+    assert fold.scores["threshold"] == 0.3
+    assert fold.scores["detection_threshold"] == 0.7
+    assert fold.scores["detection_f1"] == f1_score(truth, highest >= 0.5)
+    assert fold.scores["detection_f1_tuned"] == f1_score(truth, highest >= 0.7)
+    assert fold.scores["detection_auc"] == pytest.approx(roc_auc_score(truth, highest))
+    assert fold.scores["brier_score"] == pytest.approx(((probability.astype(float) - masks) ** 2).mean())
+    np.testing.assert_array_equal(fold.truth, truth)
+    np.testing.assert_array_equal(fold.counts.sum(axis=0), confusion_counts(probability >= 0.5, masks))
+    assert all(np.isfinite(value) for value in fold.scores.values())
+
+
+def test_without_a_tuned_detection_threshold_there_is_no_tuned_detection():
+    probability, masks = predictions(12)
+    names = set(evaluate_fold({"": probability}, masks, threshold=0.3).scores)
+    assert not [name for name in names if name.startswith("detection") and name.endswith(("_tuned", "_threshold"))]
+
+
+def test_a_fold_full_of_landslides_has_no_area_under_the_curve_and_nothing_that_is_not_a_number():
+    probability, masks = predictions(12, empty=0.0)
+    fold = evaluate_fold({"": probability}, masks, threshold=0.3)
+    assert fold.truth.all()
+    assert "detection_f1" in fold.scores
+    assert not {"detection_auc", "detection_average_precision"} & set(fold.scores)
+    assert all(np.isfinite(value) for value in fold.scores.values())
+
+
+def test_the_ways_of_predicting_are_those_that_differ():
+    own, average = PredictionSettings(), PredictionSettings(heads="average")
+    assert prediction_ways(own, several_heads=False) == {"": own}
+    assert prediction_ways(own, several_heads=True) == {"": own, "_head_average": average}
+    assert prediction_ways(average, several_heads=True) == {"": average}
+    ways = prediction_ways(average, several_heads=True, test_time_augmentation="rotations")
+    assert ways == {"": average, "_tta": PredictionSettings(heads="average", augmentation="rotations")}
+
+
+# ---- the cross-validation
+
+
+def test_a_score_that_a_fold_does_not_have_has_no_mean():
+    mean = cross_validated({2: {"miou": 0.5, "detection_auc": 0.9}, 1: {"miou": 0.7}})
+    assert mean == pytest.approx({"miou": 0.6, "miou_std": 0.1})
+
+
+def test_the_patch_report_holds_every_scored_patch_once_with_what_happened_to_it(case):
+    table, folds, probability, masks = case
+    report = patch_report(table, folds)
+    assert report["number"].tolist() == table.loc[table["fold"] != 2, "number"].tolist()
+    assert list(report) == [
+        "number", "scene", "row", "column", "fold", "block", "positive_pixels", "tn", "fp", "fn", "tp",
+        "detection_score",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(report["positive_pixels"], masks.sum(axis=(1, 2)))
+    np.testing.assert_array_equal(report["tp"], ((probability >= 0.5) & (masks == 1)).sum(axis=(1, 2)))
+    np.testing.assert_array_equal(report["fp"], ((probability >= 0.5) & (masks == 0)).sum(axis=(1, 2)))
+    np.testing.assert_array_equal(report[["tn", "fp", "fn", "tp"]].sum(axis=1), 256)
+    np.testing.assert_array_equal(report["detection_score"], probability.max(axis=(1, 2)).astype(np.float64))
+    assert report["block"].nunique() == 4  # 4 x 4 tiles and the column beside them, in each of two scenes
+
+
+def test_pooled_scores_are_of_all_patches_together_within_their_intervals(case):
+    table, folds, probability, masks = case
+    found = pooled_scores(patch_report(table, folds))
+    expected = scores(confusion_counts(probability >= 0.5, masks))
+    for name in INTERVAL_NAMES:
+        assert found[f"{name}_pooled"] == expected[name]
+        assert found[f"{name}_low"] < expected[name] < found[f"{name}_high"]
+    truth, highest = masks.any(axis=(1, 2)), probability.max(axis=(1, 2))
+    assert found["detection_f1_pooled"] == f1_score(truth, highest >= 0.5)
+    assert found["detection_f1_low"] <= found["detection_f1_pooled"] <= found["detection_f1_high"]
+    assert found["detection_auc_pooled"] == pytest.approx(roc_auc_score(truth, highest))
+
+
+def test_patches_that_went_through_csv_give_the_same_pooled_scores(case, tmp_path):
+    table, folds, *_ = case
+    report = patch_report(table, folds)
+    report.to_csv(tmp_path / "patches.csv", index=False)
+    assert pooled_scores(pd.read_csv(tmp_path / "patches.csv")) == pytest.approx(pooled_scores(report), abs=1e-12)
+
+
+def test_the_threshold_table_is_that_of_all_pixels_together(case):
+    _, folds, probability, masks = case
+    table = pooled_thresholds(folds)
+    assert list(table) == ["threshold", "f1_macro", "miou", "f1_landslide", "precision", "recall"]
+    for i in (0, 37, 100, 199):
+        expected = scores(confusion_counts(probability.astype(np.float64) >= i / 200, masks))
+        assert table["threshold"][i] == i / 200
+        assert table["miou"][i] == pytest.approx(expected["miou"])
+        assert table["f1_macro"][i] == pytest.approx(expected["f1_macro"])
+        assert table["f1_landslide"][i] == pytest.approx(expected["f1_landslide"])
+        assert table["precision"][i] == pytest.approx(expected["precision_landslide"])
+        assert table["recall"][i] == pytest.approx(expected["recall_landslide"])
+    pd.testing.assert_frame_equal(threshold_table(folds[1].threshold_counts + folds[3].threshold_counts), table)
+    assert pooled_calibration(folds).pixels.sum() == masks.size
+
+
+# ---- what choosing the epoch on the test fold adds
+
+
+def test_the_gap_is_between_the_epochs_that_are_best_on_the_test_fold_and_on_validation():
+    history = [
+        {"validation_f1_macro": v, "test_f1_macro": t, "test_miou": t / 2, "test_f1_landslide": 1 - t}
+        for v, t in ((0.5, 0.75), (0.75, 0.5), (0.75, 0.25), (0.25, 0.625))
+    ]
+    assert selection_gap(history) == {
+        "f1_macro_test_selected": 0.75, "f1_macro_selection_gap": 0.25,  # the second epoch against the first
+        "miou_test_selected": 0.375, "miou_selection_gap": 0.125,
+        "f1_landslide_test_selected": 0.25, "f1_landslide_selection_gap": -0.25,
+    }  # fmt: skip
+
+
+def test_without_a_monitored_test_fold_there_is_no_gap():
+    assert selection_gap(HISTORY) == {}
+    assert selection_gap([]) == {}
+    assert selection_gap([{**HISTORY[0], "test_f1_macro": 0.5}, HISTORY[1]]) == {}
+
+
+# ---- tables and figures
+
+
+def test_a_cross_validation_leaves_its_tables_and_a_figure_of_each(case):
+    table, folds, *_ = case
+    histories = {1: HISTORY, 3: HISTORY}
+    tables = report_tables(table, folds, histories)
+    assert set(tables) == {"scores", "learning_curves", "patches", "thresholds", "calibration", "roc"}
+    assert tables["scores"]["fold"].tolist() == ["fold 1", "fold 3", "mean", "std"]
+    assert tables["learning_curves"]["fold"].tolist() == ["fold 1"] * 3 + ["fold 3"] * 3
+    assert len(tables["roc"]) > 2
+    figures = report_figures(tables, folds, histories)
+    assert set(figures) == {"precision_recall", "learning_curves", "thresholds", "calibration", "roc"}
+    assert set(fold_figures(1, folds[1], HISTORY)) == {"precision_recall", "learning_curves"}
+
+
+def test_patches_of_one_kind_leave_no_roc_curve(case):
+    table, *_ = case
+    probability, masks = predictions(10, empty=0.0)
+    folds = {1: evaluate_fold({"": probability}, masks, threshold=0.5)}
+    tables = report_tables(table, folds, {1: HISTORY})
+    assert "roc" not in tables
+    assert "roc" not in report_figures(tables, folds, {1: HISTORY})
+
+
+@pytest.mark.parametrize("landslides", [(0, 7, 3, 900, 0), (0, 0, 0, 0, 0)])
+def test_overlays_show_patches_with_landslides_from_few_pixels_to_many(landslides):
+    cache = a_cache(5)
+    for mask, n in zip(cache.masks, landslides, strict=True):
+        mask[:] = 0
+        mask.reshape(-1)[:n] = 1
+    table = a_table("abcde")
+    probability = np.zeros((5, 128, 128), np.float32)
+    figure = overlays_figure(cache, table, probability, np.arange(5), 3)
+    titles = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]
+    expected = [2, 1, 3] if any(landslides) else [0, 2, 4]
+    assert titles == [f"patch {table['number'].iloc[row]}" for row in expected]
