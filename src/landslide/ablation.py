@@ -1,0 +1,241 @@
+"""The table of an ablation: cross-validations that differ in a few settings, each beside a published figure.
+
+A row may have been trained with several seeds. Its score is the mean over them, and `_spread` their population
+standard deviation. The intervals are of a two-level bootstrap: every draw takes blocks of neighbouring tiles (see
+`landslide.bootstrap`) and, among the seeds of the row, seeds with replacement; each drawn seed is scored by its
+counts pooled over the drawn blocks, and the draw's value is the mean over the drawn seeds. So an interval covers other
+patches of the kind and, as far as so few can show it, other seeds. In differences both rows see the same blocks;
+their seeds are drawn independently, because equal seeds make no pair of two different networks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from landslide import tracking
+from landslide.bootstrap import RESAMPLES, score_draws
+from landslide.metrics import scores
+from landslide.tracking import MlflowClient
+
+SCORES = ("f1_macro", "miou", "f1_landslide")
+"""The scores of the table."""
+
+_OF_A_SCORE = (
+    "{}", "{}_spread", "{}_pooled", "{}_low", "{}_high", "paper_{}", "{}_minus_paper", "{}_gain", "{}_gain_low",
+    "{}_gain_high",
+)  # fmt: skip
+_COLUMNS = (
+    "row", "seeds", "folds", "scheme", "selection", "patches", "common_patches",
+    *(column.format(score) for score in SCORES for column in _OF_A_SCORE),
+    "parameters", "paper_parameters", "gflop", "seconds", "runs", "failure",
+)  # fmt: skip
+_NOT_KNOWN = float("nan")
+_CELLS = ["tn", "fp", "fn", "tp"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One cross-validation of a row: the row under one seed.
+
+    Attributes:
+        seed: The seed.
+        run_id: Its parent run.
+        tags: Tags of that run.
+        scores: Scores of `SCORES` as the run records them: means over the trained folds.
+        patches: One row a scored patch: number, block, tn, fp, fn, tp; in the order of the numbers.
+        seconds: Training time of all folds and epochs, NaN if not recorded.
+        failure: Why it could not be trained or scored; empty if it was.
+    """
+
+    seed: int
+    run_id: str
+    tags: Mapping[str, str]
+    scores: Mapping[str, float]
+    patches: pd.DataFrame
+    seconds: float
+    failure: str
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """A row of the table.
+
+    Attributes:
+        name: Its name.
+        paper: Published figures: scores in percent, `parameters` in millions.
+        parameters: Trainable parameters of the network.
+        gflop: 10^9 operations of its forward pass for one patch.
+        trained: Its cross-validations, one a seed.
+    """
+
+    name: str
+    paper: Mapping[str, float]
+    parameters: int
+    gflop: float
+    trained: tuple[Trained, ...]
+
+    @property
+    def finished(self) -> list[Trained]:
+        """The cross-validations that were trained and scored."""
+        return [one for one in self.trained if not one.failure]
+
+    @property
+    def failure(self) -> str:
+        """Why seeds are missing; empty if none is."""
+        return "; ".join(f"seed {one.seed}: {one.failure}" for one in self.trained if one.failure)
+
+
+def read_trained(client: MlflowClient, run_id: str, seed: int) -> Trained:
+    """Read what a cross-validation left in MLflow.
+
+    Args:
+        client: The tracking client.
+        run_id: Its parent run.
+        seed: Its seed.
+    """
+    run = client.get_run(run_id)
+    folds = {fold: client.get_run(child) for fold, child in sorted(tracking.fold_runs(client, run_id).items())}
+    failures = [
+        f"fold {fold}: {child.data.tags.get('failure', 'not trained')}"
+        for fold, child in folds.items()
+        if child.info.status != "FINISHED"
+    ]
+    if not failures and "evaluated" not in run.data.tags:
+        failures = ["not evaluated"]
+    if failures:
+        return Trained(seed, run_id, run.data.tags, {}, pd.DataFrame(), _NOT_KNOWN, "; ".join(failures))
+    patches = pd.read_csv(StringIO(tracking.fetch_reports(client, run_id)["patches.csv"]))
+    seconds = [
+        sum(metric.value for metric in client.get_metric_history(child.info.run_id, "epoch_seconds"))
+        for child in folds.values()
+    ]
+    return Trained(
+        seed=seed,
+        run_id=run_id,
+        tags=run.data.tags,
+        scores={name: run.data.metrics[name] for name in SCORES},
+        patches=patches.sort_values("number", ignore_index=True)[["number", "block", *_CELLS]],
+        seconds=sum(seconds) if all(seconds) else _NOT_KNOWN,
+        failure="",
+    )
+
+
+def ablation_table(rows: Sequence[AblationRow], *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
+    """Return the table; scores in percent, differences in points.
+
+    Args:
+        rows: The rows; gains are over the first.
+        resamples: Number of bootstrap draws.
+        seed: Seed of the draws.
+
+    Returns:
+        One row a row. For each score of `SCORES`: `<score>` (mean over folds and seeds), `<score>_spread` (over the
+        seeds), `<score>_pooled` (of the counts of all scored patches together, mean over the seeds) with its 95 %
+        interval `<score>_low` and `_high`, `paper_<score>`, `<score>_minus_paper`, and `<score>_gain`: the pooled
+        score minus that of the first row on their `common_patches`, with `<score>_gain_low` and `_gain_high`. Also
+        row, seeds, folds, scheme, selection, patches, parameters, paper_parameters (millions), gflop, seconds (of
+        training, mean over the seeds), runs, failure. What is not known is NaN or empty.
+    """
+    described = [_described(rows[0], row, resamples, (seed, number)) for number, row in enumerate(rows)]
+    return pd.DataFrame(described, columns=list(_COLUMNS))
+
+
+def _described(first: AblationRow, row: AblationRow, resamples: int, seed: tuple[int, int]) -> dict[str, Any]:
+    finished, tags = row.finished, row.trained[0].tags
+    described: dict[str, Any] = {
+        "row": row.name,
+        "seeds": " ".join(str(one.seed) for one in finished),
+        "folds": tags.get("folds_trained", ""),
+        "scheme": tags.get("fold_scheme", ""),
+        "selection": tags.get("selection", ""),
+        "patches": len(finished[0].patches) if finished else 0,
+    }
+    for name in SCORES:
+        values = [100 * one.scores[name] for one in finished]
+        mean, published = float(np.mean(values)) if values else _NOT_KNOWN, row.paper.get(name, _NOT_KNOWN)
+        described |= {
+            name: mean,
+            f"{name}_spread": float(np.std(values)) if len(values) > 1 else _NOT_KNOWN,
+            f"paper_{name}": published,
+            f"{name}_minus_paper": mean - published,
+        }
+    if finished:
+        pooled = average_over_seeds(finished, _common_numbers(finished), resamples=resamples, seed=seed)
+        described |= _with_interval(pooled, "pooled", "")
+    if row is not first and finished and first.finished:
+        described |= _gain(first.finished, finished, resamples, seed)
+    return described | {
+        "parameters": row.parameters,
+        "paper_parameters": row.paper.get("parameters", _NOT_KNOWN),
+        "gflop": row.gflop,
+        "seconds": float(np.mean([one.seconds for one in finished])) if finished else _NOT_KNOWN,
+        "runs": " ".join(one.run_id for one in row.trained),
+        "failure": row.failure,
+    }
+
+
+def _gain(
+    first: Sequence[Trained], others: Sequence[Trained], resamples: int, seed: tuple[int, int]
+) -> dict[str, float]:
+    common = _common_numbers([*first, *others])
+    if len(common) == 0:
+        return {"common_patches": 0}
+    # The number of the row, which differs, chooses the draws of seeds; the first row has 0.
+    one = average_over_seeds(first, common, resamples=resamples, seed=(seed[0], 0))
+    other = average_over_seeds(others, common, resamples=resamples, seed=seed)
+    return {"common_patches": len(common)} | _with_interval(other - one, "gain", "gain_")
+
+
+def average_over_seeds(
+    trained: Sequence[Trained], numbers: npt.NDArray[np.int64], *, resamples: int, seed: tuple[int, int]
+) -> pd.DataFrame:
+    """Return the pooled scores of some patches, averaged over the seeds, and the same for bootstrap draws.
+
+    Args:
+        trained: The seeds of a row.
+        numbers: (n,) the patches to score, ascending.
+        resamples: Number of draws.
+        seed: Seed of the draws of blocks, and beside it what distinguishes the draws of training seeds.
+
+    Returns:
+        (resamples + 1) rows, the first without resampling; columns `SCORES`, in percent. A single block of tiles
+        says nothing about others: the draws are NaN then.
+    """
+    averaged = pd.DataFrame(0.0, index=range(resamples + 1), columns=list(SCORES))
+    k = len(trained)
+    drawn_seeds = np.random.default_rng(seed).multinomial(k, np.full(k, 1 / k), size=resamples) / k
+    blocks = _rows_of(trained[0], numbers)["block"].to_numpy()
+    for position, one in enumerate(trained):
+        counts = _rows_of(one, numbers)[_CELLS].to_numpy(np.int64).reshape(-1, 2, 2)
+        point = pd.DataFrame([scores(counts.sum(axis=0))])[list(SCORES)] / k
+        draws = score_draws(counts, blocks, resamples=resamples, seed=seed[0])[list(SCORES)]
+        weighted = draws.mul(drawn_seeds[:, position], axis=0)
+        averaged += pd.concat([point, weighted], ignore_index=True)
+    if len(np.unique(blocks)) < 2:
+        averaged.iloc[1:] = _NOT_KNOWN
+    return 100 * averaged
+
+
+def _with_interval(values: pd.DataFrame, suffix: str, prefix_of_ends: str) -> dict[str, float]:
+    """Return `<score>_<suffix>` with its 95 % interval from what `average_over_seeds` returned."""
+    named = {}
+    for name in SCORES:
+        low, high = np.percentile(values[name].iloc[1:], [2.5, 97.5])
+        named[f"{name}_{suffix}"] = float(values[name].iloc[0])
+        named |= {f"{name}_{prefix_of_ends}low": float(low), f"{name}_{prefix_of_ends}high": float(high)}
+    return named
+
+
+def _common_numbers(trained: Sequence[Trained]) -> npt.NDArray[np.int64]:
+    """Return the numbers of the patches that all have scored, ascending."""
+    common = set.intersection(*(set(one.patches["number"]) for one in trained))
+    return np.array(sorted(common), np.int64)
+
+
+def _rows_of(one: Trained, numbers: npt.NDArray[np.int64]) -> pd.DataFrame:
+    return one.patches.set_index("number").loc[numbers]
