@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import click
 import yaml
@@ -78,7 +78,7 @@ class ConfiguredPipeline(Pipeline):
             raise PipelineError(f"{where}: {error}") from error
         except ValueError as error:
             if isinstance(error.__cause__, ValidationError):
-                raise PipelineError(_describe(error.__cause__, where, self.entrypoint)) from error
+                raise PipelineError(describe(error.__cause__, where, "parameters", self.entrypoint)) from error
             raise
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -173,27 +173,44 @@ def _suggestion(key: str, known: list[str]) -> str:
     return f"Did you mean {close[0]!r}?" if close else f"Known here: {', '.join(known)}."
 
 
-def _describe(error: ValidationError, where: str, entrypoint: Callable[..., Any]) -> str:
-    """Say which settings are wrong, with the names that are known in their place."""
+def describe(error: ValidationError, where: str, root: str, settings: Callable[..., Any]) -> str:
+    """Say which settings are wrong, with the names that are known in their place.
+
+    Args:
+        error: What pydantic found.
+        where: The file, in front of every line; none if empty.
+        root: Name of what was validated, such as `parameters`.
+        settings: What was validated: the function of a pipeline, or a settings class.
+    """
     lines = []
+    where = f"{where}: " if where else ""
     for fault in error.errors():
-        place = [str(part) for part in fault["loc"]]
+        place = root + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
         if fault["type"] == "unexpected_keyword_argument":
-            lines.append(f"{where}: unknown key parameters.{'.'.join(place)}.")
-            lines.append(f"  -> {_suggestion(place[-1], _known_names(entrypoint, place[:-1]))}")
+            *parents, key = fault["loc"]
+            lines.append(f"{where}unknown key {place}.")
+            lines.append(f"  -> {_suggestion(str(key), _known_names(settings, parents))}")
         else:
-            lines.append(f"{where}: parameters.{'.'.join(place)} is {fault['input']!r}: {fault['msg']}.")
+            lines.append(f"{where}{place} is {fault['input']!r}: {fault['msg']}.")
             lines.append("  -> Correct the value; README.md and the settings' docstrings say what is allowed.")
     return "\n".join(lines)
 
 
-def _known_names(entrypoint: Callable[..., Any], place: list[str]) -> list[str]:
-    """Return the names of the settings at a place: of the pipeline's parameters, or of a settings class."""
-    names = {p.name: p.annotation for p in inspect.signature(entrypoint).parameters.values()}
+def _known_names(settings: Any, place: list[str | int]) -> list[str]:
+    """Return the names of the settings at a place below a function or a settings class."""
     for part in place:
-        fields = getattr(names.get(part), "__dataclass_fields__", {})
-        names = {name: field.type for name, field in fields.items()}
-    return list(names)
+        inside = get_args(settings) if isinstance(part, int) else [_named(settings).get(str(part))]
+        settings = inside[0] if inside else None
+    return list(_named(settings))
+
+
+def _named(settings: Any) -> dict[str, Any]:
+    """Return the type by name of the parameters of a function, or of the fields of a settings class."""
+    if hasattr(settings, "__dataclass_fields__"):
+        return {name: field.type for name, field in settings.__dataclass_fields__.items()}
+    if not inspect.isfunction(settings):
+        return {}
+    return {p.name: p.annotation for p in inspect.signature(settings).parameters.values()}
 
 
 def _last_run_id(pipeline: str) -> Any:

@@ -21,6 +21,8 @@ def cross_validate(
     folds: FoldSettings,
     training: TrainingSettings,
     evaluation: EvaluationSettings,
+    train: Any = train_fold,
+    prefix: str = "",
 ) -> tuple[list[Any], Any]:
     """Add a step a fold to the pipeline, and the one that evaluates them.
 
@@ -35,20 +37,22 @@ def cross_validate(
         folds: How many folds there are, and which of them are trained.
         training: Training settings.
         evaluation: What is drawn.
+        train: The step that trains a fold.
+        prefix: In front of the names of the steps, where a pipeline has several cross-validations.
 
     Returns:
         The outputs of the trained folds in the order of their numbers, and of the evaluation.
     """
     fold_runs = [
-        train_fold(
+        train(
             fold=fold, fold_table=fold_table, data_version=data_version, band_cache=band_cache,
             cross_validation_run=run, start_from=start_from, data=data, bands=bands, training=training,
-            id=f"train_fold_{fold}",
+            id=f"{prefix}train_fold_{fold}",
         )
         for fold in folds.trained_folds
     ]  # fmt: skip
     scores = evaluate(
         fold_runs=fold_runs, trained_folds=folds.trained_folds, fold_table=fold_table, data_version=data_version,
-        cross_validation_run=run, data=data, bands=bands, evaluation=evaluation,
+        cross_validation_run=run, data=data, bands=bands, evaluation=evaluation, id=f"{prefix}evaluate",
     )  # fmt: skip
     return fold_runs, scores

@@ -37,6 +37,7 @@ def open_run(
     departed_patches: pd.DataFrame | None = None,
     start_from: str = "",
     wanted: bool = True,
+    labels: dict[str, str] | None = None,
 ) -> Annotated[str, "cross_validation_run"]:
     """Find the parent run of these inputs, or create it.
 
@@ -55,6 +56,7 @@ def open_run(
         departed_patches: Patches of older fold tables that are gone; kept with the run for the next one.
         start_from: Registered version whose members the folds start from, empty to train from scratch.
         wanted: Whether there is something to train.
+        labels: Further tags, such as the tables that the run belongs to; they do not distinguish runs.
 
     Returns:
         The id of the parent run, empty if nothing is to be trained.
@@ -97,7 +99,7 @@ def open_run(
         data_version=data_version,
         data_source=str(Path(data.root)),
     )
-    tracking.set_tags(client, run_id, {"requested": datetime.now(UTC).isoformat()})
+    tracking.set_tags(client, run_id, {"requested": datetime.now(UTC).isoformat(), **(labels or {})})
     tracking.log_text(client, run_id, fold_table.to_csv(index=False), "fold_table.csv")
     configuration = configuration_text(data=data, bands=bands, folds=folds, training=training, start_from=start_from)
     tracking.log_text(client, run_id, configuration, "configuration.yaml")

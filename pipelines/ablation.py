@@ -1,0 +1,86 @@
+"""The ablation pipeline: a table of cross-validations that differ in a few settings, beside published figures.
+
+zenml pipeline run pipelines.ablation.ablation_pipeline -c configs/table3.yaml
+"""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from landslide.bands import BandSettings
+from landslide.errors import ConfigurationError
+from landslide.training import TrainingSettings
+from pipelines.configured import configured_pipeline
+from pipelines.cross_validation import cross_validate
+from pipelines.grid import RowSettings, resolve
+from steps.ablation_table import tabulate
+from steps.build_bands import build_bands
+from steps.ingest import ingest
+from steps.open_run import open_run
+from steps.settings import DataSettings, EvaluationSettings, FoldSettings
+from steps.split import split
+from steps.train_row import train_row
+
+
+@configured_pipeline()
+def ablation_pipeline(
+    name: str = "",
+    reference: str = "paper",
+    data: DataSettings = DataSettings(),  # noqa: B008 (frozen)
+    bands: BandSettings = BandSettings(),  # noqa: B008
+    folds: FoldSettings = FoldSettings(),  # noqa: B008
+    training: TrainingSettings = TrainingSettings(),  # noqa: B008
+    evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008
+    rows: list[RowSettings] = [],  # noqa: B006 (never changed)
+    seeds: list[int] | None = None,
+) -> None:
+    """Train and evaluate every row, then put them into one table.
+
+    Args:
+        name: Name of the table: of its folder, and of the tag `ablation.<name>` that its runs carry.
+        reference: Where the published figures come from; a heading of the table.
+        data: Where the patches are.
+        bands: How the bands are computed, unless a row says otherwise.
+        folds: How the patches are split, likewise.
+        training: How a fold is trained, likewise.
+        evaluation: What is drawn.
+        rows: What each row changes.
+        seeds: Train every row once with each; with `training.seed` alone if None.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise ConfigurationError(f"name is {name!r}.", remedy="Use small letters, digits, - and _, such as table3.")
+    grid = resolve(rows, bands=bands, folds=folds, training=training, seeds=seeds)
+    patch_table, data_version = ingest(data=data, bands=bands)
+    caches: dict[BandSettings, Any] = {}
+    tables: dict[FoldSettings, Any] = {}
+    runs, scores = [], []
+    for row in grid:
+        if row.bands not in caches:
+            caches[row.bands] = build_bands(
+                patch_table=patch_table, data_version=data_version, data=data, bands=row.bands
+            )
+        split_by = replace(row.folds, trained=None)
+        if split_by not in tables:
+            recorded = split_by.table is not None  # a file that may change under its name
+            tables[split_by] = split.with_options(enable_cache=not recorded)(patch_table=patch_table, folds=split_by)
+        for settings in row.trainings:
+            prefix = f"{row.label}_seed_{settings.seed}_" if seeds else f"{row.label}_"
+            inputs = {
+                "fold_table": tables[split_by], "data_version": data_version, "band_cache": caches[row.bands],
+                "start_from": "", "data": data, "bands": row.bands, "folds": row.folds, "training": settings,
+            }  # fmt: skip
+            run = open_run(**inputs, labels={f"ablation.{name}": row.name}, id=f"{prefix}open_run")
+            _, row_scores = cross_validate(**inputs, run=run, evaluation=evaluation, train=train_row, prefix=prefix)
+            runs.append(run)
+            scores.append(row_scores)
+    described = [
+        {
+            "name": row.name,
+            "paper": dict(row.paper),
+            "parameters": row.parameters,
+            "gflop": row.gflop,
+            "seeds": [settings.seed for settings in row.trainings],
+        }
+        for row in grid
+    ]
+    tabulate(name=name, reference=reference, rows=described, runs=runs, scores=scores, data_version=data_version)

@@ -1,0 +1,47 @@
+"""Train row: train one fold of a row of an ablation; a failure is written down and the other rows go on."""
+
+import logging
+from typing import Annotated
+
+import pandas as pd
+from zenml import step
+
+from landslide import tracking
+from landslide.bands import BandSettings
+from landslide.training import TrainingSettings
+from steps.lineage import tracking_client
+from steps.settings import DataSettings
+from steps.train_fold import train_fold
+
+logger = logging.getLogger(__name__)
+
+
+# Never cached, or a failure would be served again: a fold that is trained is found by its run in a moment.
+@step(enable_cache=False)
+def train_row(
+    fold: int,
+    fold_table: pd.DataFrame,
+    data_version: str,
+    band_cache: str,
+    cross_validation_run: str,
+    data: DataSettings,
+    bands: BandSettings,
+    training: TrainingSettings,
+    start_from: str = "",
+) -> Annotated[str, "fold_run"]:
+    """Train a fold as `train_fold` does, whose arguments these are.
+
+    Returns:
+        The id of the fold's run; empty if the training failed: the tag `failure` of that run then says why.
+    """
+    try:
+        run_id: str = train_fold.entrypoint(
+            fold, fold_table, data_version, band_cache, cross_validation_run, data, bands, training, start_from
+        )
+        return run_id
+    except Exception as error:
+        logger.exception("Fold %d of MLflow run %s failed; the other rows go on.", fold, cross_validation_run)
+        client = tracking_client()
+        failed = tracking.open_fold(client, cross_validation_run, fold)
+        tracking.set_tags(client, failed, {"failure": str(error).splitlines()[0][:500] or type(error).__name__})
+        return ""
