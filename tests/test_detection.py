@@ -90,6 +90,7 @@ def test_patches_of_one_kind_have_no_curve_and_say_why(value, reason):
         warnings.simplefilter("error")
         assert one_class(truth).startswith(reason)
         assert ranking_scores(scores, truth) == {}
+        assert len(roc_curve(scores, truth)) == 0
         assert select_detection_threshold(scores, truth) == 0.5
         assert all(np.isfinite(list(detection_scores(scores, truth).values())))
     assert one_class(np.array([True, False])) == ""

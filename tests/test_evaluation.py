@@ -206,7 +206,8 @@ def test_patches_of_one_kind_leave_no_roc_curve(case):
     probability, masks = predictions(10, empty=0.0)
     folds = {1: evaluate_fold({"": probability}, masks, threshold=0.5)}
     tables = report_tables(table, folds, {1: HISTORY})
-    assert "roc" not in tables
+    assert len(tables["roc"]) == 0
+    assert tables["roc"].to_csv(index=False) == "threshold,false_positive_rate,true_positive_rate,precision\n"
     assert "roc" not in report_figures(tables, folds, {1: HISTORY})
 
 

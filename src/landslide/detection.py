@@ -18,6 +18,7 @@ _NAMES = {
     "precision_landslide": "detection_precision",
     "recall_landslide": "detection_recall",
 }
+_CURVE = ("threshold", "false_positive_rate", "true_positive_rate", "precision")
 
 
 def patch_scores(probability: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -97,21 +98,23 @@ def roc_curve(patch_score: npt.NDArray[Any], truth: npt.NDArray[Any]) -> pd.Data
 
     Args:
         patch_score: (n,) scores of the patches.
-        truth: (n,) whether a patch holds a landslide; both kinds are there.
+        truth: (n,) whether a patch holds a landslide.
 
     Returns:
         One row a distinct score, highest first, behind one of an infinite threshold: threshold,
-        false_positive_rate, true_positive_rate and precision (1 where nothing is called positive).
+        false_positive_rate, true_positive_rate and precision (1 where nothing is called positive). No row where the
+        curve is not defined (see `one_class`).
     """
+    if one_class(truth):
+        return pd.DataFrame(columns=list(_CURVE), dtype=np.float64)
     thresholds, positives, negatives = _by_score(patch_score, truth)
-    return pd.DataFrame(
-        {
-            "threshold": np.concatenate([[np.inf], thresholds]),
-            "false_positive_rate": np.concatenate([[0.0], negatives / negatives[-1]]),
-            "true_positive_rate": np.concatenate([[0.0], positives / positives[-1]]),
-            "precision": np.concatenate([[1.0], positives / (positives + negatives)]),
-        }
+    columns = (
+        np.concatenate([[np.inf], thresholds]),
+        np.concatenate([[0.0], negatives / negatives[-1]]),
+        np.concatenate([[0.0], positives / positives[-1]]),
+        np.concatenate([[1.0], positives / (positives + negatives)]),
     )
+    return pd.DataFrame(dict(zip(_CURVE, columns, strict=True)))
 
 
 def select_detection_threshold(patch_score: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from landslide.cache import BandCache
-from landslide.detection import one_class, roc_curve
+from landslide.detection import roc_curve
 from landslide.evaluation import (
     FoldEvaluation,
     patch_report,
@@ -45,12 +45,11 @@ def report_tables(
 
     Returns:
         `scores` by fold, `learning_curves` by fold and epoch, `patches` (see `landslide.evaluation.patch_report`),
-        `thresholds` (`threshold_table`) and `calibration` of all patches together; `roc` where patches with and
-        without a landslide are there.
+        `thresholds` (`threshold_table`), `calibration` and `roc` of all patches together.
     """
     patches = patch_report(fold_table, folds)
     truth = (patches["positive_pixels"] > 0).to_numpy()
-    tables = {
+    return {
         "scores": score_table({fold: one.scores for fold, one in folds.items()}).reset_index(names="fold"),
         "learning_curves": pd.concat(
             [pd.DataFrame(records).assign(fold=f"fold {fold}") for fold, records in histories.items()]
@@ -58,8 +57,8 @@ def report_tables(
         "patches": patches,
         "thresholds": pooled_thresholds(folds),
         "calibration": pooled_calibration(folds).table(),
+        "roc": roc_curve(patches["detection_score"].to_numpy(), truth),
     }
-    return tables if one_class(truth) else tables | {"roc": roc_curve(patches["detection_score"].to_numpy(), truth)}
 
 
 def report_figures(
@@ -73,7 +72,7 @@ def report_figures(
         histories: The epochs' records by fold.
 
     Returns:
-        Figures by name: precision_recall, learning_curves, thresholds, calibration, and roc where there is one.
+        Figures by name: precision_recall, learning_curves, thresholds, calibration, and roc where that table has rows.
     """
     curves = {f"fold {fold}": threshold_table(one.threshold_counts) for fold, one in folds.items()}
     figures = {
@@ -82,7 +81,7 @@ def report_figures(
         "thresholds": thresholds_figure(tables["thresholds"], [one.scores["threshold"] for one in folds.values()]),
         "calibration": calibration_figure({_TOGETHER: tables["calibration"]}),
     }
-    return figures | {"roc": roc_figure({_TOGETHER: tables["roc"]})} if "roc" in tables else figures
+    return figures | {"roc": roc_figure({_TOGETHER: tables["roc"]})} if len(tables["roc"]) else figures
 
 
 def fold_figures(fold: int, evaluation: FoldEvaluation, history: History) -> dict[str, Figure]:
