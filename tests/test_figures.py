@@ -200,6 +200,12 @@ def test_the_calibration_shows_filled_bins_over_their_mean_probability():
     assert 0 < line.get_xdata()[0] < 0.05
 
 
+def test_the_calibration_shows_the_pixels_of_every_bin():
+    values, edges, _ = a_calibration().axes[1].patches[0].get_data()
+    assert np.sum(values) == 2 * 32 * 32
+    np.testing.assert_allclose(edges, np.arange(11) / 10)
+
+
 def test_the_sweep_marks_the_chosen_thresholds():
     axis = a_sweep().axes[0]
     marked = [line.get_xdata()[0] for line in axis.lines if len(set(line.get_xdata())) == 1]

@@ -168,7 +168,8 @@ def calibration_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
     for label, table in tables.items():
         filled = table[table["pixels"] > 0]
         above.plot(filled["mean_probability"], filled["observed_frequency"], "o-", label=label, markersize=4)
-        below.step(table["low"], table["pixels"].clip(lower=0.5), where="post", linewidth=1.2)
+        edges = np.append(table["low"], table["high"].iloc[-1])
+        below.stairs(table["pixels"].clip(lower=0.5), edges, baseline=0.5, linewidth=1.2)
     above.set(ylabel="observed frequency", xlim=(0, 1), ylim=(0, 1))
     above.grid(alpha=0.3)
     above.legend(fontsize=8)
