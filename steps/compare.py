@@ -15,7 +15,6 @@ from landslide.ensemble import Ensemble
 from landslide.evaluation import predict_unseen
 from steps.access import open_bands
 from steps.lineage import tracking_client
-from steps.plan import known_patches
 from steps.settings import DataSettings
 from steps.tables import TableMaterializer
 
@@ -52,7 +51,7 @@ def compare(
         return nothing
     client = tracking_client()
     versions = [registry.version(client, version) for version in (champion, model_version)]
-    known = known_patches(client, versions[0])
+    known = registry.known_patches(client, versions[0])
     with tempfile.TemporaryDirectory() as temporary:
         ensembles = [
             Ensemble(*tracking.fetch_members(version["run_id"], Path(temporary, version["version"])))

@@ -20,7 +20,6 @@ from landslide.training import TrainingSettings
 from steps.access import open_bands
 from steps.code import code_digest
 from steps.lineage import configuration_text, lineage_tags, tracking_client
-from steps.plan import known_patches
 from steps.settings import DataSettings, FoldSettings
 from steps.tables import table_digest
 
@@ -72,7 +71,7 @@ def open_run(
         start = registry.version(client, start_from)
         origin = start["run_id"]
         if "role" not in start:  # else a copy for a reproduction, whose original was looked at
-            known = known_patches(client, start)
+            known = registry.known_patches(client, start)
             refuse_seen_folds(fold_table, known, start)
             departed_patches = departed(fold_table, known)
     lineage = lineage_tags()
@@ -117,7 +116,7 @@ def refuse_seen_folds(fold_table: pd.DataFrame, known: pd.DataFrame, start: dict
 
     Args:
         fold_table: The patches with their folds.
-        known: What `known_patches` returned for the version.
+        known: What `landslide.registry.known_patches` returned for the version.
         start: Tags of the version.
 
     Raises:

@@ -4,10 +4,8 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
@@ -17,7 +15,7 @@ from zenml import step
 from landslide import registry, tracking
 from landslide import retraining as record
 from landslide.bands import BandSettings
-from landslide.errors import ComparisonError, ConfigurationError
+from landslide.errors import ConfigurationError
 from landslide.fold_table import departed, grow
 from landslide.training import TrainingSettings
 from steps.code import code_digest
@@ -93,7 +91,7 @@ def plan(
     if current is None:
         fold_table, gone = split.entrypoint(patch_table=patch_table, folds=folds), patch_table.head(0).assign(fold=0)
     else:
-        known = known_patches(client, current)
+        known = registry.known_patches(client, current)
         fold_table = grow(patch_table, known, n_folds=folds.n_folds)
         gone = departed(fold_table, known)
     reason = _reason_to_stop(client, data_version, digest)
@@ -102,36 +100,6 @@ def plan(
         record.close_record(client, retraining_run, record.UNCHANGED, reason)
         return fold_table, gone, version, "", False
     return fold_table, gone, version, version if retraining.start == "champion" else "", True
-
-
-def known_patches(client: MlflowClient, version: dict[str, str]) -> pd.DataFrame:
-    """Return every patch that a registered version, or one that it started from, has been trained or tested on.
-
-    Args:
-        client: The tracking client.
-        version: Tags of the version, with `run_id` and `version`.
-
-    Returns:
-        Its fold table and the patches that had left before: number, image_md5, scene, row, column, fold, and more.
-
-    Raises:
-        ComparisonError: If the version's run holds no fold table.
-    """
-    tables = []
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in ("fold_table.csv", "departed_patches.csv") if "run_id" in version else ():
-            path = tracking.fetch_artifact(client, version["run_id"], name, Path(temporary))
-            if path is not None:
-                tables.append(pd.read_csv(path, dtype={"image_md5": str, "mask_md5": str}))
-            elif name == "fold_table.csv":
-                break
-    if not tables:
-        raise ComparisonError(
-            f"Version {version['version']} has no fold table: nobody knows which patches it has seen.",
-            remedy="Train with pipelines.training.training_pipeline and promote that version "
-            "(`landslide models promote`).",
-        )
-    return pd.concat(tables, ignore_index=True)
 
 
 def _digest(request: Mapping[str, object], data_version: str) -> str:

@@ -16,7 +16,6 @@ from landslide.bands import BandSettings
 from landslide.fold_table import known_folds
 from steps.access import open_bands
 from steps.lineage import tracking_client
-from steps.plan import known_patches
 from steps.settings import DataSettings, RetrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ def report_drift(
     client = tracking_client()
     version = registry.version(client, champion)
     cache = open_bands(data, bands, fold_table, data_version)
-    new = np.flatnonzero(known_folds(fold_table, known_patches(client, version)) == 0)
+    new = np.flatnonzero(known_folds(fold_table, registry.known_patches(client, version)) == 0)
     with tempfile.TemporaryDirectory() as temporary:
         path = tracking.fetch_artifact(client, version["run_id"], "data_statistics.json", Path(temporary))
         if path is None:

@@ -5,14 +5,16 @@ One registered model; its version in service is the alias `champion`, the last t
 undone.
 """
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pandas as pd
 
-from landslide.errors import RegistryError
-from landslide.tracking import MlflowClient, MlflowException, Run, register_model
+from landslide.errors import ComparisonError, RegistryError
+from landslide.tracking import MlflowClient, MlflowException, Run, fetch_artifact, register_model
 
 MODEL_NAME = "landslide-segmentation"
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -112,6 +114,36 @@ def cross_validation(client: MlflowClient, tags: Mapping[str, str]) -> Run:
             f"The run of version {tags['version']} is gone from MLflow: {error}.",
             remedy="Restore it in the MLflow UI, or choose another version.",
         ) from error
+
+
+def known_patches(client: MlflowClient, tags: Mapping[str, str]) -> pd.DataFrame:
+    """Return every patch that a registered version, or one that it started from, has been trained or tested on.
+
+    Args:
+        client: The tracking client.
+        tags: What `version` returned.
+
+    Returns:
+        Its fold table and the patches that had left before: number, image_md5, scene, row, column, fold, and more.
+
+    Raises:
+        ComparisonError: If the version's run holds no fold table.
+    """
+    tables = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in ("fold_table.csv", "departed_patches.csv") if "run_id" in tags else ():
+            path = fetch_artifact(client, tags["run_id"], name, Path(temporary))
+            if path is not None:
+                tables.append(pd.read_csv(path, dtype={"image_md5": str, "mask_md5": str}))
+            elif name == "fold_table.csv":
+                break
+    if not tables:
+        raise ComparisonError(
+            f"Version {tags['version']} has no fold table: nobody knows which patches it has seen.",
+            remedy="Train with pipelines.training.training_pipeline and promote that version "
+            "(`landslide models promote`).",
+        )
+    return pd.concat(tables, ignore_index=True)
 
 
 def versions(client: MlflowClient) -> pd.DataFrame:
