@@ -303,8 +303,13 @@ def directory_digest(root: Path) -> tuple[str, dict[str, str]]:
         raise DataError(f"{root} is not a folder", remedy="give the folder that holds the data set")
     paths = files_below(root)
     digests = dict(zip(paths, _digests(root / path for path in paths), strict=True))
-    listing = [{"md5": md5, "relpath": relpath} for relpath, md5 in digests.items()]
-    return hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest() + ".dir", digests
+    return listing_digest(digests), digests
+
+
+def listing_digest(digests: Mapping[str, str]) -> str:
+    """The version of a folder that holds these files, by the MD5 of each by relative path."""
+    listing = [{"md5": md5, "relpath": relpath} for relpath, md5 in sorted(digests.items())]
+    return hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def files_below(root: Path) -> list[str]:

@@ -127,12 +127,7 @@ def open_cross_validation(
         return str(found.info.run_id)
     all_tags = {**tags, "role": "cross_validation", _KEY_TAG: key, "data_version": data_version}
     run_id = create_run(client, name, all_tags, params)
-    source = CodeDatasetSource({"path": data_source})
-    dataset = MetaDataset(source, name="landslide-patches", digest=data_version)  # type: ignore[abstract]
-    client.log_inputs(
-        run_id,
-        [mlflow.entities.DatasetInput(dataset=dataset._to_mlflow_entity(), tags=[])],
-    )
+    log_dataset(client, run_id, data_version, data_source)
     return run_id
 
 
@@ -192,6 +187,20 @@ def log_figures(client: MlflowClient, run_id: str, figures: Mapping[str, Figure]
     """Log figures of a run as `figures/<name>.png`."""
     for name, figure in figures.items():
         client.log_figure(run_id, figure, f"figures/{name}.png")
+
+
+def log_dataset(client: MlflowClient, run_id: str, data_version: str, data_source: str) -> None:
+    """Log which data a run has used, without loading it.
+
+    Args:
+        client: The tracking client.
+        run_id: The run.
+        data_version: Digest of the data set, 36 characters at most.
+        data_source: Where it lies.
+    """
+    source = CodeDatasetSource({"path": data_source})
+    dataset = MetaDataset(source, name="landslide-patches", digest=data_version)  # type: ignore[abstract]
+    client.log_inputs(run_id, [mlflow.entities.DatasetInput(dataset=dataset._to_mlflow_entity(), tags=[])])
 
 
 def log_text(client: MlflowClient, run_id: str, text: str, artifact: str) -> None:

@@ -1,10 +1,11 @@
-"""`landslide models list | compare | promote | rollback | reproduce`; `download | verify` serve `reproduce`."""
+"""`landslide models list | compare | score | promote | rollback | reproduce`; `download | verify` serve `reproduce`."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -50,6 +51,37 @@ def compare(a: str, b: str, as_json: bool) -> None:
 
     comparison = compare_versions(tracking.connect(default_tracking_uri()), a, b)
     click.echo(json.dumps(comparison.to_json(), indent=2) if as_json else comparison.render())
+
+
+@models_group.command()
+@click.argument("version")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(["validation", "test"]), required=True, help="Which held-out split of DIR.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Also write it to this file, .json or .csv."
+)
+@_as_json
+def score(version: str, folder: Path, split: Any, output: Path | None, as_json: bool) -> None:
+    """Score VERSION, all members together and each alone, on the official validation or test patches in DIR.
+
+    Their masks must be there, and no patch may be one that the version was trained on. The result is recorded on an
+    MLflow run with the tag role=held_out_evaluation.
+    """
+    from tqdm.auto import tqdm
+
+    from landslide import held_out, tracking
+    from landslide.home import default_tracking_uri
+
+    if output is not None and output.suffix not in (".json", ".csv"):
+        raise click.BadParameter(f"{output} ends neither in .json nor in .csv", param_hint="--output")
+    with tqdm(desc="patches", unit="patch", disable=None) as bar:
+        client = tracking.connect(default_tracking_uri())
+        found = held_out.score(client, version, folder, split, progress=bar.update)
+    text = json.dumps(found.to_json(), indent=2)
+    click.echo(text if as_json else found.render())
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(found.table.to_csv(index=False) if output.suffix == ".csv" else f"{text}\n")
 
 
 @models_group.command()
