@@ -628,7 +628,9 @@ def test_masks_that_the_hub_lacks_are_no_error_outside_of_training(folder, hub):
     assert result.exit_code == 0, result.output
     assert [patch.mask for patch in find_patches(folder, "test")] == [None]
     del hub.files[f"{TREE}/annotations/train?recursive=true"]
+    hub.asked.clear()
     assert from_hub(folder.with_name("other"), "--split", "train").exit_code == 1
+    assert [path for path, _ in hub.asked if path.startswith(RESOLVE)] == []
 
 
 def test_a_hub_that_lists_another_number_of_images_is_refused(folder, hub, monkeypatch, release):
