@@ -91,6 +91,20 @@ def test_the_interval_covers_the_seeds_where_the_patches_all_look_alike():
     assert found["seeds"] == "0 1"
 
 
+def test_seeds_and_blocks_are_drawn_independently_of_each_other():
+    """Two seeds, two blocks: the ends are the worst and the best of the four, each a sixteenth of all draws."""
+    random = np.random.default_rng(4)
+    seeds = [patches(random, n=8, hits=hits).assign(block=[0] * 4 + [1] * 4) for hits in (0.5, 0.9)]
+    corners = [
+        100 * scores(counts(table[table["block"] == block]).sum(axis=0))["f1_macro"]
+        for table in seeds
+        for block in (0, 1)
+    ]
+    one = row("a", trained(seeds[0]), trained(seeds[1], seed=1))
+    for found in ablation_table([one, one, one])[["f1_macro_low", "f1_macro_high"]].to_numpy():
+        assert found.tolist() == pytest.approx([min(corners), max(corners)])
+
+
 def test_the_seeds_of_two_rows_are_drawn_independently():
     """Equal rows whose seeds differ: a gain may be as large as one seed over the other, either way."""
     alike = pd.DataFrame({"number": range(1, 31), "block": range(30), "tn": 15000, "fp": 384, "fn": 300, "tp": 700})

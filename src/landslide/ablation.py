@@ -208,7 +208,9 @@ def average_over_seeds(
     """
     averaged = pd.DataFrame(0.0, index=range(resamples + 1), columns=list(SCORES))
     k = len(trained)
-    drawn_seeds = np.random.default_rng(seed).multinomial(k, np.full(k, 1 / k), size=resamples) / k
+    # A spawned generator: seeded by a tuple that ends in zeros it would repeat the draws of the blocks.
+    generator = np.random.default_rng(np.random.SeedSequence(seed[0], spawn_key=seed[1:]))
+    drawn_seeds = generator.multinomial(k, np.full(k, 1 / k), size=resamples) / k
     blocks = _rows_of(trained[0], numbers)["block"].to_numpy()
     for position, one in enumerate(trained):
         counts = _rows_of(one, numbers)[_CELLS].to_numpy(np.int64).reshape(-1, 2, 2)
