@@ -19,7 +19,7 @@ ENVIRONMENT := .venv/.complete
 STACK := $(LANDSLIDE_HOME)/zenml/.stack-registered
 ACTIVATE := source ./activate.sh
 
-.PHONY: help setup data run report test soak lint types ui clean
+.PHONY: help setup data run ablation report test soak lint types ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -45,6 +45,10 @@ data: $(ENVIRONMENT) ## bring the data that data.dvc pins, generating it if it i
 run: $(ENVIRONMENT) $(STACK) data ## run the training pipeline; CONFIG=configs/demo.yaml
 	@$(ACTIVATE) && zenml pipeline run pipelines.training.training_pipeline -c $(CONFIG)
 	@$(ACTIVATE) && landslide report
+
+ablation: CONFIG = configs/ablation_demo.yaml
+ablation: $(ENVIRONMENT) $(STACK) data ## train the rows of a table and compare them; CONFIG=configs/table3.yaml
+	@$(ACTIVATE) && zenml pipeline run pipelines.ablation.ablation_pipeline -c $(CONFIG)
 
 report: $(ENVIRONMENT) ## show the scores of the last run again
 	@$(ACTIVATE) && landslide report
