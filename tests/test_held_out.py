@@ -124,6 +124,7 @@ def test_tuned_thresholds_are_those_of_the_members_and_their_mean_for_the_ensemb
     assert found.ensemble["threshold"] == pytest.approx(0.45)
     assert found.ensemble["detection_threshold"] == pytest.approx(0.55)
     assert row(found, "ensemble", tuned=True)["f1_macro"] == found.ensemble["f1_macro_tuned"]
+    assert row(found, "ensemble", tuned=False)["f1_macro"] == found.ensemble["f1_macro"]
     assert found.ensemble["f1_macro_tuned"] != found.ensemble["f1_macro"]
 
 
