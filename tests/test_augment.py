@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from landslide.augment import Augmentation, AugmentationSettings
-from landslide.bands import BAND_NAMES, engineer
+from landslide.bands import BAND_NAMES, BandSettings, engineer
 from landslide.errors import ConfigurationError
 from landslide.patches import read_image
 
@@ -316,12 +316,33 @@ def test_a_constant_band_after_a_paste_is_normalised_to_zero():
 # ---- randomness and settings
 
 
+def test_light_changes_the_bands_that_engineering_would_change():
+    """A patch under other light, engineered, is the augmented patch: what is relative stays, what is not follows."""
+    raw = raw_patches(60, size=16)
+    names = (*BAND_NAMES, "red_global", "green_global", "blue_global")
+    settings_ = BandSettings(global_rgb=True)
+
+    def engineered(patches: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.stack([engineer(patch, settings_) for patch in patches]))
+
+    before, masks = engineered(raw), torch.zeros(60, 16, 16, dtype=torch.uint8)
+    augment = augmentation(names, rotation_probability=0.0, max_pastes=0, illumination=0.4)
+    after, _ = augment(before, masks, [], generator())
+    gain = (after[:, 0] / before[:, 0]).mean(dim=(1, 2)).numpy()
+    assert np.exp(-0.4) <= gain.min() < 0.75
+    assert 1.3 < gain.max() <= np.exp(0.4)
+    lit = raw.copy()
+    lit[:, :12] *= gain[:, None, None, None]  # not the slope, nor the elevation
+    unrounded = [i for i, name in enumerate(names) if name not in ("gaussian", "median", "canny")]
+    torch.testing.assert_close(after[:, unrounded], engineered(lit)[:, unrounded], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("mode", ["published", "consistent"])
 def test_the_generator_decides_everything_and_the_inputs_stay_as_they_are(mode):
     images, masks = with_all_bands(raw_patches(10, size=16)), block_masks(10, size=16)
     donors = [(with_all_bands(raw_patches(10, s, 16)), block_masks(10, s, 16)) for s in (1, 2)]
     copies = [t.clone() for t in (images, masks, *donors[0], *donors[1])]
-    augment = augmentation(mode=mode, flips=True)
+    augment = augmentation(mode=mode, flips=True, illumination=0.3)
     torch.manual_seed(1)
     first = augment(images, masks, donors, generator(5))
     torch.manual_seed(2)
@@ -344,11 +365,18 @@ def test_the_global_random_state_is_left_alone():
 def test_the_defaults_are_the_papers():
     defaults = AugmentationSettings()
     assert (defaults.mode, defaults.rotation_probability, defaults.max_pastes) == ("published", 0.7, 2)
-    assert (defaults.flips, defaults.plain_epochs) == (False, 4)
+    assert (defaults.flips, defaults.illumination, defaults.plain_epochs) == (False, 0.0, 4)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"rotation_probability": 1.1}, {"rotation_probability": -0.1}, {"max_pastes": -1}, {"plain_epochs": -1}]
+    "wrong",
+    [
+        {"rotation_probability": 1.1},
+        {"rotation_probability": -0.1},
+        {"max_pastes": -1},
+        {"illumination": -0.1},
+        {"plain_epochs": -1},
+    ],
 )
 def test_settings_out_of_range_are_a_configuration_error(wrong):
     with pytest.raises(ConfigurationError, match=r"training\.augmentation has a value out of range"):

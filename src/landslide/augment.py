@@ -19,13 +19,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from landslide.bands import GLOBAL_RGB_BANDS
 from landslide.errors import ConfigurationError
+from landslide.patches import ORIGINAL_BANDS
 from landslide.symmetry import NO_GRADIENTS, flip, gradient_channels, rotate
 
 # Half the side of the largest neighbourhood (the 15x15 median).
 _NEIGHBOURHOOD_RADIUS = 7
 _NEIGHBOURHOOD_BANDS = ("gaussian", "median", "gradient_x", "gradient_y", "canny")
 _NORMALIZED_BANDS = {"red_normalized": "B4", "green_normalized": "B3", "blue_normalized": "B2"}
+
+_REFLECTANCES = {*(name for name in ORIGINAL_BANDS if name not in ("slope", "dem")), "gray", *GLOBAL_RGB_BANDS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,8 @@ class AugmentationSettings:
         rotation_probability: Probability of a rotation by 90, 180 or 270 degrees, each equally likely.
         max_pastes: A patch gets 0 to this many landslides of other patches, each number equally likely.
         flips: Also flip horizontally and vertically, each with probability 1/2 (not in the paper).
+        illumination: Also make a patch brighter or darker: all reflectances are multiplied by exp(u), u uniform in
+            +-illumination (not in the paper). Indices, bands scaled by patch, and terrain do not change with light.
         plain_epochs: Number of epochs at the end without augmentation.
     """
 
@@ -46,13 +52,14 @@ class AugmentationSettings:
     rotation_probability: float = 0.7
     max_pastes: int = 2
     flips: bool = False
+    illumination: float = 0.0
     plain_epochs: int = 4
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rotation_probability <= 1 or self.max_pastes < 0 or self.plain_epochs < 0:
+        if not 0 <= self.rotation_probability <= 1 or min(self.max_pastes, self.illumination, self.plain_epochs) < 0:
             raise ConfigurationError(
                 f"training.augmentation has a value out of range: {self}.",
-                remedy="Use a probability between 0 and 1 and counts of 0 or more.",
+                remedy="Use a probability between 0 and 1, and 0 or more for the others.",
             )
 
 
@@ -75,6 +82,7 @@ class Augmentation:
             for n, source in _NORMALIZED_BANDS.items()
             if n in names and source in names
         ]
+        self._reflectances = [i for i, name in enumerate(names) if name in _REFLECTANCES]
 
     def __call__(
         self,
@@ -109,6 +117,9 @@ class Augmentation:
         for i, (donor_images, donor_masks) in enumerate(donors):
             wanted = (pastes > i).to(images.device, non_blocking=True)
             images, masks = self._paste(images, masks, donor_images, donor_masks, wanted)
+        if settings.illumination:
+            change = settings.illumination * (2 * torch.rand(batch, 1, 1, 1, generator=generator) - 1)
+            images[:, self._reflectances] *= change.exp().to(images.device, non_blocking=True)
         return images, masks
 
     def _rotate(self, images: Tensor, masks: Tensor, quarter_turns: Tensor) -> tuple[Tensor, Tensor]:

@@ -58,6 +58,8 @@ class NarrowUNet(nn.Module):
         width: Channels at full resolution; every level below halves the sides and doubles the channels (16 to 256).
         blocks: Residual blocks of every level below full resolution.
         dropout: Dropout ahead of the head.
+        relative: Give the network every band a second time, relative to the patch: without its mean, divided by its
+            standard deviation. So it sees both how bright a pixel is and how much brighter than its surroundings.
     """
 
     def __init__(
@@ -67,9 +69,12 @@ class NarrowUNet(nn.Module):
         width: int = 16,
         blocks: int = 2,
         dropout: float = 0.1,
+        relative: bool = False,
     ) -> None:
         super().__init__()
         require_positive(width=width, blocks=blocks)
+        self.relative = relative
+        in_channels *= 2 if relative else 1
         self.stem = nn.Sequential(_conv_bn(in_channels, width, 3), nn.ReLU(inplace=True))
         pairs = [(width * 2**level, width * 2 ** (level + 1)) for level in range(N_LEVELS)]
         self.encoder = nn.ModuleList(
@@ -93,6 +98,8 @@ class NarrowUNet(nn.Module):
         Returns:
             {"128": logits (B, 2, 128, 128)} for 128-pixel input.
         """
+        if self.relative:
+            x = torch.cat([x, F.instance_norm(x)], dim=1)
         x = self.stem(x)
         skips = [x]
         for level in self.encoder:
