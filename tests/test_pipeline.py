@@ -81,11 +81,13 @@ def test_rgb_patches_train_with_the_bands_that_exist_for_them(data, client, tmp_
         bands={"stored": ["B4", "B3", "B2"]},
         training={"bands": "all", "epochs": 1},
         folds={"n_folds": 2},
+        evaluation={"test_time_augmentation": "rotations"},
     )
     running.run_pipeline(config)
-    version = client.get_model_version(
-        registry.MODEL_NAME, tracking.latest_cross_validation(client).data.tags["model_version"]
-    )
+    run = tracking.latest_cross_validation(client)
+    assert 0 < abs(run.data.metrics["f1_macro_tta"] - run.data.metrics["f1_macro"]) < 1
+    assert "f1_macro_head_average" not in run.data.metrics  # this network has one head
+    version = client.get_model_version(registry.MODEL_NAME, run.data.tags["model_version"])
     import mlflow
 
     model = mlflow.pyfunc.load_model(f"models:/{registry.MODEL_NAME}/{version.version}")
@@ -182,7 +184,7 @@ def test_a_subset_of_the_folds_is_trained_scored_and_registered_alone(data, clie
 
     # every pixel of folds 2 and 3 and none of fold 1: recall and precision at 0.5 are those of the pooled counts
     (_, false_alarms), (misses, hits) = sum(counts(child.info.run_id) for child in children.values())
-    curve = pd.read_csv(client.download_artifacts(run.info.run_id, "reports/precision_recall.csv"))
+    curve = pd.read_csv(client.download_artifacts(run.info.run_id, "reports/thresholds.csv"))
     usual = curve.iloc[(curve["threshold"] - 0.5).abs().argmin()]
     assert usual["recall"] == pytest.approx(hits / (hits + misses))
     assert usual["precision"] == pytest.approx(hits / (hits + false_alarms))
