@@ -26,7 +26,7 @@ from landslide.evaluation_report import fold_figures, overlays_figure, report_fi
 from landslide.prediction import number_of_heads, predict_ways
 from steps.access import open_bands
 from steps.code import depends_on_code_of
-from steps.lineage import tracking_client
+from steps.lineage import configuration_text, tracking_client
 from steps.settings import DataSettings, EvaluationSettings
 
 
@@ -97,6 +97,8 @@ def evaluate(
     tracking.log_figures(client, cross_validation_run, figures)
     for name, table in tables.items():
         tracking.log_text(client, cross_validation_run, table.to_csv(index=False), f"reports/{name}.csv")
+    # Beside the recorded configuration, which a changed evaluation does not change.
+    tracking.log_text(client, cross_validation_run, configuration_text(evaluation=evaluation), "evaluation.yaml")
     tracking.set_tags(client, cross_validation_run, {"evaluated": datetime.now(UTC).isoformat()})
     tracking.finish(client, cross_validation_run)
     return {"folds": {str(fold): one.scores for fold, one in folds.items()}, "mean": mean, "pooled": pooled}

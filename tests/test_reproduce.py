@@ -41,7 +41,10 @@ def project(tmp_path_factory) -> Path:
     running.copy_project(root, ".gitignore")
     generate(root / "data", scenes=((2, 2), (2, 2)))
     training = {"epochs": 1, "standardize": False}
-    config = running.write_config(root / "config.yaml", Path("data"), training=training, folds={"n_folds": 2})
+    evaluation = {"test_time_augmentation": "rotations"}  # whose scores are to come out again as well
+    config = running.write_config(
+        root / "config.yaml", Path("data"), training=training, folds={"n_folds": 2}, evaluation=evaluation
+    )
     config.write_text(
         yaml.safe_dump({"parameters": {**yaml.safe_load(config.read_text())["parameters"], "start_from": "1"}})
     )

@@ -173,6 +173,9 @@ def download(uri: str, source: Origin, home: Path) -> Path:
     parameters = content["parameters"]
     parameters["data"] = {"root": str(home / "data"), "positions": parameters["data"]["positions"]}
     parameters["folds"]["table"] = str(table)
+    evaluation = tracking.fetch_artifact(client, source.run_id, "evaluation.yaml", folder)
+    if evaluation is not None:
+        parameters |= yaml.safe_load(evaluation.read_text())["parameters"]
     configuration.write_text(yaml.safe_dump(content, sort_keys=False))
     if source.start_from:
         _copy_version(client, source.start_from, f"sqlite:///{home / 'mlflow.db'}")
