@@ -1,0 +1,254 @@
+"""Networks and recipes compared on real RGB patches, under one protocol, with the library alone.
+
+    python benchmarks/real_rgb.py train configs/real_rgb.yaml --data DIR --out RESULTS
+    python benchmarks/real_rgb.py table configs/real_rgb.yaml --out RESULTS
+
+DIR holds h5 pairs with the bands that the configuration declares. The configuration is a grid as `ablation_pipeline`
+takes it (docs/ablation.md); to train it, neither ZenML nor MLflow is needed. Trained are, in this order, for every
+seed and fold all rows; what is finished is skipped and what was interrupted goes on, so the command may be stopped at
+any time. RESULTS gets three files for each training: settings, learning curves and scores (JSON), the counts of every
+test patch (CSV), and the weights. `table` needs the first two, which are kept in docs/results.
+
+A recipe is searched for on folds that are not reported: `--without 1 3` leaves out the patches of these folds.
+"""
+
+import argparse
+import json
+import platform
+import shutil
+import time
+from dataclasses import asdict
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from landslide.augment import AugmentationSettings
+from landslide.bands import BandSettings
+from landslide.bootstrap import resampling_blocks
+from landslide.cache import BandCache, ensure_cache
+from landslide.calibration import Calibration
+from landslide.comparison import patch_counts
+from landslide.evaluation import evaluate_fold, patch_report, prediction_ways, selection_gap, threshold_table
+from landslide.figures import calibration_figure, thresholds_figure
+from landslide.folds import assign, inner_validation
+from landslide.metrics import scores
+from landslide.models import build_model
+from landslide.models.complexity import complexity
+from landslide.patches import directory_digest, patch_table
+from landslide.prediction import PredictionSettings, predict_ways
+from landslide.training import FoldResult, TrainingSettings, device_of, train_fold
+
+CELLS = ["tn", "fp", "fn", "tp"]
+
+
+def settings_of(common: dict[str, Any], row: dict[str, Any], seed: int) -> TrainingSettings:
+    """Merge the training settings of a row over those in common, as the ablation pipeline does."""
+    changes = row.get("training", {})
+    merged = {**common, **changes, "seed": seed}
+    augmentation = {**common.get("augmentation", {}), **changes.get("augmentation", {})}
+    merged["augmentation"] = AugmentationSettings(**augmentation)
+    options = {} if "model" in changes else common.get("model_options", {})
+    merged["model_options"] = {**options, **changes.get("model_options", {})}
+    merged["bands"] = tuple(merged["bands"])
+    return TrainingSettings(**merged)
+
+
+def file_name(row: str, fold: int, seed: int) -> str:
+    return f"{''.join(c if c.isalnum() else '_' for c in row)}-fold{fold}-seed{seed}"
+
+
+def train(arguments: argparse.Namespace) -> None:
+    parameters = yaml.safe_load(arguments.config.read_text())["parameters"]
+    bands = BandSettings(stored=tuple(parameters["bands"]["stored"]))
+    table = patch_table(arguments.data, positions=parameters["data"].get("positions", "auto"))
+    table = table.assign(fold=assign(table["number"].tolist(), scheme="contiguous"))
+    digest = directory_digest(arguments.data)[0]
+    cache = ensure_cache(arguments.out / "caches", arguments.data, table, digest, bands)
+    kept = ~table["fold"].isin(arguments.without).to_numpy()
+    for seed in parameters["seeds"]:
+        for fold in parameters["folds"]["trained"]:
+            for row in parameters["rows"]:
+                unwanted = arguments.only and row["name"] not in arguments.only
+                path = arguments.out / file_name(row["name"], fold, seed)
+                if not unwanted and not path.with_suffix(".json").exists():
+                    settings = settings_of(parameters["training"], row, seed)
+                    train_one(cache, table, kept, settings, fold, path, {"row": row["name"], "data_version": digest})
+
+
+def train_one(
+    cache: BandCache,
+    table: pd.DataFrame,
+    kept: np.ndarray,
+    settings: TrainingSettings,
+    fold: int,
+    path: Path,
+    facts: dict[str, Any],
+) -> None:
+    """Train, score and record one fold; its JSON file is written last."""
+    test = (table["fold"] == fold).to_numpy()
+    rows = np.flatnonzero(kept & ~test)
+    chosen = inner_validation(table.iloc[rows], fraction=settings.validation_fraction, seed=settings.seed)
+    bands = tuple(settings.bands)
+    started = time.process_time()
+    result = train_fold(
+        cache,
+        rows[~chosen],
+        rows[chosen],
+        settings,
+        band_names=bands,
+        checkpoints=path.with_suffix(".checkpoints"),
+        test_rows=np.flatnonzero(test),
+        label=path.name,
+    )
+    facts |= {"processor_seconds": time.process_time() - started}
+    shutil.copyfile(result.weights, path.with_suffix(".safetensors"))
+    facts |= score_one(cache, table, settings, fold, result, path.with_suffix(".csv"))
+    unfinished = path.with_suffix(".json.unfinished")
+    unfinished.write_text(json.dumps(facts, indent=1))
+    unfinished.replace(path.with_suffix(".json"))
+    shutil.rmtree(path.with_suffix(".checkpoints"))
+
+
+def score_one(
+    cache: BandCache, table: pd.DataFrame, settings: TrainingSettings, fold: int, result: FoldResult, counts: Path
+) -> dict[str, Any]:
+    """Predict the test fold in every way; write the counts of its patches and return what else is recorded."""
+    bands, device = tuple(settings.bands), device_of(settings)
+    rows = np.flatnonzero(table["fold"] == fold)
+    model = build_model(result.spec, load_file(result.weights))
+    heads = len(model(torch.zeros(1, len(bands), 128, 128)))
+    ways = prediction_ways(PredictionSettings(), several_heads=heads > 1, test_time_augmentation="flips_and_rotations")
+    predicted = predict_ways(model, cache, rows, bands, ways, device=device)
+    evaluated = evaluate_fold(predicted, cache.masks[rows], threshold=result.threshold)
+    report = patch_report(table, {fold: evaluated})
+    for way in filter(None, ways):
+        cells = patch_counts(predicted[way], cache.masks[rows]).reshape(-1, 4)
+        report[[f"{cell}{way}" for cell in CELLS]] = cells
+    report.drop(columns="detection_score").to_csv(counts, index=False)
+    cost = complexity(settings.model, len(bands), **settings.model_options)
+    return {
+        "fold": fold,
+        "seed": settings.seed,
+        "epoch": result.epoch,
+        "training_seconds": sum(record["epoch_seconds"] for record in result.history),
+        "parameters": cost.parameters,
+        "gflop": cost.gflop,
+        "machine": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "scores": evaluated.scores | selection_gap(result.history),
+        "thresholds": evaluated.threshold_counts.reshape(-1, 4).tolist(),
+        "calibration": {name: np.asarray(v).tolist() for name, v in asdict(evaluated.calibration).items()},
+        "settings": asdict(settings),
+        "history": result.history,
+    }
+
+
+def recorded(out: Path, row: str, way: str = "") -> list[dict[str, Any]]:
+    """Return the finished trainings of a row: the JSON record with the counts of the test patches in some way."""
+    records = []
+    for path in sorted(out.glob(f"{file_name(row, 0, 0).partition('-fold')[0]}-fold*.json")):
+        patches = pd.read_csv(path.with_suffix(".csv"))
+        cells = [f"{cell}{way}" for cell in CELLS]
+        if set(cells) <= set(patches):
+            plain = [*patches.columns[: patches.columns.get_loc("tn")], *cells]
+            renamed = patches[plain].rename(columns=dict(zip(cells, CELLS, strict=True)))
+            records.append(json.loads(path.read_text()) | {"patches": renamed})
+    return records
+
+
+def tabulate(arguments: argparse.Namespace) -> None:
+    """Print the tables of what is finished, and draw calibration and thresholds of one row."""
+    from landslide.ablation import SCORES, AblationRow, Trained, ablation_table
+    from landslide.ablation_report import render_markdown
+
+    parameters = yaml.safe_load(arguments.config.read_text())["parameters"]
+    wanted = set(parameters["folds"]["trained"])
+
+    def rows(way: str) -> list[AblationRow]:
+        found = []
+        for row in parameters["rows"]:
+            records = recorded(arguments.out, row["name"], way)
+            trained = []
+            for seed in parameters["seeds"]:
+                of_seed = [record for record in records if record["seed"] == seed]
+                if {record["fold"] for record in of_seed} != wanted:
+                    continue
+                patches = pd.concat([record["patches"] for record in of_seed]).sort_values("number", ignore_index=True)
+                patches["block"] = resampling_blocks(patches)
+                folds = [scores(record["patches"][CELLS].sum().to_numpy().reshape(2, 2)) for record in of_seed]
+                mean = {name: float(np.mean([fold[name] for fold in folds])) for name in SCORES}
+                tags = {"folds_trained": ", ".join(map(str, sorted(wanted))), "fold_scheme": "contiguous"}
+                tags |= {"selection": "inner_validation"}
+                seconds = sum(record[arguments.seconds] for record in of_seed)
+                trained.append(Trained(seed, "", tags, mean, patches, seconds, ""))
+            if trained:
+                found.append(
+                    AblationRow(row["name"], {}, records[0]["parameters"], records[0]["gflop"], tuple(trained))
+                )
+        return found
+
+    for way, title in (("", "plain"), ("_tta", "eight symmetries")):
+        table = ablation_table(rows(way))
+        print(render_markdown(table, title, ""))
+        for name in SCORES:
+            print(table[["row", *(f"{name}_gain{end}" for end in ("", "_low", "_high"))]].round(2).to_string())
+    for row in parameters["rows"]:
+        gaps = [
+            record["scores"] for record in recorded(arguments.out, row["name"])
+            if "f1_macro_selection_gap" in record["scores"]
+        ]  # fmt: skip
+        if gaps:
+            told = {name: np.mean([100 * gap[f"{name}_selection_gap"] for gap in gaps]) for name in SCORES}
+            print(
+                row["name"],
+                f"{len(gaps)} trainings; chosen on the test fold:",
+                {k: f"+{v:.2f}" for k, v in told.items()},
+            )
+    if arguments.figures:
+        draw(recorded(arguments.out, arguments.figures), arguments.out)
+
+
+def draw(records: list[dict[str, Any]], folder: Path) -> None:
+    """Draw calibration and threshold sweep of all folds and seeds of a row together."""
+    sums = [
+        Calibration(**{name: np.asarray(value) for name, value in record["calibration"].items()}) for record in records
+    ]
+    total = reduce(add, sums)
+    calibration_figure({"all folds and seeds": total.table()}).savefig(folder / "calibration.png", dpi=110)
+    counts = np.sum([record["thresholds"] for record in records], axis=0).reshape(-1, 2, 2)
+    tuned = [record["scores"]["threshold"] for record in records]
+    thresholds_figure(threshold_table(counts), tuned).savefig(folder / "thresholds.png", dpi=110)
+    print(total.scores())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    training = commands.add_parser("train", help="train what is missing")
+    training.add_argument("config", type=Path)
+    training.add_argument("--data", type=Path, required=True)
+    training.add_argument("--out", type=Path, required=True)
+    training.add_argument("--without", type=int, nargs="*", default=[], help="folds whose patches are left out")
+    training.add_argument("--only", nargs="*", help="names of rows")
+    training.set_defaults(run=train)
+    tables = commands.add_parser("table", help="print the tables of what is finished")
+    tables.add_argument("config", type=Path)
+    tables.add_argument("--out", type=Path, required=True)
+    tables.add_argument("--seconds", choices=["training_seconds", "processor_seconds"], default="processor_seconds")
+    tables.add_argument("--figures", metavar="ROW", help="draw calibration.png and thresholds.png of this row")
+    tables.set_defaults(run=tabulate)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()
