@@ -1,0 +1,50 @@
+"""The report's lines on all patches together: with intervals, without a curve, and for runs of before."""
+
+import numpy as np
+import pytest
+from registered import add_version
+from test_evaluation import predictions
+
+from landslide import tracking
+from landslide.evaluation import evaluate_fold, score_table
+from landslide.report import write_report
+
+POOLED = {
+    "f1_macro_pooled": 0.84, "f1_macro_low": 0.812, "f1_macro_high": 0.86543,
+    "f1_landslide_pooled": 0.7, "detection_f1_pooled": 0.9, "detection_auc_pooled": 0.955,
+}  # fmt: skip
+
+
+@pytest.fixture
+def report(store, tmp_path):
+    """Writes the report of a run with these metrics and tags beside those that every run has."""
+
+    def write(metrics: dict[str, float], **tags: str) -> str:
+        client = tracking.connect(store)
+        scores = evaluate_fold({"": predictions(4)[0]}, np.ones((4, 16, 16)), threshold=0.4).scores
+        tables = {"reports/scores.csv": score_table({1: scores}).to_csv(index_label="fold")}
+        add_version(client, tmp_path, texts=tables, fold_scheme="contiguous", **tags)
+        run = tracking.latest_cross_validation(client)
+        tracking.log_scores(client, run.info.run_id, scores | metrics)
+        return write_report(tmp_path / "reports", store)
+
+    return write
+
+
+def test_scores_of_all_patches_stand_with_their_intervals(report):
+    text = report(POOLED)
+    assert "(95 % interval): F1 84.00 (81.20 to 86.54), landslide F1 70.00." in text
+    assert "Does a patch hold a landslide? F1 90.00, AUC 95.50." in text
+
+
+def test_without_an_area_under_the_curve_the_report_says_why(report):
+    metrics = {name: value for name, value in POOLED.items() if name != "detection_auc_pooled"}
+    text = report(metrics, detection_undefined="every patch holds a landslide")
+    assert "F1 90.00, no AUC, every patch holds a landslide." in text
+
+
+def test_a_run_of_before_has_a_report_without_these_lines(report):
+    text = report({})
+    assert "together" not in text
+    assert "Does a patch" not in text
+    assert "At the tuned thresholds" in text
