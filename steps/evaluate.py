@@ -111,7 +111,7 @@ def _predict(
     member, network = ensemble.members[0], ensemble.models[0]
     ways = prediction_ways(
         member.prediction,
-        several_heads=number_of_heads(network, cache, rows[:1], member.spec.bands, device=ensemble.device) > 1,
+        several_heads=number_of_heads(network, len(member.spec.bands), ensemble.device) > 1,
         test_time_augmentation=evaluation.test_time_augmentation,
     )
     return predict_ways(network, cache, rows, member.spec.bands, ways, device=ensemble.device)

@@ -14,6 +14,7 @@ from landslide.batches import PatchBatches
 from landslide.cache import BandCache
 from landslide.metrics import scores, threshold_counts
 from landslide.models import main_logits
+from landslide.patches import PATCH_SIZE
 from landslide.symmetry import (
     IDENTITY,
     NO_GRADIENTS,
@@ -232,15 +233,7 @@ def predict_ways(
     return result
 
 
-def number_of_heads(
-    model: nn.Module,
-    cache: BandCache,
-    row: npt.NDArray[np.int64],
-    band_names: tuple[str, ...],
-    *,
-    device: torch.device,
-) -> int:
-    """Return how many heads a network has, by predicting one patch, `row` (1,) of the cache."""
-    images, _ = PatchBatches(cache, row, band_names, device, resident=False).batch(torch.zeros(1, dtype=torch.int64))
+def number_of_heads(model: nn.Module, in_channels: int, device: torch.device) -> int:
+    """Return how many heads a network has, by passing one empty patch through it."""
     with torch.inference_mode():
-        return len(model.to(device).eval()(images))
+        return len(model.to(device).eval()(torch.zeros(1, in_channels, PATCH_SIZE, PATCH_SIZE, device=device)))
