@@ -177,6 +177,25 @@ def test_a_server_that_ignores_ranges_and_breaks_off_at_one_place_is_given_up(fe
     assert len(server.asked) == 4
 
 
+def test_what_arrives_after_a_start_from_zero_counts_as_getting_further(fetch, server, session, tmp_path):
+    """Many break-offs, all of them before the place that was reached of the file's earlier content."""
+    server.files["/file"] = CONTENT[::-1]
+    begin(server, session, tmp_path, 900_000)
+    server.files["/file"] = CONTENT
+    server.faults["/file"] = [Fault(after=90_000)] * 9
+    fetch()
+    assert whole(tmp_path)
+    assert len(server.asked) == 10
+
+
+def test_a_server_that_ignores_ranges_and_breaks_off_here_and_there_is_given_up(fetch, server):
+    server.knows_ranges = False
+    server.faults["/file"] = [Fault(after=600_000), Fault(after=400_000)] * 50
+    with pytest.raises(RemoteError, match="broke off"):
+        fetch()
+    assert len(server.asked) == 2 * (downloading._SETBACKS + 1)
+
+
 @pytest.mark.parametrize("known", [{}, {"size": N}, {"size": N, "checksum": MD5}], ids=["nothing", "size", "checksum"])
 def test_a_file_that_changed_meanwhile_is_downloaded_anew(fetch, server, session, tmp_path, known):
     server.files["/file"] = CONTENT[::-1]

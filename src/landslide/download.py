@@ -29,6 +29,8 @@ _TIMEOUT = (10.0, 60.0)
 # Seconds before each new attempt; bytes that arrive in between start the series again. Seven minutes in all, because
 # public hubs count requests in windows of five.
 _PAUSES = (1, 4, 15, 60, 120, 240)
+# How often a download may end with less than it had before: a server that ignores ranges would never be done with.
+_SETBACKS = 5
 _NO_ADDRESS = (requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL)
 # Answers that another attempt may change.
 _PASSING = (408, 416, 425, 429, 500, 502, 503, 504)
@@ -149,16 +151,20 @@ def _persist(
     reached: Callable[[], int] = lambda: 0,
     stop: threading.Event | None = None,
 ) -> _T:
-    """Try until it succeeds, or until all pauses went by without getting any further."""
+    """Try until it succeeds, until all pauses went by without getting any further, or after too many setbacks."""
     stop = stop or threading.Event()
-    best, pauses = reached(), iter(_PAUSES)
+    before, pauses, setbacks = reached(), iter(_PAUSES), 0
     while True:
         try:
             return attempt()
         except requests.RequestException as error:
-            if (now := reached()) > best:
-                best, pauses = now, iter(_PAUSES)
-            pause = next(pauses, None) if _may_pass(error) else None
+            now = reached()
+            if now > before:
+                pauses = iter(_PAUSES)
+            setbacks += now < before
+            before = now
+            again = _may_pass(error) and setbacks <= _SETBACKS
+            pause = next(pauses, None) if again else None
             if pause is None:
                 raise _not_to_be_had(url, error) from error
             wait = max(float(pause), _asked_to_wait(error))
