@@ -82,7 +82,16 @@ def train_fold(
             label=f"fold {fold}",
         )
         tracking.log_model(
-            [Member(fold, result.spec, result.threshold, result.weights)],
+            [
+                Member(
+                    fold,
+                    result.spec,
+                    result.threshold,
+                    result.weights,
+                    prediction=training.prediction,
+                    detection_threshold=result.detection_threshold,
+                )
+            ],
             bands,
             cache.stored_dtype,
             {"fold": fold, "data_version": data_version, "selected_epoch": result.epoch},

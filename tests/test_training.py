@@ -19,12 +19,13 @@ from landslide import demo, training
 from landslide.augment import AugmentationSettings
 from landslide.bands import BandSettings
 from landslide.cache import BandCache, cache_family, cache_key, ensure_cache
+from landslide.detection import select_detection_threshold
 from landslide.errors import ConfigurationError, TrainingError
 from landslide.losses import create_loss, multi_head_loss
 from landslide.metrics import METRIC_NAMES, confusion_counts, scores
 from landslide.models import ModelSpec, build_model
 from landslide.patches import patch_table
-from landslide.prediction import predict_rows, select_threshold
+from landslide.prediction import PredictionSettings, predict_rows, select_threshold
 from landslide.training import FoldResult, TrainingSettings, train_fold
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -85,7 +86,7 @@ def last_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def timeless(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{name: value for name, value in record.items() if name != "epoch_seconds"} for record in history]
+    return [{name: value for name, value in record.items() if not name.endswith("seconds")} for record in history]
 
 
 def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -102,7 +103,7 @@ def test_a_trained_fold_is_complete_and_every_epoch_is_reported(fit, cache):
     result = fit(on_epoch=records.append, epochs=3)
     assert [record["epoch"] for record in records] == [1, 2, 3]
     assert result.history == records
-    expected = {"epoch", "train_loss", "learning_rate", "epoch_seconds", "validation_loss"}
+    expected = {"epoch", "train_loss", "learning_rate", "epoch_seconds", "epoch_processor_seconds", "validation_loss"}
     expected |= {f"validation_{m}" for m in METRIC_NAMES}
     for record in records:
         assert set(record) == expected
@@ -116,6 +117,8 @@ def test_a_trained_fold_is_complete_and_every_epoch_is_reported(fit, cache):
     again = scores(confusion_counts(probability > 0.5, cache.masks[SELECTION]))
     assert again["f1_macro"] == pytest.approx(best["validation_f1_macro"], abs=1e-4)
     assert result.threshold == select_threshold(probability, cache.masks[SELECTION], "f1_macro")
+    truth = cache.masks[SELECTION].any(axis=(1, 2))
+    assert result.detection_threshold == select_detection_threshold(probability.max(axis=(1, 2)), truth)
 
 
 def test_training_learns(fit):
@@ -213,9 +216,9 @@ def train_four_epochs(cache: BandCache, checkpoints: Path, on_epoch=None, averag
 def test_a_killed_training_goes_on_bit_for_bit(cache, tmp_path, averaged):
     whole = train_four_epochs(cache, tmp_path / "whole", averaged=averaged)
     resumed_in = tmp_path / "killed"
-    # Three batches an epoch: the eighth is the second of the third epoch.
+    # Two batches an epoch: the sixth is the second of the third epoch.
     process = subprocess.run(
-        [sys.executable, "-c", KILLED, str(cache.directory), str(resumed_in), "8", str(averaged)],
+        [sys.executable, "-c", KILLED, str(cache.directory), str(resumed_in), "6", str(averaged)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
         capture_output=True,
         text=True,
@@ -416,10 +419,13 @@ def test_a_cosine_moves_with_every_batch(fit, monkeypatch):
 
     monkeypatch.setattr(training._FoldTrainer, "_training_batch", training_batch)
     history = fit(epochs=3, schedule="cosine", learning_rate=1e-3, warmup_epochs=1).history
-    progress = (np.arange(9) + 0.5) / 3
-    falling = 0.5e-3 * (1 + np.cos(np.pi * (progress - 1) / 2))
-    np.testing.assert_allclose(rates, np.where(progress < 1, 1e-3 * progress, falling), rtol=1e-12)
-    np.testing.assert_allclose([record["learning_rate"] for record in history], [rates[1], rates[4], rates[7]])
+
+    def expected(progress: np.ndarray) -> np.ndarray:
+        falling = 0.5e-3 * (1 + np.cos(np.pi * (progress - 1) / 2))
+        return np.where(progress < 1, 1e-3 * progress, falling)
+
+    np.testing.assert_allclose(rates, expected((np.arange(6) + 0.5) / 2), rtol=1e-12)
+    np.testing.assert_allclose([r["learning_rate"] for r in history], expected(np.arange(3) + 0.5), rtol=1e-12)
 
 
 def test_the_average_of_the_weights_is_what_is_scored_and_kept(fit, monkeypatch, tmp_path):
@@ -433,8 +439,8 @@ def test_the_average_of_the_weights_is_what_is_scored_and_kept(fit, monkeypatch,
     state = ("plain", {}), ("averaged", {"average_decay": 0.7})
     for folder, changes in state:
         fit(folder, epochs=2, **changes)
-    plain, averaged = weights[:6], weights[6:]
-    for step in range(6):
+    plain, averaged = weights[:4], weights[4:]
+    for step in range(4):
         assert_equal(plain[step], averaged[step])
     after = [*plain[1:], last_weights(tmp_path / "plain")]
     expected = after[0]
@@ -448,6 +454,57 @@ def test_the_average_of_the_weights_is_what_is_scored_and_kept(fit, monkeypatch,
     assert len(floating) > 20
     for name in floating:
         torch.testing.assert_close(kept[name], expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_average_is_a_copy_of_the_network_where_it_is_trained(fit, monkeypatch):
+    """Fabric moves the network to the device; here it puts another weight there, so that an earlier copy shows."""
+    original, mark = training.Fabric.setup, 123.0
+
+    def setup(self, module, *optimizers):
+        with torch.no_grad():
+            next(module.parameters()).fill_(mark)
+        return original(self, module, *optimizers)
+
+    monkeypatch.setattr(training.Fabric, "setup", setup)
+    trainers, epoch = [], training._FoldTrainer.epoch
+    first = []
+    monkeypatch.setattr(
+        training._FoldTrainer,
+        "epoch",
+        lambda self, number: (
+            trainers.append(self) or first.append(next(self.scored.parameters()).clone()) or epoch(self, number)
+        ),
+    )
+    with pytest.raises(TrainingError):  # such weights do not train
+        fit(average_decay=0.5, learning_rates=((9, 1e30),))
+    assert (first[0] == mark).all()
+
+
+def test_the_thresholds_are_chosen_for_the_way_the_network_predicts(fit, cache):
+    turned = PredictionSettings(heads="average", augmentation="rotations")
+    result = fit(prediction=turned, epochs=3)
+    model = build_model(result.spec, load_file(result.weights))
+    probability = predict_rows(model, cache, SELECTION, BANDS, device=torch.device("cpu"), prediction=turned)
+    assert result.threshold == select_threshold(probability, cache.masks[SELECTION], "f1_macro")
+    plain = predict_rows(model, cache, SELECTION, BANDS, device=torch.device("cpu"))
+    assert not np.allclose(plain, probability, atol=1e-3)
+
+
+@pytest.mark.parametrize(("n", "size", "sizes"), [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (1, 4, [1])])
+def test_a_single_patch_left_over_joins_the_batch_before(n, size, sizes):
+    batches = training._batches(torch.arange(n), size)
+    assert [len(batch) for batch in batches] == sizes
+    assert torch.cat(batches).tolist() == list(range(n))
+
+
+def test_batches_of_one_stay():
+    assert [len(batch) for batch in training._batches(torch.arange(3), 1)] == [1, 1, 1]
+
+
+def test_a_test_fold_that_chooses_the_epoch_is_not_monitored_as_well(cache, tmp_path):
+    settings = replace(TINY, monitor_test_fold=True, selection="test_fold", epochs=1)
+    result = train_fold(cache, TRAINING, OTHERS, settings, band_names=BANDS, checkpoints=tmp_path, test_rows=OTHERS)
+    assert not [name for name in result.history[0] if name.startswith("test_")]
 
 
 def test_a_monitored_test_fold_is_scored_and_changes_nothing(fit, cache, tmp_path):

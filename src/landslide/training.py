@@ -30,6 +30,7 @@ from landslide.band_statistics import band_statistics
 from landslide.batches import PatchBatches
 from landslide.cache import BandCache, open_cache
 from landslide.checkpoint import Progress
+from landslide.detection import patch_scores, select_detection_threshold
 from landslide.errors import ConfigurationError, TrainingError
 from landslide.losses import Loss, create_loss, multi_head_loss
 from landslide.metrics import confusion_counts, scores
@@ -51,6 +52,7 @@ class FoldResult:
         weights: Weights of the selected epoch.
         epoch: The selected epoch, counted from 1.
         threshold: Landslide probability from which a pixel is called landslide, chosen on the selection part.
+        detection_threshold: Score from which a patch is said to hold a landslide, chosen there as well.
         history: One record of metrics an epoch.
     """
 
@@ -58,6 +60,7 @@ class FoldResult:
     weights: Path
     epoch: int
     threshold: float
+    detection_threshold: float
     history: list[dict[str, float]]
 
 
@@ -84,7 +87,8 @@ def train_fold(
         settings: Training settings.
         band_names: Names of the input bands.
         checkpoints: Folder of this fold's checkpoints.
-        test_rows: Rows of the test fold, scored after every epoch where `settings.monitor_test_fold` asks for it.
+        test_rows: Rows of the test fold, scored after every epoch where `settings.monitor_test_fold` asks for it and
+            the epoch is not chosen on them anyway.
         start: Specification and weights of a trained network to start from; freshly initialised if None. Its
             standardisation is kept. It must not have seen the patches that this fold leaves out.
         on_epoch: Called after every finished epoch with its record; must be picklable for several devices.
@@ -102,7 +106,9 @@ def train_fold(
         if len(rows) == 0:
             raise TrainingError(f"The {part} part of this fold is empty.", remedy="Use more patches or fewer folds.")
     training_rows = spread(training_rows, settings.max_patches)
-    monitored = test_rows if test_rows is not None and settings.monitor_test_fold else np.empty(0, np.int64)
+    monitored = np.empty(0, np.int64)
+    if test_rows is not None and settings.monitor_test_fold and settings.selection != "test_fold":
+        monitored = test_rows
     if start is None:
         spec, initial = _model_spec(cache, training_rows, settings, band_names), None
     else:
@@ -126,10 +132,23 @@ def train_fold(
     weights = checkpoint.best_weights(checkpoints, progress.best_epoch)
     model = build_model(spec, load_file(weights))
     probability = predict_rows(
-        model, cache, selection_rows, band_names, device=device_of(settings), batch_size=settings.batch_size
+        model,
+        cache,
+        selection_rows,
+        band_names,
+        device=device_of(settings),
+        batch_size=settings.batch_size,
+        prediction=settings.prediction,
     )
-    threshold = select_threshold(probability, cache.masks[selection_rows], settings.select_by)
-    return FoldResult(spec, weights, progress.best_epoch, threshold, progress.history)
+    masks = cache.masks[selection_rows]
+    return FoldResult(
+        spec,
+        weights,
+        progress.best_epoch,
+        select_threshold(probability, masks, settings.select_by),
+        select_detection_threshold(patch_scores(probability), masks.any(axis=(1, 2))),
+        progress.history,
+    )
 
 
 @dataclass(frozen=True)
@@ -233,7 +252,6 @@ def _fit(fabric: Fabric, job: _Job, cache: BandCache | None) -> None:
         model = build_model(job.spec).to(memory_format=torch.channels_last)
         if job.initial is not None:
             model.load_state_dict(load_file(job.initial))
-        average = _average(model, settings)
         optimizer = create_optimizer(
             settings.optimizer,
             model.parameters(),
@@ -246,13 +264,14 @@ def _fit(fabric: Fabric, job: _Job, cache: BandCache | None) -> None:
         if resumed is not None:
             progress, weights, state = resumed
             model.load_state_dict(state.get("weights", weights))
-            if average is not None:
-                average.module.load_state_dict(weights)
-                average.n_averaged.fill_(state["averaged_steps"])
             logger.info("%s: going on after epoch %d.", job.label, progress.epoch)
         compiled: Any = torch.compile(model) if settings.compile else model
         wrapped, wrapped_optimizer = fabric.setup(compiled, optimizer)
+        average = _average(model, settings)  # a copy of the model where it is now
         if resumed is not None:
+            if average is not None:
+                average.module.load_state_dict(weights)
+                average.n_averaged.fill_(state["averaged_steps"])
             optimizer.load_state_dict(state["optimizer"])
             if job.on_epoch is not None and fabric.is_global_zero:
                 for record in progress.history:  # the last one may not have been reported before the kill
@@ -318,8 +337,8 @@ class _FoldTrainer:
         order = torch.Generator().manual_seed(_epoch_seed(self.settings.seed, epoch))  # equal on all ranks
         generator = torch.Generator().manual_seed(_epoch_seed(self.settings.seed, epoch, rank))
         torch.manual_seed(_epoch_seed(self.settings.seed, epoch, rank))  # dropout
-        batches = epoch_order(self.positive, self.settings.positive_share, order).split(self.settings.batch_size)
-        started = time.perf_counter()
+        batches = _batches(epoch_order(self.positive, self.settings.positive_share, order), self.settings.batch_size)
+        started, started_processor = time.perf_counter(), time.process_time()
         total = torch.zeros((), device=self.fabric.device)
         bar = tqdm(
             batches,
@@ -345,14 +364,20 @@ class _FoldTrainer:
             if number % 10 == 0 and not bar.disable:
                 bar.set_postfix(loss=f"{loss.item():.3f}")
         train_loss = float(self._reduce(total, "mean")) / len(self.positive)
-        seconds = time.perf_counter() - started
+        seconds, processor_seconds = time.perf_counter() - started, time.process_time() - started_processor
         if not np.isfinite(train_loss):
             raise TrainingError(
                 f"{self.label}: the loss of epoch {epoch + 1} is {train_loss}.",
                 remedy="Lower the learning rate, use precision: 32-true, or set training.standardize: true.",
             )
         rate = self.settings.rate(epoch + 0.5)
-        record = {"train_loss": train_loss, "learning_rate": rate, "epoch_seconds": seconds, **self._score_parts()}
+        record = {
+            "train_loss": train_loss,
+            "learning_rate": rate,
+            "epoch_seconds": seconds,
+            "epoch_processor_seconds": processor_seconds,
+            **self._score_parts(),
+        }
         if self.fabric.is_global_zero:
             tqdm.write(
                 f"{self.label}  epoch {epoch + 1}/{self.settings.epochs}  loss {train_loss:.4f}  validation: "
@@ -416,6 +441,14 @@ class _FoldTrainer:
         reduced = self.fabric.all_reduce(tensor, reduce_op=operation)
         assert isinstance(reduced, Tensor)
         return reduced
+
+
+def _batches(order: Tensor, size: int) -> list[Tensor]:
+    """Divide patches into batches; a single one left over joins the last, as batch normalisation needs two."""
+    batches = list(order.split(size))
+    if len(batches) > 1 and size > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
 
 
 def _shards(indices: Tensor, n: int) -> tuple[Tensor, ...]:

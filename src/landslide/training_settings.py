@@ -9,6 +9,7 @@ from landslide.errors import ConfigurationError
 from landslide.losses import HEAD_WEIGHTS, create_loss
 from landslide.metrics import METRIC_NAMES
 from landslide.optimization import OptimizerName, cosine_rate, step_rate
+from landslide.prediction import PUBLISHED, PredictionSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,9 @@ class TrainingSettings:
         select_by: Score by which the epoch and the threshold are chosen.
         validation_fraction: Share of the training patches in the inner validation part.
         monitor_test_fold: Score the test fold after every epoch as well, as `test_*`, to measure what a choice on it
-            would gain. Nothing is chosen by these scores.
+            would gain. Nothing is chosen by these scores; without effect where `selection` is `test_fold`.
+        prediction: How the trained network predicts: which heads, which test-time augmentation. The thresholds are
+            chosen for it; the epoch is chosen in the published way, which is quicker.
         seed: Seed of everything random.
         device: `auto` (GPU where there is one), `cpu` or `cuda`.
         devices: Number of devices, or `auto` for all GPUs or one CPU.
@@ -83,6 +86,7 @@ class TrainingSettings:
     select_by: str = "f1_macro"
     validation_fraction: float = 0.1
     monitor_test_fold: bool = False
+    prediction: PredictionSettings = PUBLISHED
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int | Literal["auto"] = "auto"
