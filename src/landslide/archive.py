@@ -5,7 +5,8 @@ import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from landslide.download import disk_error
@@ -14,7 +15,8 @@ from landslide.patches import LAYOUTS, Split
 
 # Folder and file name of a patch; what stands before them differs between copies of the data set.
 _PATCH = re.compile(r"(?:.*/)?(?:img/(image_\d+\.h5)|mask/(mask_\d+\.h5))")
-_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, NotImplementedError, UnicodeError)
+# What zipfile raises beside BadZipFile; RuntimeError is an encrypted file, NotImplementedError an unknown compression.
+_DAMAGE = (zlib.error, struct.error, EOFError, RuntimeError, NotImplementedError, UnicodeError)
 
 
 def unpack(
@@ -48,13 +50,16 @@ def unpack(
     partial = destination.with_name(f"{destination.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with _reading():
+            opened = zipfile.ZipFile(archive)
+        with opened:
             patches, others = _members(opened)
             _refuse_other_number(patches, n_patches)
             for path, member in patches.items():
-                _extract(opened, member, partial / path, unpacked)
+                _extract(opened, member, partial / path)
+                unpacked(member.file_size)
         partial.rename(destination / folder)
-    except _DAMAGE as error:
+    except zipfile.BadZipFile as error:
         archive.unlink()
         raise DataError(
             f"{archive.name} is damaged, or is not the published archive: {error}. It was deleted",
@@ -93,10 +98,16 @@ def _refuse_other_number(patches: Iterable[str], expected: int) -> None:
         raise zipfile.BadZipFile(f"it holds {images} files img/image_N.h5, and {expected} are expected")
 
 
-def _extract(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, unpacked: Callable[[int], object]
-) -> None:
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Call everything that zipfile raises at a damaged archive by one name."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise zipfile.BadZipFile(str(error)) from error
+
+
+def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with archive.open(member) as source, target.open("xb") as output:
+    with _reading(), archive.open(member) as source, target.open("xb") as output:
         shutil.copyfileobj(source, output, 1 << 20)  # to the end, where the checksum is compared
-    unpacked(member.file_size)
