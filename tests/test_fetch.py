@@ -72,14 +72,14 @@ def md5(content: bytes) -> str:
 
 @pytest.fixture
 def release(zips, monkeypatch) -> Release:
-    """The release that the command fetches: as in the real one, the checksum of one archive is known."""
-    train = zips["TrainData.zip"]
+    """The release that the command fetches: as in the real one, the checksum of one archive and two sizes are known."""
+    train, validation = zips["TrainData.zip"], zips["ValidData.zip"]
     release = Release(
         patches=PATCHES,
         archives=(
             Archive("TrainData.zip", "train", len(train), md5(train)),
-            Archive("ValidData.zip", "validation", 1_000_000),
-            Archive("TestData.zip", "test", 1_000_000),
+            Archive("ValidData.zip", "validation", len(validation)),
+            Archive("TestData.zip", "test", 1_000_000, exact_size=False),
         ),
         record="1",
         dataset="someone/landslides",
@@ -391,6 +391,13 @@ def test_a_wrong_archive_is_deleted_and_named(folder, server, zips):
     assert data("fetch", folder).exit_code == 0
 
 
+def test_an_archive_of_another_size_is_refused_without_a_checksum_too(folder, server, zips):
+    server.files[f"{RECORD}/ValidData.zip"] = zips["TestData.zip"]  # a sound archive, but the wrong one
+    result = data("fetch", folder, "--split", "validation")
+    assert result.exit_code == 1
+    assert f"ValidData.zip is not the published file: it has {len(zips['TestData.zip']):,} bytes" in result.stderr
+
+
 def test_an_address_without_the_archives_is_named(folder, server):
     result = data("fetch", folder, "--url", f"{server.url}/mirror/")
     assert result.exit_code == 1
@@ -427,11 +434,15 @@ def test_a_record_without_a_useful_list_will_do(folder, server, listed, publishe
     assert version_of(folder) == version_of(published)
 
 
-def test_a_list_that_contradicts_what_is_known_is_not_used(folder, server, zips, caplog):
-    wrong = {"checksum": "md5:" + "0" * 32}
-    server.files["/api/records/1"] = record(zips, **{"TrainData.zip": wrong, "TestData.zip": wrong})
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("TrainData.zip", {"checksum": "md5:" + "0" * 32}), ("ValidData.zip", {"size": 1})],
+    ids=["checksum", "size"],
+)
+def test_a_list_that_contradicts_what_is_known_is_not_used(folder, server, zips, caplog, name, wrong):
+    server.files["/api/records/1"] = record(zips, **{name: wrong, "TestData.zip": {"checksum": "md5:" + "0" * 32}})
     assert data("fetch", folder).exit_code == 0
-    assert "says something else of TrainData.zip" in caplog.text
+    assert f"says something else of {name}" in caplog.text
 
 
 # ---- damaged and hostile archives
@@ -455,18 +466,42 @@ def damaged(content: bytes) -> bytes:
     return content[:5000] + bytes([content[5000] ^ 255]) + content[5001:]
 
 
+def encrypted(content: bytes) -> bytes:
+    """The archive says so of each of its files, in the list at its end."""
+    spoiled, place = bytearray(content), 0
+    while (place := content.find(b"PK\x01\x02", place) + 1) > 0:
+        spoiled[place + 7] |= 1
+    return bytes(spoiled)
+
+
+def unknown_compression(content: bytes) -> bytes:
+    return content.replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x08", b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x63")
+
+
 @pytest.mark.parametrize(
     ("spoil", "finding"),
     [
         (truncated, "not a zip file"),
         (damaged, ""),
+        (encrypted, "encrypted"),
+        (unknown_compression, "compression"),
         (lambda content: hostile("../../evil.h5"), "outside of its own folder"),
         (lambda content: hostile("/tmp/evil.h5"), "outside of its own folder"),
         (lambda content: hostile("..\\evil.h5"), "outside of its own folder"),
         (lambda content: hostile("TestData/img/image_2.h5"), "2 files img/image_N.h5, and 1 are expected"),
         (lambda content: hostile("img/image_1.h5"), "twice"),
     ],
-    ids=["truncated", "damaged", "parent folder", "absolute", "backslash", "too many", "twice"],
+    ids=[
+        "truncated",
+        "damaged",
+        "encrypted",
+        "compression",
+        "parent folder",
+        "absolute",
+        "backslash",
+        "too many",
+        "twice",
+    ],
 )
 def test_a_bad_archive_leaves_nothing_and_the_next_run_starts_anew(folder, server, zips, spoil, finding):
     server.files[f"{RECORD}/TestData.zip"] = spoil(zips["TestData.zip"])
@@ -656,6 +691,7 @@ def test_the_published_release():
     train = release.archives[0]
     assert (train.name, train.size) == ("TrainData.zip", 2_484_071_934)
     assert train.checksum == "md5:408f09247e3dd256458bc2f6e9edbffb"
+    assert [(one.size, one.exact_size) for one in release.archives[1:]] == [(143_423_314, True), (470_900_000, False)]
     assert release.patches == {"train": 3799, "validation": 245, "test": 800}
     assert {one.split for one in release.archives} == set(official_data.SPLITS)
 
@@ -675,3 +711,16 @@ def test_patches_of_an_archive_come_whole_or_not_at_all(tmp_path, zips, monkeypa
             archive.unpack(path, "train", tmp_path / "set", n_patches=2)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["TrainData.zip"]
     assert archive.unpack(path, "train", tmp_path / "set", n_patches=2) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, ValueError])
+def test_an_error_of_the_caller_is_not_taken_for_damage(tmp_path, zips, error):
+    path = tmp_path / "TrainData.zip"
+    path.write_bytes(zips["TrainData.zip"])
+
+    def progress(n: int) -> None:
+        raise error("the terminal is gone")
+
+    with pytest.raises(error, match="the terminal is gone"):
+        archive.unpack(path, "train", tmp_path / "set", n_patches=2, unpacked=progress)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["TrainData.zip"]
