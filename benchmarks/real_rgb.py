@@ -6,8 +6,9 @@
 DIR holds h5 pairs with the bands that the configuration declares. The configuration is a grid as `ablation_pipeline`
 takes it (docs/ablation.md); to train it, neither ZenML nor MLflow is needed. Trained are, in this order, for every
 seed and fold all rows; what is finished is skipped and what was interrupted goes on, so the command may be stopped at
-any time. RESULTS gets three files for each training: settings, learning curves and scores (JSON), the counts of every
-test patch (CSV), and the weights. `table` needs the first two, which are kept in docs/results.
+any time. A result of other settings or other data is refused. RESULTS gets three files for each training: settings,
+learning curves and scores (JSON), the counts of every test patch (CSV), and the weights. `table` needs the first two,
+which are kept in docs/results.
 
 A recipe is searched for on folds that are not reported: `--without 1 3` leaves out the patches of these folds.
 """
@@ -16,7 +17,6 @@ import argparse
 import json
 import platform
 import shutil
-import time
 from dataclasses import asdict
 from functools import reduce
 from operator import add
@@ -75,11 +75,30 @@ def train(arguments: argparse.Namespace) -> None:
     for seed in parameters["seeds"]:
         for fold in parameters["folds"]["trained"]:
             for row in parameters["rows"]:
-                unwanted = arguments.only and row["name"] not in arguments.only
+                if arguments.only and row["name"] not in arguments.only:
+                    continue
+                settings = settings_of(parameters["training"], row, seed)
+                facts = {"row": row["name"], "data_version": digest, "without_folds": arguments.without}
+                facts |= {"fold": fold, "settings": plain(settings)}
                 path = arguments.out / file_name(row["name"], fold, seed)
-                if not unwanted and not path.with_suffix(".json").exists():
-                    settings = settings_of(parameters["training"], row, seed)
-                    train_one(cache, table, kept, settings, fold, path, {"row": row["name"], "data_version": digest})
+                if path.with_suffix(".json").exists():
+                    refuse_other(path.with_suffix(".json"), facts)
+                else:
+                    train_one(cache, table, kept, settings, fold, path, facts)
+
+
+def plain(settings: TrainingSettings) -> dict[str, Any]:
+    """Return settings as a JSON file has them."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return values
+
+
+def refuse_other(path: Path, wanted: dict[str, Any]) -> None:
+    """Exit with a message if a finished training is not the one that is wanted."""
+    found = json.loads(path.read_text())
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise SystemExit(f"{path} was trained with another {name}.\n  -> Delete it, or use another folder.")
 
 
 def train_one(
@@ -96,7 +115,6 @@ def train_one(
     rows = np.flatnonzero(kept & ~test)
     chosen = inner_validation(table.iloc[rows], fraction=settings.validation_fraction, seed=settings.seed)
     bands = tuple(settings.bands)
-    started = time.process_time()
     result = train_fold(
         cache,
         rows[~chosen],
@@ -107,7 +125,6 @@ def train_one(
         test_rows=np.flatnonzero(test),
         label=path.name,
     )
-    facts |= {"processor_seconds": time.process_time() - started}
     shutil.copyfile(result.weights, path.with_suffix(".safetensors"))
     facts |= score_one(cache, table, settings, fold, result, path.with_suffix(".csv"))
     unfinished = path.with_suffix(".json.unfinished")
@@ -134,19 +151,18 @@ def score_one(
     report.drop(columns="detection_score").to_csv(counts, index=False)
     cost = complexity(settings.model, len(bands), **settings.model_options)
     return {
-        "fold": fold,
         "seed": settings.seed,
         "epoch": result.epoch,
         "training_seconds": sum(record["epoch_seconds"] for record in result.history),
+        "processor_seconds": sum(record["epoch_processor_seconds"] for record in result.history),
         "parameters": cost.parameters,
         "gflop": cost.gflop,
         "machine": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "scores": evaluated.scores | selection_gap(result.history),
+        "scores": evaluated.scores | selection_gap(result.history, settings.select_by),
         "thresholds": evaluated.threshold_counts.reshape(-1, 4).tolist(),
         "calibration": {name: np.asarray(v).tolist() for name, v in asdict(evaluated.calibration).items()},
-        "settings": asdict(settings),
         "history": result.history,
     }
 
@@ -179,6 +195,9 @@ def tabulate(arguments: argparse.Namespace) -> None:
             trained = []
             for seed in parameters["seeds"]:
                 of_seed = [record for record in records if record["seed"] == seed]
+                settings = plain(settings_of(parameters["training"], row, seed))
+                if other := [record["fold"] for record in of_seed if record["settings"] != settings]:
+                    raise SystemExit(f"{row['name']}, seed {seed}, fold {other[0]} was trained with other settings.")
                 if {record["fold"] for record in of_seed} != wanted:
                     continue
                 patches = pd.concat([record["patches"] for record in of_seed]).sort_values("number", ignore_index=True)
@@ -210,7 +229,7 @@ def tabulate(arguments: argparse.Namespace) -> None:
             print(
                 row["name"],
                 f"{len(gaps)} trainings; chosen on the test fold:",
-                {k: f"+{v:.2f}" for k, v in told.items()},
+                {name: f"{value:+.2f}" for name, value in told.items()},
             )
     if arguments.figures:
         draw(recorded(arguments.out, arguments.figures), arguments.out)

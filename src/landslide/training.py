@@ -146,7 +146,7 @@ def train_fold(
         weights,
         progress.best_epoch,
         select_threshold(probability, masks, settings.select_by),
-        select_detection_threshold(patch_scores(probability), masks.any(axis=(1, 2))),
+        select_detection_threshold(patch_scores(probability), np.asarray(masks.any(axis=(1, 2)))),
         progress.history,
     )
 
