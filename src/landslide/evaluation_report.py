@@ -93,6 +93,20 @@ def fold_figures(fold: int, evaluation: FoldEvaluation, history: History) -> dic
     }
 
 
+def drawn_rows(masks: npt.NDArray[np.uint8], number: int) -> npt.NDArray[np.int64]:
+    """Choose patches spread evenly over those with landslides, from few pixels to many; over all if none has any.
+
+    Args:
+        masks: (n, H, W) masks of the patches.
+        number: How many are chosen at most.
+    """
+    pixels = masks.sum(axis=(1, 2))
+    order = np.argsort(pixels, kind="stable")
+    candidates = order[pixels[order] > 0] if pixels.any() else order
+    chosen = np.linspace(0, len(candidates) - 1, min(number, len(candidates))).round().astype(int)
+    return np.asarray(candidates[chosen])
+
+
 def overlays_figure(
     cache: BandCache,
     fold_table: pd.DataFrame,
@@ -109,10 +123,6 @@ def overlays_figure(
         rows: Rows of the patches to choose from.
         number: How many are drawn at most.
     """
-    landslides = cache.masks[rows].sum(axis=(1, 2))
-    order = rows[np.argsort(landslides, kind="stable")]
-    candidates = order[np.sort(landslides) > 0] if (landslides > 0).any() else order
-    shown = candidates[np.linspace(0, len(candidates) - 1, min(number, len(candidates))).round().astype(int)]
     return prediction_figure(
         [
             (
@@ -121,6 +131,6 @@ def overlays_figure(
                 cache.masks[row],
                 probability[row],
             )
-            for row in shown
+            for row in rows[drawn_rows(cache.masks[rows], number)]
         ]
     )

@@ -22,6 +22,7 @@ from landslide.detection import one_class, roc_curve
 from landslide.ensemble import Ensemble, Member
 from landslide.errors import ComparisonError, DataError
 from landslide.evaluation import FoldEvaluation, evaluate_fold, patch_report, pooled_scores, threshold_table
+from landslide.evaluation_report import drawn_rows
 from landslide.figures import (
     calibration_figure,
     precision_recall_figure,
@@ -254,10 +255,6 @@ def _drawn_patches(
     deviation: npt.NDArray[np.float32],
 ) -> list[tuple[str, npt.NDArray[np.float64], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]:
     """Return title, picture, mask, mean and deviation of patches from few landslide pixels to many."""
-    pixels = masks.sum(axis=(1, 2))
-    order = np.argsort(pixels, kind="stable")
-    candidates = order[pixels[order] > 0] if (pixels > 0).any() else order
-    chosen = candidates[np.linspace(0, len(candidates) - 1, min(_N_DRAWN, len(candidates))).round().astype(int)]
     return [
         (
             f"patch {table['number'].iloc[row]}",
@@ -266,7 +263,7 @@ def _drawn_patches(
             probability[row],
             deviation[row],
         )
-        for row in chosen
+        for row in drawn_rows(masks, _N_DRAWN)
     ]
 
 
