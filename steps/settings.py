@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from landslide.errors import ConfigurationError
 from landslide.folds import SCHEMES
 from landslide.metrics import METRIC_NAMES
+from landslide.prediction import TestTimeAugmentation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,7 @@ class EvaluationSettings:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     overlays: int = 4
-    test_time_augmentation: Literal["none", "rotations", "flips_and_rotations"] = "none"
+    test_time_augmentation: TestTimeAugmentation = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
