@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, jaccard_score
 from test_fold_table import a_table, grid
 
-from landslide import comparison
 from landslide.bootstrap import (
     difference_draws,
     named_intervals,
@@ -172,8 +171,3 @@ def test_blocks_are_four_by_four_tiles_and_single_patches_without_a_place():
     sizes = np.bincount(blocks)
     assert sorted(sizes.tolist()) == [1, 1, 4, 4, 16]
     assert len(set(blocks[-2:].tolist())) == 2
-
-
-def test_the_comparison_offers_the_same_functions():
-    assert comparison.score_intervals is score_intervals
-    assert comparison.paired_differences is paired_differences

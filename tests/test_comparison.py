@@ -23,8 +23,8 @@ from landslide.comparison import (
     comparable,
     evidence_table,
     judge,
+    model_scores,
     patch_counts,
-    pooled_scores,
     refuse_seen,
     summary,
 )
@@ -304,7 +304,7 @@ def test_resampled_f1_is_that_of_the_pixels_pooled_over_the_drawn_blocks():
     averages = {"f1_landslide": "binary", "f1_macro": "macro"}
     differences = bootstrap(evidence, resamples=400, seed=1)
     for name, average in averages.items():
-        assert pooled_scores(evidence, "champion")[name] == pytest.approx(f1("champion", [0, 1, 2], average))
+        assert model_scores(evidence, "champion")[name] == pytest.approx(f1("champion", [0, 1, 2], average))
         possible = [
             f1("challenger", rows, average) - f1("champion", rows, average)
             for rows in ([0, 1, 0, 1], [0, 1, 2], [2, 2])
@@ -372,7 +372,7 @@ def test_the_bootstrap_is_reproducible_by_its_seed():
 
 def test_the_interval_covers_the_true_difference_about_as_often_as_it_says():
     truth = some_evidence(20000, 0.5, 0.55, seed=10**6)
-    true = pooled_scores(truth, "challenger")["f1_landslide"] - pooled_scores(truth, "champion")["f1_landslide"]
+    true = model_scores(truth, "challenger")["f1_landslide"] - model_scores(truth, "champion")["f1_landslide"]
     rng = np.random.default_rng(0)
     cells = [column for column in truth if column.startswith("ch")]
     covered = 0
@@ -442,7 +442,7 @@ def test_the_summary_reports_all_patches_and_the_new_ones_alone():
     values = summary(evidence, differences)
     assert (values["patches"], values["new_patches"], values["blocks"]) == (30, 10, 30)
     new = evidence[evidence["new"]]
-    assert values["new_challenger_miou"] == pooled_scores(new, "challenger")["miou"]
+    assert values["new_challenger_miou"] == model_scores(new, "challenger")["miou"]
     for name in DECIDING:
         difference = values[f"challenger_{name}"] - values[f"champion_{name}"]
         assert values[f"{name}_difference"] == pytest.approx(difference)

@@ -1,7 +1,7 @@
 """Comparison of two cross-validated models on patches that neither has seen, and the decision between them.
 
 Both predict a patch of fold k by their fold-k member alone. The difference of their scores is judged by a paired
-block bootstrap (see `landslide.bootstrap`, whose intervals are at hand here as well).
+block bootstrap (see `landslide.bootstrap`).
 """
 
 from collections.abc import Collection, Mapping
@@ -12,9 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from landslide.bootstrap import difference_draws, resampling_blocks
-from landslide.bootstrap import paired_differences as paired_differences
-from landslide.bootstrap import score_intervals as score_intervals
+from landslide.bootstrap import RESAMPLES, difference_draws, resampling_blocks
 from landslide.errors import ComparisonError, ConfigurationError
 from landslide.fold_table import known_folds
 from landslide.metrics import confusion_counts, scores
@@ -43,7 +41,7 @@ class PromotionSettings:
 
     margin: float = 0.0
     confidence: float = 0.95
-    resamples: int = 2000
+    resamples: int = RESAMPLES
     seed: int = 0
     min_blocks: int = 5
 
@@ -182,12 +180,12 @@ def evidence_table(
     return evidence.assign(**cells)
 
 
-def pooled_scores(evidence: pd.DataFrame, model: str) -> dict[str, float]:
+def model_scores(evidence: pd.DataFrame, model: str) -> dict[str, float]:
     """Return every score of a model from its counts pooled over the patches of the evidence."""
     return scores(evidence[_columns(model)].sum().to_numpy().reshape(2, 2))
 
 
-def bootstrap(evidence: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def bootstrap(evidence: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
     """Resample the blocks and return the differences, challenger minus champion.
 
     Args:
@@ -219,7 +217,7 @@ def judge(evidence: pd.DataFrame, differences: pd.DataFrame, settings: Promotion
             f"promotion.min_blocks is {settings.min_blocks}",
         )
     parts, better = [], True
-    champion, challenger = (pooled_scores(evidence, model) for model in CHAMPION_AND_CHALLENGER)
+    champion, challenger = (model_scores(evidence, model) for model in CHAMPION_AND_CHALLENGER)
     for name in DECIDING:
         share = float((differences[name] > settings.margin).mean())
         better &= share >= settings.confidence
@@ -246,7 +244,7 @@ def summary(evidence: pd.DataFrame, differences: pd.DataFrame) -> dict[str, floa
     for prefix, part in (("", evidence), ("new_", evidence[evidence["new"]])):
         if len(part):
             for model in CHAMPION_AND_CHALLENGER:
-                values |= {f"{prefix}{model}_{name}": value for name, value in pooled_scores(part, model).items()}
+                values |= {f"{prefix}{model}_{name}": value for name, value in model_scores(part, model).items()}
     for name in DECIDING:
         values[f"{name}_difference"] = values[f"challenger_{name}"] - values[f"champion_{name}"]
         values[f"{name}_difference_low"], values[f"{name}_difference_high"] = (
