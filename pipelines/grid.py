@@ -147,7 +147,7 @@ def _resolve_row(
 @lru_cache
 def _cost(model: str, n_bands: int, options: str) -> Complexity:
     """Build a network without memory and measure it; its options as JSON, because many rows have the same."""
-    return complexity(model, n_bands, **json.loads(options))
+    return complexity(model, n_bands, json.loads(options))
 
 
 def _changed(

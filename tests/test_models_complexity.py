@@ -55,7 +55,7 @@ def test_attention_costs_its_projections_and_two_products_of_all_pairs_of_rows(d
 
 
 def test_operations_grow_with_the_area_of_the_patch():
-    full, half = (complexity("unet", 5, size=size, width=4).gflop for size in (128, 64))
+    full, half = (complexity("unet", 5, {"width": 4}, size=size).gflop for size in (128, 64))
     assert full == pytest.approx(4 * half)
 
 
@@ -76,7 +76,7 @@ def test_a_network_costs_the_sum_of_its_convolutions_and_linear_layers(name):
         layer.register_forward_hook(count)
     with torch.no_grad():
         model(torch.zeros(1, 5, 32, 32))
-    measured = complexity(name, 5, size=32, width=4)
+    measured = complexity(name, 5, {"width": 4}, size=32)
     assert measured.gflop * 1e9 == pytest.approx(sum(operations))
     assert measured.parameters == trainable_parameters(model)
 
@@ -90,7 +90,7 @@ def test_a_network_costs_the_sum_of_its_convolutions_and_linear_layers(name):
     ],
 )
 def test_the_papers_networks_cost_what_was_measured_elsewhere(name, bands, options, gflop):
-    assert complexity(name, bands, **options).gflop == pytest.approx(gflop, abs=0.05)
+    assert complexity(name, bands, options).gflop == pytest.approx(gflop, abs=0.05)
 
 
 @pytest.mark.parametrize("name", ["smp:Unet:resnet18", "smp:Unet:mit_b0"])
@@ -99,13 +99,13 @@ def test_a_peer_is_measured_without_its_pretrained_weights(name, monkeypatch):
         raise AssertionError("reached for the network")
 
     monkeypatch.setattr("socket.socket.connect", no_network)
-    assert complexity(name, 5, encoder_weights="imagenet") == complexity(name, 5)
+    assert complexity(name, 5, {"encoder_weights": "imagenet"}) == complexity(name, 5)
     assert complexity(name, 5).parameters == trainable_parameters(create_model(name, 5))
 
 
 def test_an_impossible_network_has_no_cost():
     with pytest.raises(ConfigurationError, match="block is 'triple'"):
-        complexity("unet", 5, block="triple")
+        complexity("unet", 5, {"block": "triple"})
 
 
 # ---- the table
@@ -183,6 +183,9 @@ class TestCommand:
             (["--model", "smp:Unet:resnet0"], "resnet0"),
             (["--model", "unet", "--option", "depth=3"], "depth"),
             (["--model", "unet", "--option", "heads=2"], "heads is 2"),
+            (["--model", "unet", "--option", "size=64"], "'size'"),
+            (["--model", "unet", "--option", "name=vnet"], "'name'"),
+            (["--model", "smp:Unet:resnet18", "--option", "in_channels=4"], "'in_channels'"),
             (["--model", "unet", "--option", "width"], "not KEY=VALUE"),
             (["--model", "unet", "--option", "width=[4"], "YAML"),
             (["--model", "unet", "--bands", "many"], "'many' is neither a number of bands"),

@@ -30,7 +30,7 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
 MODEL_NAMES = tuple(_MODELS)
 
 
-def create_model(name: str, in_channels: int, **options: Any) -> nn.Module:
+def create_model(name: str, in_channels: int, /, **options: Any) -> nn.Module:
     """Create a network with freshly initialised weights.
 
     Args:

@@ -88,7 +88,7 @@ def size_table(networks: Iterable[ComparedNetwork] = COMPARED_NETWORKS) -> pd.Da
     """
     rows = []
     for network in networks:
-        cost = complexity(network.model, network.bands, **network.options)
+        cost = complexity(network.model, network.bands, network.options)
         difference = None if network.recorded is None else cost.parameters - network.recorded
         counts = (network.bands, cost.parameters, cost.gflop, network.recorded, difference)
         rows.append((network.label, *counts, network.source))

@@ -1,5 +1,6 @@
 """What a network costs: trainable parameters and floating-point operations of a forward pass."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,20 +24,20 @@ class Complexity:
     gflop: float
 
 
-def complexity(name: str, in_channels: int, *, size: int = 128, **options: Any) -> Complexity:
+def complexity(name: str, in_channels: int, options: Mapping[str, Any] = {}, *, size: int = 128) -> Complexity:
     """Measure a network by name, without weights: neither its memory nor its time is needed.
 
     Args:
         name: Network name, see `landslide.models.create_model`.
         in_channels: Number of input bands.
+        options: The network's own options. Pretrained weights are not fetched.
         size: Side of the patch in pixels.
-        **options: The network's own options. Pretrained weights are not fetched.
 
     Raises:
         ConfigurationError: On an unknown name or option.
     """
     if name.startswith("smp:"):
-        options |= {"encoder_weights": None}
+        options = {**options, "encoder_weights": None}
     try:
         with torch.device("meta"):
             model = create_model(name, in_channels, **options)

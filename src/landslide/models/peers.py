@@ -19,7 +19,7 @@ class PeerModel(nn.Module):
         **options: Further arguments of the library; no pretrained weights unless `encoder_weights` asks.
     """
 
-    def __init__(self, architecture: str, encoder: str, in_channels: int, **options: Any) -> None:
+    def __init__(self, architecture: str, encoder: str, in_channels: int, /, **options: Any) -> None:
         import segmentation_models_pytorch as smp
 
         super().__init__()
