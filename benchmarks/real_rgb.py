@@ -149,7 +149,7 @@ def score_one(
         cells = patch_counts(predicted[way], cache.masks[rows]).reshape(-1, 4)
         report[[f"{cell}{way}" for cell in CELLS]] = cells
     report.drop(columns="detection_score").to_csv(counts, index=False)
-    cost = complexity(settings.model, len(bands), **settings.model_options)
+    cost = complexity(settings.model, len(bands), settings.model_options)
     return {
         "seed": settings.seed,
         "epoch": result.epoch,
