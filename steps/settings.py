@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from landslide.errors import ConfigurationError
 from landslide.folds import SCHEMES
 from landslide.metrics import METRIC_NAMES
-from landslide.prediction import TestTimeAugmentation
+from landslide.symmetry import TestTimeAugmentation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,8 @@ from landslide.detection import detection_counts, detection_scores, patch_scores
 from landslide.ensemble import Ensemble
 from landslide.metrics import METRIC_NAMES, confusion_counts, mean_and_std, score_arrays, scores, threshold_counts
 from landslide.patches import POSITION_COLUMNS
-from landslide.prediction import PredictionSettings, TestTimeAugmentation, predict_rows
+from landslide.prediction import PredictionSettings, predict_rows
+from landslide.symmetry import TestTimeAugmentation
 
 INTERVAL_NAMES = ("f1_macro", "miou", "f1_landslide")
 """The scores whose confidence intervals are recorded."""

@@ -15,22 +15,7 @@ from landslide.cache import BandCache
 from landslide.metrics import scores, threshold_counts
 from landslide.models import main_logits
 from landslide.patches import PATCH_SIZE
-from landslide.symmetry import (
-    IDENTITY,
-    NO_GRADIENTS,
-    ROTATIONS,
-    ROTATIONS_AND_FLIPS,
-    Symmetry,
-    gradient_channels,
-)
-
-TestTimeAugmentation = Literal["none", "rotations", "flips_and_rotations"]
-
-_SYMMETRIES: dict[str, tuple[Symmetry, ...]] = {
-    "none": (IDENTITY,),
-    "rotations": ROTATIONS,
-    "flips_and_rotations": ROTATIONS_AND_FLIPS,
-}
+from landslide.symmetry import NO_GRADIENTS, SYMMETRIES, TestTimeAugmentation, gradient_channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +81,7 @@ def landslide_probabilities(
         ConfigurationError: If patches are to be rotated, and one gradient band is there without the other.
         ValueError: If patches are to be rotated, and the bands have no names.
     """
-    symmetries = max((_SYMMETRIES[prediction.augmentation] for prediction in predictions), key=len)
+    symmetries = max((SYMMETRIES[prediction.augmentation] for prediction in predictions), key=len)
     gradients = NO_GRADIENTS
     if len(symmetries) > 1:
         if band_names is None:
@@ -108,10 +93,10 @@ def landslide_probabilities(
             moved = symmetry.apply(images, gradients)
             logits = model(moved)
             for i, prediction in enumerate(predictions):
-                if symmetry in _SYMMETRIES[prediction.augmentation]:
+                if symmetry in SYMMETRIES[prediction.augmentation]:
                     probability = _of_heads(logits, (moved.shape[-2], moved.shape[-1]), prediction.heads)
                     totals[i] = totals[i] + symmetry.invert(probability)
-        sizes = [len(_SYMMETRIES[prediction.augmentation]) for prediction in predictions]
+        sizes = [len(SYMMETRIES[prediction.augmentation]) for prediction in predictions]
         return [total / size for total, size in zip(totals, sizes, strict=True)]
 
 

@@ -5,9 +5,10 @@ augmentation trains on them, and test-time augmentation averages over them. Two 
 gradients in x (to the right) and in y (down); they are swapped and signed so that they are those of the moved patch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -103,3 +104,10 @@ class Symmetry:
 IDENTITY = Symmetry(0)
 ROTATIONS = tuple(Symmetry(turns) for turns in range(4))
 ROTATIONS_AND_FLIPS = tuple(Symmetry(turns, mirrored) for mirrored, turns in product((False, True), range(4)))
+
+TestTimeAugmentation = Literal["none", "rotations", "flips_and_rotations"]
+SYMMETRIES: Mapping[TestTimeAugmentation, tuple[Symmetry, ...]] = {
+    "none": (IDENTITY,),
+    "rotations": ROTATIONS,
+    "flips_and_rotations": ROTATIONS_AND_FLIPS,
+}
