@@ -136,7 +136,7 @@ def test_the_network_starts_in_training_mode_every_epoch(fit, monkeypatch):
 
     monkeypatch.setattr(training._FoldTrainer, "_training_batch", spy)
     fit()
-    assert modes == [True] * 6  # two epochs of three batches
+    assert modes == [True] * 4  # two epochs of two batches
 
 
 def test_every_training_patch_is_seen_once_an_epoch(fit, monkeypatch):
@@ -148,7 +148,7 @@ def test_every_training_patch_is_seen_once_an_epoch(fit, monkeypatch):
         lambda self, indices, *rest: seen.append(indices.tolist()) or original(self, indices, *rest),
     )
     fit()
-    first, second = ([index for batch in part for index in batch] for part in (seen[:3], seen[3:]))
+    first, second = ([index for batch in part for index in batch] for part in (seen[:2], seen[2:]))
     assert sorted(first) == sorted(second) == list(range(len(TRAINING)))
     assert first != second
 
