@@ -18,6 +18,7 @@ from landslide.errors import ComparisonError
 from landslide.fold_table import departed, known_folds
 from landslide.training import TrainingSettings
 from steps.access import open_bands
+from steps.alone import alone
 from steps.code import code_digest
 from steps.lineage import configuration_text, lineage_tags, tracking_client
 from steps.settings import DataSettings, FoldSettings
@@ -77,7 +78,7 @@ def open_run(
     lineage = lineage_tags()
     lock = lineage["requirements_lock"]  # folds trained under different versions of torch are no one cross-validation
     parts = [settings, data_version, band_cache, fold_digest, code, lock, origin]
-    identity = json.dumps(parts, sort_keys=True)
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     tags = {
         **lineage,
         "selection": training.selection,
@@ -89,15 +90,16 @@ def open_run(
         "start_from": start_from,
         "start_run": origin,  # of that version, so that the folds need not ask the registry
     }
-    run_id = tracking.open_cross_validation(
-        client,
-        hashlib.sha256(identity.encode()).hexdigest(),
-        name=f"{training.model} {training.bands if isinstance(training.bands, str) else 'bands'} {training.loss}",
-        params=settings,
-        tags=tags,
-        data_version=data_version,
-        data_source=str(Path(data.root)),
-    )
+    with alone(key):  # or two pipelines that start together would both find no run
+        run_id = tracking.open_cross_validation(
+            client,
+            key,
+            name=f"{training.model} {training.bands if isinstance(training.bands, str) else 'bands'} {training.loss}",
+            params=settings,
+            tags=tags,
+            data_version=data_version,
+            data_source=str(Path(data.root)),
+        )
     tracking.set_tags(client, run_id, {"requested": datetime.now(UTC).isoformat(), **(labels or {})})
     tracking.log_text(client, run_id, fold_table.to_csv(index=False), "fold_table.csv")
     configuration = configuration_text(data=data, bands=bands, folds=folds, training=training, start_from=start_from)

@@ -20,6 +20,7 @@ from landslide.home import checkpoints
 from landslide.training import TrainingSettings
 from landslide.training import train_fold as fit_fold
 from steps.access import open_bands
+from steps.alone import alone
 from steps.code import depends_on_code_of
 from steps.lineage import tracking_client, tracking_uri
 from steps.settings import DataSettings
@@ -39,6 +40,8 @@ def train_fold(
 ) -> Annotated[str, "fold_run"]:
     """Train on all folds but one, going on from the last checkpoint if there is one.
 
+    Where another process trains this fold already, wait for it and return its run.
+
     Args:
         fold: The fold that is left out for testing.
         fold_table: The patches with their folds.
@@ -57,47 +60,50 @@ def train_fold(
     if not cross_validation_run:
         return ""
     client = tracking_client()
-    run_id = tracking.open_fold(client, cross_validation_run, fold)
-    if tracking.is_finished(client, run_id):
-        return run_id
-    band_names = resolve_bands(training.bands, bands.names)
-    cache = open_bands(data, bands, fold_table, data_version)
-    training_rows, selection_rows = _parts(fold_table, fold, training)
-    folder = checkpoints() / run_id
-    with tempfile.TemporaryDirectory() as temporary, tracking.recording(run_id, system_metrics=True):
-        parent = client.get_run(cross_validation_run).data.tags
-        start = _member(parent["start_run"], start_from, fold, bands, Path(temporary)) if start_from else None
-        if start is not None:
-            tracking.set_tags(client, run_id, {"start_weights": sha256(start.weights)})
-        result = fit_fold(
-            cache,
-            training_rows,
-            selection_rows,
-            training,
-            band_names=band_names,
-            checkpoints=folder,
-            test_rows=np.flatnonzero(fold_table["fold"] == fold),
-            start=(start.spec, start.weights) if start else None,
-            on_epoch=partial(tracking.log_epoch, tracking_uri(), run_id),
-            label=f"fold {fold}",
-        )
-        tracking.log_model(
-            [
-                Member(
-                    fold,
-                    result.spec,
-                    result.threshold,
-                    result.weights,
-                    prediction=training.prediction,
-                    detection_threshold=result.detection_threshold,
-                )
-            ],
-            bands,
-            cache.stored_dtype,
-            {"fold": fold, "data_version": data_version, "selected_epoch": result.epoch},
-        )
-        tracking.set_tags(client, run_id, {"selected_epoch": str(result.epoch)})
-    shutil.rmtree(folder, ignore_errors=True)
+    # The checkpoints are of one process; another one that wants the same fold finds it finished afterwards.
+    with alone(f"{cross_validation_run}-fold-{fold}"):
+        run_id = tracking.open_fold(client, cross_validation_run, fold)
+        if tracking.is_finished(client, run_id):
+            return run_id
+        band_names = resolve_bands(training.bands, bands.names)
+        cache = open_bands(data, bands, fold_table, data_version)
+        training_rows, selection_rows = _parts(fold_table, fold, training)
+        folder = checkpoints() / run_id
+        with tempfile.TemporaryDirectory() as temporary, tracking.recording(run_id, system_metrics=True):
+            parent = client.get_run(cross_validation_run).data.tags
+            start = _member(parent["start_run"], start_from, fold, bands, Path(temporary)) if start_from else None
+            if start is not None:
+                tracking.set_tags(client, run_id, {"start_weights": sha256(start.weights)})
+            result = fit_fold(
+                cache,
+                training_rows,
+                selection_rows,
+                training,
+                band_names=band_names,
+                checkpoints=folder,
+                test_rows=np.flatnonzero(fold_table["fold"] == fold),
+                start=(start.spec, start.weights) if start else None,
+                on_epoch=partial(tracking.log_epoch, tracking_uri(), run_id),
+                label=f"fold {fold}",
+            )
+            tracking.log_model(
+                [
+                    Member(
+                        fold,
+                        result.spec,
+                        result.threshold,
+                        result.weights,
+                        prediction=training.prediction,
+                        detection_threshold=result.detection_threshold,
+                    )
+                ],
+                bands,
+                cache.stored_dtype,
+                {"fold": fold, "data_version": data_version, "selected_epoch": result.epoch},
+            )
+            tracking.set_tags(client, run_id, {"selected_epoch": str(result.epoch)})
+            tracking.delete_tag(client, run_id, "failure")  # of an attempt before this one
+        shutil.rmtree(folder, ignore_errors=True)
     return run_id
 
 

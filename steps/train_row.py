@@ -43,5 +43,6 @@ def train_row(
         logger.exception("Fold %d of MLflow run %s failed; the other rows go on.", fold, cross_validation_run)
         client = tracking_client()
         failed = tracking.open_fold(client, cross_validation_run, fold)
-        tracking.set_tags(client, failed, {"failure": str(error).splitlines()[0][:500] or type(error).__name__})
+        reason, *_ = [*filter(None, map(str.strip, str(error).splitlines())), type(error).__name__]
+        tracking.set_tags(client, failed, {"failure": reason[:500]})
         return ""

@@ -75,6 +75,15 @@ def test_the_checkpoints_of_a_night_that_was_cut_off_stay_for_two_weeks(home):
     assert cut_off.exists()
 
 
+def test_the_lock_of_a_fold_is_no_checkpoint(home):
+    abandoned = folder(home, "checkpoints/abandoned", hours=15 * 24)
+    lock = home / "checkpoints" / "run-fold-1.lock"
+    lock.touch()
+    age(lock, hours=15 * 24)
+    assert prune(0) == [abandoned]
+    assert lock.exists()
+
+
 def test_opening_a_cache_is_using_it(home):
     demo.generate(home / "patches", scenes=((1, 2),))
     table = patch_table(home / "patches")

@@ -32,7 +32,7 @@ def prune(budget: int) -> list[Path]:
     excess = size_of(home()) - budget
     caches = sorted(band_caches().glob("*/[!.]*"), key=_last_used)
     kept_for = dict.fromkeys([*caches[:-1], *pulled_data().glob("*")], _IN_USE_SECONDS)
-    kept_for |= dict.fromkeys(checkpoints().glob("*"), _ABANDONED_SECONDS)
+    kept_for |= dict.fromkeys(checkpoints().glob("*/"), _ABANDONED_SECONDS)  # not the locks beside them
     deleted = []
     for folder in sorted(kept_for, key=_last_used):
         if excess <= 0:

@@ -333,6 +333,12 @@ def set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None
         client.set_tag(run_id, name, value)
 
 
+def delete_tag(client: MlflowClient, run_id: str, name: str) -> None:
+    """Delete a tag of a run, if it has it."""
+    if name in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, name)
+
+
 def finish(client: MlflowClient, run_id: str) -> None:
     """Mark a run as finished."""
     client.set_terminated(run_id)
