@@ -49,7 +49,7 @@ def ablation_pipeline(
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise ConfigurationError(f"name is {name!r}.", remedy="Use small letters, digits, - and _, such as table3.")
-    grid = resolve(rows, bands=bands, folds=folds, training=training, seeds=seeds)
+    grid = resolve(rows, bands=bands, folds=folds, training=training, evaluation=evaluation, seeds=seeds)
     patch_table, data_version = ingest(data=data, bands=bands)
     caches: dict[BandSettings, Any] = {}
     tables: dict[FoldSettings, Any] = {}

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from landslide.bands import BandSettings
+from landslide.bands import BandSettings, resolve_bands
+from landslide.symmetry import gradient_channels
 from landslide.training import TrainingSettings
 from steps.evaluate import evaluate
 from steps.settings import DataSettings, EvaluationSettings, FoldSettings
@@ -42,7 +43,11 @@ def cross_validate(
 
     Returns:
         The outputs of the trained folds in the order of their numbers, and of the evaluation.
+
+    Raises:
+        ConfigurationError: If the bands cannot be had, or not be turned where patches are to be rotated.
     """
+    input_bands(bands, training, evaluation)  # or hours later the evaluation would find the fault
     fold_runs = [
         train(
             fold=fold, fold_table=fold_table, data_version=data_version, band_cache=band_cache,
@@ -56,3 +61,21 @@ def cross_validate(
         cross_validation_run=run, data=data, bands=bands, evaluation=evaluation, id=f"{prefix}evaluate",
     )  # fmt: skip
     return fold_runs, scores
+
+
+def input_bands(bands: BandSettings, training: TrainingSettings, evaluation: EvaluationSettings) -> tuple[str, ...]:
+    """Return the bands that the networks see, after a check that they fit the settings.
+
+    Args:
+        bands: Band settings.
+        training: Training settings.
+        evaluation: In which ways is predicted.
+
+    Raises:
+        ConfigurationError: If the selection asks for bands that there are not, or if patches are to be rotated and one
+            gradient band is there without the other.
+    """
+    names = resolve_bands(training.bands, bands.names)
+    if {evaluation.test_time_augmentation, training.prediction.augmentation} != {"none"}:
+        gradient_channels(names)
+    return names

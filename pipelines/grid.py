@@ -9,13 +9,14 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from landslide.bands import BandSettings, available_bands, resolve_bands
+from landslide.bands import BandSettings
 from landslide.errors import ConfigurationError, LandslideError
 from landslide.metrics import METRIC_NAMES
 from landslide.models.complexity import Complexity, complexity
 from landslide.training import TrainingSettings
 from pipelines.configured import describe
-from steps.settings import FoldSettings
+from pipelines.cross_validation import input_bands
+from steps.settings import EvaluationSettings, FoldSettings
 
 _Settings = TypeVar("_Settings", BandSettings, FoldSettings, TrainingSettings)
 # What may stand beside our own figures: scores in percent, trainable parameters in millions.
@@ -84,6 +85,7 @@ def resolve(
     bands: BandSettings,
     folds: FoldSettings,
     training: TrainingSettings,
+    evaluation: EvaluationSettings,
     seeds: Sequence[int] | None,
 ) -> list[Row]:
     """Give every row all its settings, and build its network once without memory.
@@ -93,6 +95,7 @@ def resolve(
         bands: Band settings in common.
         folds: Fold settings in common.
         training: Training settings in common.
+        evaluation: How all rows are scored.
         seeds: Seeds with which every row is trained; `training.seed` alone if None.
 
     Raises:
@@ -105,7 +108,7 @@ def resolve(
     resolved: list[Row] = []
     for number, row in enumerate(rows):
         try:
-            resolved.append(_resolve_row(row, bands, folds, training, seeds))
+            resolved.append(_resolve_row(row, bands, folds, training, evaluation, seeds))
         except LandslideError as error:
             where = f"rows[{number}] ({row.name})"
             raise ConfigurationError(f"{where}: {error.what}", remedy=error.remedy) from error
@@ -119,7 +122,12 @@ def resolve(
 
 
 def _resolve_row(
-    row: RowSettings, bands: BandSettings, folds: FoldSettings, training: TrainingSettings, seeds: Sequence[int] | None
+    row: RowSettings,
+    bands: BandSettings,
+    folds: FoldSettings,
+    training: TrainingSettings,
+    evaluation: EvaluationSettings,
+    seeds: Sequence[int] | None,
 ) -> Row:
     label = re.sub(r"[^a-z0-9]+", "_", row.name.lower()).strip("_")
     if not label:
@@ -137,7 +145,7 @@ def _resolve_row(
     if "model" in row.training:
         common["model_options"] = {}
     row_training = _changed(training, row.training, "training", common)
-    names = resolve_bands(row_training.bands, available_bands(row_bands.stored))
+    names = input_bands(row_bands, row_training, evaluation)
     cost = _cost(row_training.model, len(names), json.dumps(row_training.model_options, sort_keys=True))
     chosen = [row_training.seed] if seeds is None else seeds
     trainings = tuple(_changed(row_training, {"seed": seed}, "training") for seed in chosen)

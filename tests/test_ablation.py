@@ -227,16 +227,21 @@ def test_files_are_replaced_whole(tmp_path):
 # ---- the grid
 
 
-def resolve(*rows, seeds=None, **training):
+def resolve(*rows, seeds=None, bands=None, evaluation=None, **training):
     from landslide.bands import BandSettings
     from landslide.training import TrainingSettings
     from pipelines.grid import RowSettings
     from pipelines.grid import resolve as resolve_grid
-    from steps.settings import FoldSettings
+    from steps.settings import EvaluationSettings, FoldSettings
 
     common = TrainingSettings(**{"model": "unet", "bands": "14", "model_options": {"width": 4}, **training})
     return resolve_grid(
-        [RowSettings(**row) for row in rows], bands=BandSettings(), folds=FoldSettings(), training=common, seeds=seeds
+        [RowSettings(**row) for row in rows],
+        bands=BandSettings(**bands or {}),
+        folds=FoldSettings(),
+        training=common,
+        evaluation=EvaluationSettings(**evaluation or {}),
+        seeds=seeds,
     )
 
 
@@ -264,6 +269,26 @@ def test_another_network_starts_without_the_options_of_the_common_one():
     (found,) = resolve({"name": "r", "training": {"model": "rau_net", "bands": "23"}}, model_options={"heads": 3})
     assert found.trainings[0].model_options == {}
     assert found.parameters == 24_876_294
+
+
+def test_the_rgb_set_has_its_nine_bands_where_the_global_ones_are_computed():
+    of_fourteen, of_nine = resolve(
+        {"name": "14"}, {"name": "rgb", "bands": {"global_rgb": True}, "training": {"bands": "rgb"}}
+    )
+    assert of_fourteen.parameters - of_nine.parameters == 5 * 9 * 4  # 3 x 3 weights a band in the first layer
+    with pytest.raises(ConfigurationError, match=r"\(rgb\).*red_global"):
+        resolve({"name": "rgb", "training": {"bands": "rgb"}})
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "training"),
+    [({"test_time_augmentation": "rotations"}, {}), ({}, {"prediction": {"augmentation": "flips_and_rotations"}})],
+)
+def test_rotations_need_both_gradients_before_anything_is_trained(evaluation, training):
+    both, one = {"name": "both"}, {"name": "one", "training": {"bands": ["B4", "gradient_x"], **training}}
+    with pytest.raises(ConfigurationError, match=r"rows\[1\] \(one\): .*only gradient_x"):
+        resolve(both, one, evaluation=evaluation)
+    assert len(resolve(both, {**one, "training": {"bands": ["B4", "gradient_x"]}})) == 2
 
 
 def test_every_row_is_trained_with_every_seed():

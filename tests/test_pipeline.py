@@ -243,6 +243,16 @@ def test_data_that_dvc_pins_otherwise_is_refused(data, stack, tmp_path):
         ({"parameters": {"folds": {"trained": [6]}}}, ["folds.trained is [6]", "from 1 to 5"]),
         ({"parameters": {"folds": {"trained": [2, 2]}}}, ["folds.trained is [2, 2]", "distinct"]),
         ({"parameters": {"folds": {"trained": []}}}, ["folds.trained is []", "leave it out"]),
+        ({"parameters": {"training": {"bands": "15"}}}, ["no band group '15'", "sentinel_only"]),
+        (
+            {
+                "parameters": {
+                    "training": {"bands": ["B4", "gradient_y"]},
+                    "evaluation": {"test_time_augmentation": "rotations"},
+                }
+            },
+            ["only gradient_y is selected"],
+        ),
         ({"steps": {"train_folds": {"enable_cache": False}}}, ["train_folds", "train_fold_1"]),
         (["no", "mapping"], ["no settings"]),
     ],
