@@ -38,7 +38,6 @@ from landslide.comparison import patch_counts
 from landslide.evaluation import evaluate_fold, patch_report, prediction_ways, selection_gap, threshold_table
 from landslide.figures import calibration_figure, thresholds_figure
 from landslide.folds import assign, inner_validation
-from landslide.metrics import scores
 from landslide.models import build_model
 from landslide.models.complexity import complexity
 from landslide.patches import directory_digest, patch_table
@@ -202,12 +201,10 @@ def tabulate(arguments: argparse.Namespace) -> None:
                     continue
                 patches = pd.concat([record["patches"] for record in of_seed]).sort_values("number", ignore_index=True)
                 patches["block"] = resampling_blocks(patches)
-                folds = [scores(record["patches"][CELLS].sum().to_numpy().reshape(2, 2)) for record in of_seed]
-                mean = {name: float(np.mean([fold[name] for fold in folds])) for name in SCORES}
                 tags = {"folds_trained": ", ".join(map(str, sorted(wanted))), "fold_scheme": "contiguous"}
                 tags |= {"selection": "inner_validation"}
                 seconds = sum(record[arguments.seconds] for record in of_seed)
-                trained.append(Trained(seed, "", tags, mean, patches, seconds, ""))
+                trained.append(Trained(seed, "", tags, patches, seconds, ""))
             if trained:
                 found.append(
                     AblationRow(row["name"], {}, records[0]["parameters"], records[0]["gflop"], tuple(trained))

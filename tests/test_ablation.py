@@ -28,7 +28,15 @@ def patches(random: np.random.Generator, n: int = 40, hits: float = 0.7, per_blo
     fp = random.binomial(16384 - true, 0.02)
     numbers = np.arange(1, n + 1)
     return pd.DataFrame(
-        {"number": numbers, "block": numbers // per_block, "tn": 16384 - true - fp, "fp": fp, "fn": true - tp, "tp": tp}
+        {
+            "number": numbers,
+            "fold": 1,
+            "block": numbers // per_block,
+            "tn": 16384 - true - fp,
+            "fp": fp,
+            "fn": true - tp,
+            "tp": tp,
+        }
     )
 
 
@@ -38,8 +46,8 @@ def counts(table: pd.DataFrame) -> np.ndarray:
 
 def trained(table: pd.DataFrame, *, seed: int = 0, failure: str = "", seconds: float = 60.0) -> Trained:
     if failure:
-        return Trained(seed, f"run{seed}", TAGS, {}, pd.DataFrame(), float("nan"), failure)
-    return Trained(seed, f"run{seed}", TAGS, scores(counts(table).sum(axis=0)), table, seconds, "")
+        return Trained(seed, f"run{seed}", TAGS, pd.DataFrame(), float("nan"), failure)
+    return Trained(seed, f"run{seed}", TAGS, table, seconds, "")
 
 
 def row(name: str, *trainings: Trained, **paper: float) -> AblationRow:
@@ -63,9 +71,8 @@ def test_with_one_seed_the_intervals_are_those_of_the_block_bootstrap(pair):
     expected = 100 * score_intervals(counts(second), blocks)
     gains = 100 * paired_differences(counts(first), counts(second), blocks)
     for name in ("f1_macro", "miou", "f1_landslide"):
-        assert table.loc[1, [f"{name}_pooled", f"{name}_low", f"{name}_high"]].tolist() == pytest.approx(
-            expected.loc[name].tolist()
-        )
+        found = table.loc[1, [name, f"{name}_low", f"{name}_high"]].tolist()
+        assert found == pytest.approx(expected.loc[name].tolist())
         assert table.loc[1, [f"{name}_gain", f"{name}_gain_low", f"{name}_gain_high"]].tolist() == pytest.approx(
             gains.loc[name].tolist()
         )
@@ -80,13 +87,14 @@ def test_a_row_compared_with_its_own_predictions_gains_nothing(pair):
 
 def test_the_interval_covers_the_seeds_where_the_patches_all_look_alike():
     """Two seeds, no difference between patches: a quarter of the draws is one seed, a quarter the other, half both."""
-    alike = pd.DataFrame({"number": range(1, 31), "block": range(30), "tn": 15000, "fp": 384, "fn": 300, "tp": 700})
+    alike = pd.DataFrame(
+        {"number": range(1, 31), "fold": 1, "block": range(30), "tn": 15000, "fp": 384, "fn": 300, "tp": 700}
+    )
     better = alike.assign(fn=100, tp=900)
     low, high = (100 * scores(counts(table).sum(axis=0))["f1_macro"] for table in (alike, better))
     found = ablation_table([row("a", trained(alike), trained(better, seed=1))]).iloc[0]
     assert found["f1_macro"] == pytest.approx((low + high) / 2)
     assert found["f1_macro_spread"] == pytest.approx((high - low) / 2)
-    assert found["f1_macro_pooled"] == pytest.approx((low + high) / 2)
     assert found[["f1_macro_low", "f1_macro_high"]].tolist() == pytest.approx([low, high])
     assert found["seeds"] == "0 1"
 
@@ -107,12 +115,29 @@ def test_seeds_and_blocks_are_drawn_independently_of_each_other():
 
 def test_the_seeds_of_two_rows_are_drawn_independently():
     """Equal rows whose seeds differ: a gain may be as large as one seed over the other, either way."""
-    alike = pd.DataFrame({"number": range(1, 31), "block": range(30), "tn": 15000, "fp": 384, "fn": 300, "tp": 700})
+    alike = pd.DataFrame(
+        {"number": range(1, 31), "fold": 1, "block": range(30), "tn": 15000, "fp": 384, "fn": 300, "tp": 700}
+    )
     seeds = trained(alike), trained(alike.assign(fn=100, tp=900), seed=1)
-    spread = np.diff([100 * one.scores["f1_macro"] for one in seeds])[0]
+    spread = np.diff([100 * scores(counts(one.patches).sum(axis=0))["f1_macro"] for one in seeds])[0]
     found = ablation_table([row("a", *seeds), row("b", *seeds)]).iloc[1]
     assert found["f1_macro_gain"] == 0
     assert found[["f1_macro_gain_low", "f1_macro_gain_high"]].tolist() == pytest.approx([-spread, spread])
+
+
+def test_the_interval_is_of_the_mean_over_the_folds():
+    """Two folds of one block each: of four equally likely draws one has fold 1 alone, one fold 2 alone."""
+    random = np.random.default_rng(6)
+    table = patches(random, n=8, hits=0.5)
+    easy = patches(random, n=8, hits=0.95)
+    table = pd.concat([table[:2], easy[2:]]).assign(fold=[1] * 2 + [2] * 6, block=[0] * 2 + [1] * 6)
+    of_folds = [100 * scores(counts(part).sum(axis=0))["f1_macro"] for _, part in table.groupby("fold")]
+    found = ablation_table([row("a", trained(table)), row("b", trained(table.assign(fold=1)))])
+    assert found.loc[0, "f1_macro"] == pytest.approx(np.mean(of_folds))
+    assert found.loc[0, ["f1_macro_low", "f1_macro_high"]].tolist() == pytest.approx(sorted(of_folds))
+    pooled = 100 * scores(counts(table).sum(axis=0))["f1_macro"]
+    assert found.loc[1, "f1_macro_gain"] == pytest.approx(pooled - np.mean(of_folds))
+    assert abs(pooled - np.mean(of_folds)) > 1
 
 
 @settings(max_examples=20, deadline=None)
@@ -138,7 +163,7 @@ def test_rows_without_a_patch_in_common_are_not_compared():
 
 def test_patches_of_one_block_have_a_score_and_no_interval(pair):
     found = ablation_table([row("a", trained(pair[0].assign(block=7)))]).iloc[0]
-    assert found["f1_macro_pooled"] == pytest.approx(found["f1_macro"])
+    assert found["f1_macro"] == pytest.approx(100 * scores(counts(pair[0]).sum(axis=0))["f1_macro"])
     assert np.isnan(found["f1_macro_low"])
 
 
@@ -153,7 +178,7 @@ def test_a_failed_seed_is_named_and_the_others_count(pair):
     )
     assert table["failure"].tolist() == ["seed 1: fold 1: the loss is nan.", "seed 0: fold 1: no memory", ""]
     assert table["seeds"].tolist() == ["0", "", "0"]
-    assert table.loc[0, "f1_macro"] == pytest.approx(100 * trained(first).scores["f1_macro"])
+    assert table.loc[0, "f1_macro"] == pytest.approx(100 * scores(counts(first).sum(axis=0))["f1_macro"])
     assert table.loc[1, ["f1_macro", "f1_macro_low", "f1_macro_gain", "seconds"]].isna().all()
     assert table.loc[2, "f1_macro_gain"] > 0
     text = render_text(table, "t", "paper")
@@ -208,7 +233,7 @@ def test_rows_of_several_protocols_say_each_its_own(table):
 def test_the_figure_has_a_dot_an_interval_and_the_published_point_of_every_row(table):
     for axis, name in zip(ablation_figure(table, "t", "Table III").axes, ("f1_macro", "miou"), strict=True):
         ours, published = axis.lines
-        assert ours.get_xdata() == pytest.approx(table[f"{name}_pooled"])
+        assert ours.get_xdata() == pytest.approx(table[name])
         np.testing.assert_equal(published.get_xdata(), table[f"paper_{name}"].to_numpy())
         ends = [segment[:, 0].tolist() for segment in axis.collections[0].get_segments()]
         assert ends == table[[f"{name}_low", f"{name}_high"]].to_numpy().tolist()
@@ -431,7 +456,8 @@ def test_a_table_shares_goes_on_after_a_failure_and_says_what_the_runs_say(tiny_
     for name in ("f1_macro", "miou", "f1_landslide"):
         expected = np.array([100 * scores(of_fold)[name] for of_fold in counts])
         np.testing.assert_allclose(table[name], expected)
-        np.testing.assert_allclose(table[f"{name}_pooled"], expected)
+        recorded = [100 * client.get_run(run_id).data.metrics[name] for run_id in table["runs"]]
+        np.testing.assert_allclose(table[name], recorded)
         assert table[f"{name}_gain"][1] == pytest.approx(expected[1] - expected[0])
     assert table["f1_macro_minus_paper"][0] == pytest.approx(table["f1_macro"][0] - 67.83)
     assert table["patches"].tolist() == [5, 5]

@@ -1,11 +1,12 @@
 """The table of an ablation: cross-validations that differ in a few settings, each beside a published figure.
 
-A row may have been trained with several seeds. Its score is the mean over them, and `_spread` their population
-standard deviation. The intervals are of a two-level bootstrap: every draw takes blocks of neighbouring tiles (see
-`landslide.bootstrap`) and, among the seeds of the row, seeds with replacement; each drawn seed is scored by its
-counts pooled over the drawn blocks, and the draw's value is the mean over the drawn seeds. So an interval covers other
-patches of the kind and, as far as so few can show it, other seeds. In differences both rows see the same blocks;
-their seeds are drawn independently, because equal seeds make no pair of two different networks.
+A score is the mean over the scored folds, as the paper's is. A row may have been trained with several seeds: its score
+is the mean over them, and `_spread` their population standard deviation. The intervals are of a two-level bootstrap:
+every draw takes blocks of neighbouring tiles (see `landslide.bootstrap`) and, among the seeds of the row, seeds with
+replacement; each drawn seed is scored on the drawn blocks, fold by fold, and the draw's value is the mean over the
+folds and the drawn seeds. So an interval covers other patches of the kind and, as far as so few can show it, other seeds. In
+differences both rows see the same blocks; their seeds are drawn independently, because equal seeds make no pair of two
+different networks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,16 +19,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from landslide import tracking
-from landslide.bootstrap import RESAMPLES, score_draws
-from landslide.metrics import scores
+from landslide.bootstrap import RESAMPLES, fold_mean, fold_mean_draws
 from landslide.tracking import MlflowClient
 
 SCORES = ("f1_macro", "miou", "f1_landslide")
 """The scores of the table."""
 
 _OF_A_SCORE = (
-    "{}", "{}_spread", "{}_pooled", "{}_low", "{}_high", "paper_{}", "{}_minus_paper", "{}_gain", "{}_gain_low",
-    "{}_gain_high",
+    "{}", "{}_low", "{}_high", "{}_spread", "paper_{}", "{}_minus_paper", "{}_gain", "{}_gain_low", "{}_gain_high",
 )  # fmt: skip
 _COLUMNS = (
     "row", "seeds", "folds", "scheme", "selection", "patches", "common_patches",
@@ -46,8 +45,7 @@ class Trained:
         seed: The seed.
         run_id: Its parent run.
         tags: Tags of that run.
-        scores: Scores of `SCORES` as the run records them: means over the trained folds.
-        patches: One row a scored patch: number, block, tn, fp, fn, tp; in the order of the numbers.
+        patches: One row a scored patch: number, fold, block, tn, fp, fn, tp; in the order of the numbers.
         seconds: Training time of all folds and epochs, NaN if not recorded.
         failure: Why it could not be trained or scored; empty if it was.
     """
@@ -55,7 +53,6 @@ class Trained:
     seed: int
     run_id: str
     tags: Mapping[str, str]
-    scores: Mapping[str, float]
     patches: pd.DataFrame
     seconds: float
     failure: str
@@ -108,7 +105,7 @@ def read_trained(client: MlflowClient, run_id: str, seed: int) -> Trained:
     if not failures and "evaluated" not in run.data.tags:
         failures = ["not evaluated"]
     if failures:
-        return Trained(seed, run_id, run.data.tags, {}, pd.DataFrame(), _NOT_KNOWN, "; ".join(failures))
+        return Trained(seed, run_id, run.data.tags, pd.DataFrame(), _NOT_KNOWN, "; ".join(failures))
     patches = pd.read_csv(StringIO(tracking.fetch_reports(client, run_id)["patches.csv"]))
     seconds = [
         sum(metric.value for metric in client.get_metric_history(child.info.run_id, "epoch_seconds"))
@@ -118,8 +115,7 @@ def read_trained(client: MlflowClient, run_id: str, seed: int) -> Trained:
         seed=seed,
         run_id=run_id,
         tags=run.data.tags,
-        scores={name: run.data.metrics[name] for name in SCORES},
-        patches=patches.sort_values("number", ignore_index=True)[["number", "block", *_CELLS]],
+        patches=patches.sort_values("number", ignore_index=True)[["number", "fold", "block", *_CELLS]],
         seconds=sum(seconds) if all(seconds) else _NOT_KNOWN,
         failure="",
     )
@@ -134,12 +130,11 @@ def ablation_table(rows: Sequence[AblationRow], *, resamples: int = RESAMPLES, s
         seed: Seed of the draws.
 
     Returns:
-        One row a row. For each score of `SCORES`: `<score>` (mean over folds and seeds), `<score>_spread` (over the
-        seeds), `<score>_pooled` (of the counts of all scored patches together, mean over the seeds) with its 95 %
-        interval `<score>_low` and `_high`, `paper_<score>`, `<score>_minus_paper`, and `<score>_gain`: the pooled
-        score minus that of the first row on their `common_patches`, with `<score>_gain_low` and `_gain_high`. Also
-        row, seeds, folds, scheme, selection, patches, parameters, paper_parameters (millions), gflop, seconds (of
-        training, mean over the seeds), runs, failure. What is not known is NaN or empty.
+        One row a row. For each score of `SCORES`: `<score>` (mean over folds and seeds) with its 95 % interval
+        `<score>_low` and `_high`, `<score>_spread` (over the seeds), `paper_<score>`, `<score>_minus_paper`, and
+        `<score>_gain`: the score minus that of the first row on their `common_patches`, with `<score>_gain_low` and
+        `_gain_high`. Also row, seeds, folds, scheme, selection, patches, parameters, paper_parameters (millions),
+        gflop, seconds (of training, mean over the seeds), runs, failure. What is not known is NaN or empty.
     """
     described = [_described(rows[0], row, resamples, (seed, number)) for number, row in enumerate(rows)]
     return pd.DataFrame(described, columns=list(_COLUMNS))
@@ -154,19 +149,10 @@ def _described(first: AblationRow, row: AblationRow, resamples: int, seed: tuple
         "scheme": tags.get("fold_scheme", ""),
         "selection": tags.get("selection", ""),
         "patches": len(finished[0].patches) if finished else 0,
+        **{f"paper_{name}": row.paper.get(name, _NOT_KNOWN) for name in SCORES},
     }
-    for name in SCORES:
-        values = [100 * one.scores[name] for one in finished]
-        mean, published = float(np.mean(values)) if values else _NOT_KNOWN, row.paper.get(name, _NOT_KNOWN)
-        described |= {
-            name: mean,
-            f"{name}_spread": float(np.std(values)) if len(values) > 1 else _NOT_KNOWN,
-            f"paper_{name}": published,
-            f"{name}_minus_paper": mean - published,
-        }
     if finished:
-        pooled = average_over_seeds(finished, _common_numbers(finished), resamples=resamples, seed=seed)
-        described |= _with_interval(pooled, "pooled", "")
+        described |= _scored(row, resamples, seed)
     if row is not first and finished and first.finished:
         described |= _gain(first.finished, finished, resamples, seed)
     return described | {
@@ -179,6 +165,17 @@ def _described(first: AblationRow, row: AblationRow, resamples: int, seed: tuple
     }
 
 
+def _scored(row: AblationRow, resamples: int, seed: tuple[int, int]) -> dict[str, float]:
+    numbers = _common_numbers(row.finished)
+    of_seeds = [_fold_means(one, numbers) for one in row.finished]
+    described = _with_interval(average_over_seeds(row.finished, numbers, resamples=resamples, seed=seed), "")
+    for name in SCORES:
+        if len(of_seeds) > 1:
+            described[f"{name}_spread"] = float(np.std([100 * scores[name] for scores in of_seeds]))
+        described[f"{name}_minus_paper"] = described[name] - row.paper.get(name, _NOT_KNOWN)
+    return described
+
+
 def _gain(
     first: Sequence[Trained], others: Sequence[Trained], resamples: int, seed: tuple[int, int]
 ) -> dict[str, float]:
@@ -188,13 +185,13 @@ def _gain(
     # The number of the row, which differs, chooses the draws of seeds; the first row has 0.
     one = average_over_seeds(first, common, resamples=resamples, seed=(seed[0], 0))
     other = average_over_seeds(others, common, resamples=resamples, seed=seed)
-    return {"common_patches": len(common)} | _with_interval(other - one, "gain", "gain_")
+    return {"common_patches": len(common)} | _with_interval(other - one, "_gain")
 
 
 def average_over_seeds(
     trained: Sequence[Trained], numbers: npt.NDArray[np.int64], *, resamples: int, seed: tuple[int, int]
 ) -> pd.DataFrame:
-    """Return the pooled scores of some patches, averaged over the seeds, and the same for bootstrap draws.
+    """Return the scores of some patches, averaged over the folds and the seeds, and the same for bootstrap draws.
 
     Args:
         trained: The seeds of a row.
@@ -213,9 +210,8 @@ def average_over_seeds(
     drawn_seeds = generator.multinomial(k, np.full(k, 1 / k), size=resamples) / k
     blocks = _rows_of(trained[0], numbers)["block"].to_numpy()
     for position, one in enumerate(trained):
-        counts = _rows_of(one, numbers)[_CELLS].to_numpy(np.int64).reshape(-1, 2, 2)
-        point = pd.DataFrame([scores(counts.sum(axis=0))])[list(SCORES)] / k
-        draws = score_draws(counts, blocks, resamples=resamples, seed=seed[0])[list(SCORES)]
+        point = pd.DataFrame([_fold_means(one, numbers)])[list(SCORES)] / k
+        draws = fold_mean_draws(*_counts(one, numbers), blocks, resamples=resamples, seed=seed[0])[list(SCORES)]
         weighted = draws.mul(drawn_seeds[:, position], axis=0)
         averaged += pd.concat([point, weighted], ignore_index=True)
     if len(np.unique(blocks)) < 2:
@@ -223,13 +219,13 @@ def average_over_seeds(
     return 100 * averaged
 
 
-def _with_interval(values: pd.DataFrame, suffix: str, prefix_of_ends: str) -> dict[str, float]:
-    """Return `<score>_<suffix>` with its 95 % interval from what `average_over_seeds` returned."""
+def _with_interval(values: pd.DataFrame, suffix: str) -> dict[str, float]:
+    """Return `<score><suffix>` with its 95 % interval from what `average_over_seeds` returned."""
     named = {}
     for name in SCORES:
         low, high = np.percentile(values[name].iloc[1:], [2.5, 97.5])
-        named[f"{name}_{suffix}"] = float(values[name].iloc[0])
-        named |= {f"{name}_{prefix_of_ends}low": float(low), f"{name}_{prefix_of_ends}high": float(high)}
+        named[f"{name}{suffix}"] = float(values[name].iloc[0])
+        named |= {f"{name}{suffix}_low": float(low), f"{name}{suffix}_high": float(high)}
     return named
 
 
@@ -241,3 +237,13 @@ def _common_numbers(trained: Sequence[Trained]) -> npt.NDArray[np.int64]:
 
 def _rows_of(one: Trained, numbers: npt.NDArray[np.int64]) -> pd.DataFrame:
     return one.patches.set_index("number").loc[numbers]
+
+
+def _counts(one: Trained, numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the counts (n, 2, 2) of some patches and their folds (n,)."""
+    rows = _rows_of(one, numbers)
+    return rows[_CELLS].to_numpy(np.int64).reshape(-1, 2, 2), rows["fold"].to_numpy(np.int64)
+
+
+def _fold_means(one: Trained, numbers: npt.NDArray[np.int64]) -> dict[str, float]:
+    return fold_mean(*_counts(one, numbers))

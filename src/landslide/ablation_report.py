@@ -81,7 +81,7 @@ def render_html(table: pd.DataFrame, name: str, reference: str, figure: bytes) -
 
 
 def ablation_figure(table: pd.DataFrame, name: str, reference: str) -> Figure:
-    """Draw macro F1 and mIoU of every row: our pooled score with its interval, and the published figure.
+    """Draw macro F1 and mIoU of every row: our score with its interval, and the published figure.
 
     Args:
         table: What `landslide.ablation.ablation_table` returned.
@@ -92,7 +92,7 @@ def ablation_figure(table: pd.DataFrame, name: str, reference: str) -> Figure:
     position = np.arange(len(table))
     axes = figure.subplots(1, 2, sharey=True)
     for axis, score in zip(axes, ("f1_macro", "miou"), strict=True):
-        value = table[f"{score}_pooled"].to_numpy(float)
+        value = table[score].to_numpy(float)
         ends = table[[f"{score}_low", f"{score}_high"]].to_numpy(float)
         axis.hlines(position, ends[:, 0], ends[:, 1], color=_OURS, linewidth=2)
         axis.plot(value, position, "o", color=_OURS, label="ours, with 95 % interval")
@@ -138,17 +138,12 @@ def _cells(table: pd.DataFrame, reference: str) -> list[list[str]]:
     one_protocol = len(table[["scheme", "folds", "selection"]].drop_duplicates()) == 1
     if not one_protocol:
         columns["protocol"] = [_protocol(table.iloc[[i]]) for i in range(len(table))]
-    pooled = (table["folds"].str.contains(",") | (table["folds"] == "all")).any()  # else it is the score itself
     for score, heading in _HEADINGS.items():
-        spread = table[f"{score}_spread"]
-        columns[heading] = [
-            _number(value) + (f" ± {_number(s)}" if not np.isnan(s) else "")
-            for value, s in zip(table[score], spread, strict=True)
+        columns[f"{heading} [95 %]"] = [
+            f"{_number(row[score])} {_interval(row, score)}".strip() for _, row in table.iterrows()
         ]
-        columns[f"{heading} pooled [95 %]" if pooled else f"{heading} [95 %]"] = [
-            f"{_number(row[f'{score}_pooled']) if pooled else ''} {_interval(row, score)}".strip()
-            for _, row in table.iterrows()
-        ]
+        if (spread := table[f"{score}_spread"]).notna().any():
+            columns[f"{heading} ±"] = [_number(value) for value in spread]
         if table[f"paper_{score}"].notna().any():
             columns[f"{heading}, {reference}"] = [_number(value) for value in table[f"paper_{score}"]]
             columns[f"{heading} difference"] = [_number(value, "+.2f") for value in table[f"{score}_minus_paper"]]
@@ -177,9 +172,9 @@ def _protocol(table: pd.DataFrame) -> str:
 
 def _notes(table: pd.DataFrame, reference: str) -> list[str]:
     notes = [
-        "Scores in percent at threshold 0.5; F1 and mIoU are means over both classes. Intervals: block bootstrap of "
-        "the pooled counts, over the seeds as well where there are several; ± is the standard deviation over the "
-        "seeds."
+        "Scores in percent at threshold 0.5, means over the scored folds; F1 and mIoU are means over both classes. "
+        "Intervals: block bootstrap, over the seeds as well where there are several; ± is the standard deviation over "
+        "the seeds."
     ]
     if table[[f"paper_{score}" for score in SCORES]].notna().any(axis=None):
         notes.append(f"Published figures: {reference}.")

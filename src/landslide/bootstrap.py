@@ -52,7 +52,45 @@ def score_draws(
     Returns:
         One row a draw, one column a score of `METRIC_NAMES`.
     """
-    return _draws([counts], blocks, resamples, seed)[0]
+    (drawn,) = _drawn_counts([counts], blocks, resamples, seed)
+    return pd.DataFrame(score_arrays(drawn))
+
+
+def fold_mean(counts: npt.NDArray[np.int64], folds: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Return the mean over the folds of every score of `METRIC_NAMES`, each fold's counts (n, 2, 2) pooled."""
+    return pd.DataFrame([scores(counts[folds == fold].sum(axis=0)) for fold in np.unique(folds)]).mean().to_dict()
+
+
+def fold_mean_draws(
+    counts: npt.NDArray[np.int64],
+    folds: npt.NDArray[np.int64],
+    blocks: npt.NDArray[np.int64],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Resample the blocks of all folds and return the mean over the folds of the scores of every draw.
+
+    The draws are those of `score_draws`. A fold of which nothing is drawn is left out of the mean of that draw.
+
+    Args:
+        counts: (n, 2, 2) confusion counts of every patch, rows truth, columns prediction.
+        folds: (n,) fold of every patch.
+        blocks: (n,) block of every patch, any integers.
+        resamples: Number of draws.
+        seed: Seed.
+
+    Returns:
+        One row a draw, one column a score of `METRIC_NAMES`.
+    """
+    of_folds = [counts * (folds == fold)[:, None, None] for fold in np.unique(folds)]
+    drawn = np.stack(_drawn_counts(of_folds, blocks, resamples, seed))
+    absent = drawn.sum(axis=(-2, -1)) == 0
+    means = {
+        name: np.ma.masked_array(values, absent).mean(axis=0).filled(np.nan)
+        for name, values in score_arrays(drawn).items()
+    }
+    return pd.DataFrame(means)
 
 
 def difference_draws(
@@ -75,7 +113,7 @@ def difference_draws(
     Returns:
         One row a draw, one column a score of `METRIC_NAMES`: second minus first.
     """
-    one, other = _draws([first, second], blocks, resamples, seed)
+    one, other = (pd.DataFrame(score_arrays(c)) for c in _drawn_counts([first, second], blocks, resamples, seed))
     return other - one
 
 
@@ -153,19 +191,19 @@ def named_intervals(intervals: pd.DataFrame, names: Sequence[str]) -> dict[str, 
     return {name: value for name, value in values.items() if not np.isnan(value)}
 
 
-def _draws(
+def _drawn_counts(
     counts: Sequence[npt.NDArray[np.int64]], blocks: npt.NDArray[np.int64], resamples: int, seed: int
-) -> list[pd.DataFrame]:
-    """Score one or more models on the same draws."""
+) -> list[npt.NDArray[np.int64]]:
+    """Pool the counts (n, 2, 2) of one or more models over the same draws, to (resamples, 2, 2) each."""
     numbers, block_of_patch = np.unique(blocks, return_inverse=True)
     m = len(numbers)
     draws = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), size=resamples)
-    scored = []
+    pooled = []
     for model in counts:
         of_blocks = np.zeros((m, 4), np.int64)
         np.add.at(of_blocks, block_of_patch, np.reshape(model, (-1, 4)))
-        scored.append(pd.DataFrame(score_arrays((draws @ of_blocks).reshape(-1, 2, 2))))
-    return scored
+        pooled.append((draws @ of_blocks).reshape(-1, 2, 2))
+    return pooled
 
 
 def _with_interval(
