@@ -4,9 +4,9 @@ A score is the mean over the scored folds, as the paper's is. A row may have bee
 is the mean over them, and `_spread` their population standard deviation. The intervals are of a two-level bootstrap:
 every draw takes blocks of neighbouring tiles (see `landslide.bootstrap`) and, among the seeds of the row, seeds with
 replacement; each drawn seed is scored on the drawn blocks, fold by fold, and the draw's value is the mean over the
-folds and the drawn seeds. So an interval covers other patches of the kind and, as far as so few can show it, other seeds. In
-differences both rows see the same blocks; their seeds are drawn independently, because equal seeds make no pair of two
-different networks.
+folds and the drawn seeds. So an interval covers other patches of the kind and, as far as so few can show it, other
+seeds. In differences both rows see the same blocks; their seeds are drawn independently, because equal seeds make no
+pair of two different networks.
 """
 
 from collections.abc import Mapping, Sequence
