@@ -651,10 +651,14 @@ def test_a_wrong_file_of_the_hub_is_named_and_the_others_are_kept(folder, hub, n
     assert result.exit_code == 1
     assert f"{name} is not the published file: it has the {algorithm}" in result.stderr
     hub.files[f"{RESOLVE}/{name}"] = content
-    there = {path.name for path in folder.parent.rglob("*.h5")}
+    there = {f"{RESOLVE}/{'/'.join(path.parts[-3:])}" for path in folder.parent.rglob("*.h5")}
+    assert f"{RESOLVE}/{name}" not in there
     hub.asked.clear()
     assert from_hub(folder).exit_code == 0
-    assert not {path.rpartition("/")[2] for path, _ in hub.asked} & there - {Path(name).name}
+    again = {path for path, _ in hub.asked if path.startswith(RESOLVE)}
+    assert f"{RESOLVE}/{name}" in again
+    assert again | there == {path for path in hub.files if path.startswith(RESOLVE) and "image_9" not in path}
+    assert not again & there
 
 
 def test_masks_that_the_hub_lacks_are_no_error_outside_of_training(folder, hub):
