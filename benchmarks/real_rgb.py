@@ -21,7 +21,7 @@ from dataclasses import asdict
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,11 @@ from landslide.patches import directory_digest, patch_table
 from landslide.prediction import PredictionSettings, predict_ways
 from landslide.training import FoldResult, TrainingSettings, device_of, train_fold
 
+if TYPE_CHECKING:
+    from landslide.ablation import AblationRow
+
 CELLS = ["tn", "fp", "fn", "tp"]
+HEADINGS = {"f1_macro": "F1", "miou": "mIoU", "f1_landslide": "landslide F1"}
 
 
 def settings_of(common: dict[str, Any], row: dict[str, Any], seed: int) -> TrainingSettings:
@@ -179,57 +183,76 @@ def recorded(out: Path, row: str, way: str = "") -> list[dict[str, Any]]:
     return records
 
 
+def finished_rows(parameters: dict[str, Any], out: Path, way: str, seconds: str) -> "list[AblationRow]":
+    """Return the rows with those seeds of which all folds are trained, predicted in some way."""
+    from landslide.ablation import AblationRow, Trained  # reads MLflow, which training does without
+
+    wanted = set(parameters["folds"]["trained"])
+    tags = {"folds_trained": ", ".join(map(str, sorted(wanted))), "fold_scheme": "contiguous"}
+    tags |= {"selection": "inner_validation"}
+    rows = []
+    for row in parameters["rows"]:
+        records = recorded(out, row["name"], way)
+        trained = []
+        for seed in parameters["seeds"]:
+            of_seed = [record for record in records if record["seed"] == seed]
+            settings = plain(settings_of(parameters["training"], row, seed))
+            if other := [record["fold"] for record in of_seed if record["settings"] != settings]:
+                raise SystemExit(f"{row['name']}, seed {seed}, fold {other[0]} was trained with other settings.")
+            if {record["fold"] for record in of_seed} == wanted:
+                patches = pd.concat([record["patches"] for record in of_seed]).sort_values("number", ignore_index=True)
+                patches["block"] = resampling_blocks(patches)
+                trained.append(Trained(seed, "", tags, patches, sum(record[seconds] for record in of_seed), ""))
+        if trained:
+            rows.append(AblationRow(row["name"], {}, records[0]["parameters"], records[0]["gflop"], tuple(trained)))
+    return rows
+
+
 def tabulate(arguments: argparse.Namespace) -> None:
     """Print the tables of what is finished, and draw calibration and thresholds of one row."""
-    from landslide.ablation import SCORES, AblationRow, Trained, ablation_table
+    from landslide.ablation import ablation_table
     from landslide.ablation_report import render_markdown
 
     parameters = yaml.safe_load(arguments.config.read_text())["parameters"]
-    wanted = set(parameters["folds"]["trained"])
-
-    def rows(way: str) -> list[AblationRow]:
-        found = []
-        for row in parameters["rows"]:
-            records = recorded(arguments.out, row["name"], way)
-            trained = []
-            for seed in parameters["seeds"]:
-                of_seed = [record for record in records if record["seed"] == seed]
-                settings = plain(settings_of(parameters["training"], row, seed))
-                if other := [record["fold"] for record in of_seed if record["settings"] != settings]:
-                    raise SystemExit(f"{row['name']}, seed {seed}, fold {other[0]} was trained with other settings.")
-                if {record["fold"] for record in of_seed} != wanted:
-                    continue
-                patches = pd.concat([record["patches"] for record in of_seed]).sort_values("number", ignore_index=True)
-                patches["block"] = resampling_blocks(patches)
-                tags = {"folds_trained": ", ".join(map(str, sorted(wanted))), "fold_scheme": "contiguous"}
-                tags |= {"selection": "inner_validation"}
-                seconds = sum(record[arguments.seconds] for record in of_seed)
-                trained.append(Trained(seed, "", tags, patches, seconds, ""))
-            if trained:
-                found.append(
-                    AblationRow(row["name"], {}, records[0]["parameters"], records[0]["gflop"], tuple(trained))
-                )
-        return found
-
-    for way, title in (("", "plain"), ("_tta", "eight symmetries")):
-        table = ablation_table(rows(way))
-        print(render_markdown(table, title, ""))
-        for name in SCORES:
-            print(table[["row", *(f"{name}_gain{end}" for end in ("", "_low", "_high"))]].round(2).to_string())
-    for row in parameters["rows"]:
-        gaps = [
-            record["scores"] for record in recorded(arguments.out, row["name"])
-            if "f1_macro_selection_gap" in record["scores"]
-        ]  # fmt: skip
-        if gaps:
-            told = {name: np.mean([100 * gap[f"{name}_selection_gap"] for gap in gaps]) for name in SCORES}
-            print(
-                row["name"],
-                f"{len(gaps)} trainings; chosen on the test fold:",
-                {name: f"{value:+.2f}" for name, value in told.items()},
+    for way, title in (("", "One prediction a patch"), ("_tta", "Mean of the eight symmetries")):
+        rows = finished_rows(parameters, arguments.out, way, arguments.seconds)
+        if not rows:
+            raise SystemExit(
+                f"{arguments.out} has no row of {arguments.config} with a seed that is trained on all folds."
             )
+        print(render_markdown(ablation_table(rows), title, ""))
+        for name in arguments.against:
+            against = sorted(rows, key=lambda row: row.name != name)  # the others keep their order
+            print(gains(ablation_table(against), name))
+    print(selection_gaps(parameters, arguments.out))
     if arguments.figures:
         draw(recorded(arguments.out, arguments.figures), arguments.out)
+
+
+def gains(table: pd.DataFrame, name: str) -> str:
+    """Return as Markdown by how many points the rows exceed the first, with the intervals."""
+    lines = [[f"over {name}", *(f"{heading} [95 %]" for heading in HEADINGS.values())]]
+    for _, row in table.iloc[1:].iterrows():
+        values = ([row[f"{score}_gain{end}"] for end in ("", "_low", "_high")] for score in HEADINGS)
+        lines.append([row["row"], *("{:+.2f} [{:+.2f}, {:+.2f}]".format(*value) for value in values)])
+    return markdown(lines)
+
+
+def selection_gaps(parameters: dict[str, Any], out: Path) -> str:
+    """Return as Markdown by how many points the epoch that is best on the test fold exceeds the chosen one."""
+    lines = [["chosen on the test fold", "trainings", *HEADINGS.values()]]
+    for row in parameters["rows"]:
+        scores = [record["scores"] for record in recorded(out, row["name"])]
+        if gaps := [of_fold for of_fold in scores if "f1_macro_selection_gap" in of_fold]:
+            means = [np.mean([100 * gap[f"{name}_selection_gap"] for gap in gaps]) for name in HEADINGS]
+            lines.append([row["name"], str(len(gaps)), *(f"{mean:+.2f}" for mean in means)])
+    return markdown(lines)
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """Return a table, its first line the headings."""
+    ruled = [lines[0], [":--", *["--:"] * (len(lines[0]) - 1)], *lines[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in ruled) + "\n"
 
 
 def draw(records: list[dict[str, Any]], folder: Path) -> None:
@@ -259,6 +282,7 @@ def main() -> None:
     tables.add_argument("config", type=Path)
     tables.add_argument("--out", type=Path, required=True)
     tables.add_argument("--seconds", choices=["training_seconds", "processor_seconds"], default="processor_seconds")
+    tables.add_argument("--against", nargs="*", default=[], metavar="ROW", help="print the gains over these rows")
     tables.add_argument("--figures", metavar="ROW", help="draw calibration.png and thresholds.png of this row")
     tables.set_defaults(run=tabulate)
     arguments = parser.parse_args()
