@@ -69,6 +69,7 @@ def file_name(row: str, fold: int, seed: int) -> str:
 
 def train(arguments: argparse.Namespace) -> None:
     parameters = yaml.safe_load(arguments.config.read_text())["parameters"]
+    refuse_unknown(arguments.only, parameters)
     bands = BandSettings(stored=tuple(parameters["bands"]["stored"]))
     table = patch_table(arguments.data, positions=parameters["data"].get("positions", "auto"))
     table = table.assign(fold=assign(table["number"].tolist(), scheme="contiguous"))
@@ -88,6 +89,12 @@ def train(arguments: argparse.Namespace) -> None:
                     refuse_other(path.with_suffix(".json"), facts)
                 else:
                     train_one(cache, table, kept, settings, fold, path, facts)
+
+
+def refuse_unknown(names: list[str], parameters: dict[str, Any]) -> None:
+    """Exit with a message if a row is asked for that the grid does not have."""
+    if unknown := set(names) - {row["name"] for row in parameters["rows"]}:
+        raise SystemExit(f"The grid has no row {min(unknown)!r}.")
 
 
 def plain(settings: TrainingSettings) -> dict[str, Any]:
@@ -214,6 +221,7 @@ def tabulate(arguments: argparse.Namespace) -> None:
     from landslide.ablation_report import render_markdown
 
     parameters = yaml.safe_load(arguments.config.read_text())["parameters"]
+    refuse_unknown([*arguments.against, *filter(None, [arguments.figures])], parameters)
     for way, title in (("", "One prediction a patch"), ("_tta", "Mean of the eight symmetries")):
         rows = finished_rows(parameters, arguments.out, way, arguments.seconds)
         if not rows:
@@ -276,7 +284,7 @@ def main() -> None:
     training.add_argument("--data", type=Path, required=True)
     training.add_argument("--out", type=Path, required=True)
     training.add_argument("--without", type=int, nargs="*", default=[], help="folds whose patches are left out")
-    training.add_argument("--only", nargs="*", help="names of rows")
+    training.add_argument("--only", nargs="*", default=[], help="names of rows")
     training.set_defaults(run=train)
     tables = commands.add_parser("table", help="print the tables of what is finished")
     tables.add_argument("config", type=Path)

@@ -140,6 +140,12 @@ def test_the_table_has_both_ways_the_gains_and_the_cost_of_an_honest_choice(run,
     assert {path.name for path in results.glob("*.png")} == {"calibration.png", "thresholds.png"}
 
 
+def test_a_row_that_is_not_there_is_named(run, results, patches, config):
+    for arguments in (["train", config, "--data", patches, "--only", "U-net"], ["table", config, "--against", "U-net"]):
+        with pytest.raises(SystemExit, match="has no row 'U-net'"):
+            run(*arguments, "--out", results)
+
+
 def test_without_a_result_there_is_no_table(run, config, tmp_path):
     with pytest.raises(SystemExit, match="has no row"):
         run("table", config, "--out", tmp_path)
