@@ -21,6 +21,7 @@ from landslide.bands import BandSettings
 from landslide.cache import BandCache, cache_family, cache_key, ensure_cache
 from landslide.detection import select_detection_threshold
 from landslide.errors import ConfigurationError, TrainingError
+from landslide.fold_trainer import FoldTrainer, _batches
 from landslide.losses import create_loss, multi_head_loss
 from landslide.metrics import METRIC_NAMES, confusion_counts, scores
 from landslide.models import ModelSpec, build_model
@@ -128,22 +129,22 @@ def test_training_learns(fit):
 
 def test_the_network_starts_in_training_mode_every_epoch(fit, monkeypatch):
     modes = []
-    original = training._FoldTrainer._training_batch
+    original = FoldTrainer._training_batch
 
     def spy(self, *arguments):
         modes.append(self.model.training)
         return original(self, *arguments)
 
-    monkeypatch.setattr(training._FoldTrainer, "_training_batch", spy)
+    monkeypatch.setattr(FoldTrainer, "_training_batch", spy)
     fit()
     assert modes == [True] * 4  # two epochs of two batches
 
 
 def test_every_training_patch_is_seen_once_an_epoch(fit, monkeypatch):
     seen = []
-    original = training._FoldTrainer._training_batch
+    original = FoldTrainer._training_batch
     monkeypatch.setattr(
-        training._FoldTrainer,
+        FoldTrainer,
         "_training_batch",
         lambda self, indices, *rest: seen.append(indices.tolist()) or original(self, indices, *rest),
     )
@@ -178,13 +179,13 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from landslide import training
 from landslide.cache import open_cache
+from landslide.fold_trainer import FoldTrainer
 import test_training
 
 torch.set_num_threads(1)
 cache, checkpoints, fatal = open_cache(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3])
-original, done = training._FoldTrainer._training_batch, 0
+original, done = FoldTrainer._training_batch, 0
 
 def training_batch(self, *arguments):
     global done
@@ -193,7 +194,7 @@ def training_batch(self, *arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(self, *arguments)
 
-training._FoldTrainer._training_batch = training_batch
+FoldTrainer._training_batch = training_batch
 test_training.train_four_epochs(cache, checkpoints, print, averaged=sys.argv[4] == "True")
 """
 # Everything that has a state of its own or counts steps.
@@ -240,7 +241,7 @@ def test_a_killed_training_goes_on_bit_for_bit(cache, tmp_path, averaged):
 
 def test_a_finished_fold_is_not_trained_again(fit, monkeypatch):
     first = fit()
-    monkeypatch.setattr(training._FoldTrainer, "epoch", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(FoldTrainer, "epoch", lambda *_: pytest.fail("trained again"))
     records = []
     again = fit(on_epoch=records.append)
     assert (again.history, again.epoch, again.threshold) == (first.history, first.epoch, first.threshold)
@@ -279,10 +280,8 @@ def test_other_rows_do_not_touch_the_training(fit, cache, tmp_path):
 
 def test_donors_are_positive_training_patches(fit, cache, monkeypatch):
     trainers = []
-    original = training._FoldTrainer.epoch
-    monkeypatch.setattr(
-        training._FoldTrainer, "epoch", lambda self, epoch: trainers.append(self) or original(self, epoch)
-    )
+    original = FoldTrainer.epoch
+    monkeypatch.setattr(FoldTrainer, "epoch", lambda self, epoch: trainers.append(self) or original(self, epoch))
     negative = with_rows(cache)
     negative.masks[TRAINING[1]] = 0
     fit(on=negative, epochs=1)
@@ -411,13 +410,13 @@ def test_each_epoch_runs_at_its_rate(fit):
 
 
 def test_a_cosine_moves_with_every_batch(fit, monkeypatch):
-    rates, original = [], training._FoldTrainer._training_batch
+    rates, original = [], FoldTrainer._training_batch
 
     def training_batch(self, *arguments):
         rates.append(self.optimizer.param_groups[0]["lr"])
         return original(self, *arguments)
 
-    monkeypatch.setattr(training._FoldTrainer, "_training_batch", training_batch)
+    monkeypatch.setattr(FoldTrainer, "_training_batch", training_batch)
     history = fit(epochs=3, schedule="cosine", learning_rate=1e-3, warmup_epochs=1).history
 
     def expected(progress: np.ndarray) -> np.ndarray:
@@ -429,13 +428,13 @@ def test_a_cosine_moves_with_every_batch(fit, monkeypatch):
 
 
 def test_the_average_of_the_weights_is_what_is_scored_and_kept(fit, monkeypatch, tmp_path):
-    weights, original = [], training._FoldTrainer._training_batch
+    weights, original = [], FoldTrainer._training_batch
 
     def training_batch(self, *arguments):  # what the step before has left
         weights.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
         return original(self, *arguments)
 
-    monkeypatch.setattr(training._FoldTrainer, "_training_batch", training_batch)
+    monkeypatch.setattr(FoldTrainer, "_training_batch", training_batch)
     state = ("plain", {}), ("averaged", {"average_decay": 0.7})
     for folder, changes in state:
         fit(folder, epochs=2, **changes)
@@ -466,10 +465,10 @@ def test_the_average_is_a_copy_of_the_network_where_it_is_trained(fit, monkeypat
         return original(self, module, *optimizers)
 
     monkeypatch.setattr(training.Fabric, "setup", setup)
-    trainers, epoch = [], training._FoldTrainer.epoch
+    trainers, epoch = [], FoldTrainer.epoch
     first = []
     monkeypatch.setattr(
-        training._FoldTrainer,
+        FoldTrainer,
         "epoch",
         lambda self, number: (
             trainers.append(self) or first.append(next(self.scored.parameters()).clone()) or epoch(self, number)
@@ -492,13 +491,13 @@ def test_the_thresholds_are_chosen_for_the_way_the_network_predicts(fit, cache):
 
 @pytest.mark.parametrize(("n", "size", "sizes"), [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (1, 4, [1])])
 def test_a_single_patch_left_over_joins_the_batch_before(n, size, sizes):
-    batches = training._batches(torch.arange(n), size)
+    batches = _batches(torch.arange(n), size)
     assert [len(batch) for batch in batches] == sizes
     assert torch.cat(batches).tolist() == list(range(n))
 
 
 def test_batches_of_one_stay():
-    assert [len(batch) for batch in training._batches(torch.arange(3), 1)] == [1, 1, 1]
+    assert [len(batch) for batch in _batches(torch.arange(3), 1)] == [1, 1, 1]
 
 
 def test_a_test_fold_that_chooses_the_epoch_is_not_monitored_as_well(cache, tmp_path):
@@ -523,10 +522,8 @@ def test_a_monitored_test_fold_is_scored_and_changes_nothing(fit, cache, tmp_pat
 
 
 def test_a_limited_number_of_patches_is_all_that_is_used(fit, cache, monkeypatch):
-    trainers, original = [], training._FoldTrainer.epoch
-    monkeypatch.setattr(
-        training._FoldTrainer, "epoch", lambda self, epoch: trainers.append(self) or original(self, epoch)
-    )
+    trainers, original = [], FoldTrainer.epoch
+    monkeypatch.setattr(FoldTrainer, "epoch", lambda self, epoch: trainers.append(self) or original(self, epoch))
     spec = fit(max_patches=3, standardize=True, epochs=1).spec
     used = TRAINING[[0, 1, 3]]
     assert len(trainers[0].positive) == 3
@@ -550,9 +547,9 @@ def test_every_optimizer_trains_and_resumes(fit, tmp_path, optimizer):
 
 def test_the_last_epochs_are_not_augmented(fit, monkeypatch):
     augmented = []
-    original = training._FoldTrainer._training_batch
+    original = FoldTrainer._training_batch
     monkeypatch.setattr(
-        training._FoldTrainer,
+        FoldTrainer,
         "_training_batch",
         lambda self, indices, generator, augment: (
             augmented.append(augment) or original(self, indices, generator, augment)
@@ -566,10 +563,8 @@ def test_the_last_epochs_are_not_augmented(fit, monkeypatch):
 def test_the_weights_are_those_of_the_best_epoch(fit, monkeypatch, tmp_path, scripted, best):
     plain = AugmentationSettings(mode="none")
     fit("until then", epochs=best, augmentation=plain)
-    original, values = training._FoldTrainer._score_parts, iter(scripted)
-    monkeypatch.setattr(
-        training._FoldTrainer, "_score_parts", lambda self: original(self) | {"validation_miou": next(values)}
-    )
+    original, values = FoldTrainer._score_parts, iter(scripted)
+    monkeypatch.setattr(FoldTrainer, "_score_parts", lambda self: original(self) | {"validation_miou": next(values)})
     result = fit(epochs=3, select_by="miou", augmentation=plain)
     assert result.epoch == best
     assert_equal(load_file(result.weights), last_weights(tmp_path / "until then"))
@@ -681,10 +676,8 @@ def test_an_interrupted_warm_start_goes_on_bit_for_bit(fit_from, tmp_path, train
 
     with pytest.raises(KeyboardInterrupt):
         fit_from("killed", epochs=3, on_epoch=interrupt)
-    records, epochs, original = [], [], training._FoldTrainer.epoch
-    monkeypatch.setattr(
-        training._FoldTrainer, "epoch", lambda self, epoch: epochs.append(epoch) or original(self, epoch)
-    )
+    records, epochs, original = [], [], FoldTrainer.epoch
+    monkeypatch.setattr(FoldTrainer, "epoch", lambda self, epoch: epochs.append(epoch) or original(self, epoch))
     resumed = fit_from("killed", epochs=3, weights=moved, on_epoch=records.append)
     assert epochs == [2], "the first two are not trained again, though the weights were fetched to another place"
     assert records == resumed.history

@@ -1,14 +1,13 @@
 """Training of one fold: fit, checkpoint, resume.
 
-Lightning Fabric takes care of device, precision and several GPUs; the loop is ours. Each epoch seeds its own
-random numbers from (seed, epoch), so an epoch does not depend on how the process came to it: N epochs, a kill
-and N more give the same weights as 2N epochs, bit for bit on one CPU and on a GPU in deterministic mode.
+Lightning Fabric takes care of device, precision and several GPUs; the loop is ours. An epoch does not depend on how the
+process came to it (`landslide.fold_trainer`): N epochs, a kill and N more give the same weights as 2N epochs, bit for
+bit on one CPU and on a GPU in deterministic mode.
 """
 
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,24 +19,20 @@ import numpy.typing as npt
 import torch
 from lightning.fabric import Fabric
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm.auto import tqdm
 
 from landslide import checkpoint
-from landslide.augment import Augmentation
 from landslide.band_statistics import band_statistics
-from landslide.batches import PatchBatches
 from landslide.cache import BandCache, open_cache
 from landslide.checkpoint import Progress
 from landslide.detection import patch_scores, select_detection_threshold
 from landslide.errors import ConfigurationError, TrainingError
-from landslide.losses import Loss, create_loss, multi_head_loss
-from landslide.metrics import confusion_counts, scores
-from landslide.models import ModelSpec, build_model, main_logits
+from landslide.fold_trainer import FoldTrainer
+from landslide.models import ModelSpec, build_model
 from landslide.optimization import create_optimizer
 from landslide.prediction import predict_rows, select_threshold
-from landslide.sampling import epoch_order, spread
+from landslide.sampling import spread
 from landslide.training_settings import TrainingSettings as TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -276,7 +271,10 @@ def _fit(fabric: Fabric, job: _Job, cache: BandCache | None) -> None:
             if job.on_epoch is not None and fabric.is_global_zero:
                 for record in progress.history:  # the last one may not have been reported before the kill
                     job.on_epoch(record)
-        trainer = _FoldTrainer(fabric, job, cache, model, average, wrapped, wrapped_optimizer)
+        parts = {"training": job.training_rows, "validation": job.selection_rows, "test": job.monitored_rows}
+        trainer = FoldTrainer(
+            fabric, settings, cache, parts, job.spec.bands, model, average, wrapped, wrapped_optimizer, job.label
+        )
         while progress.epoch < settings.epochs:
             record = trainer.epoch(progress.epoch)
             progress.epoch += 1
@@ -300,162 +298,3 @@ def _average(model: nn.Module, settings: TrainingSettings) -> AveragedModel | No
     if settings.average_decay is None:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average_decay), use_buffers=True)
-
-
-class _FoldTrainer:
-    """The loop over the batches of one epoch, training and validation."""
-
-    def __init__(
-        self,
-        fabric: Fabric,
-        job: _Job,
-        cache: BandCache,
-        model: nn.Module,
-        average: AveragedModel | None,
-        wrapped: nn.Module,
-        optimizer: Any,
-    ) -> None:
-        self.fabric, self.settings, self.label = fabric, job.settings, job.label
-        self.model, self.average, self.wrapped, self.optimizer = model, average, wrapped, optimizer
-        self.scored: nn.Module = model if average is None else average.module
-        bands = job.spec.bands
-        self.training = PatchBatches(cache, job.training_rows, bands, fabric.device)
-        scored_parts = {"validation": job.selection_rows, "test": job.monitored_rows}
-        self.scored_parts = {
-            part: (len(rows), PatchBatches(cache, rows, bands, fabric.device))
-            for part, rows in scored_parts.items()
-            if len(rows)
-        }
-        self.positive = torch.tensor([bool(cache.masks[row].any()) for row in job.training_rows])
-        self.donor_pool = torch.nonzero(self.positive).squeeze(1)
-        self.augmentation = Augmentation(job.settings.augmentation, bands)
-        self.loss: Loss = create_loss(job.settings.loss)
-
-    def epoch(self, epoch: int) -> dict[str, float]:
-        """Train one epoch, counted from 0, then score the parts that are scored; return the record of all."""
-        rank = self.fabric.global_rank
-        order = torch.Generator().manual_seed(_epoch_seed(self.settings.seed, epoch))  # equal on all ranks
-        generator = torch.Generator().manual_seed(_epoch_seed(self.settings.seed, epoch, rank))
-        torch.manual_seed(_epoch_seed(self.settings.seed, epoch, rank))  # dropout
-        batches = _batches(epoch_order(self.positive, self.settings.positive_share, order), self.settings.batch_size)
-        started, started_processor = time.perf_counter(), time.process_time()
-        total = torch.zeros((), device=self.fabric.device)
-        bar = tqdm(
-            batches,
-            desc=f"{self.label} epoch {epoch + 1}/{self.settings.epochs}",
-            leave=False,
-            disable=None if self.fabric.is_global_zero else True,
-            mininterval=0.5,
-        )
-        self.wrapped.train()
-        for number, indices in enumerate(bar):
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.settings.rate(epoch + (number + 0.5) / len(batches))
-            shards = _shards(indices, self.fabric.world_size)
-            augment = epoch < self.settings.epochs - self.settings.augmentation.plain_epochs
-            images, masks = self._training_batch(shards[rank], generator, augment)
-            loss = multi_head_loss(self.wrapped(images), masks, self.loss, self.settings.head_weights)
-            self.fabric.backward(loss)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            if self.average is not None:
-                self.average.update_parameters(self.model)
-            total += loss.detach() * len(indices)
-            if number % 10 == 0 and not bar.disable:
-                bar.set_postfix(loss=f"{loss.item():.3f}")
-        train_loss = float(self._reduce(total, "mean")) / len(self.positive)
-        seconds, processor_seconds = time.perf_counter() - started, time.process_time() - started_processor
-        if not np.isfinite(train_loss):
-            raise TrainingError(
-                f"{self.label}: the loss of epoch {epoch + 1} is {train_loss}.",
-                remedy="Lower the learning rate, use precision: 32-true, or set training.standardize: true.",
-            )
-        rate = self.settings.rate(epoch + 0.5)
-        record = {
-            "train_loss": train_loss,
-            "learning_rate": rate,
-            "epoch_seconds": seconds,
-            "epoch_processor_seconds": processor_seconds,
-            **self._score_parts(),
-        }
-        if self.fabric.is_global_zero:
-            tqdm.write(
-                f"{self.label}  epoch {epoch + 1}/{self.settings.epochs}  loss {train_loss:.4f}  validation: "
-                f"loss {record['validation_loss']:.4f}  F1 {record['validation_f1_macro']:.4f}  "
-                f"landslide F1 {record['validation_f1_landslide']:.4f}  mIoU {record['validation_miou']:.4f}"
-            )
-        return record
-
-    def _training_batch(self, indices: Tensor, generator: torch.Generator, augment: bool) -> tuple[Tensor, Tensor]:
-        settings = self.settings.augmentation
-        images, masks = self._crop(*self.training.batch(indices), generator)
-        if not augment or settings.mode == "none":
-            return images, masks
-        donors = []
-        if len(self.donor_pool):
-            for _ in range(settings.max_pastes):
-                draw = torch.randint(len(self.donor_pool), (len(indices),), generator=generator)
-                donors.append(self._crop(*self.training.batch(self.donor_pool[draw]), generator))
-        return self.augmentation(images, masks, donors, generator)
-
-    def _crop(self, images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Cut one random window a batch out of every patch of it."""
-        size = self.settings.crop
-        if size is None or size >= images.shape[-1]:
-            return images, masks
-        top, left = torch.randint(images.shape[-1] - size + 1, (2,), generator=generator).tolist()
-        window = (..., slice(top, top + size), slice(left, left + size))
-        return images[window].contiguous(memory_format=torch.channels_last), masks[window]
-
-    def _score_parts(self) -> dict[str, float]:
-        """Score at threshold 0.5: the selection part as `validation_*`, a monitored test fold as `test_*`."""
-        self.wrapped.eval()
-        self.scored.eval()
-        if self.fabric.world_size > 1:  # batch statistics differ between devices; the saved ones are the first's
-            for buffer in self.scored.buffers():
-                buffer.copy_(self.fabric.broadcast(buffer))
-        record: dict[str, float] = {}
-        for part, (n, batches) in self.scored_parts.items():
-            record |= {f"{part}_{name}": value for name, value in self._score(n, batches).items()}
-        return record
-
-    def _score(self, n: int, batches: PatchBatches) -> dict[str, float]:
-        """Return scores and loss of n patches, shared out over the devices."""
-        device = self.fabric.device
-        counts, total = torch.zeros(2, 2, dtype=torch.int64, device=device), torch.zeros((), device=device)
-        mine = torch.arange(self.fabric.global_rank, n, self.fabric.world_size)
-        with torch.inference_mode():
-            for indices in mine.split(self.settings.batch_size):
-                if len(indices) == 0:
-                    continue
-                images, masks = batches.batch(indices)
-                with self.fabric.autocast():
-                    logits = self.scored(images)
-                counts += confusion_counts(main_logits(logits, images.shape[-1]).argmax(dim=1), masks)
-                total += multi_head_loss(logits, masks, self.loss, self.settings.head_weights) * len(indices)
-        counts, total = self._reduce(counts, "sum"), self._reduce(total, "sum")
-        return scores(counts.cpu().numpy()) | {"loss": float(total) / n}
-
-    def _reduce(self, tensor: Tensor, operation: str) -> Tensor:
-        """Combine a tensor over the devices."""
-        reduced = self.fabric.all_reduce(tensor, reduce_op=operation)
-        assert isinstance(reduced, Tensor)
-        return reduced
-
-
-def _batches(order: Tensor, size: int) -> list[Tensor]:
-    """Divide patches into batches; a single one left over joins the last, as batch normalisation needs two."""
-    batches = list(order.split(size))
-    if len(batches) > 1 and size > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    return batches
-
-
-def _shards(indices: Tensor, n: int) -> tuple[Tensor, ...]:
-    """Divide a batch between n devices; a batch smaller than n repeats patches, so that none idles."""
-    return indices.repeat(-(-n // len(indices))).tensor_split(n) if len(indices) < n else indices.tensor_split(n)
-
-
-def _epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
-    digest = hashlib.sha256(f"{seed} {epoch} {rank}".encode()).digest()
-    return int.from_bytes(digest[:7], "big")

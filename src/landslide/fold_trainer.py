@@ -1,0 +1,201 @@
+"""The epochs of one fold: batches, steps, and the scores after them.
+
+Each epoch seeds its own random numbers from (seed, epoch), so it does not depend on how the process came to it.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from tqdm.auto import tqdm
+
+from landslide.augment import Augmentation
+from landslide.batches import PatchBatches
+from landslide.cache import BandCache
+from landslide.errors import TrainingError
+from landslide.losses import Loss, create_loss, multi_head_loss
+from landslide.metrics import confusion_counts, scores
+from landslide.models import main_logits
+from landslide.sampling import epoch_order
+from landslide.training_settings import TrainingSettings
+
+
+class FoldTrainer:
+    """Trains and scores epoch by epoch, on one device or as one of several processes.
+
+    Args:
+        fabric: Device, precision and the other processes.
+        settings: How to train.
+        cache: The bands.
+        parts: Rows of the cache by part: `training`; `validation` and `test`, which are scored after every epoch
+            where they have rows.
+        bands: Names of the input bands.
+        model: The network.
+        average: The moving average of its weights, which is scored in its place; None without one.
+        wrapped: The network as Fabric runs it.
+        optimizer: The optimizer as Fabric runs it.
+        label: What is trained, for messages.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        settings: TrainingSettings,
+        cache: BandCache,
+        parts: Mapping[str, npt.NDArray[np.int64]],
+        bands: tuple[str, ...],
+        model: nn.Module,
+        average: AveragedModel | None,
+        wrapped: nn.Module,
+        optimizer: Any,
+        label: str,
+    ) -> None:
+        self.fabric, self.settings, self.label = fabric, settings, label
+        self.model, self.average, self.wrapped, self.optimizer = model, average, wrapped, optimizer
+        self.scored: nn.Module = model if average is None else average.module
+        self.training = PatchBatches(cache, parts["training"], bands, fabric.device)
+        self.scored_parts = {
+            part: (len(rows), PatchBatches(cache, rows, bands, fabric.device))
+            for part, rows in parts.items()
+            if part != "training" and len(rows)
+        }
+        self.positive = torch.tensor([bool(cache.masks[row].any()) for row in parts["training"]])
+        self.donor_pool = torch.nonzero(self.positive).squeeze(1)
+        self.augmentation = Augmentation(settings.augmentation, bands)
+        self.loss: Loss = create_loss(settings.loss)
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """Train one epoch, counted from 0, then score the parts that are scored; return the record of all."""
+        rank = self.fabric.global_rank
+        order = torch.Generator().manual_seed(_epoch_seed(self.settings.seed, epoch))  # equal on all ranks
+        generator = torch.Generator().manual_seed(_epoch_seed(self.settings.seed, epoch, rank))
+        torch.manual_seed(_epoch_seed(self.settings.seed, epoch, rank))  # dropout
+        batches = _batches(epoch_order(self.positive, self.settings.positive_share, order), self.settings.batch_size)
+        started, started_processor = time.perf_counter(), time.process_time()
+        total = torch.zeros((), device=self.fabric.device)
+        bar = tqdm(
+            batches,
+            desc=f"{self.label} epoch {epoch + 1}/{self.settings.epochs}",
+            leave=False,
+            disable=None if self.fabric.is_global_zero else True,
+            mininterval=0.5,
+        )
+        self.wrapped.train()
+        for number, indices in enumerate(bar):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.rate(epoch + (number + 0.5) / len(batches))
+            shards = _shards(indices, self.fabric.world_size)
+            augment = epoch < self.settings.epochs - self.settings.augmentation.plain_epochs
+            images, masks = self._training_batch(shards[rank], generator, augment)
+            loss = multi_head_loss(self.wrapped(images), masks, self.loss, self.settings.head_weights)
+            self.fabric.backward(loss)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            if self.average is not None:
+                self.average.update_parameters(self.model)
+            total += loss.detach() * len(indices)
+            if number % 10 == 0 and not bar.disable:
+                bar.set_postfix(loss=f"{loss.item():.3f}")
+        train_loss = float(self._reduce(total, "mean")) / len(self.positive)
+        seconds, processor_seconds = time.perf_counter() - started, time.process_time() - started_processor
+        if not np.isfinite(train_loss):
+            raise TrainingError(
+                f"{self.label}: the loss of epoch {epoch + 1} is {train_loss}.",
+                remedy="Lower the learning rate, use precision: 32-true, or set training.standardize: true.",
+            )
+        rate = self.settings.rate(epoch + 0.5)
+        record = {
+            "train_loss": train_loss,
+            "learning_rate": rate,
+            "epoch_seconds": seconds,
+            "epoch_processor_seconds": processor_seconds,
+            **self._score_parts(),
+        }
+        if self.fabric.is_global_zero:
+            tqdm.write(
+                f"{self.label}  epoch {epoch + 1}/{self.settings.epochs}  loss {train_loss:.4f}  validation: "
+                f"loss {record['validation_loss']:.4f}  F1 {record['validation_f1_macro']:.4f}  "
+                f"landslide F1 {record['validation_f1_landslide']:.4f}  mIoU {record['validation_miou']:.4f}"
+            )
+        return record
+
+    def _training_batch(self, indices: Tensor, generator: torch.Generator, augment: bool) -> tuple[Tensor, Tensor]:
+        settings = self.settings.augmentation
+        images, masks = self._crop(*self.training.batch(indices), generator)
+        if not augment or settings.mode == "none":
+            return images, masks
+        donors = []
+        if len(self.donor_pool):
+            for _ in range(settings.max_pastes):
+                draw = torch.randint(len(self.donor_pool), (len(indices),), generator=generator)
+                donors.append(self._crop(*self.training.batch(self.donor_pool[draw]), generator))
+        return self.augmentation(images, masks, donors, generator)
+
+    def _crop(self, images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Cut one random window a batch out of every patch of it."""
+        size = self.settings.crop
+        if size is None or size >= images.shape[-1]:
+            return images, masks
+        top, left = torch.randint(images.shape[-1] - size + 1, (2,), generator=generator).tolist()
+        window = (..., slice(top, top + size), slice(left, left + size))
+        return images[window].contiguous(memory_format=torch.channels_last), masks[window]
+
+    def _score_parts(self) -> dict[str, float]:
+        """Score at threshold 0.5: the selection part as `validation_*`, a monitored test fold as `test_*`."""
+        self.wrapped.eval()
+        self.scored.eval()
+        if self.fabric.world_size > 1:  # batch statistics differ between devices; the saved ones are the first's
+            for buffer in self.scored.buffers():
+                buffer.copy_(self.fabric.broadcast(buffer))
+        record: dict[str, float] = {}
+        for part, (n, batches) in self.scored_parts.items():
+            record |= {f"{part}_{name}": value for name, value in self._score(n, batches).items()}
+        return record
+
+    def _score(self, n: int, batches: PatchBatches) -> dict[str, float]:
+        """Return scores and loss of n patches, shared out over the devices."""
+        device = self.fabric.device
+        counts, total = torch.zeros(2, 2, dtype=torch.int64, device=device), torch.zeros((), device=device)
+        mine = torch.arange(self.fabric.global_rank, n, self.fabric.world_size)
+        with torch.inference_mode():
+            for indices in mine.split(self.settings.batch_size):
+                if len(indices) == 0:
+                    continue
+                images, masks = batches.batch(indices)
+                with self.fabric.autocast():
+                    logits = self.scored(images)
+                counts += confusion_counts(main_logits(logits, images.shape[-1]).argmax(dim=1), masks)
+                total += multi_head_loss(logits, masks, self.loss, self.settings.head_weights) * len(indices)
+        counts, total = self._reduce(counts, "sum"), self._reduce(total, "sum")
+        return scores(counts.cpu().numpy()) | {"loss": float(total) / n}
+
+    def _reduce(self, tensor: Tensor, operation: str) -> Tensor:
+        """Combine a tensor over the devices."""
+        reduced = self.fabric.all_reduce(tensor, reduce_op=operation)
+        assert isinstance(reduced, Tensor)
+        return reduced
+
+
+def _batches(order: Tensor, size: int) -> list[Tensor]:
+    """Divide patches into batches; a single one left over joins the last, as batch normalisation needs two."""
+    batches = list(order.split(size))
+    if len(batches) > 1 and size > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def _shards(indices: Tensor, n: int) -> tuple[Tensor, ...]:
+    """Divide a batch between n devices; a batch smaller than n repeats patches, so that none idles."""
+    return indices.repeat(-(-n // len(indices))).tensor_split(n) if len(indices) < n else indices.tensor_split(n)
+
+
+def _epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    digest = hashlib.sha256(f"{seed} {epoch} {rank}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
