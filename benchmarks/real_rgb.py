@@ -10,7 +10,8 @@ any time. A result of other settings or other data is refused. RESULTS gets thre
 learning curves and scores (JSON), the counts of every test patch (CSV), and the weights. `table` needs the first two,
 which are kept in docs/results.
 
-A recipe is searched for on folds that are not reported: `--without 1 3` leaves out the patches of these folds.
+A recipe is searched for on folds that are not reported: `--without 1 3` leaves out the patches of these folds, which
+then cannot be tested on either.
 """
 
 import argparse
@@ -54,13 +55,39 @@ HEADINGS = {"f1_macro": "F1", "miou": "mIoU", "f1_landslide": "landslide F1"}
 def settings_of(common: dict[str, Any], row: dict[str, Any], seed: int) -> TrainingSettings:
     """Merge the training settings of a row over those in common, as the ablation pipeline does."""
     changes = row.get("training", {})
+    if "model" in changes:
+        common = {**common, "model_options": {}}
     merged = {**common, **changes, "seed": seed}
-    augmentation = {**common.get("augmentation", {}), **changes.get("augmentation", {})}
-    merged["augmentation"] = AugmentationSettings(**augmentation)
-    options = {} if "model" in changes else common.get("model_options", {})
-    merged["model_options"] = {**options, **changes.get("model_options", {})}
+    for name in ("model_options", "augmentation", "prediction", "head_weights"):
+        if name in merged:
+            merged[name] = {**common.get(name, {}), **changes.get(name, {})}
+    merged["augmentation"] = AugmentationSettings(**merged.get("augmentation", {}))
+    merged["prediction"] = PredictionSettings(**merged.get("prediction", {}))
     merged["bands"] = tuple(merged["bands"])
+    merged["learning_rates"] = tuple(map(tuple, merged.get("learning_rates", TrainingSettings.learning_rates)))
     return TrainingSettings(**merged)
+
+
+def read_grid(path: Path) -> dict[str, Any]:
+    """Read a grid; one that asks for what is not done here is refused."""
+    parameters: dict[str, Any] = yaml.safe_load(path.read_text())["parameters"]
+    read = {
+        "grid": (parameters, {"name", "data", "bands", "folds", "seeds", "training", "evaluation", "rows"}),
+        "bands": (parameters["bands"], {"stored"}),
+        "folds": (parameters["folds"], {"scheme", "trained"}),
+        "evaluation": (parameters.get("evaluation", {}), {"test_time_augmentation"}),
+        **{row["name"]: (row, {"name", "paper", "training"}) for row in parameters["rows"]},
+    }
+    for name, (values, known) in read.items():
+        if unknown := set(values) - known:
+            raise SystemExit(f"{path}: {name} has {min(unknown)!r}, which this script does not know.")
+    for row in parameters["rows"]:
+        settings = settings_of(parameters["training"], row, 0)
+        if settings.selection != "inner_validation":
+            raise SystemExit(f"{path}: {row['name']} has another selection than inner_validation.")
+    if parameters["folds"].get("scheme", "contiguous") != "contiguous":
+        raise SystemExit(f"{path}: folds.scheme has to be contiguous.")
+    return parameters
 
 
 def file_name(row: str, fold: int, seed: int) -> str:
@@ -68,8 +95,10 @@ def file_name(row: str, fold: int, seed: int) -> str:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    parameters = yaml.safe_load(arguments.config.read_text())["parameters"]
+    parameters = read_grid(arguments.config)
     refuse_unknown(arguments.only, parameters)
+    if both := set(arguments.without) & set(parameters["folds"]["trained"]):
+        raise SystemExit(f"Fold {min(both)} is left out, and the grid tests on it. Change folds.trained.")
     bands = BandSettings(stored=tuple(parameters["bands"]["stored"]))
     table = patch_table(arguments.data, positions=parameters["data"].get("positions", "auto"))
     table = table.assign(fold=assign(table["number"].tolist(), scheme="contiguous"))
@@ -103,12 +132,13 @@ def plain(settings: TrainingSettings) -> dict[str, Any]:
     return values
 
 
-def refuse_other(path: Path, wanted: dict[str, Any]) -> None:
-    """Exit with a message if a finished training is not the one that is wanted."""
-    found = json.loads(path.read_text())
+def refuse_other(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of a finished training; exit with a message if it is not the one that is wanted."""
+    found: dict[str, Any] = json.loads(path.read_text())
     for name, value in wanted.items():
         if found[name] != value:
-            raise SystemExit(f"{path} was trained with another {name}.\n  -> Delete it, or use another folder.")
+            raise SystemExit(f"{path} was trained with other values of {name}.\n  -> Delete it, or use another folder.")
+    return found
 
 
 def train_one(
@@ -177,16 +207,21 @@ def score_one(
     }
 
 
-def recorded(out: Path, row: str, way: str = "") -> list[dict[str, Any]]:
-    """Return the finished trainings of a row: the JSON record with the counts of the test patches in some way."""
+def recorded(
+    parameters: dict[str, Any], out: Path, row: dict[str, Any], seed: int, way: str = ""
+) -> list[dict[str, Any]]:
+    """Return the finished trainings of a row under a seed: the records with the counts of the test patches."""
+    wanted = {"settings": plain(settings_of(parameters["training"], row, seed)), "without_folds": []}
     records = []
-    for path in sorted(out.glob(f"{file_name(row, 0, 0).partition('-fold')[0]}-fold*.json")):
-        patches = pd.read_csv(path.with_suffix(".csv"))
-        cells = [f"{cell}{way}" for cell in CELLS]
-        if set(cells) <= set(patches):
-            plain = [*patches.columns[: patches.columns.get_loc("tn")], *cells]
-            renamed = patches[plain].rename(columns=dict(zip(cells, CELLS, strict=True)))
-            records.append(json.loads(path.read_text()) | {"patches": renamed})
+    for fold in parameters["folds"]["trained"]:
+        path = out / f"{file_name(row['name'], fold, seed)}.json"
+        if path.exists():
+            records.append(refuse_other(path, wanted))
+            wanted["data_version"] = records[-1]["data_version"]
+            patches = pd.read_csv(path.with_suffix(".csv"))
+            first = patches.columns.get_loc("tn")
+            cells = dict(zip([f"{cell}{way}" for cell in CELLS], CELLS, strict=True))
+            records[-1]["patches"] = patches[[*patches.columns[:first], *cells]].rename(columns=cells)
     return records
 
 
@@ -197,21 +232,21 @@ def finished_rows(parameters: dict[str, Any], out: Path, way: str, seconds: str)
     wanted = set(parameters["folds"]["trained"])
     tags = {"folds_trained": ", ".join(map(str, sorted(wanted))), "fold_scheme": "contiguous"}
     tags |= {"selection": "inner_validation"}
-    rows = []
+    rows, versions = [], set()
     for row in parameters["rows"]:
-        records = recorded(out, row["name"], way)
         trained = []
         for seed in parameters["seeds"]:
-            of_seed = [record for record in records if record["seed"] == seed]
-            settings = plain(settings_of(parameters["training"], row, seed))
-            if other := [record["fold"] for record in of_seed if record["settings"] != settings]:
-                raise SystemExit(f"{row['name']}, seed {seed}, fold {other[0]} was trained with other settings.")
-            if {record["fold"] for record in of_seed} == wanted:
-                patches = pd.concat([record["patches"] for record in of_seed]).sort_values("number", ignore_index=True)
+            records = recorded(parameters, out, row, seed, way)
+            if {record["fold"] for record in records} == wanted:
+                patches = pd.concat([record["patches"] for record in records]).sort_values("number", ignore_index=True)
                 patches["block"] = resampling_blocks(patches)
-                trained.append(Trained(seed, "", tags, patches, sum(record[seconds] for record in of_seed), ""))
+                trained.append(Trained(seed, "", tags, patches, sum(record[seconds] for record in records), ""))
+                versions.add(records[0]["data_version"])
+                cost = records[0]["parameters"], records[0]["gflop"]
         if trained:
-            rows.append(AblationRow(row["name"], {}, records[0]["parameters"], records[0]["gflop"], tuple(trained)))
+            rows.append(AblationRow(row["name"], {}, *cost, tuple(trained)))
+    if len(versions) > 1:
+        raise SystemExit(f"{out} has trainings on different data: {', '.join(sorted(versions))}.")
     return rows
 
 
@@ -220,21 +255,26 @@ def tabulate(arguments: argparse.Namespace) -> None:
     from landslide.ablation import ablation_table
     from landslide.ablation_report import render_markdown
 
-    parameters = yaml.safe_load(arguments.config.read_text())["parameters"]
+    parameters = read_grid(arguments.config)
     refuse_unknown([*arguments.against, *filter(None, [arguments.figures])], parameters)
     for way, title in (("", "One prediction a patch"), ("_tta", "Mean of the eight symmetries")):
         rows = finished_rows(parameters, arguments.out, way, arguments.seconds)
         if not rows:
-            raise SystemExit(
-                f"{arguments.out} has no row of {arguments.config} with a seed that is trained on all folds."
-            )
+            raise SystemExit(f"{arguments.out} has no row of {arguments.config} that is trained on all folds.")
         print(render_markdown(ablation_table(rows), title, ""))
+        print(f"Training: {arguments.seconds.replace('_', ' ')} of all folds.\n")
         for name in arguments.against:
+            if name not in {row.name for row in rows}:
+                raise SystemExit(f"{name!r} is not trained on all folds yet.")
             against = sorted(rows, key=lambda row: row.name != name)  # the others keep their order
             print(gains(ablation_table(against), name))
     print(selection_gaps(parameters, arguments.out))
-    if arguments.figures:
-        draw(recorded(arguments.out, arguments.figures), arguments.out)
+    for row in parameters["rows"]:
+        if row["name"] == arguments.figures:
+            records = [one for seed in parameters["seeds"] for one in recorded(parameters, arguments.out, row, seed)]
+            if not records:
+                raise SystemExit(f"{row['name']!r} has no finished training to draw.")
+            draw(records, arguments.out)
 
 
 def gains(table: pd.DataFrame, name: str) -> str:
@@ -250,7 +290,7 @@ def selection_gaps(parameters: dict[str, Any], out: Path) -> str:
     """Return as Markdown by how many points the epoch that is best on the test fold exceeds the chosen one."""
     lines = [["chosen on the test fold", "trainings", *HEADINGS.values()]]
     for row in parameters["rows"]:
-        scores = [record["scores"] for record in recorded(out, row["name"])]
+        scores = [one["scores"] for seed in parameters["seeds"] for one in recorded(parameters, out, row, seed)]
         if gaps := [of_fold for of_fold in scores if "f1_macro_selection_gap" in of_fold]:
             means = [np.mean([100 * gap[f"{name}_selection_gap"] for gap in gaps]) for name in HEADINGS]
             lines.append([row["name"], str(len(gaps)), *(f"{mean:+.2f}" for mean in means)])
@@ -264,12 +304,12 @@ def markdown(lines: list[list[str]]) -> str:
 
 
 def draw(records: list[dict[str, Any]], folder: Path) -> None:
-    """Draw calibration and threshold sweep of all folds and seeds of a row together."""
+    """Draw calibration and threshold sweep of the trainings of a row together."""
     sums = [
         Calibration(**{name: np.asarray(value) for name, value in record["calibration"].items()}) for record in records
     ]
     total = reduce(add, sums)
-    calibration_figure({"all folds and seeds": total.table()}).savefig(folder / "calibration.png", dpi=110)
+    calibration_figure({f"{len(records)} trainings": total.table()}).savefig(folder / "calibration.png", dpi=110)
     counts = np.sum([record["thresholds"] for record in records], axis=0).reshape(-1, 2, 2)
     tuned = [record["scores"]["threshold"] for record in records]
     thresholds_figure(threshold_table(counts), tuned).savefig(folder / "thresholds.png", dpi=110)

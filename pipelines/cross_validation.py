@@ -76,6 +76,7 @@ def input_bands(bands: BandSettings, training: TrainingSettings, evaluation: Eva
             gradient band is there without the other.
     """
     names = resolve_bands(training.bands, bands.names)
-    if {evaluation.test_time_augmentation, training.prediction.augmentation} != {"none"}:
+    turned = {evaluation.test_time_augmentation, training.prediction.augmentation} != {"none"}
+    if turned or training.augmentation.mode == "consistent":
         gradient_channels(names)
     return names

@@ -11,8 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from landslide.bands import BandSettings
 from landslide.errors import ConfigurationError, LandslideError
+from landslide.losses import head_shares
 from landslide.metrics import METRIC_NAMES
-from landslide.models.complexity import Complexity, complexity
+from landslide.models.complexity import Complexity, complexity, resolutions
+from landslide.patches import PATCH_SIZE
 from landslide.training import TrainingSettings
 from pipelines.configured import describe
 from pipelines.cross_validation import input_bands
@@ -146,16 +148,23 @@ def _resolve_row(
         common["model_options"] = {}
     row_training = _changed(training, row.training, "training", common)
     names = input_bands(row_bands, row_training, evaluation)
-    cost = _cost(row_training.model, len(names), json.dumps(row_training.model_options, sort_keys=True))
+    size = row_training.crop or PATCH_SIZE
+    options = json.dumps(row_training.model_options, sort_keys=True)
+    cost, heads = _measured(row_training.model, len(names), options, size)
+    head_shares(heads, size, row_training.head_weights)
     chosen = [row_training.seed] if seeds is None else seeds
     trainings = tuple(_changed(row_training, {"seed": seed}, "training") for seed in chosen)
     return Row(row.name, label, row.paper, row_bands, row_folds, trainings, cost.parameters, cost.gflop)
 
 
 @lru_cache
-def _cost(model: str, n_bands: int, options: str) -> Complexity:
-    """Build a network without memory and measure it; its options as JSON, because many rows have the same."""
-    return complexity(model, n_bands, json.loads(options))
+def _measured(model: str, n_bands: int, options: str, size: int) -> tuple[Complexity, list[str]]:
+    """Build a network without memory; return its cost and its heads for patches of the size that it is trained on.
+
+    The options come as JSON, because many rows have the same.
+    """
+    values = json.loads(options)
+    return complexity(model, n_bands, values), resolutions(model, n_bands, values, size=size)
 
 
 def _changed(

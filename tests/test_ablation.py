@@ -223,6 +223,12 @@ def test_names_cannot_break_the_markdown_or_the_page(table):
     assert "data:image/png;base64,cG5n" in page
 
 
+def test_several_folds_are_told_in_words(table):
+    assert "contiguous folds, folds 1 and 3 scored" in render_text(table.assign(folds="1,3"), "t", "paper")
+    assert "folds 1, 2 and 4 scored" in render_text(table.assign(folds="1,2,4"), "t", "paper")
+    assert "all folds scored" in render_text(table.assign(folds="all"), "t", "paper")
+
+
 def test_rows_of_several_protocols_say_each_its_own(table):
     mixed = table.assign(scheme=["contiguous", "random"])
     text = render_text(mixed, "t", "paper")
@@ -307,13 +313,31 @@ def test_the_rgb_set_has_its_nine_bands_where_the_global_ones_are_computed():
 
 @pytest.mark.parametrize(
     ("evaluation", "training"),
-    [({"test_time_augmentation": "rotations"}, {}), ({}, {"prediction": {"augmentation": "flips_and_rotations"}})],
+    [
+        ({"test_time_augmentation": "rotations"}, {}),
+        ({}, {"prediction": {"augmentation": "flips_and_rotations"}}),
+        ({}, {"augmentation": {"mode": "consistent"}}),
+    ],
 )
 def test_rotations_need_both_gradients_before_anything_is_trained(evaluation, training):
     both, one = {"name": "both"}, {"name": "one", "training": {"bands": ["B4", "gradient_x"], **training}}
     with pytest.raises(ConfigurationError, match=r"rows\[1\] \(one\): .*only gradient_x"):
         resolve(both, one, evaluation=evaluation)
     assert len(resolve(both, {**one, "training": {"bands": ["B4", "gradient_x"]}})) == 2
+
+
+@pytest.mark.parametrize(
+    ("training", "named"),
+    [
+        ({"model_options": {"attention": "multi_head"}, "crop": 64}, "got 64 x 64"),
+        ({"model_options": {"heads": 3}, "head_weights": {"256": 0, "128": 0, "64": 0}}, "has a weight"),
+        ({"model": "lite_unet", "model_options": {"encoder_weights": "ImageNet"}}, "encoder_weights is 'ImageNet'"),
+        ({"model": "smp:Unet:resnet18", "model_options": {"encoder_weights": "imagnet"}}, "no weights 'imagnet'"),
+    ],
+)
+def test_what_would_fail_in_the_first_batch_fails_before_any_row_is_trained(training, named):
+    with pytest.raises(ConfigurationError, match=rf"rows\[0\] \(a\): .*{named}"):
+        resolve({"name": "a", "training": training})
 
 
 def test_every_row_is_trained_with_every_seed():

@@ -20,7 +20,7 @@ from landslide.errors import TrainingError
 from landslide.home import checkpoints, default_tracking_uri
 from landslide.training import TrainingSettings
 from steps.alone import alone
-from steps.settings import DataSettings
+from steps.settings import DataSettings, FoldSettings
 
 HOLD = "from steps.alone import alone\nwith alone('a'):\n    print('held', flush=True)\n    input()"
 
@@ -59,8 +59,16 @@ def test_only_one_is_inside_at_a_time(own_home):
 
 
 def test_other_names_do_not_wait(holder):
-    with alone("b"):
-        assert (checkpoints() / "a.lock").exists()
+    def enter() -> bool:
+        with alone("b"):
+            return (checkpoints() / "a.lock").exists()
+
+    with ThreadPoolExecutor(1) as pool:
+        entered = pool.submit(enter)
+        try:
+            assert entered.result(timeout=30)
+        finally:
+            holder.kill()  # or a thread that waits after all would never end
 
 
 def test_it_is_said_that_another_process_is_waited_for(holder, caplog):
@@ -72,8 +80,10 @@ def test_it_is_said_that_another_process_is_waited_for(holder, caplog):
                 order.append("entered")
 
         waiting = pool.submit(enter)
-        while "waiting" not in caplog.text:
+        deadline = time.monotonic() + 30
+        while "waiting" not in caplog.text and time.monotonic() < deadline:
             time.sleep(0.01)
+        assert "waiting" in caplog.text
         order.append("released")
         holder.communicate("\n")
         waiting.result(timeout=30)
@@ -136,6 +146,31 @@ def test_a_fold_that_two_pipelines_want_is_trained_by_one_of_them(client, fold, 
     assert first == second == tracking.fold_runs(client, fold[4])[1]
     assert tracking.is_finished(client, first)
     assert not list(checkpoints().glob("*.lock"))
+
+
+def test_two_pipelines_that_start_together_share_one_run(client, monkeypatch):
+    import steps.open_run as step
+
+    create = tracking.create_run
+
+    def create_slowly(*arguments):
+        time.sleep(1)  # the other one has looked for the run meanwhile
+        return create(*arguments)
+
+    monkeypatch.setattr(tracking, "create_run", create_slowly)
+    monkeypatch.setattr(tracking, "has_artifact", lambda *_: True)  # so that no bands are described
+    table = pd.DataFrame({"number": [1, 2], "fold": [1, 2]})
+    arguments = (table, "together", "c", DataSettings(), BandSettings(), FoldSettings(n_folds=2), TrainingSettings())
+    both_here = threading.Barrier(2)
+
+    def open_run(_) -> str:
+        both_here.wait()
+        return step.open_run.entrypoint(*arguments)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(open_run, range(2))
+    assert first == second
+    assert len(tracking.search(client, "tags.role = 'cross_validation' and tags.data_version = 'together'")) == 1
 
 
 @pytest.mark.parametrize(

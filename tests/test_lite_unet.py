@@ -75,6 +75,8 @@ def test_other_bands_get_the_filters_of_the_colours_in_turn():
     stem = network(5, encoder_weights="imagenet").encoder.conv_stem.weight
     for band, colour in enumerate((0, 1, 2, 0, 1)):
         torch.testing.assert_close(stem[:, band], filters[:, colour] * 3 / 5)
+    one = network(1, encoder_weights="imagenet").encoder.conv_stem.weight
+    torch.testing.assert_close(one, filters.sum(dim=1, keepdim=True))
 
 
 def test_without_a_word_the_weights_are_random():
@@ -108,13 +110,17 @@ def test_other_weights_are_refused(asked):
         network(encoder_weights=asked)
 
 
-def test_one_pixel_reaches_the_outline_at_full_resolution():
-    """The skip at full resolution: a map that came through half resolution alone would not tell neighbours apart."""
-    model = network()
-    x = torch.zeros(1, 3, 32, 32)
-    x[..., 16, 16] = 5
+def test_outlines_come_from_full_resolution():
+    """Without the encoder, logits still tell pixels of one 2 x 2 cell apart, and see no further than two pixels."""
+    model = network().double()
+    for parameter in model.encoder.parameters():
+        nn.init.zeros_(parameter)
+    x = torch.zeros(2, 3, 32, 32, dtype=torch.float64)
+    x[0, :, 16, 16] = x[1, :, 17, 16] = 5
     with torch.no_grad():
-        before = model.full_resolution[0](x)
-    assert (before != 0).nonzero()[:, 2:].unique(dim=0).tolist() == [[r, c] for r in (15, 16, 17) for c in (15, 16, 17)]
-    assert isinstance(model.decoder[-1][0], nn.Conv2d)
-    assert model.decoder[-1][0].in_channels == 4 + 4
+        above, below = model(x)["32"]
+        empty = model(torch.zeros_like(x))["32"][0]
+    rows = (above != empty).any(dim=0).any(dim=1).nonzero().squeeze(1).tolist()
+    assert rows == [14, 15, 16, 17, 18]
+    torch.testing.assert_close(below[:, 1:], above[:, :-1])
+    assert not torch.allclose(below[:, 16:18], above[:, 16:18])

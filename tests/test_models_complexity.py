@@ -14,7 +14,7 @@ from landslide.errors import ConfigurationError
 from landslide.models import create_model, trainable_parameters
 from landslide.models.attention import SelfAttention
 from landslide.models.compared import COMPARED_NETWORKS, ComparedNetwork, size_table
-from landslide.models.complexity import complexity, forward_gflop
+from landslide.models.complexity import complexity, forward_gflop, resolutions
 
 DOCUMENTATION = Path(__file__).parents[1] / "docs" / "networks.md"
 
@@ -59,7 +59,7 @@ def test_operations_grow_with_the_area_of_the_patch():
     assert full == pytest.approx(4 * half)
 
 
-@pytest.mark.parametrize("name", ["rau_net", "l4s_baseline"])
+@pytest.mark.parametrize("name", ["rau_net", "l4s_baseline", "lite_unet"])
 def test_a_network_costs_the_sum_of_its_convolutions_and_linear_layers(name):
     model = create_model(name, 5, width=4).eval()
     operations = []
@@ -93,14 +93,28 @@ def test_the_papers_networks_cost_what_was_measured_elsewhere(name, bands, optio
     assert complexity(name, bands, options).gflop == pytest.approx(gflop, abs=0.05)
 
 
-@pytest.mark.parametrize("name", ["smp:Unet:resnet18", "smp:Unet:mit_b0"])
-def test_a_peer_is_measured_without_its_pretrained_weights(name, monkeypatch):
+@pytest.mark.parametrize("name", ["smp:Unet:resnet18", "smp:Unet:mit_b0", "lite_unet"])
+def test_a_network_is_measured_without_its_pretrained_weights(name, monkeypatch):
     def no_network(*args, **kwargs):
         raise AssertionError("reached for the network")
 
     monkeypatch.setattr("socket.socket.connect", no_network)
     assert complexity(name, 5, {"encoder_weights": "imagenet"}) == complexity(name, 5)
     assert complexity(name, 5).parameters == trainable_parameters(create_model(name, 5))
+
+
+@pytest.mark.parametrize("name", ["smp:Unet:resnet18", "lite_unet"])
+def test_weights_that_there_are_not_are_named_although_none_are_read(name):
+    with pytest.raises(ConfigurationError, match="ImageNet"):
+        complexity(name, 5, {"encoder_weights": "ImageNet"})
+
+
+def test_the_heads_of_a_network_follow_the_size_of_the_patch():
+    assert resolutions("rau_net", 5, {"width": 4, "head_width": 4}, size=64) == ["128", "64", "32"]
+    options = {"width": 4, "attention": "multi_head"}
+    assert resolutions("unet", 5, options) == ["128"]
+    with pytest.raises(ConfigurationError, match="128 x 128 pixels and got 64 x 64"):
+        resolutions("unet", 5, options, size=64)
 
 
 def test_an_impossible_network_has_no_cost():

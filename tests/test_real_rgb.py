@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def run():
         sys.argv = [str(SCRIPT), *map(str, arguments)]
         module.main()
 
-    before = sys.argv
+    before, call.module = sys.argv, module
     yield call
     sys.argv = before
 
@@ -113,31 +114,105 @@ def test_what_is_finished_is_not_trained_again_and_what_is_missing_is(run, resul
 def test_a_result_of_other_settings_is_refused(run, results, patches, tmp_path, change):
     other = tmp_path / "other.yaml"
     other.write_text(yaml.safe_dump({"parameters": GRID | {"training": GRID["training"] | change}}))
-    with pytest.raises(SystemExit, match="trained with another settings"):
+    with pytest.raises(SystemExit, match="other values of settings"):
         run("train", other, "--data", patches, "--out", results)
-    with pytest.raises(SystemExit, match="trained with other settings"):
+    with pytest.raises(SystemExit, match="other values of settings"):
         run("table", other, "--out", results)
 
 
-def test_a_search_that_leaves_folds_out_is_no_result(run, results, patches, config):
-    with pytest.raises(SystemExit, match="another without_folds"):
+def test_a_search_that_leaves_folds_out_is_no_result(run, results, patches, config, tmp_path):
+    with pytest.raises(SystemExit, match="other values of without_folds"):
         run("train", config, "--data", patches, "--out", results, "--without", 2)
+    with pytest.raises(SystemExit, match="Fold 1 is left out, and the grid tests on it"):
+        run("train", config, "--data", patches, "--out", tmp_path, "--without", 1)
+    found = copied(results, tmp_path / "search", without_folds=[2])
+    with pytest.raises(SystemExit, match="other values of without_folds"):
+        run("table", config, "--out", found)
+
+
+def copied(results: Path, folder: Path, only: str = "*", **changes) -> Path:
+    """Copy the records, those of some name changed."""
+    shutil.copytree(results, folder, ignore=shutil.ignore_patterns("caches"))
+    for path in folder.glob(f"{only}.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
+def test_results_on_different_data_are_not_put_into_one_table(run, results, config, tmp_path):
+    with pytest.raises(SystemExit, match="different data"):
+        run("table", config, "--out", copied(results, tmp_path / "row", "U_Net-*", data_version="another"))
+    with pytest.raises(SystemExit, match="other values of data_version"):
+        run("table", config, "--out", copied(results, tmp_path / "fold", "U_Net-fold1*", data_version="another"))
+
+
+def fold_scores(results: Path, row: str, way: str = "") -> list[dict[str, float]]:
+    cells = [f"{cell}{way}" for cell in ("tn", "fp", "fn", "tp")]
+    tables = [pd.read_csv(path)[cells] for path in sorted(results.glob(f"{row}-fold*.csv"))]
+    return [scores(table.sum().to_numpy().reshape(2, 2)) for table in tables]
 
 
 def test_the_table_has_both_ways_the_gains_and_the_cost_of_an_honest_choice(run, results, config, capsys):
     run("table", config, "--out", results, "--against", "U-Net, three heads", "--figures", "U-Net")
-    printed = capsys.readouterr().out
-    assert printed.index("One prediction a patch") < printed.index("Mean of the eight symmetries")
-    assert printed.count("| over U-Net, three heads | F1 [95 %] |") == 2
-    folds = [
-        scores(pd.read_csv(path)[["tn", "fp", "fn", "tp"]].sum().to_numpy().reshape(2, 2))["f1_landslide"]
-        for path in sorted(results.glob("U_Net-fold*.csv"))
-    ]
-    assert f"{50 * sum(folds):.2f} [" in printed
+    plain, turned = capsys.readouterr().out.split("# Mean of the eight symmetries")
+    for printed, way in ((plain, ""), (turned, "_tta")):
+        one, other = (fold_scores(results, row, way) for row in ("U_Net", "U_Net__three_heads"))
+        gains = printed[printed.index("| over U-Net, three heads |") :]
+        for name in ("f1_macro", "miou", "f1_landslide"):
+            first, second = (50 * sum(fold[name] for fold in folds) for folds in (one, other))
+            assert f" {first:.2f} [" in printed
+            assert f" {first - second:+.2f} [" in gains
     gap = [json.loads(path.read_text())["scores"]["miou_selection_gap"] for path in results.glob("U_Net-fold*.json")]
-    assert "| U-Net | 2 | " in printed
-    assert f" {50 * sum(gap):+.2f} |" in printed
+    (line,) = (line for line in turned.splitlines() if line.startswith("| U-Net | 2 |"))
+    assert line.split(" | ")[3] == f"{50 * sum(gap):+.2f}"
     assert {path.name for path in results.glob("*.png")} == {"calibration.png", "thresholds.png"}
+
+
+def test_a_row_that_is_not_finished_is_compared_with_no_other(run, results, config, tmp_path, capsys):
+    found = copied(results, tmp_path / "part")
+    next(found.glob("U_Net-fold3*.json")).unlink()
+    capsys.readouterr()
+    run("table", config, "--out", found)
+    assert "| U-Net | " not in capsys.readouterr().out.partition("chosen on the test fold")[0]
+    with pytest.raises(SystemExit, match="'U-Net' is not trained on all folds"):
+        run("table", config, "--out", found, "--against", "U-Net")
+
+
+def test_settings_are_those_that_the_ablation_pipeline_would_train_with(run):
+    from pydantic import TypeAdapter
+
+    from landslide.bands import BandSettings
+    from landslide.training import TrainingSettings
+    from pipelines.grid import RowSettings, resolve
+    from steps.settings import EvaluationSettings, FoldSettings
+
+    parameters = run.module.read_grid(running.ROOT / "configs" / "real_rgb.yaml")
+    rows = resolve(
+        [RowSettings(**row) for row in parameters["rows"]],
+        bands=TypeAdapter(BandSettings).validate_python(parameters["bands"]),
+        folds=TypeAdapter(FoldSettings).validate_python(parameters["folds"]),
+        training=TypeAdapter(TrainingSettings).validate_python(parameters["training"]),
+        evaluation=EvaluationSettings(**parameters["evaluation"]),
+        seeds=parameters["seeds"],
+    )
+    for row, values in zip(rows, parameters["rows"], strict=True):
+        for training in row.trainings:
+            assert run.module.settings_of(parameters["training"], values, training.seed) == training
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"folds": {"scheme": "random", "trained": [1]}}, "folds.scheme"),
+        ({"folds": {"n_folds": 3, "trained": [1]}}, "folds has 'n_folds'"),
+        ({"training": GRID["training"] | {"selection": "test_fold"}}, "another selection"),
+        ({"rows": [{"name": "U-Net", "bands": {"dtype": "float32"}}]}, "U-Net has 'bands'"),
+    ],
+)
+def test_a_grid_that_asks_for_more_is_refused(run, patches, tmp_path, change, named):
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump({"parameters": GRID | change}))
+    with pytest.raises(SystemExit, match=named):
+        run("train", path, "--data", patches, "--out", tmp_path)
 
 
 def test_a_row_that_is_not_there_is_named(run, results, patches, config):

@@ -165,7 +165,8 @@ def _protocol(table: pd.DataFrame) -> str:
     if len(table[["scheme", "folds", "selection"]].drop_duplicates()) > 1:
         return "rows of different protocols"
     scheme, folds, selection = table[["scheme", "folds", "selection"]].iloc[0]
-    scored = "all folds" if folds == "all" else f"fold {folds}"
+    *others, last = (fold.strip() for fold in folds.split(","))
+    scored = "all folds" if folds == "all" else f"folds {', '.join(others)} and {last}" if others else f"fold {last}"
     chosen = {"test_fold": "the test fold itself", "inner_validation": "inner validation"}.get(selection, "?")
     return f"{scheme} folds, {scored} scored, epoch chosen on {chosen}"
 

@@ -213,19 +213,33 @@ def multi_head_loss(
     Raises:
         ConfigurationError: If a head has no weight.
     """
+    shares = head_shares(list(logits), mask.shape[-1], head_weights)
+    losses = [shares[size] * loss(head, _resize(mask, int(size))) for size, head in logits.items()]
+    return torch.stack(losses).sum()
+
+
+def head_shares(
+    resolutions: Sequence[str], height: int, head_weights: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Return the weight of every head, one in all; see `multi_head_loss`.
+
+    Args:
+        resolutions: Of the heads, as text.
+        height: Pixels of the input's sides.
+        head_weights: Weight by resolution for 128-pixel input, `HEAD_WEIGHTS` by default.
+
+    Raises:
+        ConfigurationError: If a head has no weight.
+    """
     ratio_weights = {int(k) / 128: w for k, w in (head_weights or HEAD_WEIGHTS).items()}
-    height = mask.shape[-1]
-    weights = {r: ratio_weights[int(r) / height] for r in logits if int(r) / height in ratio_weights}
+    weights = {r: ratio_weights[int(r) / height] for r in resolutions if int(r) / height in ratio_weights}
     total = sum(weights.values())
-    if len(weights) < len(logits) or total <= 0:
+    if len(weights) < len(resolutions) or total <= 0:
         raise ConfigurationError(
-            f"Not every head of {list(logits)} has a weight for input of {height} pixels.",
+            f"Not every head of {list(resolutions)} has a weight for input of {height} pixels.",
             remedy=f"Give head_weights for these resolutions; they are {dict(head_weights or HEAD_WEIGHTS)}.",
         )
-    losses = [
-        weights[resolution] / total * loss(head, _resize(mask, int(resolution))) for resolution, head in logits.items()
-    ]
-    return torch.stack(losses).sum()
+    return {resolution: weight / total for resolution, weight in weights.items()}
 
 
 def _resize(mask: Tensor, size: int) -> Tensor:

@@ -40,7 +40,7 @@ _KEY_TAG = "landslide.key"
 _REQUEST_TAG = "landslide.request"
 _REQUIREMENTS = (
     "h5py", "lightning", "mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors",
-    "segmentation-models-pytorch", "torch",
+    "segmentation-models-pytorch", "timm", "torch",
 )  # fmt: skip
 # Seconds between two samples of processor, memory and GPU; a short fold must get some as well.
 _SYSTEM_METRICS_INTERVAL = 2

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from landslide.errors import ConfigurationError
 from landslide.models.l4s_baseline import L4SBaseline
-from landslide.models.lite_unet import LiteUNet
-from landslide.models.peers import PeerModel
+from landslide.models.lite_unet import LiteUNet, encoder_weights_file
+from landslide.models.peers import PeerModel, refuse_unknown_weights
 from landslide.models.rau_net import RAUNet, rau_net_small
 from landslide.models.unet import UNet
 
@@ -24,6 +24,7 @@ __all__ = [
     "build_model",
     "create_model",
     "main_logits",
+    "refuse_missing_pretraining",
     "trainable_parameters",
     "without_pretraining",
 ]
@@ -73,6 +74,19 @@ def create_model(name: str, in_channels: int, /, **options: Any) -> nn.Module:
             f"Model {name!r} does not take the options {options}: {error}.",
             remedy="See the class of that model in src/landslide/models for its options.",
         ) from error
+
+
+def refuse_missing_pretraining(name: str, options: Mapping[str, Any]) -> None:
+    """Check that a network can start from the pretrained weights that its options name, without reading them.
+
+    Raises:
+        ConfigurationError: If there are no such weights, or those of `lite_unet` are not installed.
+    """
+    weights = options.get("encoder_weights")
+    if name == "lite_unet":
+        encoder_weights_file(weights)
+    elif name.startswith("smp:"):
+        refuse_unknown_weights(name.rpartition(":")[2], weights)
 
 
 def without_pretraining(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from landslide.models import create_model, trainable_parameters, without_pretraining
+from landslide.models import create_model, refuse_missing_pretraining, trainable_parameters, without_pretraining
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,37 @@ def complexity(name: str, in_channels: int, options: Mapping[str, Any] = {}, *, 
     Args:
         name: Network name, see `landslide.models.create_model`.
         in_channels: Number of input bands.
-        options: The network's own options. Pretrained weights are not fetched.
+        options: The network's own options. Pretrained weights are checked by name and not fetched.
         size: Side of the patch in pixels.
 
     Raises:
         ConfigurationError: On an unknown name or option.
     """
+    model = _without_memory(name, in_channels, options)
+    return Complexity(trainable_parameters(model), forward_gflop(model, in_channels, size))
+
+
+def resolutions(name: str, in_channels: int, options: Mapping[str, Any] = {}, *, size: int = 128) -> list[str]:
+    """Return the resolutions of a network's heads for patches of some size; arguments as for `complexity`.
+
+    Raises:
+        ConfigurationError: On an unknown name or option, or if the network does not take patches of that size.
+    """
+    model = _without_memory(name, in_channels, options).eval()
+    with torch.no_grad():
+        return list(model(torch.empty(1, in_channels, size, size, device="meta")))
+
+
+def _without_memory(name: str, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
+    """Build a network without weights."""
+    refuse_missing_pretraining(name, options)
     options = without_pretraining(options)
     try:
         with torch.device("meta"):
             model = create_model(name, in_channels, **options)
     except (NotImplementedError, RuntimeError):  # some encoders compute with numbers while they are built
         model = create_model(name, in_channels, **options)
-    model.to("meta")  # some encoders place a first layer for other than three bands on the CPU all the same
-    return Complexity(trainable_parameters(model), forward_gflop(model, in_channels, size))
+    return model.to("meta")  # some encoders place a first layer for other than three bands on the CPU all the same
 
 
 def forward_gflop(model: nn.Module, in_channels: int, size: int = 128) -> float:

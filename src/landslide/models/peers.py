@@ -46,6 +46,22 @@ class PeerModel(nn.Module):
         return {str(logits.shape[-1]): logits}
 
 
+def refuse_unknown_weights(encoder: str, weights: str | None) -> None:
+    """Check, without fetching them, that the library knows weights of an encoder.
+
+    Raises:
+        ConfigurationError: If it does not.
+    """
+    import segmentation_models_pytorch as smp
+
+    known = smp.encoders.encoders.get(encoder, {}).get("pretrained_settings")
+    if weights is not None and known is not None and weights not in known:
+        raise ConfigurationError(
+            f"segmentation_models.pytorch has no weights {weights!r} of encoder {encoder!r}.",
+            remedy=f"Use one of {', '.join(sorted(known))}, or leave encoder_weights out for random weights.",
+        )
+
+
 def _options_of(architecture: str) -> set[str]:
     """Return the options of an architecture; those that every one has, if there is no such architecture."""
     import segmentation_models_pytorch as smp
