@@ -69,6 +69,27 @@ def test_it_runs_on_real_landslide4sense_patches(real_data, client, tmp_path):
     assert len(table.splitlines()) == 28
 
 
+def test_our_recipe_runs_on_real_landslide4sense_patches(real_data, client, tmp_path):
+    parameters = yaml.safe_load((running.ROOT / "configs" / "best.yaml").read_text())["parameters"]
+    parameters["data"] = {"root": str(real_data / "landslide4sense-sample"), "positions": "landslide4sense"}
+    parameters["folds"] = {"n_folds": 2, "trained": [1]}
+    parameters["training"] |= {"epochs": 1, "warmup_epochs": 0}
+    config = tmp_path / "best.yaml"
+    config.write_text(yaml.safe_dump({"parameters": parameters}))
+    running.run_pipeline(config)
+    run = tracking.latest_cross_validation(client)
+    assert 0 <= run.data.metrics["f1_landslide"] <= 1
+    import mlflow
+
+    model = mlflow.pyfunc.load_model(f"models:/{registry.MODEL_NAME}/{run.data.tags['model_version']}")
+    with h5py.File(real_data / "landslide4sense-sample/TrainData/img/image_1.h5") as file:
+        image = file["img"][:].transpose(2, 0, 1)[None]
+    probability = model.predict(image)["probability"]
+    turned = model.predict(np.rot90(image, axes=(2, 3)).copy())["probability"]
+    assert probability.std() > 0
+    np.testing.assert_allclose(np.rot90(probability, axes=(1, 2)), turned, atol=0.05)  # the mean of all positions
+
+
 def test_rgb_patches_train_with_the_bands_that_exist_for_them(data, client, tmp_path):
     for path in (data / "TrainData" / "img").iterdir():
         with h5py.File(path) as file:
