@@ -256,18 +256,15 @@ def tabulate(arguments: argparse.Namespace) -> None:
     from landslide.ablation_report import render_markdown
 
     parameters = read_grid(arguments.config)
-    refuse_unknown([*arguments.against, *filter(None, [arguments.figures])], parameters)
+    refuse_unknown([*filter(None, [arguments.gains_of, arguments.figures])], parameters)
     for way, title in (("", "One prediction a patch"), ("_tta", "Mean of the eight symmetries")):
         rows = finished_rows(parameters, arguments.out, way, arguments.seconds)
         if not rows:
             raise SystemExit(f"{arguments.out} has no row of {arguments.config} that is trained on all folds.")
         print(render_markdown(ablation_table(rows), title, ""))
         print(f"Training: {arguments.seconds.replace('_', ' ')} of all folds.\n")
-        for name in arguments.against:
-            if name not in {row.name for row in rows}:
-                raise SystemExit(f"{name!r} is not trained on all folds yet.")
-            against = sorted(rows, key=lambda row: row.name != name)  # the others keep their order
-            print(gains(ablation_table(against), name))
+        if arguments.gains_of:
+            print(gains(rows, arguments.gains_of))
     print(selection_gaps(parameters, arguments.out))
     for row in parameters["rows"]:
         if row["name"] == arguments.figures:
@@ -277,12 +274,19 @@ def tabulate(arguments: argparse.Namespace) -> None:
             draw(records, arguments.out)
 
 
-def gains(table: pd.DataFrame, name: str) -> str:
-    """Return as Markdown by how many points the rows exceed the first, with the intervals."""
-    lines = [[f"over {name}", *(f"{heading} [95 %]" for heading in HEADINGS.values())]]
-    for _, row in table.iloc[1:].iterrows():
-        values = ([row[f"{score}_gain{end}"] for end in ("", "_low", "_high")] for score in HEADINGS)
-        lines.append([row["row"], *("{:+.2f} [{:+.2f}, {:+.2f}]".format(*value) for value in values)])
+def gains(rows: "list[AblationRow]", name: str) -> str:
+    """Return as Markdown by how many points a row exceeds every other, with the intervals."""
+    from landslide.ablation import ablation_table
+
+    found = [row for row in rows if row.name == name]
+    if not found:
+        raise SystemExit(f"{name!r} is not trained on all folds yet.")
+    lines = [[f"gain of {name} over", *(f"{heading} [95 %]" for heading in HEADINGS.values())]]
+    for other in rows:
+        if other.name != name:
+            gain = ablation_table([other, *found]).iloc[1]
+            values = ([gain[f"{score}_gain{end}"] for end in ("", "_low", "_high")] for score in HEADINGS)
+            lines.append([other.name, *("{:+.2f} [{:+.2f}, {:+.2f}]".format(*value) for value in values)])
     return markdown(lines)
 
 
@@ -330,7 +334,7 @@ def main() -> None:
     tables.add_argument("config", type=Path)
     tables.add_argument("--out", type=Path, required=True)
     tables.add_argument("--seconds", choices=["training_seconds", "processor_seconds"], default="processor_seconds")
-    tables.add_argument("--against", nargs="*", default=[], metavar="ROW", help="print the gains over these rows")
+    tables.add_argument("--gains-of", metavar="ROW", help="print by how much this row exceeds every other")
     tables.add_argument("--figures", metavar="ROW", help="draw calibration.png and thresholds.png of this row")
     tables.set_defaults(run=tabulate)
     arguments = parser.parse_args()

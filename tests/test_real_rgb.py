@@ -152,11 +152,11 @@ def fold_scores(results: Path, row: str, way: str = "") -> list[dict[str, float]
 
 
 def test_the_table_has_both_ways_the_gains_and_the_cost_of_an_honest_choice(run, results, config, capsys):
-    run("table", config, "--out", results, "--against", "U-Net, three heads", "--figures", "U-Net")
+    run("table", config, "--out", results, "--gains-of", "U-Net", "--figures", "U-Net")
     plain, turned = capsys.readouterr().out.split("# Mean of the eight symmetries")
     for printed, way in ((plain, ""), (turned, "_tta")):
         one, other = (fold_scores(results, row, way) for row in ("U_Net", "U_Net__three_heads"))
-        gains = printed[printed.index("| over U-Net, three heads |") :]
+        gains = printed[printed.index("| gain of U-Net over |") :]
         for name in ("f1_macro", "miou", "f1_landslide"):
             first, second = (50 * sum(fold[name] for fold in folds) for folds in (one, other))
             assert f" {first:.2f} [" in printed
@@ -174,7 +174,7 @@ def test_a_row_that_is_not_finished_is_compared_with_no_other(run, results, conf
     run("table", config, "--out", found)
     assert "| U-Net | " not in capsys.readouterr().out.partition("chosen on the test fold")[0]
     with pytest.raises(SystemExit, match="'U-Net' is not trained on all folds"):
-        run("table", config, "--out", found, "--against", "U-Net")
+        run("table", config, "--out", found, "--gains-of", "U-Net")
 
 
 def test_settings_are_those_that_the_ablation_pipeline_would_train_with(run):
@@ -216,7 +216,10 @@ def test_a_grid_that_asks_for_more_is_refused(run, patches, tmp_path, change, na
 
 
 def test_a_row_that_is_not_there_is_named(run, results, patches, config):
-    for arguments in (["train", config, "--data", patches, "--only", "U-net"], ["table", config, "--against", "U-net"]):
+    for arguments in (
+        ["train", config, "--data", patches, "--only", "U-net"],
+        ["table", config, "--gains-of", "U-net"],
+    ):
         with pytest.raises(SystemExit, match="has no row 'U-net'"):
             run(*arguments, "--out", results)
 
