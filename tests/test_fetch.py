@@ -362,7 +362,9 @@ def test_a_break_off_is_resumed_and_the_progress_bar_ends_at_the_size(folder, se
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_is_ended_leaves_what_arrived_to_the_next(folder, server, release, published, ending):
     server.faults[TRAIN_ZIP] = [Fault(after=900_000, stall=True)]
-    process = subprocess.Popen(in_a_process(release, str(folder)), stderr=subprocess.PIPE, text=True)
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's `&` has it ignored
+    command = in_a_process(release, str(folder), first=heed)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stalled.wait(60)
     part = folder.parent / ".official-fetch/zenodo/TrainData.zip.part"
     while downloading.size_of(part) < 800_000:
