@@ -265,6 +265,7 @@ def tabulate(arguments: argparse.Namespace) -> None:
         print(f"Training: {arguments.seconds.replace('_', ' ')} of all folds.\n")
         if arguments.gains_of:
             print(gains(rows, arguments.gains_of))
+    print(every_training(parameters, arguments.out, arguments.seconds))
     print(selection_gaps(parameters, arguments.out))
     for row in parameters["rows"]:
         if row["name"] == arguments.figures:
@@ -287,6 +288,18 @@ def gains(rows: "list[AblationRow]", name: str) -> str:
             gain = ablation_table([other, *found]).iloc[1]
             values = ([gain[f"{score}_gain{end}"] for end in ("", "_low", "_high")] for score in HEADINGS)
             lines.append([other.name, *("{:+.2f} [{:+.2f}, {:+.2f}]".format(*value) for value in values)])
+    return markdown(lines)
+
+
+def every_training(parameters: dict[str, Any], out: Path, seconds: str) -> str:
+    """Return the scores of every finished training as Markdown, one prediction a patch."""
+    lines = [["training", "seed", "fold", *HEADINGS.values(), "epoch", seconds.replace("_", " ")]]
+    for row in parameters["rows"]:
+        for seed in parameters["seeds"]:
+            for one in recorded(parameters, out, row, seed):
+                values = [f"{100 * one['scores'][name]:.2f}" for name in HEADINGS]
+                cells = [row["name"], str(seed), str(one["fold"]), *values, str(one["epoch"]), f"{one[seconds]:.0f}"]
+                lines.append(cells)
     return markdown(lines)
 
 

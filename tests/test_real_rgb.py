@@ -161,6 +161,12 @@ def test_the_table_has_both_ways_the_gains_and_the_cost_of_an_honest_choice(run,
             first, second = (50 * sum(fold[name] for fold in folds) for folds in (one, other))
             assert f" {first:.2f} [" in printed
             assert f" {first - second:+.2f} [" in gains
+    listed = [line.split(" | ") for line in turned.splitlines() if line.startswith(("| U-Net | 0 |", "| U-Net, three"))]
+    found = [cells[3] for cells in listed if cells[1] == "0"]
+    expected = [
+        fold_scores(results, row)[fold]["f1_macro"] for row in ("U_Net", "U_Net__three_heads") for fold in (0, 1)
+    ]
+    assert found == [f"{100 * value:.2f}" for value in expected]
     gap = [json.loads(path.read_text())["scores"]["miou_selection_gap"] for path in results.glob("U_Net-fold*.json")]
     (line,) = (line for line in turned.splitlines() if line.startswith("| U-Net | 2 |"))
     assert line.split(" | ")[3] == f"{50 * sum(gap):+.2f}"
