@@ -178,7 +178,11 @@ def test_a_row_that_is_not_finished_is_compared_with_no_other(run, results, conf
     next(found.glob("U_Net-fold3*.json")).unlink()
     capsys.readouterr()
     run("table", config, "--out", found)
-    assert "| U-Net | " not in capsys.readouterr().out.partition("chosen on the test fold")[0]
+    compared, _, listed = capsys.readouterr().out.partition("| training | seed |")
+    assert "| U-Net | " not in compared
+    assert "| U-Net, three heads | " in compared
+    assert "| U-Net | 0 | 1 | " in listed
+    assert "| U-Net | 0 | 3 | " not in listed
     with pytest.raises(SystemExit, match="'U-Net' is not trained on all folds"):
         run("table", config, "--out", found, "--gains-of", "U-Net")
 
