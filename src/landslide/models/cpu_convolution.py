@@ -1,0 +1,91 @@
+"""A convolution whose weight gradient suits a CPU: one matrix product for each position of the kernel.
+
+In the channels-last layout, float32, PyTorch's weight gradient takes a CPU three times as long as the forward pass,
+which has as many operations. Rows of an image that are padded on one side make every shift within the kernel a shift
+of the flattened image, so that the gradient of each kernel position is a product of two tall matrices, without a copy
+for each position. Values are equal within float32 rounding (docs/performance.md has the times).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+# With fewer channels the products are too small to pay.
+_FEWEST_CHANNELS = 24
+
+
+def suits(x: Tensor, weight: Tensor) -> bool:
+    """Return whether a convolution of stride 1 gains from this gradient: float32 training on a CPU, wide enough."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and weight.requires_grad
+        and torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and min(weight.shape[:2]) >= _FEWEST_CHANNELS
+        and weight.shape[2] > 1
+    )
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    """Convolve with stride 1, as `torch.nn.functional.conv2d` does; differentiable once.
+
+    Args:
+        x: (B, C, H, W) float32 on the CPU.
+        weight: (O, C, K, K).
+        bias: (O,) or None.
+        padding: Zeros on every side.
+
+    Returns:
+        (B, O, H + 2 padding - K + 1, W + 2 padding - K + 1).
+    """
+    result: Tensor = _Convolution.apply(x, weight, bias, padding)
+    return result
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding = padding
+        return F.conv2d(x, weight, bias, padding=padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        of_x: Tensor | None = None
+        if ctx.needs_input_grad[0]:
+            padding = [ctx.padding] * 2
+            of_x = torch.ops.aten.convolution_backward(
+                gradient, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], 1, [True, False, False]
+            )[0]
+        of_bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+        return of_x, weight_gradient(x, gradient, ctx.padding), of_bias, None
+
+
+def weight_gradient(x: Tensor, gradient: Tensor, padding: int) -> Tensor:
+    """Return the gradient of a loss with respect to the weights of a convolution of stride 1.
+
+    Args:
+        x: (B, C, H, W), the convolution's input.
+        gradient: (B, O, H', W'), the loss's gradient with respect to its output.
+        padding: Zeros on every side of x.
+
+    Returns:
+        (O, C, K, K) with K = H + 2 padding - H' + 1.
+    """
+    kernel = x.shape[2] + 2 * padding - gradient.shape[2] + 1
+    row = x.shape[3] + 2 * padding
+    x_nhwc = F.pad(x.permute(0, 2, 3, 1), (0, 0, *[padding] * 4))
+    gradient_nhwc = F.pad(gradient.permute(0, 2, 3, 1), (0, 0, 0, kernel - 1, 0, kernel - 1))
+    pixels, gradients = x_nhwc.reshape(-1, x.shape[1]), gradient_nhwc.reshape(-1, gradient.shape[1])
+    result = x.new_empty(kernel, kernel, gradients.shape[1], pixels.shape[1])
+    for i in range(kernel):
+        for j in range(kernel):
+            shift = i * row + j  # what is shifted out meets the zeros at the end
+            torch.mm(gradients[: len(gradients) - shift].T, pixels[shift:], out=result[i, j])
+    return result.permute(2, 3, 0, 1)
