@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from landslide.ablation import AblationRow
 
 CELLS = ["tn", "fp", "fn", "tp"]
+TURNS = "flips_and_rotations"
 HEADINGS = {"f1_macro": "F1", "miou": "mIoU", "f1_landslide": "landslide F1"}
 
 
@@ -85,6 +86,10 @@ def read_grid(path: Path) -> dict[str, Any]:
         settings = settings_of(parameters["training"], row, 0)
         if settings.selection != "inner_validation":
             raise SystemExit(f"{path}: {row['name']} has another selection than inner_validation.")
+        if settings.prediction != PredictionSettings():
+            raise SystemExit(f"{path}: {row['name']} has a training.prediction, and rows are scored in the usual ways.")
+    if parameters.get("evaluation", {}).get("test_time_augmentation", TURNS) != TURNS:
+        raise SystemExit(f"{path}: evaluation.test_time_augmentation has to be {TURNS}.")
     if parameters["folds"].get("scheme", "contiguous") != "contiguous":
         raise SystemExit(f"{path}: folds.scheme has to be contiguous.")
     return parameters
@@ -181,7 +186,7 @@ def score_one(
     rows = np.flatnonzero(table["fold"] == fold)
     model = build_model(result.spec, load_file(result.weights))
     heads = len(model(torch.zeros(1, len(bands), 128, 128)))
-    ways = prediction_ways(PredictionSettings(), several_heads=heads > 1, test_time_augmentation="flips_and_rotations")
+    ways = prediction_ways(PredictionSettings(), several_heads=heads > 1, test_time_augmentation=TURNS)
     predicted = predict_ways(model, cache, rows, bands, ways, device=device)
     evaluated = evaluate_fold(predicted, cache.masks[rows], threshold=result.threshold)
     report = patch_report(table, {fold: evaluated})
@@ -240,7 +245,8 @@ def finished_rows(parameters: dict[str, Any], out: Path, way: str, seconds: str)
             if {record["fold"] for record in records} == wanted:
                 patches = pd.concat([record["patches"] for record in records]).sort_values("number", ignore_index=True)
                 patches["block"] = resampling_blocks(patches)
-                trained.append(Trained(seed, "", tags, patches, sum(record[seconds] for record in records), ""))
+                used = sum(record[seconds] for record in records)
+                trained.append(Trained(seed, "", tags, patches, used, "", {} if way else other_ways(records)))
                 versions.add(records[0]["data_version"])
                 cost = records[0]["parameters"], records[0]["gflop"]
         if trained:
@@ -248,6 +254,15 @@ def finished_rows(parameters: dict[str, Any], out: Path, way: str, seconds: str)
     if len(versions) > 1:
         raise SystemExit(f"{out} has trainings on different data: {', '.join(sorted(versions))}.")
     return rows
+
+
+def other_ways(records: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the mean over the folds of the scores of other ways of predicting, where a network has them."""
+    from landslide.ablation import SCORES, WAYS
+
+    scores = [record["scores"] for record in records]
+    names = [f"{score}{way}" for score in SCORES for way in WAYS]
+    return {name: float(np.mean([of_fold[name] for of_fold in scores])) for name in names if name in scores[0]}
 
 
 def tabulate(arguments: argparse.Namespace) -> None:

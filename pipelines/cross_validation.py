@@ -35,7 +35,7 @@ def cross_validate(
         start_from: Registered version to start from, empty to train from scratch.
         data: Where the patches are.
         bands: Band settings.
-        folds: How many folds there are, and which of them are trained.
+        folds: How many folds there are, which of them are trained, and whether test and training part touch.
         training: Training settings.
         evaluation: What is drawn.
         train: The step that trains a fold.
@@ -52,7 +52,7 @@ def cross_validate(
         train(
             fold=fold, fold_table=fold_table, data_version=data_version, band_cache=band_cache,
             cross_validation_run=run, start_from=start_from, data=data, bands=bands, training=training,
-            id=f"{prefix}train_fold_{fold}",
+            apart=folds.apart, id=f"{prefix}train_fold_{fold}",
         )
         for fold in folds.trained_folds
     ]  # fmt: skip

@@ -56,7 +56,7 @@ class FoldSettings:
         trained: The folds that are trained and scored, such as (1,) for the 80/20 split of the paper's Tables III to
             V; all if None.
         seed: Seed of the random schemes.
-        table: A recorded fold table (CSV) to split by; `scheme` and `seed` are then not used.
+        table: A recorded fold table (CSV) to split by; of `scheme` and `seed`, only `apart` is then used.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -81,6 +81,11 @@ class FoldSettings:
                 f"folds.trained is {list(self.trained)}.",
                 remedy=f"Name distinct folds from 1 to {self.n_folds}, or leave it out to train all.",
             )
+
+    @property
+    def apart(self) -> bool:
+        """Whether training leaves out the tiles that touch the test fold."""
+        return self.scheme == "scene_blocked"
 
     @property
     def trained_folds(self) -> list[int]:

@@ -15,7 +15,7 @@ from landslide.bands import BandSettings, resolve_bands
 from landslide.checkpoint import sha256
 from landslide.ensemble import Member
 from landslide.errors import ConfigurationError, TrainingError
-from landslide.folds import inner_validation
+from landslide.folds import inner_validation, touching
 from landslide.home import checkpoints
 from landslide.training import TrainingSettings
 from landslide.training import train_fold as fit_fold
@@ -37,6 +37,7 @@ def train_fold(
     bands: BandSettings,
     training: TrainingSettings,
     start_from: str = "",
+    apart: bool = False,
 ) -> Annotated[str, "fold_run"]:
     """Train on all folds but one, going on from the last checkpoint if there is one.
 
@@ -53,6 +54,7 @@ def train_fold(
         training: Training settings.
         start_from: Registered version whose member of the same fold, and no other, this fold starts from; empty to
             train from scratch.
+        apart: Train on no tile that touches one of the test fold.
 
     Returns:
         The id of the fold's run, which holds its model and learning curves; empty without a parent run.
@@ -67,7 +69,7 @@ def train_fold(
             return run_id
         band_names = resolve_bands(training.bands, bands.names)
         cache = open_bands(data, bands, fold_table, data_version)
-        training_rows, selection_rows = _parts(fold_table, fold, training)
+        training_rows, selection_rows = _parts(fold_table, fold, training, apart)
         folder = checkpoints() / run_id
         with tempfile.TemporaryDirectory() as temporary, tracking.recording(run_id, system_metrics=True):
             parent = client.get_run(cross_validation_run).data.tags
@@ -124,11 +126,14 @@ def _member(run_id: str, version: str, fold: int, bands: BandSettings, folder: P
     return found[0]
 
 
-def _parts(fold_table: pd.DataFrame, fold: int, training: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
+def _parts(
+    fold_table: pd.DataFrame, fold: int, training: TrainingSettings, apart: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of the training part and of the part on which epoch and threshold are chosen."""
     rows = np.arange(len(fold_table))
     test = (fold_table["fold"] == fold).to_numpy()
+    others = ~test & ~touching(fold_table, test) if apart else ~test
     if training.selection == "test_fold":
-        return rows[~test], rows[test]
-    chosen = inner_validation(fold_table[~test], fraction=training.validation_fraction, seed=training.seed)
-    return rows[~test][~chosen], rows[~test][chosen]
+        return rows[others], rows[test]
+    chosen = inner_validation(fold_table[others], fraction=training.validation_fraction, seed=training.seed)
+    return rows[others][~chosen], rows[others][chosen]

@@ -28,6 +28,7 @@ def train_row(
     bands: BandSettings,
     training: TrainingSettings,
     start_from: str = "",
+    apart: bool = False,
 ) -> Annotated[str, "fold_run"]:
     """Train a fold as `train_fold` does, whose arguments these are.
 
@@ -36,8 +37,9 @@ def train_row(
     """
     try:
         run_id: str = train_fold.entrypoint(
-            fold, fold_table, data_version, band_cache, cross_validation_run, data, bands, training, start_from
-        )
+            fold, fold_table, data_version, band_cache, cross_validation_run, data, bands, training, start_from,
+            apart,
+        )  # fmt: skip
         return run_id
     except Exception as error:
         logger.exception("Fold %d of MLflow run %s failed; the other rows go on.", fold, cross_validation_run)

@@ -1,5 +1,6 @@
 """The table of an ablation: its statistics, what it says, its grid, and the pipeline that trains and continues it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +207,20 @@ def test_our_score_and_the_published_one_stand_side_by_side(table):
             f"{table['f1_macro_gain'][1]:+.2f}", "fold 1 scored, epoch chosen on the test fold itself",
         ):  # fmt: skip
             assert expected in text.replace("Contiguous", "contiguous")
+
+
+def test_other_ways_of_predicting_stand_beside_the_plain_one(pair):
+    first, second = pair
+    ways = {"f1_macro_head_average": 0.70, "miou_head_average": 0.60}
+    one = row("one head", trained(first))
+    several = [replace(trained(second, seed=s), ways={n: v + s / 10 for n, v in ways.items()}) for s in (0, 1)]
+    table = ablation_table([one, row("three heads", *several)], resamples=20)
+    assert table["f1_macro_head_average"].tolist() == pytest.approx([np.nan, 75.0], nan_ok=True)
+    assert table["miou_head_average"].tolist() == pytest.approx([np.nan, 65.0], nan_ok=True)
+    text = render_markdown(table, "heads", "paper")
+    assert "F1, mean of the heads" in text
+    assert "| 75.00 |" in text
+    assert "turned" not in text
 
 
 def test_the_columns_of_the_text_are_aligned(table):

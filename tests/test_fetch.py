@@ -293,14 +293,14 @@ def test_a_folder_that_holds_something_is_left_alone(folder, server):
 
 def test_archives_are_kept_on_request_and_used_again(folder, server, zips):
     result = data("fetch", folder, "--keep-archives")
-    workplace = folder.parent / ".official-fetch/zenodo"
-    assert f"the archives are in {workplace}" in result.stdout
-    assert {path.name: path.read_bytes() for path in workplace.iterdir()} == zips
+    work_folder = folder.parent / ".official-fetch/zenodo"
+    assert f"the archives are in {work_folder}" in result.stdout
+    assert {path.name: path.read_bytes() for path in work_folder.iterdir()} == zips
     shutil.rmtree(folder)
     server.asked.clear()
     assert data("fetch", folder, "--keep-archives").exit_code == 0
     assert [path for path, _ in server.asked if path.endswith(".zip")] == []
-    assert len(list(workplace.iterdir())) == 3
+    assert len(list(work_folder.iterdir())) == 3
 
 
 def test_without_that_request_an_archive_goes_before_the_next_comes(folder, server, monkeypatch):
@@ -316,9 +316,9 @@ def test_without_that_request_an_archive_goes_before_the_next_comes(folder, serv
 
 
 def test_two_processes_do_not_fetch_to_one_place(folder, server):
-    workplace = folder.parent / ".official-fetch/zenodo"
-    workplace.mkdir(parents=True)
-    handle = os.open(workplace, os.O_RDONLY)
+    work_folder = folder.parent / ".official-fetch/zenodo"
+    work_folder.mkdir(parents=True)
+    handle = os.open(work_folder, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     result = data("fetch", folder)
     assert result.exit_code == 1
@@ -571,15 +571,15 @@ def test_what_the_full_data_set_needs(tmp_path, keep, there, megabytes):
 
 def test_a_disk_that_fills_up_while_unpacking_leaves_the_archive_alone(folder, server, release, zips, published):
     """A limit on the size of files stands for the full disk; the archive is smaller than an image."""
-    workplace = folder.parent / ".official-fetch/zenodo"
-    workplace.mkdir(parents=True)
-    (workplace / "TestData.zip").write_bytes(zips["TestData.zip"])
+    work_folder = folder.parent / ".official-fetch/zenodo"
+    work_folder.mkdir(parents=True)
+    (work_folder / "TestData.zip").write_bytes(zips["TestData.zip"])
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))"
     command = in_a_process(release, str(folder), "--split", "test", first=limit)
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "make room on the disk" in done.stderr
-    assert [path.name for path in workplace.rglob("*") if path.is_file()] == ["TestData.zip"]
+    assert [path.name for path in work_folder.rglob("*") if path.is_file()] == ["TestData.zip"]
     assert data("fetch", folder, "--split", "test").exit_code == 0
     assert server.ranges(f"{RECORD}/TestData.zip") == []
     assert version_of(folder / "TestData") == version_of(published / "TestData")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landslide.errors import ConfigurationError, DataError
-from landslide.folds import BLOCK_SIDE, SCHEMES, assign, inner_validation, neighbour_blocks, tile_blocks
+from landslide.folds import BLOCK_SIDE, SCHEMES, assign, inner_validation, neighbour_blocks, tile_blocks, touching
 from landslide.patches import landslide4sense_positions
 
 OFFICIAL = 3799
@@ -192,8 +192,10 @@ def test_scene_blocked_folds_never_split_a_block(scenes, n_folds, with_pixels, s
         range(n), scheme="scene_blocked", n_folds=n_folds, seed=seed, positive_pixels=pixels, scenes=positions
     )
     assert set(folds.tolist()) == set(range(1, n_folds + 1))
-    # The rule in other words: the largest square, of 4 tiles at most, of which 2 n_folds fit into the patches.
-    side = max(s for s in range(1, 5) if s == 1 or n >= 2 * n_folds * s * s)
+    # The rule in other words: the largest square, of 4 tiles at most, of which 2 n_folds fit into the patches, or one
+    # of 8 or 12 tiles of which 5 n_folds do.
+    small = max(s for s in range(1, 5) if s == 1 or n >= 2 * n_folds * s * s)
+    side = max([small, *(s for s in (8, 12) if n >= 5 * n_folds * s * s)])
     owner: dict[tuple[int, int, int], int] = {}
     for (scene, row, column), fold in zip(positions.tolist(), folds.tolist(), strict=True):
         assert owner.setdefault((scene, row // side, column // side), fold) == fold
@@ -207,10 +209,30 @@ def test_scene_blocked_official_folds_keep_4x4_blocks_and_balance(label_counts):
     patches, total = np.bincount(folds)[1:], np.bincount(folds, weights=pixels)[1:]
     assert np.ptp(patches) / patches.mean() < 0.25
     assert np.ptp(total) / total.mean() < 0.25
-    # Few tiles have a neighbour in another fold; of a random split nearly all do.
-    right = {tuple(p): f for p, f in zip(positions.tolist(), folds.tolist(), strict=True)}
-    pairs = [(f, right.get((s, r, c + 1))) for (s, r, c), f in right.items()]
-    assert np.mean([a != b for a, b in pairs if b is not None]) < 0.3
+
+
+def test_no_tile_of_scene_blocked_folds_has_a_neighbour_on_the_other_side(label_counts):
+    positions = official_positions()
+    folds = assign(range(OFFICIAL), scheme="scene_blocked", positive_pixels=label_counts, scenes=positions)
+    table = a_table(positions, label_counts)
+    for fold in range(1, 6):
+        test = folds == fold
+        left_out = touching(table, test)
+        assert not (left_out & test).any()
+        training = positions[~test & ~left_out]
+        for scene, row, column in positions[test].tolist():
+            near = training[training[:, 0] == scene][:, 1:] - (row, column)
+            assert (np.abs(near).max(axis=1) > 1).all()
+        assert left_out.sum() < 0.12 * (~test).sum(), "most of the training part is left"
+
+
+def test_patches_touch_across_edges_and_corners_within_a_scene_where_positions_are_known():
+    table = a_table(np.concatenate([grid(3, 3), grid(3, 3, scene=2)]), np.zeros(18))
+    test = np.zeros(18, bool)
+    test[0] = True
+    assert np.flatnonzero(touching(table, test)).tolist() == [1, 3, 4]
+    table.loc[[0, 1], ["scene", "row", "column"]] = pd.NA
+    assert not touching(table, test).any()
 
 
 @pytest.mark.parametrize(

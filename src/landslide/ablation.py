@@ -10,7 +10,7 @@ pair of two different networks.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
 
@@ -24,6 +24,8 @@ from landslide.tracking import MlflowClient
 
 SCORES = ("f1_macro", "miou", "f1_landslide")
 """The scores of the table."""
+WAYS = ("_head_average", "_tta")
+"""Other ways of predicting, whose scores stand beside the plain ones where an evaluation has them."""
 
 _OF_A_SCORE = (
     "{}", "{}_low", "{}_high", "{}_spread", "paper_{}", "{}_minus_paper", "{}_gain", "{}_gain_low", "{}_gain_high",
@@ -31,6 +33,7 @@ _OF_A_SCORE = (
 _COLUMNS = (
     "row", "seeds", "folds", "scheme", "selection", "patches", "common_patches",
     *(column.format(score) for score in SCORES for column in _OF_A_SCORE),
+    *(f"{score}{way}" for way in WAYS for score in SCORES),
     "parameters", "paper_parameters", "gflop", "seconds", "runs", "failure",
 )  # fmt: skip
 _NOT_KNOWN = float("nan")
@@ -48,6 +51,7 @@ class Trained:
         patches: One row a scored patch: number, fold, block, tn, fp, fn, tp; in the order of the numbers.
         seconds: Training time of all folds and epochs, NaN if not recorded.
         failure: Why it could not be trained or scored; empty if it was.
+        ways: Mean over the folds of `<score><way>`, for the `WAYS` in which the evaluation predicted as well.
     """
 
     seed: int
@@ -56,6 +60,7 @@ class Trained:
     patches: pd.DataFrame
     seconds: float
     failure: str
+    ways: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,7 @@ def read_trained(client: MlflowClient, run_id: str, seed: int) -> Trained:
         patches=patches.sort_values("number", ignore_index=True)[["number", "fold", "block", *_CELLS]],
         seconds=sum(seconds) if all(seconds) else _NOT_KNOWN,
         failure="",
+        ways={f"{s}{way}": run.data.metrics.get(f"{s}{way}", _NOT_KNOWN) for s in SCORES for way in WAYS},
     )
 
 
@@ -133,7 +139,8 @@ def ablation_table(rows: Sequence[AblationRow], *, resamples: int = RESAMPLES, s
         One row a row. For each score of `SCORES`: `<score>` (mean over folds and seeds) with its 95 % interval
         `<score>_low` and `_high`, `<score>_spread` (over the seeds), `paper_<score>`, `<score>_minus_paper`, and
         `<score>_gain`: the score minus that of the first row on their `common_patches`, with `<score>_gain_low` and
-        `_gain_high`. Also row, seeds, folds, scheme, selection, patches, parameters, paper_parameters (millions),
+        `_gain_high`; `<score>_head_average` and `<score>_tta`, the same patches predicted in these `WAYS`. Also row,
+        seeds, folds, scheme, selection, patches, parameters, paper_parameters (millions),
         gflop, seconds (of training, mean over the seeds), runs, failure. What is not known is NaN or empty.
     """
     described = [_described(rows[0], row, resamples, (seed, number)) for number, row in enumerate(rows)]
@@ -173,6 +180,9 @@ def _scored(row: AblationRow, resamples: int, seed: tuple[int, int]) -> dict[str
         if len(of_seeds) > 1:
             described[f"{name}_spread"] = float(np.std([100 * scores[name] for scores in of_seeds]))
         described[f"{name}_minus_paper"] = described[name] - row.paper.get(name, _NOT_KNOWN)
+        for way in WAYS:
+            of_way = [one.ways.get(f"{name}{way}", _NOT_KNOWN) for one in row.finished]
+            described[f"{name}{way}"] = float(100 * np.mean(of_way))
     return described
 
 

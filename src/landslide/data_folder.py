@@ -118,10 +118,10 @@ def obtain(version: str, destination: Path, *, project: Path) -> None:
         pull(version, destination, project=project)
         return
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".demo-", dir=destination.parent) as workplace:
-        _generate_demo(Path(workplace, "data"))
+    with tempfile.TemporaryDirectory(prefix=".demo-", dir=destination.parent) as work_folder:
+        _generate_demo(Path(work_folder, "data"))
         if not destination.exists():
-            Path(workplace, "data").rename(destination)
+            Path(work_folder, "data").rename(destination)
 
 
 def copy_version(version: str, destination: Path, *, project: Path) -> str:
@@ -167,8 +167,8 @@ def _bring(project: Path, name: str, version: str, *, remote_of: Path) -> str:
     folder = project / name
     if folder.is_dir() and directory_digest(folder)[0] == version:
         return f"{folder} is there ({version})"
-    with tempfile.TemporaryDirectory(prefix=".data-", dir=project) as workplace:
-        copy = Path(workplace, "copy")
+    with tempfile.TemporaryDirectory(prefix=".data-", dir=project) as work_folder:
+        copy = Path(work_folder, "copy")
         obtain(version, copy, project=remote_of)
         _refuse_to_lose_files(project, folder, copy)
         with _swapped(folder, copy):
@@ -341,8 +341,8 @@ def _replaced(destination: Path, source: Path) -> Iterator[None]:
     The copy is made beside the destination and renamed when it is complete, so that a full disk leaves no
     half-written folder.
     """
-    with tempfile.TemporaryDirectory(prefix=".data-", dir=destination.parent) as workplace:
-        copy = Path(workplace, "copy")
+    with tempfile.TemporaryDirectory(prefix=".data-", dir=destination.parent) as work_folder:
+        copy = Path(work_folder, "copy")
         try:
             shutil.copytree(source, copy, ignore=shutil.ignore_patterns(*IGNORED_NAMES))
         except OSError as error:

@@ -78,17 +78,17 @@ def fetch(
         DataError: If the disk is too small, a file is not the published one, the data set has faults, or something
             is in the way at the destination.
     """
-    workplace = destination.with_name(f".{destination.name}-fetch") / source
+    work_folder = destination.with_name(f".{destination.name}-fetch") / source
     if holds(destination, splits, release):
-        return _finish(destination, pin_in, workplace)
-    staged = workplace / "set"
+        return _finish(destination, pin_in, work_folder)
+    staged = work_folder / "set"
     _refuse_occupied(destination, pin_in, splits, staged)
     server = (server or SERVERS[source]).rstrip("/")
     try:
         staged.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(staged, error) from error
-    with _alone(workplace), _session() as session:
+    with _alone(work_folder), _session() as session:
         if source == "zenodo":
             _fetch_archives(zenodo_files(session, server, splits, release), staged, release, keep_archives, report_to)
         else:
@@ -99,23 +99,23 @@ def fetch(
         if pin_in is None:
             staged.rename(destination)
         else:
-            shutil.rmtree(workplace / "previous", ignore_errors=True)  # of a run that was killed
-            (workplace / "pinning").touch()
+            shutil.rmtree(work_folder / "previous", ignore_errors=True)  # of a run that was killed
+            (work_folder / "pinning").touch()
             done += f", version {data_folder.hand_over(pin_in, staged, keep=False)}"
-        return done + _tidy(workplace, keep_archives)
+        return done + _tidy(work_folder, keep_archives)
 
 
-def _finish(destination: Path, pin_in: Path | None, workplace: Path) -> str:
+def _finish(destination: Path, pin_in: Path | None, work_folder: Path) -> str:
     """Say that the data set is there; pin it if a run was killed before it had done so."""
     there = f"{destination} holds the official data set already"
     if pin_in is None or _is_pinned(pin_in):
         return there
-    if not (workplace / "pinning").exists() or (workplace / "set").exists():
+    if not (work_folder / "pinning").exists() or (work_folder / "set").exists():
         remedy = "pin what is there with `dvc add data`"
         raise DataError(f"{there}, but that is not what data.dvc pins", remedy=remedy)
-    with _alone(workplace):
+    with _alone(work_folder):
         data_folder.pin(pin_in, link=True)
-        return f"{there}; data.dvc pins it now" + _tidy(workplace, keep_archives=True)
+        return f"{there}; data.dvc pins it now" + _tidy(work_folder, keep_archives=True)
 
 
 def _is_pinned(project: Path) -> bool:
@@ -141,14 +141,14 @@ def _refuse_occupied(destination: Path, pin_in: Path | None, splits: Collection[
 
 
 @contextmanager
-def _alone(workplace: Path) -> Iterator[None]:
-    """Keep other processes out of the workplace; the system ends that with the process."""
-    handle = os.open(workplace, os.O_RDONLY)
+def _alone(work_folder: Path) -> Iterator[None]:
+    """Keep other processes out of the work folder; the system ends that with the process."""
+    handle = os.open(work_folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DataError(f"another process is fetching to {workplace}", remedy="wait for it, or end it") from error
+            raise DataError(f"another process is fetching to {work_folder}", remedy="wait for it, or end it") from error
         yield
     finally:
         os.close(handle)
@@ -259,18 +259,18 @@ def _refuse_faults(staged: Path, splits: Collection[Split], report_to: Callable[
         )
 
 
-def _tidy(workplace: Path, keep_archives: bool) -> str:
-    """Delete the workplace, all but archives that are to be kept; say where those are."""
-    archives = sorted(workplace.glob("*.zip")) if keep_archives else []
-    for path in workplace.iterdir() if workplace.is_dir() else ():
+def _tidy(work_folder: Path, keep_archives: bool) -> str:
+    """Delete the work folder, all but archives that are to be kept; say where those are."""
+    archives = sorted(work_folder.glob("*.zip")) if keep_archives else []
+    for path in work_folder.iterdir() if work_folder.is_dir() else ():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         elif path not in archives:
             path.unlink()
     if archives:
-        return f"; the archives are in {workplace}"
-    if workplace.is_dir():
-        workplace.rmdir()
-        if not any(workplace.parent.iterdir()):
-            workplace.parent.rmdir()
+        return f"; the archives are in {work_folder}"
+    if work_folder.is_dir():
+        work_folder.rmdir()
+        if not any(work_folder.parent.iterdir()):
+            work_folder.parent.rmdir()
     return ""

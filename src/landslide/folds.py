@@ -16,8 +16,12 @@ from landslide.errors import ConfigurationError, DataError
 
 Scheme = Literal["contiguous", "random", "stratified", "scene_blocked"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
-# Side, in tiles, of the largest block of neighbouring tiles that stays together.
+# Side, in tiles, of the largest block of neighbouring tiles that is drawn or put into a validation part as a whole.
 BLOCK_SIDE = 4
+# The same for scene-blocked folds, larger so that few tiles touch another fold: multiples of that side.
+_FOLD_BLOCK_SIDES = (12, 8)
+# Blocks of these sides that each fold should get.
+_FOLD_BLOCKS = 5
 
 
 def assign(
@@ -36,7 +40,7 @@ def assign(
         scheme: `contiguous` (the authors' protocol: fold 1 is the last fifth, fold k takes [int(n a), int(n b))
             for (a, b) = (.8, 1), (.6, .8), (.4, .6), (.2, .4), (0, .2)), `random`, `stratified` (random, with
             equal shares of patches by landslide pixels), or `scene_blocked` (blocks of neighbouring tiles stay
-            together).
+            together; no tile has a neighbour on the other side when training leaves out those that `touching` finds).
         n_folds: Number of folds.
         seed: Seed of the random schemes.
         positive_pixels: (n,) landslide pixels a patch; `stratified` needs it, `scene_blocked` balances by it.
@@ -104,7 +108,9 @@ def _scene_blocked(
     positive_pixels: npt.ArrayLike | None,
 ) -> npt.NDArray[np.int64]:
     """Give whole blocks, largest first, to the fold that has the least (patches, and landslides if known)."""
-    blocks = tile_blocks(positions, _block_side(len(positions), n_folds))
+    n = len(positions)
+    large = (side for side in _FOLD_BLOCK_SIDES if n >= _FOLD_BLOCKS * n_folds * side * side)
+    blocks = tile_blocks(positions, next(large, _block_side(n, n_folds)))
     n_blocks = int(blocks.max()) + 1
     patches = np.bincount(blocks, minlength=n_blocks).astype(np.float64)
     load = patches / patches.sum()
@@ -117,6 +123,27 @@ def _scene_blocked(
         fold_of_block[block] = np.argmin(fold_load)
         fold_load[fold_of_block[block]] += load[block]
     return fold_of_block[blocks] + 1
+
+
+def touching(table: pd.DataFrame, test: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Find the patches that touch a test patch, across an edge or a corner, and are none themselves.
+
+    Args:
+        table: Patch table with columns scene, row and column; a patch without position touches none.
+        test: (n,) which patches are test patches.
+
+    Returns:
+        (n,) boolean.
+    """
+    positions = table[["scene", "row", "column"]].astype("Float64").to_numpy(np.float64, na_value=np.nan)
+    around = {
+        (scene, row + down, column + right)
+        for scene, row, column in positions[test].tolist()
+        for down in (-1, 0, 1)
+        for right in (-1, 0, 1)
+    }
+    touches = np.array([tuple(position) in around for position in positions.tolist()], bool)
+    return touches & ~test
 
 
 def _block_side(n: int, parts: int) -> int:
