@@ -1,6 +1,7 @@
 """Augmentation: rotations, flips and pasted landslides, as published and consistently."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -50,19 +51,25 @@ def numbered(n: int, size: int = 6, channels: int = 3, offset: int = 0) -> torch
     return torch.arange(offset, offset + count, dtype=torch.float32).reshape(n, channels, size, size)
 
 
-def augmentation(bands=BAND_NAMES, **changes) -> Augmentation:
-    return Augmentation(AugmentationSettings(**changes), bands)
+def augmentation(bands=BAND_NAMES, **changes) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """An augmentation that draws for every batch that it is given."""
+    augment = Augmentation(AugmentationSettings(**changes), bands)
+
+    def of_batch(images, masks, donors, generator):
+        return augment(images, masks, donors, augment.draw(len(images), generator))
+
+    return of_batch
 
 
-def rotation_only(mode: str, bands=BAND_NAMES) -> Augmentation:
+def rotation_only(mode: str, bands=BAND_NAMES) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
     return augmentation(bands, mode=mode, rotation_probability=1.0, max_pastes=0)
 
 
-def flips_only(mode: str, bands=BAND_NAMES) -> Augmentation:
+def flips_only(mode: str, bands=BAND_NAMES) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
     return augmentation(bands, mode=mode, rotation_probability=0.0, max_pastes=0, flips=True)
 
 
-def pastes_only(mode: str, bands=BAND_NAMES, max_pastes: int = 1) -> Augmentation:
+def pastes_only(mode: str, bands=BAND_NAMES, max_pastes: int = 1) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
     return augmentation(bands, mode=mode, rotation_probability=0.0, max_pastes=max_pastes)
 
 

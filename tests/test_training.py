@@ -612,6 +612,24 @@ def test_two_processes_train_together(fit, cache, tmp_path):
     assert again["f1_macro"] == pytest.approx(recorded, abs=1e-4), "the score is that of the saved weights"
 
 
+ONE_RESULT = {
+    "batch_size": 3, "optimizer": "sgd", "schedule": "cosine", "learning_rate": 0.01, "warmup_epochs": 0,
+    "augmentation": AugmentationSettings(plain_epochs=0, flips=True, illumination=0.3),
+}  # fmt: skip
+
+
+def test_two_processes_train_to_the_result_of_one(fit):
+    # Batches of 3 and 2 patches: shares of different sizes.
+    options = {"width": 4, "head_width": 4, "dropout": 0.0, "batch_norm_momentum": 0.1}
+    one, two = (fit(str(n), **ONE_RESULT | {"devices": n, "model_options": options}) for n in (1, 2))
+    for record, other in zip(timeless(one.history), timeless(two.history), strict=True):
+        assert other["train_loss"] == pytest.approx(record["train_loss"], rel=1e-4)
+        assert other["validation_f1_macro"] == pytest.approx(record["validation_f1_macro"], abs=1e-2)
+    others = load_file(two.weights)
+    for name, tensor in load_file(one.weights).items():
+        torch.testing.assert_close(others[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
+
+
 def test_the_address_of_the_cache_is_what_processes_share(cache, demo_caches):
     assert cache.directory == demo_caches / cache_family(BandSettings()) / cache_key("demo", BandSettings())
 

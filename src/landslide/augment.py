@@ -63,6 +63,29 @@ class AugmentationSettings:
             )
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What is done to each patch of a batch, on the CPU, so that the device is never waited for.
+
+    Attributes:
+        quarter_turns: (B,) 0 to 3 counter-clockwise.
+        flips: (2, B) whether a patch is flipped horizontally and vertically.
+        pastes: (B,) number of landslides to paste.
+        brightness: (B,) logarithm of the factor of all reflectances.
+    """
+
+    quarter_turns: Tensor
+    flips: Tensor
+    pastes: Tensor
+    brightness: Tensor
+
+    def __getitem__(self, patches: slice) -> "Choices":
+        """Return what is done to some patches of the batch."""
+        return Choices(
+            self.quarter_turns[patches], self.flips[:, patches], self.pastes[patches], self.brightness[patches]
+        )
+
+
 class Augmentation:
     """Augments batches of one training set.
 
@@ -84,12 +107,22 @@ class Augmentation:
         ]
         self._reflectances = [i for i, name in enumerate(names) if name in _REFLECTANCES]
 
+    def draw(self, batch: int, generator: torch.Generator) -> Choices:
+        """Draw what is done to the patches of a batch; `generator` is the source of everything random."""
+        settings = self.settings
+        turned = torch.rand(batch, generator=generator) < settings.rotation_probability
+        quarter_turns = torch.where(turned, torch.randint(1, 4, (batch,), generator=generator), 0)
+        flips = torch.zeros(2, batch, dtype=torch.bool)
+        if settings.flips:
+            flips = torch.stack([torch.rand(batch, generator=generator) < 0.5 for _ in range(2)])
+        pastes = torch.randint(0, settings.max_pastes + 1, (batch,), generator=generator)
+        brightness = torch.zeros(batch)
+        if settings.illumination:
+            brightness = settings.illumination * (2 * torch.rand(batch, generator=generator) - 1)
+        return Choices(quarter_turns, flips, pastes, brightness)
+
     def __call__(
-        self,
-        images: Tensor,
-        masks: Tensor,
-        donors: Sequence[tuple[Tensor, Tensor]],
-        generator: torch.Generator,
+        self, images: Tensor, masks: Tensor, donors: Sequence[tuple[Tensor, Tensor]], choices: Choices
     ) -> tuple[Tensor, Tensor]:
         """Augment one batch.
 
@@ -98,7 +131,7 @@ class Augmentation:
             masks: (B, H, W) integers 0 and 1.
             donors: `max_pastes` batches (images, masks) of the same shapes, drawn from the positive patches of
                 the same fold's training part; empty where it has none.
-            generator: Source of all random choices (on the CPU, so that the device is never waited for).
+            choices: What to do, see `draw`.
 
         Returns:
             New images and masks of the same shapes.
@@ -106,20 +139,16 @@ class Augmentation:
         settings = self.settings
         if settings.mode == "none":
             return images, masks
-        batch = len(images)
-        turned = torch.rand(batch, generator=generator) < settings.rotation_probability
-        quarter_turns = torch.where(turned, torch.randint(1, 4, (batch,), generator=generator), 0)
-        images, masks = self._rotate(images, masks, quarter_turns)
+        images, masks = self._rotate(images, masks, choices.quarter_turns)
         if settings.flips:
-            for axis in (-1, -2):
-                images, masks = self._flip(images, masks, torch.rand(batch, generator=generator) < 0.5, axis)
-        pastes = torch.randint(0, settings.max_pastes + 1, (batch,), generator=generator)
+            for axis, chosen in zip((-1, -2), choices.flips, strict=True):
+                images, masks = self._flip(images, masks, chosen, axis)
         for i, (donor_images, donor_masks) in enumerate(donors):
-            wanted = (pastes > i).to(images.device, non_blocking=True)
+            wanted = (choices.pastes > i).to(images.device, non_blocking=True)
             images, masks = self._paste(images, masks, donor_images, donor_masks, wanted)
         if settings.illumination:
-            change = settings.illumination * (2 * torch.rand(batch, 1, 1, 1, generator=generator) - 1)
-            images[:, self._reflectances] *= change.exp().to(images.device, non_blocking=True)
+            factor = choices.brightness.exp()[:, None, None, None]
+            images[:, self._reflectances] *= factor.to(images.device, non_blocking=True)
         return images, masks
 
     def _rotate(self, images: Tensor, masks: Tensor, quarter_turns: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,9 +20,10 @@ from landslide.augment import Augmentation
 from landslide.batches import PatchBatches
 from landslide.cache import BandCache
 from landslide.errors import TrainingError
-from landslide.losses import Loss, create_loss, multi_head_loss
+from landslide.losses import Loss, create_loss, multi_head_loss, own
 from landslide.metrics import confusion_counts, scores
 from landslide.models import main_logits
+from landslide.processes import total
 from landslide.sampling import epoch_order
 from landslide.training_settings import TrainingSettings
 
@@ -69,17 +70,19 @@ class FoldTrainer:
         self.positive = torch.tensor([bool(cache.masks[row].any()) for row in parts["training"]])
         self.donor_pool = torch.nonzero(self.positive).squeeze(1)
         self.augmentation = Augmentation(settings.augmentation, bands)
-        self.loss: Loss = create_loss(settings.loss)
+        self.loss: Loss = create_loss(settings.loss, total=total if fabric.world_size > 1 else own)
+        self.share_loss: Loss = create_loss(settings.loss)
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch, counted from 0, then score the parts that are scored; return the record of all."""
         rank = self.fabric.global_rank
-        order = torch.Generator().manual_seed(_epoch_seed(self.settings.seed, epoch))  # equal on all ranks
-        generator = torch.Generator().manual_seed(_epoch_seed(self.settings.seed, epoch, rank))
+        order, generator = (  # equal on all ranks: each draws for the whole batch and takes its share
+            torch.Generator().manual_seed(_epoch_seed(self.settings.seed, epoch)) for _ in range(2)
+        )
         torch.manual_seed(_epoch_seed(self.settings.seed, epoch, rank))  # dropout
         batches = _batches(epoch_order(self.positive, self.settings.positive_share, order), self.settings.batch_size)
         started, started_processor = time.perf_counter(), time.process_time()
-        total = torch.zeros((), device=self.fabric.device)
+        loss_sum = torch.zeros((), device=self.fabric.device)
         bar = tqdm(
             batches,
             desc=f"{self.label} epoch {epoch + 1}/{self.settings.epochs}",
@@ -91,19 +94,18 @@ class FoldTrainer:
         for number, indices in enumerate(bar):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.settings.rate(epoch + (number + 0.5) / len(batches))
-            shards = _shards(indices, self.fabric.world_size)
             augment = epoch < self.settings.epochs - self.settings.augmentation.plain_epochs
-            images, masks = self._training_batch(shards[rank], generator, augment)
+            images, masks = self._training_batch(indices, generator, augment)
             loss = multi_head_loss(self.wrapped(images), masks, self.loss, self.settings.head_weights)
             self.fabric.backward(loss)
             self.optimizer.step()
             self.optimizer.zero_grad()
             if self.average is not None:
                 self.average.update_parameters(self.model)
-            total += loss.detach() * len(indices)
+            loss_sum += loss.detach() * len(indices)
             if number % 10 == 0 and not bar.disable:
                 bar.set_postfix(loss=f"{loss.item():.3f}")
-        train_loss = float(self._reduce(total, "mean")) / len(self.positive)
+        train_loss = float(self._reduce(loss_sum, "mean")) / len(self.positive)
         seconds, processor_seconds = time.perf_counter() - started, time.process_time() - started_processor
         if not np.isfinite(train_loss):
             raise TrainingError(
@@ -127,16 +129,18 @@ class FoldTrainer:
         return record
 
     def _training_batch(self, indices: Tensor, generator: torch.Generator, augment: bool) -> tuple[Tensor, Tensor]:
+        """Return this process's share of a batch, augmented."""
         settings = self.settings.augmentation
-        images, masks = self._crop(*self.training.batch(indices), generator)
+        indices, share = _share(indices, self.fabric.global_rank, self.fabric.world_size)
+        images, masks = self._crop(*self.training.batch(indices[share]), generator)
         if not augment or settings.mode == "none":
             return images, masks
         donors = []
         if len(self.donor_pool):
             for _ in range(settings.max_pastes):
                 draw = torch.randint(len(self.donor_pool), (len(indices),), generator=generator)
-                donors.append(self._crop(*self.training.batch(self.donor_pool[draw]), generator))
-        return self.augmentation(images, masks, donors, generator)
+                donors.append(self._crop(*self.training.batch(self.donor_pool[draw[share]]), generator))
+        return self.augmentation(images, masks, donors, self.augmentation.draw(len(indices), generator)[share])
 
     def _crop(self, images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Cut one random window a batch out of every patch of it."""
@@ -151,9 +155,6 @@ class FoldTrainer:
         """Score at threshold 0.5: the selection part as `validation_*`, a monitored test fold as `test_*`."""
         self.wrapped.eval()
         self.scored.eval()
-        if self.fabric.world_size > 1:  # batch statistics differ between devices; the saved ones are the first's
-            for buffer in self.scored.buffers():
-                buffer.copy_(self.fabric.broadcast(buffer))
         record: dict[str, float] = {}
         for part, (n, batches) in self.scored_parts.items():
             record |= {f"{part}_{name}": value for name, value in self._score(n, batches).items()}
@@ -162,7 +163,7 @@ class FoldTrainer:
     def _score(self, n: int, batches: PatchBatches) -> dict[str, float]:
         """Return scores and loss of n patches, shared out over the devices."""
         device = self.fabric.device
-        counts, total = torch.zeros(2, 2, dtype=torch.int64, device=device), torch.zeros((), device=device)
+        counts, loss_sum = torch.zeros(2, 2, dtype=torch.int64, device=device), torch.zeros((), device=device)
         mine = torch.arange(self.fabric.global_rank, n, self.fabric.world_size)
         with torch.inference_mode():
             for indices in mine.split(self.settings.batch_size):
@@ -172,9 +173,10 @@ class FoldTrainer:
                 with self.fabric.autocast():
                     logits = self.scored(images)
                 counts += confusion_counts(main_logits(logits, images.shape[-1]).argmax(dim=1), masks)
-                total += multi_head_loss(logits, masks, self.loss, self.settings.head_weights) * len(indices)
-        counts, total = self._reduce(counts, "sum"), self._reduce(total, "sum")
-        return scores(counts.cpu().numpy()) | {"loss": float(total) / n}
+                loss = multi_head_loss(logits, masks, self.share_loss, self.settings.head_weights)
+                loss_sum += loss * len(indices)
+        counts, loss_sum = self._reduce(counts, "sum"), self._reduce(loss_sum, "sum")
+        return scores(counts.cpu().numpy()) | {"loss": float(loss_sum) / n}
 
     def _reduce(self, tensor: Tensor, operation: str) -> Tensor:
         """Combine a tensor over the devices."""
@@ -191,9 +193,15 @@ def _batches(order: Tensor, size: int) -> list[Tensor]:
     return batches
 
 
-def _shards(indices: Tensor, n: int) -> tuple[Tensor, ...]:
-    """Divide a batch between n devices; a batch smaller than n repeats patches, so that none idles."""
-    return indices.repeat(-(-n // len(indices))).tensor_split(n) if len(indices) < n else indices.tensor_split(n)
+def _share(indices: Tensor, rank: int, n: int) -> tuple[Tensor, slice]:
+    """Return a batch and the part of it that one of n processes has.
+
+    A batch smaller than n repeats patches, so that no process idles.
+    """
+    if len(indices) < n:
+        indices = indices.repeat(-(-n // len(indices)))
+    start, end = (len(indices) * r // n for r in (rank, rank + 1))
+    return indices, slice(start, end)
 
 
 def _epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:

@@ -3,6 +3,9 @@
 Every loss takes logits (B, 2, H, W) and integer masks (B, H, W), looks at the whole batch at once and works in
 float32 whatever the precision of the logits, because probabilities close to 0 and 1 decide.
 
+Several devices each see a share of the batch. `cross_entropy`, `focal`, `iou`, their sums and `boundary` are then those
+of the whole batch where `create_loss` is told how to sum over the devices; the others are those of each share.
+
 The authors' public record also has scores of log-cosh, Tversky, Lovasz and boundary losses, without their
 definitions: here they follow the publications that introduced them, and each docstring says what was left to choose.
 The first three come from segmentation_models.pytorch, imported at their first call because that takes seconds.
@@ -32,11 +35,23 @@ TVERSKY_ALPHA, TVERSKY_BETA = 0.3, 0.7
 HEAD_WEIGHTS: dict[str, float] = {"256": 0.25, "128": 0.5, "64": 0.25}
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Total: TypeAlias = Callable[[Tensor], Tensor]
 
 
-def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
+def own(x: Tensor) -> Tensor:
+    """Return x: the sum over the devices where there is one."""
+    return x
+
+
+def _mean(values: Tensor, total: Total) -> Tensor:
+    if total is own:
+        return values.mean()
+    return total(values.sum()) / total(values.new_full((), values.numel()))
+
+
+def cross_entropy(logits: Tensor, mask: Tensor, *, total: Total = own) -> Tensor:
     """Return the mean cross entropy over pixels (paper, equation 1): scalar."""
-    return F.cross_entropy(logits.float(), mask.long())
+    return _mean(F.cross_entropy(logits.float(), mask.long(), reduction="none"), total)
 
 
 def hard_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
@@ -49,7 +64,7 @@ def hard_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
     return losses.topk(math.ceil(HARD_SHARE * len(losses)), sorted=False).values.mean()
 
 
-def focal(logits: Tensor, mask: Tensor) -> Tensor:
+def focal(logits: Tensor, mask: Tensor, *, total: Total = own) -> Tensor:
     """Return the focal loss with gamma 2 and no class weight: scalar.
 
     Lin et al., "Focal Loss for Dense Object Detection" (the paper's reference [26]). Each of the two one-hot
@@ -59,10 +74,10 @@ def focal(logits: Tensor, mask: Tensor) -> Tensor:
     """
     probability = torch.softmax(logits.float(), dim=1)
     p_true = probability.gather(1, mask.long().unsqueeze(1)).clamp(EPSILON, 1.0 - EPSILON)
-    return ((1.0 - p_true) ** FOCAL_GAMMA * -torch.log(p_true)).mean()
+    return _mean((1.0 - p_true) ** FOCAL_GAMMA * -torch.log(p_true), total)
 
 
-def iou(logits: Tensor, mask: Tensor) -> Tensor:
+def iou(logits: Tensor, mask: Tensor, *, total: Total = own) -> Tensor:
     """Return -log of the soft IoU over the whole batch, mean over the two classes: scalar.
 
     Soft intersection sum(p y) over soft union sum(p + y - p y), epsilon 1e-7 in both (paper, equation 3; the
@@ -71,7 +86,8 @@ def iou(logits: Tensor, mask: Tensor) -> Tensor:
     probability = torch.softmax(logits.float(), dim=1)
     truth = F.one_hot(mask.long(), num_classes=2).permute(0, 3, 1, 2).to(probability.dtype)
     intersection = (probability * truth).sum(dim=(0, 2, 3))
-    union = (probability + truth).sum(dim=(0, 2, 3)) - intersection
+    intersection, both = total(torch.stack([intersection, (probability + truth).sum(dim=(0, 2, 3))]))
+    union = both - intersection
     return -torch.log((intersection + EPSILON) / (union + EPSILON)).mean()
 
 
@@ -119,7 +135,7 @@ def lovasz(logits: Tensor, mask: Tensor) -> Tensor:
     return loss
 
 
-def boundary(logits: Tensor, mask: Tensor) -> Tensor:
+def boundary(logits: Tensor, mask: Tensor, *, total: Total = own) -> Tensor:
     """Return the mean over pixels of the landslide probability times `signed_distance`: scalar.
 
     Kervadec et al., "Boundary loss for highly unbalanced segmentation" (2019), for the landslide class. It falls
@@ -128,7 +144,7 @@ def boundary(logits: Tensor, mask: Tensor) -> Tensor:
     The distances are computed on the CPU, so a GPU waits for them at every call.
     """
     probability = torch.softmax(logits.float(), dim=1)[:, 1]
-    return (probability * signed_distance(mask)).mean()
+    return _mean(probability * signed_distance(mask), total)
 
 
 def signed_distance(mask: Tensor) -> Tensor:
@@ -154,12 +170,12 @@ def _distance_in_pixels(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return np.where(mask == 1, 1.0 - inside, outside).astype(np.float32)
 
 
-def focal_iou(logits: Tensor, mask: Tensor) -> Tensor:
+def focal_iou(logits: Tensor, mask: Tensor, *, total: Total = own) -> Tensor:
     """Return 1.0 focal + 1.0 IoU, the paper's combined loss: scalar."""
-    return focal(logits, mask) + iou(logits, mask)
+    return focal(logits, mask, total=total) + iou(logits, mask, total=total)
 
 
-_LOSSES: dict[str, Loss] = {
+_LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": cross_entropy,
     "hard_cross_entropy": hard_cross_entropy,
     "focal": focal,
@@ -171,13 +187,15 @@ _LOSSES: dict[str, Loss] = {
     "boundary": boundary,
 }
 LOSS_NAMES = tuple(_LOSSES)
+_OF_THE_WHOLE_BATCH = ("cross_entropy", "focal", "iou", "focal_iou", "boundary")
 
 
-def create_loss(name: str) -> Loss:
+def create_loss(name: str, *, total: Total = own) -> Loss:
     """Return the loss of that name: called with logits (B, 2, H, W) and integer masks (B, H, W).
 
     Args:
         name: One of `LOSS_NAMES`, or several joined by a plus (`cross_entropy+lovasz`): their sum, each with weight 1.
+        total: Sums a tensor over the devices that share a batch, with its gradient (`landslide.processes.total`).
 
     Raises:
         ConfigurationError: On an unknown name, or one that stands twice in a sum.
@@ -189,7 +207,7 @@ def create_loss(name: str) -> Loss:
             f"There is no loss {unknown[0]!r}." if unknown else f"The loss {name!r} adds a loss to itself.",
             remedy=f"Use one of {', '.join(LOSS_NAMES)}, or a sum of different ones such as cross_entropy+lovasz.",
         )
-    losses = [_LOSSES[term] for term in names]
+    losses = [partial(_LOSSES[term], total=total) if term in _OF_THE_WHOLE_BATCH else _LOSSES[term] for term in names]
     return losses[0] if len(losses) == 1 else partial(_total, losses)
 
 

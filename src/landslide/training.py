@@ -32,6 +32,7 @@ from landslide.fold_trainer import FoldTrainer
 from landslide.models import ModelSpec, build_model
 from landslide.optimization import create_optimizer
 from landslide.prediction import predict_rows, select_threshold
+from landslide.processes import synchronize_batch_norm
 from landslide.sampling import spread
 from landslide.training_settings import TrainingSettings as TrainingSettings
 
@@ -247,6 +248,8 @@ def _fit(fabric: Fabric, job: _Job, cache: BandCache | None) -> None:
         model = build_model(job.spec).to(memory_format=torch.channels_last)
         if job.initial is not None:
             model.load_state_dict(load_file(job.initial))
+        if fabric.world_size > 1:
+            model = synchronize_batch_norm(model, fabric.device)
         optimizer = create_optimizer(
             settings.optimizer,
             model.parameters(),

@@ -1,0 +1,81 @@
+"""What makes several processes train to the result of one: sums over all of them, with their gradient.
+
+Each process has a share of every batch. Gradients are averaged over the processes, as DistributedDataParallel does;
+a loss that every process computes from sums over all then has the gradient of the whole batch, because the gradient
+of such a sum is itself summed over the processes.
+"""
+
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def total(x: Tensor) -> Tensor:
+    """Return the sum of a tensor over all processes, differentiable, on each of them."""
+    summed: Tensor = _Total.apply(x)
+    return summed
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        summed = x.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return total(gradient)
+
+
+def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """Let every batch normalisation of a network take the statistics of the whole batch, over all processes.
+
+    Args:
+        model: The network; its weights keep their names.
+        device: Where it is trained. GPUs have layers of their own for this; PyTorch has none for CPUs.
+
+    Returns:
+        The network, changed in place.
+    """
+    if device.type == "cuda":
+        from timm.layers.norm_act import convert_sync_batchnorm  # PyTorch's own drops the activation of timm's layers
+
+        converted: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return converted
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.forward = MethodType(_normalize, module)  # type: ignore[method-assign]
+    return model
+
+
+def _normalize(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """Normalise x (B, C, H, W) as `nn.BatchNorm2d` does, or timm's with dropout and activation."""
+    mean, variance = layer.running_mean, layer.running_var
+    assert mean is not None
+    assert variance is not None
+    if layer.training:
+        values = x if x.dtype == mean.dtype else x.to(mean.dtype)
+        share = values.new_full((1,), values.numel() / x.shape[1])
+        sums = total(torch.cat([values.sum((0, 2, 3)), share]))
+        n, batch_mean = sums[-1], sums[:-1] / sums[-1]
+        batch_variance = total((values - batch_mean[:, None, None]).square().sum((0, 2, 3))) / n
+        with torch.no_grad():
+            momentum = 0.0 if layer.momentum is None else layer.momentum
+            mean.lerp_(batch_mean, momentum)
+            variance.lerp_(batch_variance * n / (n - 1), momentum)
+            assert layer.num_batches_tracked is not None
+            layer.num_batches_tracked += 1
+        scale = torch.rsqrt(batch_variance + layer.eps) * layer.weight
+        result = (values - batch_mean[:, None, None]) * scale[:, None, None] + layer.bias[:, None, None]
+        result = result.to(x.dtype)
+    else:
+        result = F.batch_norm(x, mean, variance, layer.weight, layer.bias, eps=layer.eps)
+    for name in ("drop", "act"):
+        if hasattr(layer, name):
+            result = getattr(layer, name)(result)
+    return result

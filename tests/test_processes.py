@@ -1,0 +1,85 @@
+"""Two processes with a share each of a batch have the losses, statistics and gradients of one with the whole batch."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed
+import torch.multiprocessing
+
+from landslide.losses import create_loss, multi_head_loss
+from landslide.models import create_model
+from landslide.processes import synchronize_batch_norm, total
+
+NETWORKS = {
+    "rau_net": {"width": 4, "head_width": 4, "dropout": 0.0},
+    "lite_unet": {"width": 4, "dropout": 0.0},  # layers of timm, with an activation in them
+}
+LOSSES = ("cross_entropy", "focal", "iou", "focal_iou", "boundary")
+SHARES = (slice(0, 1), slice(1, 3))
+
+
+def network(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return create_model(name, 4, **NETWORKS[name]).double().train()
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(3, 4, 32, 32, generator=generator, dtype=torch.float64)
+    return images, (torch.rand(3, 32, 32, generator=generator) < 0.2).long()
+
+
+def learn(model: torch.nn.Module, share: slice, loss_name: str, **options) -> dict[str, torch.Tensor]:
+    """Return loss, gradients and running statistics of a step on a share of the batch."""
+    images, masks = batch()
+    loss = multi_head_loss(model(images[share]), masks[share], create_loss(loss_name, **options))
+    loss.backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return {"loss": loss.detach(), **gradients, **dict(model.named_buffers())}
+
+
+def learn_together(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    found = {}
+    for name in NETWORKS:
+        model = synchronize_batch_norm(network(name), torch.device("cpu"))
+        for loss in LOSSES:
+            of_rank = learn(copy.deepcopy(model), SHARES[rank], loss, total=total)
+            for key, tensor in of_rank.items():
+                if key in dict(model.named_parameters()):  # as DistributedDataParallel does
+                    torch.distributed.all_reduce(tensor)
+                    tensor /= 2
+            found[name, loss] = of_rank
+    torch.save(found, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> list[dict[tuple[str, str], dict[str, torch.Tensor]]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(learn_together, (folder,), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_gradients_and_statistics_are_those_of_the_whole_batch(ranks, name, loss):
+    expected = learn(network(name), slice(None), loss)
+    for found in ranks:
+        for key, tensor in found[name, loss].items():
+            scale = float(expected[key].abs().max())
+            torch.testing.assert_close(
+                tensor, expected[key], rtol=1e-4, atol=1e-5 * scale + 1e-9, msg=lambda text, k=key: f"{k}: {text}"
+            )
+
+
+def test_the_other_losses_do_not_sum_over_processes():
+    def refused(x):
+        raise AssertionError("sums over processes")
+
+    images, masks = batch()
+    for name in ("hard_cross_entropy", "log_cosh", "tversky", "lovasz"):
+        create_loss(name, total=refused)(images[:, :2], masks)
