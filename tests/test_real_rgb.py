@@ -130,6 +130,17 @@ def test_a_search_that_leaves_folds_out_is_no_result(run, results, patches, conf
         run("table", config, "--out", found)
 
 
+def test_a_result_from_before_a_setting_existed_counts_if_it_has_its_default(run, results, config, tmp_path):
+    settings = json.loads(next(results.glob("U_Net-fold1*.json")).read_text())["settings"]
+    assert settings["augmentation"]["flips"] is False
+    older = {name: value for name, value in settings.items() if name != "average_decay"}
+    older["augmentation"] = {name: value for name, value in settings["augmentation"].items() if name != "flips"}
+    run("table", config, "--out", copied(results, tmp_path / "older", "U_Net-*", settings=older))
+    del older["epochs"]
+    with pytest.raises(SystemExit, match="other values of settings"):
+        run("table", config, "--out", copied(results, tmp_path / "other", "U_Net-*", settings=older))
+
+
 def copied(results: Path, folder: Path, only: str = "*", **changes) -> Path:
     """Copy the records, those of some name changed."""
     shutil.copytree(results, folder, ignore=shutil.ignore_patterns("caches"))
