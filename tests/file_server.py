@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class FileServer:
         knows_tags: Whether it sends entity tags.
         claims: Content-Length by path where it is not the true one; nothing of the body is sent then.
         headers: Further headers by path.
+        pause: Seconds between the tenths of a body.
     """
 
     url: str = ""
@@ -42,6 +44,7 @@ class FileServer:
     knows_tags: bool = True
     claims: dict[str, int] = field(default_factory=dict)
     headers: dict[str, dict[str, str]] = field(default_factory=dict)
+    pause: float = 0.0
     stalled: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -98,8 +101,12 @@ def file_server() -> Iterator[FileServer]:
             self.close_connection = fault is not None or self.path in state.claims
             if self.path in state.claims:
                 return
-            self.wfile.write(body if fault is None else body[: fault.after])
-            self.wfile.flush()
+            sent = body if fault is None else body[: fault.after]
+            part = -(-len(sent) // 10) if state.pause else len(sent)
+            for begin in range(0, len(sent), part or 1):
+                self.wfile.write(sent[begin : begin + part])
+                self.wfile.flush()
+                time.sleep(state.pause)
             if fault is not None and fault.stall:
                 state.stalled.set()
                 state.ended.wait(30)

@@ -105,6 +105,15 @@ def test_a_server_that_stalls_is_asked_again(fetch, server, tmp_path):
     assert len(server.asked) == 2
 
 
+def test_a_slow_server_is_waited_for_while_something_arrives(fetch, server, tmp_path):
+    server.pause = 0.05  # ten of them are longer than the time in which something has to arrive
+    before = time.monotonic()
+    assert fetch() == N
+    assert time.monotonic() - before > downloading._TIMEOUT[1]
+    assert whole(tmp_path)
+    assert len(server.asked) == 1
+
+
 def test_a_busy_server_is_asked_again_with_growing_pauses(server, session, tmp_path, monkeypatch):
     waited = []
 
