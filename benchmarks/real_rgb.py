@@ -141,17 +141,12 @@ def refuse_other(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     """Return the record of a finished training; exit with a message if it is not the one that is wanted."""
     found: dict[str, Any] = json.loads(path.read_text())
     for name, value in wanted.items():
-        if found[name] != value and not (name == "settings" and with_defaults(found[name]) == value):
+        recorded = found[name]
+        if name == "settings":  # those that did not exist yet have their defaults
+            recorded = plain(settings_of({}, {"training": recorded}, recorded["seed"]))
+        if recorded != value:
             raise SystemExit(f"{path} was trained with other values of {name}.\n  -> Delete it, or use another folder.")
     return found
-
-
-def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return recorded settings with those that did not exist yet at their defaults."""
-    defaults = plain(TrainingSettings())
-    for name in ("augmentation", "prediction"):
-        defaults[name] |= settings[name]
-    return {**defaults, **settings, "augmentation": defaults["augmentation"], "prediction": defaults["prediction"]}
 
 
 def train_one(

@@ -14,6 +14,7 @@ MALLOC_* and GLIBC_TUNABLES of activate.sh and without.
 import statistics
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from unittest.mock import patch
 
 import torch
@@ -51,6 +52,12 @@ class Side:
         return loss.item()
 
 
+def has_bf16() -> bool:
+    """Return whether the processor has instructions for bf16, as Linux tells."""
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and any(name in flags.read_text() for name in ("avx512_bf16", "amx_bf16", "bf16 "))
+
+
 def main() -> None:
     torch.set_num_threads(THREADS)
     generator = torch.Generator().manual_seed(0)
@@ -60,12 +67,12 @@ def main() -> None:
         "plain float32": Side(channels_last=False),
         "channels last float32": Side(channels_last=True),
         "matrix gradient": Side(channels_last=True, matrix_gradient=True),
-        "channels last bf16": Side(channels_last=True, autocast=True),
     }
+    if has_bf16():  # elsewhere it is emulated, and a step takes minutes
+        sides["channels last bf16"] = Side(channels_last=True, autocast=True)
     first = {name: side.step(images, masks) for name, side in sides.items()}  # the warm-up as well
-    for name in ("channels last float32", "matrix gradient"):
-        torch.testing.assert_close(first["plain float32"], first[name], rtol=1e-3, atol=0)
-    torch.testing.assert_close(first["plain float32"], first["channels last bf16"], rtol=5e-2, atol=0)
+    for name, loss in first.items():
+        torch.testing.assert_close(first["plain float32"], loss, rtol=5e-2 if "bf16" in name else 1e-3, atol=0)
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(ROUNDS):
         for name, side in sides.items():

@@ -40,6 +40,12 @@ def test_gradients_are_those_of_pytorch_in_float64(batch, channels, size, kernel
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-3)
 
 
+def test_the_gradient_lies_in_memory_as_channels_last_weights_do():
+    x, upstream = torch.randn(2, 5, 8, 8), torch.randn(2, 6, 8, 8)
+    gradient = cpu_convolution.weight_gradient(x, upstream, 1)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
 def layer(in_channels: int = 24, out_channels: int = 24, kernel: int = 3, stride: int = 1) -> SameConv2d:
     return SameConv2d(in_channels, out_channels, kernel, stride)
 

@@ -8,6 +8,7 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
+from landslide.fold_trainer import _share
 from landslide.losses import create_loss, multi_head_loss
 from landslide.models import create_model
 from landslide.processes import synchronize_batch_norm, total
@@ -74,6 +75,31 @@ def test_losses_gradients_and_statistics_are_those_of_the_whole_batch(ranks, nam
             torch.testing.assert_close(
                 tensor, expected[key], rtol=1e-4, atol=1e-5 * scale + 1e-9, msg=lambda text, k=key: f"{k}: {text}"
             )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_layers_for_gpus_have_the_same_weights_and_activations(name):
+    model = network(name)
+    images, _ = batch()
+    expected = model.eval()(images)["32"]
+    weights, activations = dict(model.state_dict()), sum("ReLU" in type(m).__name__ for m in model.modules())
+    converted = synchronize_batch_norm(model, torch.device("cuda"))
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in converted.modules())
+    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in converted.modules())
+    assert sum("ReLU" in type(m).__name__ for m in converted.modules()) == activations
+    assert converted.state_dict().keys() == weights.keys()
+    torch.testing.assert_close(converted.eval()(images)["32"], expected)
+
+
+@pytest.mark.parametrize(("size", "n"), [(8, 1), (8, 2), (5, 2), (7, 3), (1, 2), (2, 5)])
+def test_the_shares_of_a_batch_are_all_of_it_and_none_is_empty(size, n):
+    patches = torch.arange(10, 10 + size)
+    shares = [batch_[share] for batch_, share in (_share(patches, rank, n) for rank in range(n))]
+    assert all(len(share) > 0 for share in shares)
+    together = torch.cat(shares).tolist()
+    assert set(together) == set(patches.tolist())
+    if size >= n:
+        assert together == patches.tolist()
 
 
 def test_the_other_losses_do_not_sum_over_processes():

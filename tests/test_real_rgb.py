@@ -250,3 +250,15 @@ def test_a_row_that_is_not_there_is_named(run, results, patches, config):
 def test_without_a_result_there_is_no_table(run, config, tmp_path):
     with pytest.raises(SystemExit, match="has no row"):
         run("table", config, "--out", tmp_path)
+
+
+def test_the_page_of_results_has_what_the_records_say(run, capsys):
+    page = (running.ROOT / "docs" / "results.md").read_text().splitlines()
+    config, records = running.ROOT / "configs" / "real_rgb.yaml", running.ROOT / "docs" / "results"
+    capsys.readouterr()
+    run("table", config, "--out", records, "--gains-of", "Lite U-Net, ImageNet")
+    plain, turned = capsys.readouterr().out.split("# Mean of the eight symmetries")
+    rows_of_turned = turned[turned.index("| gain of") :]
+    lines = [line for text in (plain, rows_of_turned) for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) > 20
+    assert [line for line in lines if line not in page] == []

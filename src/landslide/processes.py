@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.distributed
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 def total(x: Tensor) -> Tensor:
@@ -54,28 +53,28 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _normalize(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """Normalise x (B, C, H, W) as `nn.BatchNorm2d` does, or timm's with dropout and activation."""
+    """Normalise x (B, C, H, W) as the layer does, in training by the statistics of all processes."""
+    if not layer.training:
+        usual: Tensor = type(layer).forward(layer, x)
+        return usual
     mean, variance = layer.running_mean, layer.running_var
     assert mean is not None
     assert variance is not None
-    if layer.training:
-        values = x if x.dtype == mean.dtype else x.to(mean.dtype)
-        share = values.new_full((1,), values.numel() / x.shape[1])
-        sums = total(torch.cat([values.sum((0, 2, 3)), share]))
-        n, batch_mean = sums[-1], sums[:-1] / sums[-1]
-        batch_variance = total((values - batch_mean[:, None, None]).square().sum((0, 2, 3))) / n
-        with torch.no_grad():
-            momentum = 0.0 if layer.momentum is None else layer.momentum
-            mean.lerp_(batch_mean, momentum)
-            variance.lerp_(batch_variance * n / (n - 1), momentum)
-            assert layer.num_batches_tracked is not None
-            layer.num_batches_tracked += 1
-        scale = torch.rsqrt(batch_variance + layer.eps) * layer.weight
-        result = (values - batch_mean[:, None, None]) * scale[:, None, None] + layer.bias[:, None, None]
-        result = result.to(x.dtype)
-    else:
-        result = F.batch_norm(x, mean, variance, layer.weight, layer.bias, eps=layer.eps)
-    for name in ("drop", "act"):
+    assert layer.num_batches_tracked is not None
+    assert layer.momentum is not None
+    values = x if x.dtype == mean.dtype else x.to(mean.dtype)
+    share = values.new_full((1,), values.numel() / x.shape[1])
+    sums = total(torch.cat([values.sum((0, 2, 3)), share]))
+    n, batch_mean = sums[-1], sums[:-1] / sums[-1]
+    centred = values - batch_mean[:, None, None]
+    batch_variance = total(centred.square().sum((0, 2, 3))) / n
+    with torch.no_grad():
+        mean.lerp_(batch_mean, layer.momentum)
+        variance.lerp_(batch_variance * n / (n - 1), layer.momentum)
+        layer.num_batches_tracked += 1
+    scale = torch.rsqrt(batch_variance + layer.eps) * layer.weight
+    result = (centred * scale[:, None, None] + layer.bias[:, None, None]).to(x.dtype)
+    for name in ("drop", "act"):  # of timm's layers
         if hasattr(layer, name):
             result = getattr(layer, name)(result)
     return result

@@ -25,6 +25,7 @@ def suits(x: Tensor, weight: Tensor) -> bool:
         and weight.requires_grad
         and torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
         and min(weight.shape[:2]) >= _FEWEST_CHANNELS
         and weight.shape[2] > 1
     )
@@ -83,9 +84,9 @@ def weight_gradient(x: Tensor, gradient: Tensor, padding: int) -> Tensor:
     x_nhwc = F.pad(x.permute(0, 2, 3, 1), (0, 0, *[padding] * 4))
     gradient_nhwc = F.pad(gradient.permute(0, 2, 3, 1), (0, 0, 0, kernel - 1, 0, kernel - 1))
     pixels, gradients = x_nhwc.reshape(-1, x.shape[1]), gradient_nhwc.reshape(-1, gradient.shape[1])
-    result = x.new_empty(kernel, kernel, gradients.shape[1], pixels.shape[1])
+    result = x.new_empty(gradients.shape[1], kernel, kernel, pixels.shape[1])  # channels last, as the weights are
     for i in range(kernel):
         for j in range(kernel):
             shift = i * row + j  # what is shifted out meets the zeros at the end
-            torch.mm(gradients[: len(gradients) - shift].T, pixels[shift:], out=result[i, j])
-    return result.permute(2, 3, 0, 1)
+            torch.mm(gradients[: len(gradients) - shift].T, pixels[shift:], out=result[:, i, j])
+    return result.permute(0, 3, 1, 2)
