@@ -10,6 +10,12 @@ from landslide.models import cpu_convolution, create_model
 from landslide.models.blocks import SameConv2d
 
 
+@pytest.fixture
+def avx2(monkeypatch):
+    """A processor that gains from the gradient, whatever this one is."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+
+
 def gradients(function, x, weight, bias, upstream, padding):
     inputs = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
     output = function(*inputs, padding=padding)
@@ -54,12 +60,14 @@ def layer(in_channels: int = 24, out_channels: int = 24, kernel: int = 3, stride
     ("changed", "used"),
     [({}, True), ({"kernel": 2}, True), ({"stride": 2}, False), ({"in_channels": 23}, False), ({"kernel": 1}, False)],
 )
+@pytest.mark.usefixtures("avx2")
 def test_wide_convolutions_of_stride_one_use_it(changed, used):
     module = layer(**changed)
     output = module(torch.randn(2, module.in_channels, 8, 8))
     assert ("_Convolution" in type(output.grad_fn).__name__) == used
 
 
+@pytest.mark.usefixtures("avx2")
 def test_it_is_not_used_without_gradients_in_other_precision_or_with_frozen_weights():
     x, module = torch.randn(2, 24, 8, 8), layer()
     assert cpu_convolution.suits(x, module.weight)
@@ -72,6 +80,12 @@ def test_it_is_not_used_without_gradients_in_other_precision_or_with_frozen_weig
     assert not cpu_convolution.suits(x, layer().requires_grad_(False).weight)
 
 
+def test_it_is_not_used_on_a_processor_that_has_a_fast_one(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert not cpu_convolution.suits(torch.randn(2, 24, 8, 8), layer().weight)
+
+
+@pytest.mark.usefixtures("avx2")
 def test_a_network_learns_as_with_pytorchs_gradient(monkeypatch):
     def gradients_of_network():
         torch.manual_seed(0)

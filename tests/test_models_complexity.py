@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner, Result
 from torch import nn
 
+from benchmarks.plain import plain
 from landslide import cli
 from landslide.errors import ConfigurationError
 from landslide.models import create_model, trainable_parameters
@@ -61,7 +62,7 @@ def test_operations_grow_with_the_area_of_the_patch():
 
 @pytest.mark.parametrize("name", ["rau_net", "l4s_baseline", "lite_unet"])
 def test_a_network_costs_the_sum_of_its_convolutions_and_linear_layers(name):
-    model = create_model(name, 5, width=4).eval()
+    model = plain(create_model(name, 5, width=4)).eval()
     operations = []
 
     def count(layer: nn.Module, args: tuple[torch.Tensor], out: torch.Tensor) -> None:

@@ -4,6 +4,7 @@ LeakyReLU slope 0.3, batch normalisation with epsilon 1e-3 and momentum 0.99 (0.
 "same" padding (an even kernel or a stride of two pads at the bottom and right), he-normal weights, zero biases.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,7 +42,11 @@ class SameConv2d(nn.Conv2d):
 
 
 class SameConvTranspose2d(nn.ConvTranspose2d):
-    """Transposed convolution that doubles the sides exactly, cropping at the bottom and right.
+    """Transposed convolution of stride 2 that doubles the sides exactly, cropping at the bottom and right.
+
+    Every second row and column of the output is a usual convolution of the input with every second row and column of
+    the kernel. PyTorch's transposed convolution takes a CPU several times as long as these four, most of it for the
+    gradient, and what is cropped costs as much again (docs/performance.md).
 
     Args:
         in_channels: Channels of the input (B, in_channels, H, W).
@@ -51,12 +56,55 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
         super().__init__(in_channels, out_channels, kernel, stride=2)
-        self._surplus = kernel - 2
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Upsample x (B, C, H, W) to (B, out_channels, 2 H, 2 W)."""
-        height, width = 2 * x.shape[-2], 2 * x.shape[-1]
-        return super().forward(x)[..., :height, :width]
+        if self.kernel_size != (2, 2):
+            return interleave(self.phases(x))
+        assert self.bias is not None
+        weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)  # without neighbours it is one matrix product
+        maps = F.linear(x.permute(0, 2, 3, 1), weight, self.bias.repeat(4))
+        return _interleave_nhwc(maps.unflatten(-1, (2, 2, -1)))
+
+    def phases(self, x: Tensor) -> list[Tensor]:
+        """Return the four parts of the output, each (B, out_channels, H, W).
+
+        They are the even rows' even and odd columns, then the odd rows': what `interleave` takes.
+        """
+        weight, parts = self.weight.transpose(0, 1), []
+        for row in (0, 1):
+            for column in (0, 1):
+                kernel = weight[:, :, row::2, column::2].flip(2, 3).contiguous(memory_format=torch.channels_last)
+                above, left = (side - 1 for side in kernel.shape[2:])
+                parts.append(F.conv2d(F.pad(x, (left, 0, above, 0)), kernel, self.bias))
+        return parts
+
+
+def interleave(parts: list[Tensor]) -> Tensor:
+    """Return the map (B, C, 2 H, 2 W) of four parts, see `SameConvTranspose2d.phases`."""
+    return _interleave_nhwc(torch.stack([part.permute(0, 2, 3, 1) for part in parts], dim=3).unflatten(3, (2, 2)))
+
+
+def _interleave_nhwc(parts: Tensor) -> Tensor:
+    """Turn (B, H, W, 2 rows, 2 columns, C) into (B, C, 2 H, 2 W)."""
+    return parts.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+
+class Dropout(nn.Dropout):
+    """Dropout that draws 16 random bits an activation on a CPU, where PyTorch draws a floating-point number each.
+
+    The probability is rounded to 1/65536 there.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop activations of x (B, C, H, W) in training."""
+        dropped = round(self.p * 2**16)
+        if x.device.type != "cpu" or not self.training or dropped in (0, 2**16):
+            return super().forward(x)
+        shape = [x.shape[i] for i in (0, 2, 3, 1)]
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        kept = bits[: x.numel()].view(shape) >= dropped - 2**15
+        return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped)).permute(0, 3, 1, 2)
 
 
 def conv_bn_act(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:

@@ -1,9 +1,9 @@
 """A convolution whose weight gradient suits a CPU: one matrix product for each position of the kernel.
 
-In the channels-last layout, float32, PyTorch's weight gradient takes a CPU three times as long as the forward pass,
-which has as many operations. Rows of an image that are padded on one side make every shift within the kernel a shift
-of the flattened image, so that the gradient of each kernel position is a product of two tall matrices, without a copy
-for each position. Values are equal within float32 rounding (docs/performance.md has the times).
+In the channels-last layout, float32, PyTorch's weight gradient takes a CPU without AVX-512 three times as long as the
+forward pass, which has as many operations. Rows of an image that are padded on one side make every shift within the
+kernel a shift of the flattened image, so that the gradient of each kernel position is a product of two tall matrices,
+without a copy for each position. Values are equal within float32 rounding (docs/performance.md has the times).
 """
 
 from typing import Any
@@ -18,9 +18,10 @@ _FEWEST_CHANNELS = 24
 
 
 def suits(x: Tensor, weight: Tensor) -> bool:
-    """Return whether a convolution of stride 1 gains from this gradient: float32 training on a CPU, wide enough."""
+    """Return whether a convolution of stride 1 gains: float32 training on a CPU with AVX2 at most, wide enough."""
     return (
         x.device.type == "cpu"
+        and torch.backends.cpu.get_cpu_capability() != "AVX512"  # PyTorch's own is as fast there
         and x.dtype == weight.dtype == torch.float32
         and weight.requires_grad
         and torch.is_grad_enabled()
