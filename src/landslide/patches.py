@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from landslide import direct_read
 from landslide.errors import DataError
 
 ORIGINAL_BANDS: tuple[str, ...] = (
@@ -208,13 +209,18 @@ def load_stored(
         The array and no finding, or None and at least one. Values are looked at (masks: 0 and 1 only)
         where shape and type are as expected.
     """
+    faults: list[Finding] = []
     try:
-        with h5py.File(path, "r") as file:
-            dataset = file.get(key)
-            if not isinstance(dataset, h5py.Dataset):
-                return None, [_wrong_key(path, key, list(file))]
-            faults = _wrong_form(path, dataset, shape)
-            stored = None if faults else dataset[()]
+        stored = direct_read.read(path, key)
+        if stored is None or stored.shape != shape:
+            with h5py.File(path, "r") as file:
+                dataset = file.get(key)
+                if not isinstance(dataset, h5py.Dataset):
+                    return None, [_wrong_key(path, key, list(file))]
+                faults = _wrong_form(path, dataset, shape)
+                stored = None if faults else dataset[()]
+                if not faults:
+                    direct_read.learn(path, dataset)
     except Exception as error:  # HDF5 reports damage as OSError, RuntimeError, KeyError, ValueError, ...
         return None, [_unreadable(path, error)]
     if stored is not None and key == "mask" and not ((stored == 0) | (stored == 1)).all():
