@@ -35,10 +35,10 @@ from landslide.bands import BandSettings
 from landslide.bootstrap import resampling_blocks
 from landslide.cache import BandCache, ensure_cache
 from landslide.calibration import Calibration
-from landslide.comparison import patch_counts
 from landslide.evaluation import evaluate_fold, patch_report, prediction_ways, selection_gap, threshold_table
 from landslide.figures import calibration_figure, thresholds_figure
 from landslide.folds import assign, inner_validation
+from landslide.metrics import patch_counts
 from landslide.models import build_model
 from landslide.models.complexity import complexity
 from landslide.patches import directory_digest, patch_table

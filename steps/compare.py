@@ -10,9 +10,10 @@ from zenml import step
 
 from landslide import registry, tracking
 from landslide.bands import BandSettings
-from landslide.comparison import CHAMPION_AND_CHALLENGER, comparable, evidence_table, patch_counts
+from landslide.comparison import CHAMPION_AND_CHALLENGER, comparable, evidence_table
 from landslide.ensemble import Ensemble
 from landslide.evaluation import predict_unseen
+from landslide.metrics import patch_counts
 from steps.access import open_bands
 from steps.lineage import tracking_client
 from steps.settings import DataSettings
@@ -70,6 +71,7 @@ def compare(
     counts = {}
     for model, ensemble, patches in zip(CHAMPION_AND_CHALLENGER, ensembles, seen, strict=True):
         cache = open_bands(data, ensemble.settings, fold_table, data_version)
-        probability = predict_unseen(ensemble, cache, fold_table, rows, patches, model=model)
-        counts[model] = patch_counts(probability, cache.masks[rows])
+        counts[model] = np.zeros((len(rows), 2, 2), np.int64)
+        for part, probability, masks in predict_unseen(ensemble, cache, fold_table, rows, patches, model=model):
+            counts[model][part] = patch_counts(probability, masks)
     return evidence_table(fold_table.iloc[rows], new[rows], counts)

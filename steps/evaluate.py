@@ -1,12 +1,14 @@
 """Evaluate: predict every patch with the model that has not seen it, score, draw, record."""
 
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 from zenml import step
 
 from landslide import tracking
@@ -16,14 +18,14 @@ from landslide.detection import one_class
 from landslide.ensemble import Ensemble
 from landslide.evaluation import (
     FoldEvaluation,
+    FoldEvaluator,
     cross_validated,
-    evaluate_fold,
     pooled_scores,
     prediction_ways,
     selection_gap,
 )
-from landslide.evaluation_report import fold_figures, overlays_figure, report_figures, report_tables
-from landslide.prediction import number_of_heads, predict_ways
+from landslide.evaluation_report import drawn_rows, fold_figures, overlays_figure, report_figures, report_tables
+from landslide.prediction import number_of_heads, predict_batches
 from steps.access import open_bands
 from steps.code import depends_on_code_of
 from steps.lineage import configuration_text, tracking_client
@@ -63,20 +65,20 @@ def evaluate(
     cache = open_bands(data, bands, fold_table, data_version)
     folds: dict[int, FoldEvaluation] = {}
     histories: dict[int, list[dict[str, float]]] = {}
-    probability = np.zeros(cache.masks.shape, np.float32)
+    scored = np.flatnonzero(fold_table["fold"].isin(trained_folds))
+    probability: dict[int, np.ndarray] = {}  # of the patches that are drawn
     for fold, run_id in zip(trained_folds, fold_runs, strict=True):
         rows = np.flatnonzero(fold_table["fold"] == fold)
         with tempfile.TemporaryDirectory() as temporary:
             ensemble = Ensemble(*tracking.fetch_members(run_id, Path(temporary)))
         member = ensemble.members[0]
-        predicted = _predict(ensemble, cache, rows, evaluation)
-        probability[rows] = predicted[""]
-        folds[fold] = evaluate_fold(
-            predicted,
-            cache.masks[rows],
-            threshold=member.threshold,
-            detection_threshold=member.detection_threshold,
-        )
+        drawn = {*_drawn(fold_table, scored, evaluation), *_drawn(fold_table, rows, evaluation)}
+        evaluator = FoldEvaluator(threshold=member.threshold, detection_threshold=member.detection_threshold)
+        for part, predicted, masks in _predict(ensemble, cache, rows, evaluation):
+            evaluator.add(predicted, masks)
+            answers = zip(rows[part].tolist(), predicted[""], strict=True)
+            probability |= {row: answer.cpu().numpy() for row, answer in answers if row in drawn}
+        folds[fold] = evaluator.evaluation()
         histories[fold] = tracking.epoch_records(client, run_id)
         select_by = client.get_run(run_id).data.params["training.select_by"]
         folds[fold].scores.update(selection_gap(histories[fold], select_by))
@@ -84,15 +86,14 @@ def evaluate(
         _note_undefined(client, run_id, folds[fold].truth)
         counts = pd.DataFrame(folds[fold].counts.sum(axis=0))
         tracking.log_text(client, run_id, counts.to_csv(index=False), "confusion_counts.csv")
-        overlays = overlays_figure(cache, fold_table, probability, rows, evaluation.overlays)
+        overlays = overlays_figure(cache, fold_table, probability, _drawn(fold_table, rows, evaluation))
         figures = {"predictions": overlays, **fold_figures(fold, folds[fold], histories[fold])}
         tracking.log_figures(client, run_id, figures)
     tables = report_tables(fold_table, folds, histories)
     mean, pooled = cross_validated({fold: one.scores for fold, one in folds.items()}), pooled_scores(tables["patches"])
     tracking.log_scores(client, cross_validation_run, mean | pooled)
     _note_undefined(client, cross_validation_run, (tables["patches"]["positive_pixels"] > 0).to_numpy())
-    scored = np.flatnonzero(fold_table["fold"].isin(trained_folds))
-    overlays = overlays_figure(cache, fold_table, probability, scored, evaluation.overlays)
+    overlays = overlays_figure(cache, fold_table, probability, _drawn(fold_table, scored, evaluation))
     figures = {"predictions": overlays, **report_figures(tables, folds, histories)}
     tracking.log_figures(client, cross_validation_run, figures)
     for name, table in tables.items():
@@ -106,15 +107,21 @@ def evaluate(
 
 def _predict(
     ensemble: Ensemble, cache: BandCache, rows: np.ndarray, evaluation: EvaluationSettings
-) -> dict[str, np.ndarray]:
-    """Predict the test fold with the fold's network in all ways that are scored."""
+) -> Iterator[tuple[slice, dict[str, Tensor], Tensor]]:
+    """Predict the test fold batch by batch with the fold's network, in all ways that are scored."""
     member, network = ensemble.members[0], ensemble.models[0]
     ways = prediction_ways(
         member.prediction,
         several_heads=number_of_heads(network, len(member.spec.bands), ensemble.device) > 1,
         test_time_augmentation=evaluation.test_time_augmentation,
     )
-    return predict_ways(network, cache, rows, member.spec.bands, ways, device=ensemble.device)
+    return predict_batches(network, cache, rows, member.spec.bands, ways, device=ensemble.device)
+
+
+def _drawn(fold_table: pd.DataFrame, rows: np.ndarray, evaluation: EvaluationSettings) -> list[int]:
+    """Return the rows of the patches that are drawn."""
+    chosen = drawn_rows(fold_table["positive_pixels"].iloc[rows].to_numpy(), evaluation.overlays)
+    return [int(row) for row in rows[chosen]]
 
 
 def _note_undefined(client: tracking.MlflowClient, run_id: str, truth: np.ndarray) -> None:

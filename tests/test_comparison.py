@@ -24,7 +24,6 @@ from landslide.comparison import (
     evidence_table,
     judge,
     model_scores,
-    patch_counts,
     refuse_seen,
     summary,
 )
@@ -32,6 +31,7 @@ from landslide.ensemble import Ensemble, Member
 from landslide.errors import ComparisonError, ConfigurationError, DataError
 from landslide.evaluation import predict_unseen
 from landslide.fold_table import departed, grow
+from landslide.metrics import patch_counts
 from landslide.models import ModelSpec, build_model
 from landslide.prediction import PredictionSettings, predict_rows
 
@@ -229,11 +229,23 @@ def a_cache(n: int, names: tuple[str, ...] = ("slope", "B4"), dtype: str = "floa
     return BandCache(Path("nowhere"), names, bands, masks, np.dtype("float64"))
 
 
+def whole(batches, cache: BandCache, rows: np.ndarray) -> np.ndarray:
+    """Put batches together; each patch comes once, and with its own mask."""
+    probability = np.full((len(rows), 128, 128), np.nan)
+    for part, of_batch, masks in batches:
+        assert np.isnan(probability[part]).all()
+        probability[part] = of_batch
+        np.testing.assert_array_equal(masks, cache.masks[rows[part]])
+    return probability
+
+
 def test_a_patch_is_predicted_by_the_member_of_its_fold_and_by_all_where_there_is_none(ensemble):
     cache = a_cache(5)
     table = a_table("abcde").assign(fold=[2, 1, 3, 2, 1])
     rows = np.array([0, 2, 3, 4])
-    found = predict_unseen(ensemble, cache, table, rows, recorded(table.iloc[[0, 1, 3, 4]]), model="champion")
+    found = whole(
+        predict_unseen(ensemble, cache, table, rows, recorded(table.iloc[[0, 1, 3, 4]]), model="champion"), cache, rows
+    )
     first, second = (predict_rows(m, cache, rows, ("B4", "slope"), device=CPU) for m in ensemble.models)
     assert np.abs(first - second).max() > 0.01
     expected = np.stack([second[0], (first[1] + second[1]) / 2, second[2], first[3]])
@@ -244,8 +256,8 @@ def test_a_member_predicts_out_of_fold_in_its_own_way(ensemble):
     way = PredictionSettings(augmentation="rotations")
     turning = Ensemble([replace(member, prediction=way) for member in ensemble.members], BandSettings(), CPU)
     table, rows = a_table("ab").assign(fold=[2, 3]), np.arange(2)
-    found = predict_unseen(turning, a_cache(2), table, rows, recorded(table.head(0)), model="champion")
     cache = a_cache(2)
+    found = whole(predict_unseen(turning, cache, table, rows, recorded(table.head(0)), model="champion"), cache, rows)
     turned = [predict_rows(m, cache, rows, ("B4", "slope"), device=CPU, prediction=way) for m in ensemble.models]
     np.testing.assert_allclose(found, [turned[1][0], (turned[0][1] + turned[1][1]) / 2], atol=2e-4)
     plain = predict_rows(ensemble.models[1], cache, rows, ("B4", "slope"), device=CPU)
@@ -262,7 +274,7 @@ def test_a_member_predicts_out_of_fold_in_its_own_way(ensemble):
 def test_no_member_predicts_what_it_was_trained_on(ensemble, known):
     table = a_table("abc").assign(fold=[2, 1, 3])
     with pytest.raises(ComparisonError, match="The champion was trained on 1 of the patches"):
-        predict_unseen(ensemble, a_cache(3), table, np.arange(3), recorded(known), model="champion")
+        list(predict_unseen(ensemble, a_cache(3), table, np.arange(3), recorded(known), model="champion"))
 
 
 # ---- the bootstrap

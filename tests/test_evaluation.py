@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import f1_score, roc_auc_score
 from test_comparison import a_cache
 from test_fold_table import a_table, grid
 
 from landslide.evaluation import (
     INTERVAL_NAMES,
+    FoldEvaluator,
     cross_validated,
     evaluate_fold,
     patch_report,
@@ -19,7 +21,7 @@ from landslide.evaluation import (
     selection_gap,
     threshold_table,
 )
-from landslide.evaluation_report import fold_figures, overlays_figure, report_figures, report_tables
+from landslide.evaluation_report import drawn_rows, fold_figures, overlays_figure, report_figures, report_tables
 from landslide.metrics import METRIC_NAMES, confusion_counts, scores
 from landslide.prediction import PredictionSettings
 
@@ -211,6 +213,26 @@ def test_patches_of_one_kind_leave_no_roc_curve(case):
     assert "roc" not in report_figures(tables, folds, {1: HISTORY})
 
 
+@pytest.mark.parametrize("sizes", [(9,), (1, 3, 5), (4, 4, 1)])
+@pytest.mark.parametrize("as_tensors", [False, True])
+def test_batches_are_scored_as_all_patches_at_once(sizes, as_tensors):
+    probability, masks = predictions(9)
+    ways = {"": probability, "_tta": probability[::-1].copy()}
+    whole = evaluate_fold(ways, masks, threshold=0.3, detection_threshold=0.7)
+    evaluator, start = FoldEvaluator(threshold=0.3, detection_threshold=0.7), 0
+    for size in sizes:
+        part = slice(start, start := start + size)
+        batch, truth = {way: answer[part] for way, answer in ways.items()}, masks[part]
+        if as_tensors:
+            batch, truth = {way: torch.from_numpy(answer) for way, answer in batch.items()}, torch.from_numpy(truth)
+        evaluator.add(batch, truth)
+    found = evaluator.evaluation()
+    assert found.scores == pytest.approx(whole.scores, nan_ok=True)
+    for name in ("counts", "patch_scores", "threshold_counts"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    np.testing.assert_array_equal(found.calibration.pixels, whole.calibration.pixels)
+
+
 @pytest.mark.parametrize("landslides", [(0, 7, 3, 900, 0), (0, 0, 0, 0, 0)])
 def test_overlays_show_patches_with_landslides_from_few_pixels_to_many(landslides):
     cache = a_cache(5)
@@ -218,8 +240,8 @@ def test_overlays_show_patches_with_landslides_from_few_pixels_to_many(landslide
         mask[:] = 0
         mask.reshape(-1)[:n] = 1
     table = a_table("abcde")
-    probability = np.zeros((5, 128, 128), np.float32)
-    figure = overlays_figure(cache, table, probability, np.arange(5), 3)
+    rows = drawn_rows(landslides, 3).tolist()
+    figure = overlays_figure(cache, table, {row: np.zeros((128, 128), np.float32) for row in rows}, rows)
     titles = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]
     expected = [2, 1, 3] if any(landslides) else [0, 2, 4]
     assert titles == [f"patch {table['number'].iloc[row]}" for row in expected]

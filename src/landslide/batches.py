@@ -1,5 +1,8 @@
 """Batches of patches from the band cache, resident in GPU memory where they fit."""
 
+from typing import Any
+
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -36,16 +39,21 @@ class PatchBatches:
         self._images: Tensor | None = None
         self._masks: Tensor | None = None
         if resident and device.type == "cuda" and self._fits():
-            self._images, self._masks = (tensor.to(device) for tensor in self._read(np.arange(len(rows))))
+            images, masks = self._read(np.arange(len(rows)))
+            self._images, self._masks = images.to(device), masks.to(device)
 
     def _fits(self) -> bool:
         per_patch = len(self._columns) * self._cache.bands[0, 0].nbytes + self._cache.masks[0].nbytes
         return bool(len(self._rows) * per_patch < _RESIDENT_SHARE * torch.cuda.mem_get_info(self._device)[0])
 
     def _read(self, indices: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        rows = self._rows[indices]
-        images = np.stack([self._cache.bands[row][self._columns] for row in rows])
-        return torch.from_numpy(images), torch.from_numpy(self._cache.masks[rows])
+        """Return images (B, C, H, W) in the number format of the cache, channels last in memory, and masks."""
+        rows, bands = self._rows[indices], self._cache.bands
+        height, width = bands.shape[2:]
+        images = np.empty((len(rows), height, width, len(self._columns)), bands.dtype)
+        for image, row in zip(images, rows, strict=True):
+            _turn(bands[row][self._columns], image)
+        return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(self._cache.masks[rows])
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return images (B, C, H, W) float32 and masks (B, H, W) int64 on the device."""
@@ -55,3 +63,10 @@ class PatchBatches:
         else:
             images, masks = (t.to(self._device, non_blocking=True) for t in self._read(indices.numpy()))
         return images.float().contiguous(memory_format=torch.channels_last), masks.long()
+
+
+def _turn(image: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+    """Write an image (C, H, W) to `out` (H, W, C); OpenCV, which transposes fastest, takes its numbers as integers."""
+    bits = np.dtype(f"i{image.itemsize}")
+    channels = len(image)
+    cv2.transpose(image.view(bits).reshape(channels, -1), dst=out.view(bits).reshape(-1, channels))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 N_BINS = 10
 
@@ -69,22 +70,18 @@ class Calibration:
         }
 
 
-def calibration(probability: npt.NDArray[Any], masks: npt.NDArray[Any], n_bins: int = N_BINS) -> Calibration:
+def calibration(probability: Any, masks: Any, n_bins: int = N_BINS) -> Calibration:
     """Compare probabilities with the truth.
 
     Args:
-        probability: (n, H, W) landslide probabilities, n of 1 or more.
-        masks: (n, H, W) masks 0 and 1.
+        probability: (n, H, W) landslide probabilities, n of 1 or more, an array or a tensor, which is summed on its
+            device.
+        masks: (n, H, W) masks 0 and 1 of the same kind.
         n_bins: Number of bins of equal width.
     """
-    edges = np.arange(n_bins) / n_bins
-    pixels, landslides = np.zeros(n_bins, np.int64), np.zeros(n_bins, np.int64)
-    sums, squared_error = np.zeros(n_bins), 0.0
-    for patch, mask in zip(probability, masks, strict=True):  # one by one, in float64: copies of all would be large
-        p, true = patch.astype(np.float64).ravel(), np.asarray(mask).ravel() != 0
-        bins = np.searchsorted(edges, p, side="right") - 1
-        pixels += np.bincount(bins, minlength=n_bins)
-        landslides += np.bincount(bins[true], minlength=n_bins)
-        sums += np.bincount(bins, weights=p, minlength=n_bins)
-        squared_error += float(np.square(p - true).sum())
-    return Calibration(pixels, landslides, sums, squared_error)
+    p, true = torch.as_tensor(probability).double().flatten(), torch.as_tensor(masks != 0).flatten()
+    edges = torch.from_numpy(np.arange(n_bins) / n_bins).to(p.device)
+    bins = torch.bucketize(p, edges, right=True) - 1
+    pixels = torch.bincount(2 * bins + true, minlength=2 * n_bins).reshape(-1, 2).cpu().numpy()
+    sums = torch.zeros(n_bins, dtype=torch.float64, device=p.device).index_add_(0, bins, p).cpu().numpy()
+    return Calibration(pixels.sum(axis=1), pixels[:, 1].copy(), sums, float((p - true.double()).square().sum()))

@@ -15,7 +15,7 @@ import pandas as pd
 from landslide.bootstrap import RESAMPLES, difference_draws, resampling_blocks
 from landslide.errors import ComparisonError, ConfigurationError
 from landslide.fold_table import known_folds
-from landslide.metrics import confusion_counts, scores
+from landslide.metrics import scores
 from landslide.patches import POSITION_COLUMNS
 
 DECIDING = ("f1_landslide", "f1_macro")
@@ -139,20 +139,6 @@ def refuse_seen(table: pd.DataFrame, rows: npt.NDArray[np.int64], fold: int, kno
             + (" and others." if len(numbers) > 1 else "."),
             remedy="Look for images that occur twice (`landslide data check`), or compare on new patches alone.",
         )
-
-
-def patch_counts(probability: npt.NDArray[Any], masks: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Return the confusion counts of every patch at threshold 0.5.
-
-    Args:
-        probability: (n, H, W) landslide probabilities.
-        masks: (n, H, W) masks 0 and 1.
-
-    Returns:
-        (n, 2, 2), rows truth, columns prediction.
-    """
-    pairs = zip(probability, masks, strict=True)
-    return np.array([confusion_counts(p >= 0.5, m) for p, m in pairs], np.int64).reshape(-1, 2, 2)
 
 
 def evidence_table(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from landslide.metrics import confusion_counts, scores
 
@@ -21,9 +22,10 @@ _NAMES = {
 _CURVE = ("threshold", "false_positive_rate", "true_positive_rate", "precision")
 
 
-def patch_scores(probability: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the score of every patch, (n,) float64 in [0, 1], of landslide probabilities (n, H, W)."""
-    return np.asarray(probability.max(axis=(1, 2)), np.float64)
+def patch_scores(probability: Any) -> npt.NDArray[np.float64]:
+    """Return the score of every patch, (n,) float64 in [0, 1]; landslide probabilities (n, H, W) of any kind."""
+    largest: npt.NDArray[np.float64] = torch.as_tensor(probability).amax(dim=(1, 2)).double().cpu().numpy()
+    return largest
 
 
 def detection_counts(

@@ -1,6 +1,6 @@
 """Evaluation: the scores of a fold, of a cross-validation, and of trivial answers to compare with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -9,22 +9,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
+from torch import Tensor
 
 from landslide.bootstrap import named_intervals, resampling_blocks, score_intervals
 from landslide.cache import BandCache
 from landslide.calibration import Calibration, calibration
-from landslide.comparison import patch_counts, refuse_seen
+from landslide.comparison import refuse_seen
 from landslide.detection import detection_counts, detection_scores, patch_scores, ranking_scores
 from landslide.ensemble import Ensemble
-from landslide.metrics import METRIC_NAMES, confusion_counts, mean_and_std, score_arrays, scores, threshold_counts
+from landslide.metrics import METRIC_NAMES, mean_and_std, patch_counts, score_arrays, scores, threshold_counts
 from landslide.patches import POSITION_COLUMNS
-from landslide.prediction import PredictionSettings, predict_rows
+from landslide.prediction import PredictionSettings, predict_batches
 from landslide.symmetry import TestTimeAugmentation
 
 INTERVAL_NAMES = ("f1_macro", "miou", "f1_landslide")
 """The scores whose confidence intervals are recorded."""
 
 _N_THRESHOLDS = 200
+_BATCH = 64
 
 
 def prediction_ways(
@@ -77,6 +80,58 @@ def holds_landslide(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     return np.asarray(counts[:, 1].sum(axis=-1) > 0)
 
 
+class FoldEvaluator:
+    """Scores the predictions of a test fold batch by batch, and keeps counts alone.
+
+    Args:
+        threshold: The tuned threshold, chosen elsewhere (see `landslide.prediction.select_threshold`).
+        detection_threshold: The tuned threshold of detection, if one was chosen elsewhere.
+    """
+
+    def __init__(self, *, threshold: float, detection_threshold: float | None = None) -> None:
+        self._threshold, self._detection_threshold = threshold, detection_threshold
+        self._counts: dict[str, list[npt.NDArray[np.int64]]] = {"": [], "_tuned": []}
+        self._patch_scores: list[npt.NDArray[np.float64]] = []
+        self._swept: list[npt.NDArray[np.int64]] = []
+        self._calibrations: list[Calibration] = []
+
+    def add(self, predicted: Mapping[str, Any], masks: Any) -> None:
+        """Take in a batch.
+
+        Args:
+            predicted: (B, H, W) landslide probabilities by the ways of `prediction_ways`, the same ways in every batch:
+                arrays, or tensors, which are counted on their device.
+            masks: (B, H, W) masks 0 and 1 of the same kind.
+        """
+        probability = predicted[""]
+        for way, answer in predicted.items():
+            self._counts.setdefault(way, []).append(patch_counts(answer, masks))
+        self._counts["_tuned"].append(patch_counts(probability, masks, self._threshold))
+        self._patch_scores.append(patch_scores(probability))
+        self._swept.append(threshold_counts(probability, masks, _N_THRESHOLDS)[1])
+        self._calibrations.append(calibration(probability, masks))
+
+    def evaluation(self) -> FoldEvaluation:
+        """Return the evaluation of all batches, in the order in which they came.
+
+        Scores: every one of `METRIC_NAMES` at the usual threshold 0.5, as `<name>_tuned` at the tuned one, and as
+        `<name>_head_average` and `<name>_tta` at 0.5 in these ways of predicting; `threshold` itself; the scores of
+        `landslide.detection` and `landslide.calibration`.
+        """
+        counts, patch_score = np.concatenate(self._counts[""]), np.concatenate(self._patch_scores)
+        truth, calibrated = holds_landslide(counts), reduce(add, self._calibrations)
+        values: dict[str, float] = {}
+        for way, batches in self._counts.items():
+            values |= _suffixed(scores(np.concatenate(batches).sum(axis=0)), way)
+        values["threshold"] = self._threshold
+        values |= detection_scores(patch_score, truth) | ranking_scores(patch_score, truth)
+        if self._detection_threshold is not None:
+            values |= _suffixed(detection_scores(patch_score, truth, self._detection_threshold), "_tuned")
+            values["detection_threshold"] = self._detection_threshold
+        values |= calibrated.scores()
+        return FoldEvaluation(values, counts, patch_score, np.sum(self._swept, axis=0), calibrated)
+
+
 def evaluate_fold(
     predicted: Mapping[str, npt.NDArray[Any]],
     masks: npt.NDArray[Any],
@@ -84,34 +139,12 @@ def evaluate_fold(
     threshold: float,
     detection_threshold: float | None = None,
 ) -> FoldEvaluation:
-    """Score the predictions of a test fold.
-
-    Args:
-        predicted: (n, H, W) landslide probabilities by the ways of `prediction_ways`.
-        masks: (n, H, W) masks 0 and 1.
-        threshold: The tuned threshold, chosen elsewhere (see `landslide.prediction.select_threshold`).
-        detection_threshold: The tuned threshold of detection, if one was chosen elsewhere.
-
-    Returns:
-        Scores: every one of `METRIC_NAMES` at the usual threshold 0.5, as `<name>_tuned` at the tuned one, and as
-        `<name>_head_average` and `<name>_tta` at 0.5 in these ways of predicting; `threshold` itself; the scores of
-        `landslide.detection` and `landslide.calibration`.
-    """
-    probability = predicted[""]
-    counts, patch_score = patch_counts(probability, masks), patch_scores(probability)
-    truth, calibrated = holds_landslide(counts), calibration(probability, masks)
-    values = scores(counts.sum(axis=0))
-    values |= _suffixed(scores(confusion_counts(probability >= threshold, masks)), "_tuned") | {"threshold": threshold}
-    for way, answer in predicted.items():
-        if way:
-            values |= _suffixed(scores(confusion_counts(answer >= 0.5, masks)), way)
-    values |= detection_scores(patch_score, truth) | ranking_scores(patch_score, truth)
-    if detection_threshold is not None:
-        values |= _suffixed(detection_scores(patch_score, truth, detection_threshold), "_tuned")
-        values["detection_threshold"] = detection_threshold
-    values |= calibrated.scores()
-    _, swept = threshold_counts(probability, masks, _N_THRESHOLDS)
-    return FoldEvaluation(values, counts, patch_score, swept, calibrated)
+    """Score the predictions of a test fold that are all there, (n, H, W) each; see `FoldEvaluator`."""
+    evaluator = FoldEvaluator(threshold=threshold, detection_threshold=detection_threshold)
+    for start in range(0, len(masks), _BATCH):
+        part = slice(start, start + _BATCH)
+        evaluator.add({way: probability[part] for way, probability in predicted.items()}, masks[part])
+    return evaluator.evaluation()
 
 
 def _suffixed(values: Mapping[str, float], suffix: str) -> dict[str, float]:
@@ -250,8 +283,8 @@ def predict_unseen(
     known: pd.DataFrame,
     *,
     model: str,
-) -> npt.NDArray[np.float32]:
-    """Predict patches out of fold: a patch of fold k by the member that left fold k out.
+) -> Iterator[tuple[npt.NDArray[np.int64], Tensor, Tensor]]:
+    """Predict patches out of fold batch by batch: a patch of fold k by the member that left fold k out.
 
     Where the ensemble has no such member, all members answer together; they must not have seen the patch then.
 
@@ -263,22 +296,25 @@ def predict_unseen(
         known: Every patch that the members, or those that they started from, know, with its fold.
         model: Name of the model for messages.
 
-    Returns:
-        (n, 128, 128) landslide probabilities.
+    Yields:
+        Positions in `rows`, the landslide probabilities (B, 128, 128) of these patches on the ensemble's device, and
+        their masks (B, 128, 128).
 
     Raises:
         ComparisonError: If one of the patches was in the training part of the member that predicts it.
     """
-    probability = np.zeros((len(rows), *cache.masks.shape[1:]), np.float32)
     members = {m.fold: (m, network) for m, network in zip(ensemble.members, ensemble.models, strict=True)}
     fold_of_row = table["fold"].to_numpy()[rows]
     for fold in np.unique(fold_of_row):
-        chosen = fold_of_row == fold
+        chosen = np.flatnonzero(fold_of_row == fold)
         answering = [members[fold]] if fold in members else list(members.values())
         refuse_seen(table, rows[chosen], int(fold) if fold in members else 0, known, model)
-        for member, network in answering:
-            predicted = predict_rows(
-                network, cache, rows[chosen], member.spec.bands, device=ensemble.device, prediction=member.prediction
+        predictions = [
+            predict_batches(
+                network, cache, rows[chosen], member.spec.bands, {"": member.prediction}, device=ensemble.device
             )
-            probability[chosen] += predicted / len(answering)
-    return probability
+            for member, network in answering
+        ]
+        for batch in zip(*predictions, strict=True):
+            part, _, masks = batch[0]
+            yield chosen[part], torch.stack([found[""] for _, found, _ in batch]).mean(dim=0), masks

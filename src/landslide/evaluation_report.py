@@ -93,14 +93,14 @@ def fold_figures(fold: int, evaluation: FoldEvaluation, history: History) -> dic
     }
 
 
-def drawn_rows(masks: npt.NDArray[np.uint8], number: int) -> npt.NDArray[np.int64]:
+def drawn_rows(pixels: npt.ArrayLike, number: int) -> npt.NDArray[np.int64]:
     """Choose patches spread evenly over those with landslides, from few pixels to many; over all if none has any.
 
     Args:
-        masks: (n, H, W) masks of the patches.
+        pixels: (n,) landslide pixels of the patches.
         number: How many are chosen at most.
     """
-    pixels = masks.sum(axis=(1, 2))
+    pixels = np.asarray(pixels)
     order = np.argsort(pixels, kind="stable")
     candidates = order[pixels[order] > 0] if pixels.any() else order
     chosen = np.linspace(0, len(candidates) - 1, min(number, len(candidates))).round().astype(int)
@@ -110,18 +110,16 @@ def drawn_rows(masks: npt.NDArray[np.uint8], number: int) -> npt.NDArray[np.int6
 def overlays_figure(
     cache: BandCache,
     fold_table: pd.DataFrame,
-    probability: npt.NDArray[Any],
-    rows: npt.NDArray[np.int64],
-    number: int,
+    probability: Mapping[int, npt.NDArray[Any]],
+    rows: Sequence[int],
 ) -> Figure:
-    """Draw predictions of patches spread evenly over those with landslides, from few pixels to many.
+    """Draw predictions of patches.
 
     Args:
         cache: Bands and masks of all patches.
         fold_table: The patches.
-        probability: (n, H, W) landslide probabilities of all patches.
-        rows: Rows of the patches to choose from.
-        number: How many are drawn at most.
+        probability: Landslide probabilities (H, W) by row, at least of those that are drawn.
+        rows: Which are drawn, see `drawn_rows`.
     """
     return prediction_figure(
         [
@@ -131,6 +129,6 @@ def overlays_figure(
                 cache.masks[row],
                 probability[row],
             )
-            for row in rows[drawn_rows(cache.masks[rows], number)]
+            for row in rows
         ]
     )

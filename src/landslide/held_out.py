@@ -263,7 +263,7 @@ def _drawn_patches(
             probability[row],
             deviation[row],
         )
-        for row in drawn_rows(masks, _N_DRAWN)
+        for row in drawn_rows(masks.sum(axis=(1, 2)), _N_DRAWN)
     ]
 
 

@@ -63,6 +63,28 @@ def scores(counts: npt.ArrayLike) -> dict[str, float]:
     return {name: float(value) for name, value in score_arrays(counts).items()}
 
 
+def patch_counts(probability: Any, masks: Any, threshold: float = 0.5) -> npt.NDArray[np.int64]:
+    """Return the confusion counts of every patch at a threshold.
+
+    Args:
+        probability: (n, H, W) landslide probabilities, an array or a tensor, which is counted on its device.
+        masks: (n, H, W) masks 0 and 1 of the same kind.
+        threshold: Probability from which a pixel is called landslide.
+
+    Returns:
+        (n, 2, 2), rows truth, columns prediction.
+    """
+    import torch
+
+    if tuple(probability.shape) != tuple(masks.shape):
+        raise ValueError(f"probability {tuple(probability.shape)} and masks {tuple(masks.shape)} differ in shape")
+    predicted, true = (torch.as_tensor(x).flatten(1) for x in (probability >= threshold, masks != 0))
+    hits, alarms, positives = (x.sum(dim=1) for x in (predicted & true, predicted, true))
+    cells = [predicted.shape[1] - alarms - positives + hits, alarms - hits, positives - hits, hits]
+    counts: npt.NDArray[np.int64] = torch.stack(cells, dim=1).reshape(-1, 2, 2).cpu().numpy()
+    return counts
+
+
 def score_arrays(counts: npt.ArrayLike) -> dict[str, npt.NDArray[np.float64]]:
     """Compute every score of many tables of counts at once.
 
@@ -119,25 +141,27 @@ def mean_and_std(folds: list[dict[str, float]]) -> dict[str, float]:
 
 
 def threshold_counts(
-    probability: npt.NDArray[Any], mask: npt.NDArray[Any], n_thresholds: int = 100
+    probability: Any, mask: Any, n_thresholds: int = 100
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Count for every threshold at once, by a histogram of the probabilities.
 
     Args:
-        probability: Landslide probability in [0, 1], any shape.
-        mask: True class 0 or 1, same shape.
+        probability: Landslide probability in [0, 1], any shape, an array or a tensor, which is counted on its device.
+        mask: True class 0 or 1, same shape and kind.
         n_thresholds: Number of thresholds, evenly spaced from 0 to below 1.
 
     Returns:
         thresholds (n,) float64 and counts (n, 2, 2) int64; a pixel is predicted as landslide where its
         probability is at least the threshold.
     """
+    import torch
+
     thresholds = np.arange(n_thresholds) / n_thresholds
     # Each probability belongs to the highest threshold that it reaches.
-    bins = np.searchsorted(thresholds, np.asarray(probability, np.float64), side="right") - 1
-    true = np.asarray(mask) != 0
-    positives = np.bincount(bins[true], minlength=n_thresholds)[::-1].cumsum()[::-1]
-    negatives = np.bincount(bins[~true], minlength=n_thresholds)[::-1].cumsum()[::-1]
+    p, true = torch.as_tensor(probability).double(), torch.as_tensor(mask != 0)
+    bins = torch.bucketize(p, torch.from_numpy(thresholds).to(p.device), right=True) - 1
+    reached = torch.bincount((2 * bins + true).flatten(), minlength=2 * n_thresholds).reshape(-1, 2).cpu().numpy()
+    negatives, positives = reached[::-1].cumsum(axis=0)[::-1].T
     counts = np.empty((n_thresholds, 2, 2), np.int64)
     counts[:, 1, 1], counts[:, 1, 0] = positives, positives[0] - positives
     counts[:, 0, 1], counts[:, 0, 0] = negatives, negatives[0] - negatives

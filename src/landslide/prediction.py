@@ -1,6 +1,6 @@
 """Prediction: landslide probabilities of one model or an ensemble, and the threshold chosen on them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +15,7 @@ from landslide.cache import BandCache
 from landslide.metrics import scores, threshold_counts
 from landslide.models import main_logits
 from landslide.patches import PATCH_SIZE
-from landslide.symmetry import NO_GRADIENTS, SYMMETRIES, TestTimeAugmentation, gradient_channels
+from landslide.symmetry import NO_GRADIENTS, SYMMETRIES, Symmetry, TestTimeAugmentation, gradient_channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,8 @@ class PredictionSettings:
 
 
 PUBLISHED = PredictionSettings()
+# Patches that pass through a network together, moved ones included; a larger batch passes as it is.
+_AT_ONCE = 16
 
 
 def landslide_probability(
@@ -89,15 +91,29 @@ def landslide_probabilities(
         gradients = gradient_channels(band_names)
     totals = [torch.zeros((), device=images.device) for _ in predictions]
     with torch.inference_mode():
-        for symmetry in symmetries:  # the fewer are among the more
-            moved = symmetry.apply(images, gradients)
+        for group in _passes(symmetries, images):  # the fewer symmetries are among the more
+            moved = torch.cat([symmetry.apply(images, gradients) for symmetry in group])
             logits = model(moved)
             for i, prediction in enumerate(predictions):
-                if symmetry in SYMMETRIES[prediction.augmentation]:
+                wanted = SYMMETRIES[prediction.augmentation]
+                if any(symmetry in wanted for symmetry in group):
                     probability = _of_heads(logits, (moved.shape[-2], moved.shape[-1]), prediction.heads)
-                    totals[i] = totals[i] + symmetry.invert(probability)
+                    for symmetry, part in zip(group, probability.split(len(images)), strict=True):
+                        if symmetry in wanted:
+                            totals[i] = totals[i] + symmetry.invert(part)
         sizes = [len(SYMMETRIES[prediction.augmentation]) for prediction in predictions]
         return [total / size for total, size in zip(totals, sizes, strict=True)]
+
+
+def _passes(symmetries: Sequence[Symmetry], images: Tensor) -> list[tuple[Symmetry, ...]]:
+    """Return which symmetries pass through the network as one batch, where that is small and the patches are square.
+
+    Unmoved patches, rotated ones and mirrored ones keep apart, so that rounding does not depend on what else is asked.
+    """
+    kinds = [symmetries[:1], symmetries[1:4], symmetries[4:]]
+    if images.shape[-2] != images.shape[-1] or len(images) * max(map(len, kinds)) > _AT_ONCE:
+        return [(symmetry,) for symmetry in symmetries]
+    return [tuple(kind) for kind in kinds if kind]
 
 
 def _of_heads(logits: dict[str, Tensor], size: tuple[int, int], heads: str) -> Tensor:
@@ -207,15 +223,45 @@ def predict_ways(
     Returns:
         (n, 128, 128) float32 landslide probabilities by the same names.
     """
+    result = {name: np.empty((len(rows), *cache.masks.shape[1:]), np.float32) for name in ways}
+    batches = predict_batches(model, cache, rows, band_names, ways, device=device, batch_size=batch_size)
+    for part, found, _ in batches:
+        for name, probability in found.items():
+            result[name][part] = probability.cpu().numpy()
+    return result
+
+
+def predict_batches(
+    model: nn.Module,
+    cache: BandCache,
+    rows: npt.NDArray[np.int64],
+    band_names: tuple[str, ...],
+    ways: Mapping[str, PredictionSettings],
+    *,
+    device: torch.device,
+    batch_size: int = 12,
+) -> Iterator[tuple[slice, dict[str, Tensor], Tensor]]:
+    """Predict patches of the cache batch by batch, on the device: for results that are smaller than the predictions.
+
+    Args:
+        model: A trained network.
+        cache: The band cache.
+        rows: (n,) rows of it.
+        band_names: The network's input bands, in order.
+        ways: Settings by a name of the caller's.
+        device: Where to compute.
+        batch_size: Patches at a time.
+
+    Yields:
+        Which of the rows, their landslide probabilities (B, 128, 128) by the same names, and their masks (B, 128, 128).
+    """
     model = model.to(device).eval()
     source = PatchBatches(cache, rows, band_names, device, resident=False)
-    result = {name: np.empty((len(rows), *cache.masks.shape[1:]), np.float32) for name in ways}
-    for indices in torch.arange(len(rows)).split(batch_size):
-        images, _ = source.batch(indices)
+    for start in range(0, len(rows), batch_size):
+        part = slice(start, min(start + batch_size, len(rows)))
+        images, masks = source.batch(torch.arange(part.start, part.stop))
         found = landslide_probabilities(model, images, list(ways.values()), band_names)
-        for name, probability in zip(ways, found, strict=True):
-            result[name][indices.numpy()] = probability.cpu().numpy()
-    return result
+        yield part, dict(zip(ways, found, strict=True)), masks
 
 
 def number_of_heads(model: nn.Module, in_channels: int, device: torch.device) -> int:

@@ -1,0 +1,44 @@
+"""Batches from the band cache: values, order of the bands, number formats, layout in memory."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from landslide.batches import PatchBatches
+from landslide.cache import BandCache
+
+NAMES = ("B2", "B3", "B4", "slope")
+
+
+def a_cache(dtype: str, folder: Path) -> BandCache:
+    """A memory-mapped cache of six patches."""
+    rng = np.random.default_rng(0)
+    np.save(folder / "bands.npy", rng.normal(size=(6, 4, 128, 128)).astype(dtype))
+    np.save(folder / "masks.npy", (rng.random((6, 128, 128)) < 0.1).astype(np.uint8))
+    bands, masks = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("bands", "masks"))
+    return BandCache(folder, NAMES, bands, masks, np.dtype("float64"))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("names", [NAMES, ("slope", "B2"), ("B3",)])
+def test_a_batch_has_the_patches_and_bands_asked_for(dtype, names, tmp_path):
+    cache = a_cache(dtype, tmp_path)
+    rows = np.array([5, 0, 3, 2])
+    batches = PatchBatches(cache, rows, names, torch.device("cpu"))
+    images, masks = batches.batch(torch.tensor([2, 0, 0]))
+    wanted = cache.bands[[3, 5, 5]][:, [NAMES.index(name) for name in names]]
+    assert (images.dtype, masks.dtype) == (torch.float32, torch.int64)
+    np.testing.assert_array_equal(images, wanted.astype(np.float32))
+    np.testing.assert_array_equal(masks, cache.masks[[3, 5, 5]])
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_batch_may_be_changed_without_changing_the_cache(tmp_path):
+    cache = a_cache("float32", tmp_path)
+    batches = PatchBatches(cache, np.arange(6), NAMES, torch.device("cpu"))
+    first, _ = batches.batch(torch.arange(6))
+    expected = first.clone()
+    first.zero_()
+    assert torch.equal(batches.batch(torch.arange(6))[0], expected)
