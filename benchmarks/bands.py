@@ -1,27 +1,22 @@
-"""The 26 bands of a patch: `landslide.bands.engineer` against a plain float64 way, on one core.
-
-    python benchmarks/bands.py
+"""The 26 bands of a patch: `landslide.bands.engineer` against a plain float64 way; one core, then all.
 
 Both sides start from the array as stored, (128, 128, 14) float64, and end with (26, 128, 128) float32; the results
-are compared before anything is timed. The sides take turns, one pass over all patches each, as in building a cache.
-Uses the real patches where they are (LANDSLIDE_REAL_DATA), generated ones
-otherwise.
+are compared before anything is timed. A round is one pass over all patches, as in building a cache.
 """
 
 import os
-import statistics
 import tempfile
-import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from landslide import demo
+from benchmarks import patches
+from benchmarks.measure import Comparison, PlainProcess, in_turn
 from landslide.bands import engineer
 from landslide.patches import find_patches, read_stored
-
-ROUNDS = 15
 
 
 def plain(image: np.ndarray) -> np.ndarray:
@@ -54,46 +49,69 @@ def plain(image: np.ndarray) -> np.ndarray:
     return np.concatenate([image, np.stack(engineered)]).astype(np.float32)
 
 
-def median_only(image: np.ndarray) -> np.ndarray:
-    """Compute the 15x15 median alone: what no rearrangement of the rest can save."""
-    return cv2.medianBlur(image, 15)
+def read(root: Path) -> list[np.ndarray]:
+    """Read all patches of a folder, as stored."""
+    return [read_stored(patch.image) for patch in find_patches(root)]
 
 
-def milliseconds(function, *arguments) -> float:
-    start = time.perf_counter()
-    function(*arguments)
-    return (time.perf_counter() - start) * 1e3
+def plain_pass(root: Path):
+    """Return a pass of the plain way over the patches of a folder."""
+    cv2.setNumThreads(1)
+    return partial(each, plain, read(root))
 
 
-def stored_patches(folder: Path) -> tuple[str, list[np.ndarray]]:
-    """Read the real sample, or generate six patches."""
-    default = Path(__file__).resolve().parents[2] / "shared" / "data"
-    real = Path(os.environ.get("LANDSLIDE_REAL_DATA", default)) / "landslide4sense-sample"
-    if not real.is_dir():
-        demo.generate(folder / "data", scenes=((2, 3),))
-    root = real if real.is_dir() else folder / "data"
-    images = [read_stored(patch.image) for patch in find_patches(root)]
-    return f"{len(images)} {'real' if real.is_dir() else 'generated'} patches", images
+def each(function, images: list[np.ndarray]) -> None:
+    for image in images:
+        function(image)
 
 
-def main() -> None:
+def run(quick: bool) -> list[Comparison]:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        what, images = stored_patches(Path(folder))
-    for image in images:
-        np.testing.assert_array_equal(engineer(image), plain(image))
-    grays = [(plain(image)[20] * 60).astype(np.uint8) for image in images]
-    times: dict[str, list[float]] = {"plain float64": [], "engineer": [], "the 15x15 median alone": []}
-    for _ in range(ROUNDS):
-        times["plain float64"] += [milliseconds(plain, image) for image in images]
-        times["engineer"] += [milliseconds(engineer, image) for image in images]
-        times["the 15x15 median alone"] += [milliseconds(median_only, gray) for gray in grays]
-    print(f"{what}, {ROUNDS} rounds, one core, identical output")
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    for name, median in medians.items():
-        print(f"{name:24} median {median:6.3f} ms a patch   fastest {min(times[name]):6.3f} ms")
-    print(f"ratio of the medians     {medians['plain float64'] / medians['engineer']:.2f}")
+        what, root = patches.source(Path(folder))
+        images = read(root)
+        elsewhere = PlainProcess(plain_pass, root)
+        for image in images:
+            np.testing.assert_array_equal(engineer(image), plain(image))
+        grays = [(plain(image)[20] * 60).astype(np.uint8) for image in images]
+        sides = {
+            "plain float64, memory not kept": elsewhere,
+            "plain float64": partial(each, plain, images),
+            "engineer": partial(each, engineer, images),
+            "the 15x15 median alone": partial(each, lambda gray: cv2.medianBlur(gray, 15), grays),
+        }
+        rounds = 5 if quick else 25
+        seconds = in_turn(sides, rounds)
+        elsewhere.close()
+    facts = {"patches": f"{len(images)} {what}", "rounds": rounds}
+    one_core = Comparison(
+        name="bands, one core",
+        unit="ms a patch",
+        values={name: 1e3 * value / len(images) for name, value in seconds.items()},
+        reference="plain float64, memory not kept",
+        ours="engineer",
+        goal=1.5,
+        limit=1.1,
+        facts=facts,
+    )
+    return [one_core, all_cores(images, rounds, facts)]
 
 
-if __name__ == "__main__":
-    main()
+def all_cores(images: list[np.ndarray], rounds: int, facts: dict) -> Comparison:
+    """Compare one thread with one a core."""
+    cores, many = os.cpu_count() or 1, images * 4
+    with ThreadPoolExecutor(cores) as pool:
+
+        def threads() -> None:
+            list(pool.map(engineer, many))
+
+        seconds = in_turn({"one thread": partial(each, engineer, many), f"{cores} threads": threads}, rounds)
+    return Comparison(
+        name=f"bands, {cores} cores",
+        unit="ms a patch",
+        values={name: 1e3 * value / len(many) for name, value in seconds.items()},
+        reference="one thread",
+        ours=f"{cores} threads",
+        goal=1.8 if cores == 2 else None,
+        facts=facts,
+    )

@@ -1,0 +1,80 @@
+"""From HDF5 files to the band cache: `ensure_cache` against a plain loop; files warm, both write to disk."""
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+
+from benchmarks import patches
+from benchmarks.bands import plain
+from benchmarks.measure import Comparison, in_turn
+from landslide.bands import BandSettings
+from landslide.cache import ensure_cache
+from landslide.patches import patch_table
+
+
+def run(quick: bool) -> list[Comparison]:
+    cv2.setNumThreads(1)
+    n_compared, rounds = (100, 3) if quick else (400, 5)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        what, root = patches.source(folder)
+        data = patches.repeated(root, folder / "data", n_compared)
+        table = patch_table(data)
+
+        def ours() -> float:
+            shutil.rmtree(folder / "caches", ignore_errors=True)
+            start = time.perf_counter()
+            ensure_cache(folder / "caches", data, table, "benchmark", BandSettings())
+            return time.perf_counter() - start
+
+        def by_hand() -> None:
+            bands = np.lib.format.open_memmap(folder / "b.npy", "w+", "float16", (len(table), 26, 128, 128))
+            masks = np.lib.format.open_memmap(folder / "m.npy", "w+", "uint8", (len(table), 128, 128))
+            for i, patch in enumerate(table.itertuples()):
+                with h5py.File(data / patch.image) as file:
+                    bands[i] = plain(file["img"][()]).astype(np.float16)
+                with h5py.File(data / patch.mask) as file:
+                    masks[i] = file["mask"][()]
+            bands.flush()
+            masks.flush()
+
+        ours()
+        by_hand()
+        built = next((folder / "caches").glob("*/*/bands.npy"))
+        np.testing.assert_array_equal(np.load(built, mmap_mode="r"), np.load(folder / "b.npy", mmap_mode="r"))
+        seconds = in_turn({"h5py, plain float64, NumPy's float16": by_hand, "ensure_cache": ours}, rounds)
+        compared = Comparison(
+            name="h5 to cache",
+            unit="ms a patch",
+            values={name: 1e3 * value / n_compared for name, value in seconds.items()},
+            reference="h5py, plain float64, NumPy's float16",
+            ours="ensure_cache",
+            facts={"patches": f"{n_compared} ({what}, repeated)", "rounds": rounds},
+        )
+        return [compared] if quick else [compared, whole_set(folder, root)]
+
+
+def whole_set(folder: Path, root: Path, n: int = 3799) -> Comparison:
+    """Build the cache of as many patches as the official training set has."""
+    data = patches.repeated(root, folder / "whole", n)
+    table = patch_table(data)
+    seconds = []
+    for _ in range(3):
+        shutil.rmtree(folder / "caches", ignore_errors=True)
+        start = time.perf_counter()
+        ensure_cache(folder / "caches", data, table, "benchmark", BandSettings())
+        seconds.append(time.perf_counter() - start)
+    return Comparison(
+        name=f"h5 to cache, {n} patches",
+        unit="s",
+        values={"ensure_cache": sorted(seconds)[1]},
+        reference="ensure_cache",
+        ours="ensure_cache",
+        limit=10.0,
+        facts={"patches": n, "rounds": len(seconds)},
+    )

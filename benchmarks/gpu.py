@@ -1,0 +1,176 @@
+"""Training on a GPU: the project's epochs against a plain loop, in patches a second and in share of the bf16 peak.
+
+The plain loop reads HDF5 files through a DataLoader that computes the bands, and trains PyTorch's own layers eagerly in
+float32, with TF32 off and on. Ours is `landslide.training.train_fold` with its defaults on a GPU, its second epoch. All
+see the paper's batches of 12 and 23 bands.
+
+The share of peak counts three times the forward operations a patch (one forward and two backward), of the peak of
+dense bf16; the projection is the paper's five folds of 3,040 patches and 65 epochs, without evaluation.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks import patches
+from benchmarks.measure import Comparison
+from benchmarks.plain import plain
+from landslide.augment import AugmentationSettings
+from landslide.bands import BAND_NAMES, BandSettings, engineer
+from landslide.cache import ensure_cache
+from landslide.losses import create_loss, multi_head_loss
+from landslide.models import create_model
+from landslide.models.complexity import complexity
+from landslide.patches import patch_table
+from landslide.training import TrainingSettings, train_fold
+
+BANDS = BAND_NAMES[:23]
+BATCH = 12
+PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "L40S": 362.0, "L4": 121.0}
+PAPER_PATCHES = 5 * 3040 * 65
+FULL_WIDTH: dict[str, dict[str, Any]] = {"rau_net": {}, "unet": {}, "smp:Unet:resnet34": {}}
+
+
+class Files(Dataset):
+    """Patches from their files, bands computed at every access."""
+
+    def __init__(self, root: Path, table) -> None:
+        self.images = [root / path for path in table["image"]]
+        self.masks = [root / path for path in table["mask"]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        with h5py.File(self.images[i]) as file:
+            image = engineer(file["img"][()])[: len(BANDS)]
+        with h5py.File(self.masks[i]) as file:
+            mask = file["mask"][()]
+        return torch.from_numpy(image), torch.from_numpy(mask).long()
+
+
+def plain_rate(
+    name: str, options: dict[str, Any], loader: DataLoader, device: torch.device, *, steps: int, tf32: bool
+) -> float:
+    """Return patches a second of the plain loop."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    model = plain(create_model(name, len(BANDS), **options)).to(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, eps=1e-7)
+    loss_of = create_loss("focal_iou")
+    batches: Iterator[tuple[Tensor, Tensor]] = cycle(loader)
+    for _ in range(3):
+        _plain_step(model, optimizer, loss_of, *next(batches), device)
+    _wait(device)
+    start = time.perf_counter()
+    for _ in range(steps):
+        _plain_step(model, optimizer, loss_of, *next(batches), device)
+    _wait(device)
+    return steps * BATCH / (time.perf_counter() - start)
+
+
+def _plain_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Callable, images: Tensor, masks: Tensor, device
+) -> None:
+    loss = multi_head_loss(model(images.to(device)), masks.to(device), loss_of)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def our_rate(name: str, options: dict[str, Any], cache, device: torch.device, **changes: Any) -> float:
+    """Return patches a second of the last of three epochs of a fold, evaluation left out."""
+    settings = TrainingSettings(
+        bands="23",
+        model=name,
+        model_options=options,
+        epochs=3,
+        batch_size=BATCH,
+        device=device.type,
+        augmentation=AugmentationSettings(plain_epochs=0),
+        **changes,
+    )
+    rows = np.arange(len(cache.masks))
+    with tempfile.TemporaryDirectory() as folder:
+        result = train_fold(
+            cache, rows[BATCH:], rows[:BATCH], settings, band_names=BANDS, checkpoints=Path(folder) / "fold", label=name
+        )
+    return (len(rows) - BATCH) / result.history[-1]["epoch_seconds"]
+
+
+def compare(
+    networks: dict[str, dict[str, Any]],
+    device: torch.device,
+    *,
+    n: int,
+    steps: int,
+    peak: float | None,
+    compiled: bool = True,
+) -> list[Comparison]:
+    """Compare the loops for every network, on n patches; `steps` of the plain ones are timed."""
+    results = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        what, root = patches.source(folder)
+        data = patches.repeated(root, folder / "data", n)
+        table = patch_table(data)
+        cache = ensure_cache(folder / "caches", data, table, "benchmark", BandSettings())
+        loader = DataLoader(
+            Files(data, table),
+            batch_size=BATCH,
+            shuffle=True,
+            drop_last=True,
+            num_workers=min(8, os.cpu_count() or 1) if device.type == "cuda" else 0,
+            pin_memory=device.type == "cuda",
+        )
+        for name, options in networks.items():
+            rates = {
+                "plain float32, TF32 off": plain_rate(name, options, loader, device, steps=steps, tf32=False),
+                "plain float32, TF32 on": plain_rate(name, options, loader, device, steps=steps, tf32=True),
+                "ours": our_rate(name, options, cache, device),
+            }
+            if compiled:
+                rates["ours, compiled"] = our_rate(name, options, cache, device, compile=True)
+            best = max((side for side in rates if side.startswith("ours")), key=lambda side: rates[side])
+            gflop = complexity(name, len(BANDS), options).gflop
+            facts: dict[str, Any] = {"patches": f"{n} ({what}, repeated)", "GFLOP forward": round(gflop, 1)}
+            facts |= {f"{side}, patches/s": round(rate, 1) for side, rate in rates.items()}
+            facts["five folds of the paper, hours"] = round(PAPER_PATCHES / rates[best] / 3600, 2)
+            if peak is not None:
+                facts["share of bf16 peak"] = round(3 * gflop * rates[best] / (1e3 * peak), 3)
+            results.append(
+                Comparison(
+                    name=f"training, {name}, {device.type}",
+                    unit="ms a patch",
+                    values={side: 1e3 / rate for side, rate in rates.items()},
+                    reference="plain float32, TF32 off",
+                    ours=best,
+                    goal=5.0,
+                    facts=facts,
+                )
+            )
+    return results
+
+
+def run(quick: bool) -> list[Comparison]:
+    if not torch.cuda.is_available():
+        print("gpu: left out, torch finds no GPU here")
+        return []
+    name = torch.cuda.get_device_name()
+    peak = next((value for key, value in PEAK_TFLOPS.items() if key in name), None)
+    networks = {"unet": FULL_WIDTH["unet"]} if quick else FULL_WIDTH
+    return compare(networks, torch.device("cuda"), n=252 if quick else 1212, steps=15 if quick else 40, peak=peak)

@@ -1,0 +1,32 @@
+"""Patches to measure with: the real sample where it is, generated ones otherwise, as many links to them as wanted."""
+
+import os
+from pathlib import Path
+
+from landslide import demo
+from landslide.patches import find_patches
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def source(folder: Path) -> tuple[str, Path]:
+    """Return what the patches are and where: the real ones (LANDSLIDE_REAL_DATA), or 24 generated in `folder`."""
+    real = Path(os.environ.get("LANDSLIDE_REAL_DATA", SHARED)) / "landslide4sense-sample"
+    if real.is_dir():
+        return "real patches", real
+    made = folder / "generated"
+    if not made.is_dir():
+        demo.generate(made, scenes=((4, 6),))
+    return "generated patches", made
+
+
+def repeated(source_root: Path, folder: Path, n: int) -> Path:
+    """Return a data set of n patches that are links to those of another, in turn."""
+    sources = list(find_patches(source_root))
+    for kind in ("img", "mask"):
+        (folder / "TrainData" / kind).mkdir(parents=True)
+    for number in range(1, n + 1):
+        patch = sources[(number - 1) % len(sources)]
+        (folder / f"TrainData/img/image_{number}.h5").symlink_to(patch.image.resolve())
+        (folder / f"TrainData/mask/mask_{number}.h5").symlink_to(patch.mask.resolve())
+    return folder

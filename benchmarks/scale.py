@@ -1,0 +1,146 @@
+"""Time and memory from files to scores as the number of patches grows: both should be linear and flat.
+
+Patches of three bands, links to a few files. Each size runs in a process of its own, which also watches its anonymous
+memory (a memory map is none of it). Stages: digests and table, folds, band cache, one epoch of batches, scores.
+"""
+
+import multiprocessing
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+
+from benchmarks import patches
+from benchmarks.measure import Comparison
+from landslide.bands import BandSettings
+from landslide.batches import PatchBatches
+from landslide.cache import ensure_cache
+from landslide.evaluation import FoldEvaluator
+from landslide.folds import assign
+from landslide.patches import directory_digest, find_patches, patch_table, read_mask, read_stored
+
+BANDS = ("B4", "B3", "B2")
+BATCH = 12
+
+
+def run(quick: bool) -> list[Comparison]:
+    sizes = (100, 500) if quick else (500, 5_000, 50_000)
+    results = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _, root = patches.source(folder)
+        rgb = three_bands(root, folder / "rgb")
+        measured = {}
+        for n in sizes:
+            needed = n * 128**2 * (len(BandSettings(stored=BANDS).names) * 2 + 1)
+            if needed > 0.8 * shutil.disk_usage(folder).free:
+                print(f"{n} patches are left out: their cache takes {needed / 1e9:.0f} GB")
+                continue
+            data = patches.repeated(rgb, folder / f"data{n}", n)
+            measured[n] = in_process(data, folder / f"caches{n}")
+            shutil.rmtree(folder / f"caches{n}")
+        smallest = f"{min(measured)} patches"
+        largest = f"{max(measured)} patches"
+        for stage in next(iter(measured.values())):
+            is_memory = stage.startswith("memory")
+            values = {f"{n} patches": found[stage] / (1 if is_memory else n) for n, found in measured.items()}
+            results.append(
+                Comparison(
+                    name=f"scale, {stage}",
+                    unit="MB" if is_memory else "ms a patch",
+                    values=values,
+                    reference=smallest,
+                    ours=largest,
+                )
+            )
+    return results
+
+
+def three_bands(root: Path, folder: Path) -> Path:
+    """Write the patches of a folder with red, green and blue alone, as 8 bits."""
+    for kind in ("img", "mask"):
+        (folder / "TrainData" / kind).mkdir(parents=True)
+    for number, patch in enumerate(find_patches(root), start=1):
+        colours = np.clip(read_stored(patch.image)[..., [3, 2, 1]] * 60, 0, 255).astype(np.uint8)
+        with h5py.File(folder / f"TrainData/img/image_{number}.h5", "w") as file:
+            file["img"] = colours
+        with h5py.File(folder / f"TrainData/mask/mask_{number}.h5", "w") as file:
+            file["mask"] = read_mask(patch.mask)
+    return folder
+
+
+def in_process(data: Path, caches: Path) -> dict[str, float]:
+    """Return milliseconds by stage, and megabytes."""
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=stages, args=(data, caches, theirs))
+    process.start()
+    theirs.close()
+    found = mine.recv()
+    process.join()
+    return found
+
+
+def stages(data: Path, caches: Path, connection: Connection) -> None:
+    torch.set_num_threads(1)
+    found: dict[str, float] = {}
+    before, watch = anonymous_megabytes(), Watch()
+
+    def timed(stage: str, work: Callable):
+        start = time.perf_counter()
+        result = work()
+        found[stage] = 1e3 * (time.perf_counter() - start)
+        return result
+
+    settings = BandSettings(stored=BANDS)
+    digest, digests = timed("digests", lambda: directory_digest(data))
+    table = timed("table", lambda: patch_table(data, digests=digests, positions="none"))
+    names = [str(number) for number in table["number"]]
+    timed("folds", lambda: assign(names, scheme="contiguous"))
+    cache = timed("cache", lambda: ensure_cache(caches, data, table, digest, settings))
+    order = torch.randperm(len(table), generator=torch.Generator().manual_seed(0))
+    batches = PatchBatches(cache, np.arange(len(table)), BANDS, torch.device("cpu"))
+    timed("epoch of batches", lambda: [batches.batch(part) and None for part in order.split(BATCH)])
+    timed("scores", lambda: score(batches, len(table)))
+    found["memory, anonymous"] = watch.end() - before
+    connection.send(found)
+
+
+def score(batches: PatchBatches, n: int) -> dict[str, float]:
+    """Score something that is no network: red as a probability."""
+    evaluator = FoldEvaluator(threshold=0.4)
+    for part in torch.arange(n).split(BATCH):
+        images, masks = batches.batch(part)
+        evaluator.add({"": images[:, 0] / 256}, masks)
+    return evaluator.evaluation().scores
+
+
+def anonymous_megabytes() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) / 1e3
+
+
+class Watch:
+    """Follows this process's anonymous memory until it ends."""
+
+    def __init__(self) -> None:
+        self._most, self._over = anonymous_megabytes(), threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        while not self._over.wait(0.02):
+            self._most = max(self._most, anonymous_megabytes())
+
+    def end(self) -> float:
+        """Return the most that was in use, in megabytes."""
+        self._over.set()
+        self._thread.join()
+        return self._most

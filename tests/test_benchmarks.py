@@ -1,0 +1,97 @@
+"""The benchmarks run, and say what they measured: here with few patches, one round and narrow networks."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import running
+import torch
+
+from benchmarks import __main__ as command
+from benchmarks import gpu, measure, scale
+from benchmarks.measure import Comparison, PlainProcess, in_turn
+from landslide import demo
+
+
+def compared(**values: float) -> Comparison:
+    return Comparison(name="bands", unit="ms", values=values, reference="plain", ours="ours", goal=2.0, limit=3.0)
+
+
+def test_the_ratio_is_how_many_times_less_ours_takes():
+    found = compared(plain=6.0, other=3.0, ours=1.5)
+    assert found.ratio == 4.0
+    assert found.to_json()["ratios"] == {"plain": 1.0, "other": 2.0, "ours": 4.0}
+    assert [line.split()[-1] for line in found.lines()[1:]] == ["1.00x", "2.00x", "4.00x"]
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(2.0, "2x yes, 3 ms yes"), (3.5, "2x no, 3 ms no")])
+def test_the_verdict_says_which_aims_are_reached(ours, verdict):
+    assert compared(plain=6.0, ours=ours).verdict().endswith(verdict)
+
+
+def test_sides_take_turns_and_the_first_round_does_not_count():
+    calls = []
+
+    def side(name):
+        calls.append(name)
+        return float(len(calls))
+
+    found = in_turn({"a": lambda: side("a"), "b": lambda: side("b")}, rounds=3)
+    assert calls == ["a", "b"] * 4
+    assert found == {"a": 5.0, "b": 6.0}
+
+
+def settings_of_memory():
+    """A side that fails where the settings of memory are found."""
+    return lambda: [os.environ[name] for name in measure.MEMORY_SETTINGS if name in os.environ and 1 / 0]
+
+
+def test_a_plain_process_is_without_the_settings_of_memory(monkeypatch):
+    for name in measure.MEMORY_SETTINGS[:2]:
+        monkeypatch.setenv(name, "100000000")
+    side = PlainProcess(settings_of_memory)
+    assert side() >= 0.0
+    side.close()
+    assert os.environ[measure.MEMORY_SETTINGS[0]] == "100000000"
+
+
+def test_the_loops_of_the_gpu_comparison_train_here_as_well():
+    networks = {"unet": {"width": 2}}
+    (found,) = gpu.compare(networks, torch.device("cpu"), n=36, steps=1, peak=989.0, compiled=False)
+    assert set(found.values) == {"plain float32, TF32 off", "plain float32, TF32 on", "ours"}
+    assert min(found.values.values()) > 0
+    assert found.facts["share of bf16 peak"] >= 0
+
+
+def test_every_stage_is_measured_at_scale(tmp_path):
+    demo.generate(tmp_path / "demo", scenes=((2, 3),))
+    rgb = scale.three_bands(tmp_path / "demo", tmp_path / "rgb")
+    found = scale.in_process(rgb, tmp_path / "caches")
+    assert list(found) == ["digests", "table", "folds", "cache", "epoch of batches", "scores", "memory, anonymous"]
+    assert min(found.values()) >= 0
+
+
+def test_the_command_prints_the_ratios_last_and_writes_them(tmp_path):
+    out = tmp_path / "figures.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "scoring", "gpu", "--quick", "--json", str(out)],
+        cwd=running.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (figures,) = json.loads(out.read_text())["comparisons"] if not torch.cuda.is_available() else [None]
+    if figures is not None:
+        assert figures["name"] == "scoring, cpu"
+        assert done.stdout.rstrip().splitlines()[-1].startswith("scoring, cpu")
+        assert f"{figures['ratios']['FoldEvaluator']:.2f}x" in done.stdout.splitlines()[-1]
+
+
+def test_a_name_that_is_not_there_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "steps", "speed"])
+    with pytest.raises(SystemExit) as stop:
+        command.main()
+    assert stop.value.code == 2
+    assert "there is no speed; choose from bands" in capsys.readouterr().err
