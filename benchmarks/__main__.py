@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.floors import copy_gigabytes, peak_gflops
 from benchmarks.measure import MEMORY_SETTINGS, Comparison, write
 from benchmarks.plain import processor_has_bf16
 
@@ -33,6 +34,9 @@ def machine() -> dict[str, object]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "bf16": processor_has_bf16(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "GFLOP/s of a thread, float32": round(peak_gflops(torch.float32)),
+        "GFLOP/s of a thread, bf16": round(peak_gflops(torch.bfloat16)) if processor_has_bf16() else None,
+        "GB/s of a copy": round(copy_gigabytes(), 1),
         "torch": torch.__version__,
         "memory kept": all(name in os.environ for name in MEMORY_SETTINGS),
     }
@@ -56,6 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(NAMES):
         parser.error(f"there is no {min(unknown)}; choose from {', '.join(NAMES)}")
+    facts: dict[str, object] = {}
     if arguments.here:
         (name,) = arguments.names
         comparisons = importlib.import_module(f"benchmarks.{name}").run(arguments.quick)
@@ -68,10 +73,11 @@ def main() -> None:
                 for values in run_in_process(name, arguments.quick, Path(folder)):
                     values.pop("ratios")
                     comparisons.append(Comparison(**values))
-        print("\n" + "\n".join(f"{name}: {value}" for name, value in machine().items()))
+        facts = machine()
+        print("\n" + "\n".join(f"{name}: {value}" for name, value in facts.items()))
         print(f"\n{'':46s} {'ratio':>8s} {'ours':>10s} {'':12s} aim")
         print("\n".join(comparison.verdict() for comparison in comparisons))
-    write(arguments.json, comparisons, machine())
+    write(arguments.json, comparisons, facts)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ CPU, bf16 what `training.precision: bf16-mixed` does.
 import torch
 from torch import Tensor
 
+from benchmarks.floors import peak_gflops
 from benchmarks.measure import Comparison, PlainProcess, in_turn
 from benchmarks.plain import plain, processor_has_bf16
 from landslide.losses import create_loss, multi_head_loss
 from landslide.models import create_model
+from landslide.models.complexity import complexity
 
 BATCH, SIZE, N_BANDS, WIDTH = 4, 128, 23, 16
 
@@ -71,6 +73,10 @@ def run(quick: bool) -> list[Comparison]:
             torch.testing.assert_close(losses["plain float32"], loss, rtol=5e-2, atol=0, msg=side)
         seconds = in_turn(sides, rounds)
         elsewhere.close()
+        gigaflop = 3 * BATCH * complexity(name, N_BANDS, {"width": WIDTH}).gflop
+        seconds["floor: float32 convolutions at their peak"] = gigaflop / peak_gflops(torch.float32)
+        if processor_has_bf16():
+            seconds["floor: bf16 convolutions at their peak"] = gigaflop / peak_gflops(torch.bfloat16)
         results.append(
             Comparison(
                 name=f"training step, {name}, width {WIDTH}",

@@ -1,12 +1,14 @@
 """Batches from the band cache: values, order of the bands, number formats, layout in memory."""
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from landslide.batches import PatchBatches
+from landslide.batches import PatchBatches, one_ahead
 from landslide.cache import BandCache
 
 NAMES = ("B2", "B3", "B4", "slope")
@@ -42,3 +44,34 @@ def test_a_batch_may_be_changed_without_changing_the_cache(tmp_path):
     expected = first.clone()
     first.zero_()
     assert torch.equal(batches.batch(torch.arange(6))[0], expected)
+
+
+def test_items_are_made_one_ahead_in_order_and_in_a_thread():
+    made, threads = [], set()
+
+    def items():
+        for i in range(4):
+            threads.add(threading.get_ident())
+            made.append(i)
+            yield i
+
+    used = []
+    for item in one_ahead(items()):
+        used.append(item)
+        time.sleep(0.05)
+        assert made == list(range(min(len(used) + 1, 4)))
+    assert used == [0, 1, 2, 3]
+    assert threads.isdisjoint({threading.get_ident()})
+
+
+def test_an_error_while_an_item_is_made_arrives():
+    def items():
+        yield 1
+        raise OSError("no patch")
+
+    with pytest.raises(OSError, match="no patch"):
+        list(one_ahead(items()))
+
+
+def test_nothing_is_made_of_nothing():
+    assert list(one_ahead([])) == []

@@ -410,13 +410,13 @@ def test_each_epoch_runs_at_its_rate(fit):
 
 
 def test_a_cosine_moves_with_every_batch(fit, monkeypatch):
-    rates, original = [], FoldTrainer._training_batch
+    rates, original = [], torch.optim.Adam.step
 
-    def training_batch(self, *arguments):
-        rates.append(self.optimizer.param_groups[0]["lr"])
-        return original(self, *arguments)
+    def step(self, *arguments, **options):
+        rates.append(self.param_groups[0]["lr"])
+        return original(self, *arguments, **options)
 
-    monkeypatch.setattr(FoldTrainer, "_training_batch", training_batch)
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
     history = fit(epochs=3, schedule="cosine", learning_rate=1e-3, warmup_epochs=1).history
 
     def expected(progress: np.ndarray) -> np.ndarray:
@@ -425,6 +425,15 @@ def test_a_cosine_moves_with_every_batch(fit, monkeypatch):
 
     np.testing.assert_allclose(rates, expected((np.arange(6) + 0.5) / 2), rtol=1e-12)
     np.testing.assert_allclose([r["learning_rate"] for r in history], expected(np.arange(3) + 0.5), rtol=1e-12)
+
+
+def test_reading_ahead_changes_nothing(fit, monkeypatch, tmp_path):
+    changes = {"epochs": 2, "augmentation": AugmentationSettings(flips=True)}
+    plain = fit("plain", **changes)
+    monkeypatch.setattr(FoldTrainer, "_reads_ahead", lambda self: True)
+    ahead = fit("ahead", **changes)
+    assert timeless(ahead.history) == timeless(plain.history)
+    assert_equal(load_file(ahead.weights), load_file(plain.weights))
 
 
 def test_the_average_of_the_weights_is_what_is_scored_and_kept(fit, monkeypatch, tmp_path):

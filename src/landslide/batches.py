@@ -1,6 +1,8 @@
 """Batches of patches from the band cache, resident in GPU memory where they fit."""
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -12,6 +14,9 @@ from landslide.cache import BandCache
 
 # Share of a GPU's free memory that the patches may take.
 _RESIDENT_SHARE = 0.5
+
+
+_T = TypeVar("_T")
 
 
 class PatchBatches:
@@ -55,6 +60,11 @@ class PatchBatches:
             _turn(bands[row][self._columns], image)
         return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(self._cache.masks[rows])
 
+    @property
+    def resident(self) -> bool:
+        """Whether all rows are in the memory of the device."""
+        return self._images is not None
+
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return images (B, C, H, W) float32 and masks (B, H, W) int64 on the device."""
         if self._images is not None and self._masks is not None:
@@ -63,6 +73,16 @@ class PatchBatches:
         else:
             images, masks = (t.to(self._device, non_blocking=True) for t in self._read(indices.numpy()))
         return images.float().contiguous(memory_format=torch.channels_last), masks.long()
+
+
+def one_ahead(items: Iterable[_T]) -> Iterator[_T]:
+    """Yield items that are made in a thread, each while the one before it is used; in order, at most one ahead."""
+    source, end = iter(items), object()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(next, source, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, source, end)
+            yield item  # type: ignore[misc]  # the end was excluded
 
 
 def _turn(image: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:

@@ -5,7 +5,7 @@ Each epoch seeds its own random numbers from (seed, epoch), so it does not depen
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from landslide.augment import Augmentation
-from landslide.batches import PatchBatches
+from landslide.batches import PatchBatches, one_ahead
 from landslide.cache import BandCache
 from landslide.errors import TrainingError
 from landslide.losses import Loss, create_loss, multi_head_loss, own
@@ -83,19 +83,23 @@ class FoldTrainer:
         batches = _batches(epoch_order(self.positive, self.settings.positive_share, order), self.settings.batch_size)
         started, started_processor = time.perf_counter(), time.process_time()
         loss_sum = torch.zeros((), device=self.fabric.device)
+        augment = epoch < self.settings.epochs - self.settings.augmentation.plain_epochs
+        made: Iterator[tuple[Tensor, Tensor]]
+        made = (self._training_batch(indices, generator, augment) for indices in batches)
+        if self._reads_ahead():
+            made = one_ahead(made)
         bar = tqdm(
-            batches,
+            zip(batches, made, strict=True),
+            total=len(batches),
             desc=f"{self.label} epoch {epoch + 1}/{self.settings.epochs}",
             leave=False,
             disable=None if self.fabric.is_global_zero else True,
             mininterval=0.5,
         )
         self.wrapped.train()
-        for number, indices in enumerate(bar):
+        for number, (indices, (images, masks)) in enumerate(bar):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.settings.rate(epoch + (number + 0.5) / len(batches))
-            augment = epoch < self.settings.epochs - self.settings.augmentation.plain_epochs
-            images, masks = self._training_batch(indices, generator, augment)
             loss = multi_head_loss(self.wrapped(images), masks, self.loss, self.settings.head_weights)
             self.fabric.backward(loss)
             self.optimizer.step()
@@ -127,6 +131,10 @@ class FoldTrainer:
                 f"landslide F1 {record['validation_f1_landslide']:.4f}  mIoU {record['validation_miou']:.4f}"
             )
         return record
+
+    def _reads_ahead(self) -> bool:
+        """Return whether batches are read and copied while the device computes: a device whose memory has no room."""
+        return self.fabric.device.type != "cpu" and not self.training.resident
 
     def _training_batch(self, indices: Tensor, generator: torch.Generator, augment: bool) -> tuple[Tensor, Tensor]:
         """Return this process's share of a batch, augmented."""
