@@ -1,7 +1,5 @@
 """The share of `make run` that is not training.
 
-    python benchmarks/run_share.py
-
 Runs the demo in a fresh LANDSLIDE_HOME, as `make run` does once the environment and the data are there, and once
 more to be served from cache. Takes some minutes.
 """
@@ -12,6 +10,8 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+
+from benchmarks.measure import Comparison
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,22 +34,26 @@ def make_run(home: str) -> tuple[float, dict[str, float]]:
     return seconds, {name: 60 * float(minutes or 0) + float(rest) for name, minutes, rest in steps}
 
 
-def main() -> None:
+def run(quick: bool) -> list[Comparison]:
     with tempfile.TemporaryDirectory() as home:
         total, steps = make_run(home)
         again, _ = make_run(home)
     training = sum(seconds for name, seconds in steps.items() if name.startswith("train_fold"))
     other_steps = sum(steps.values()) - training
-    for name, seconds in (
-        ("make run, first time", total),
-        ("  train_fold steps", training),
-        ("  other steps", other_steps),
-        ("  command lines: imports, stack, report", total - training - other_steps),
-        ("make run, served from cache", again),
-    ):
-        print(f"{name:42s} {seconds:7.1f} s  {seconds / total:6.1%}")
-    print(f"share of make run that is not training: {1 - training / total:.1%}")
-
-
-if __name__ == "__main__":
-    main()
+    return [
+        Comparison(
+            name="make run, all but training",
+            unit="s",
+            values={
+                "make run, first time": total,
+                "train_fold steps": training,
+                "other steps": other_steps,
+                "command lines: imports, stack, report": total - training - other_steps,
+                "all but training": total - training,
+                "make run, served from cache": again,
+            },
+            reference="make run, first time",
+            ours="all but training",
+            goal=3.0,
+        )
+    ]
