@@ -59,34 +59,50 @@ def test_a_plain_process_is_without_the_settings_of_memory(monkeypatch):
 
 def test_the_loops_of_the_gpu_comparison_train_here_as_well():
     networks = {"unet": {"width": 2}}
-    (found,) = gpu.compare(networks, torch.device("cpu"), n=36, steps=1, peak=989.0, compiled=False)
+    device = torch.device("cpu")
+    found, hours, share = gpu.compare(networks, device, n=36, steps=1, peak=989.0, compiled=False)
     assert set(found.values) == {"plain float32, TF32 off", "plain float32, TF32 on", "ours"}
     assert min(found.values.values()) > 0
-    assert found.facts["share of bf16 peak"] >= 0
+    assert hours.values["ours"] == pytest.approx(gpu.PAPER_PATCHES * found.values["ours"] / 3.6e6)
+    assert 0 < share.ratio < 1
+    assert share.goal == 0.25
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_its_comparison_is_left_out(capsys):
+    assert gpu.run(quick=True) == []
+    assert "no GPU" in capsys.readouterr().out
 
 
 def test_every_stage_is_measured_at_scale(tmp_path):
     demo.generate(tmp_path / "demo", scenes=((2, 3),))
     rgb = scale.three_bands(tmp_path / "demo", tmp_path / "rgb")
     found = scale.in_process(rgb, tmp_path / "caches")
-    assert list(found) == ["digests", "table", "folds", "cache", "epoch of batches", "scores", "memory, anonymous"]
+    assert list(found) == [
+        "digests",
+        "table",
+        "folds",
+        "cache",
+        "epoch of batches",
+        "prediction and scores",
+        "memory, anonymous",
+    ]
     assert min(found.values()) >= 0
 
 
 def test_the_command_prints_the_ratios_last_and_writes_them(tmp_path):
     out = tmp_path / "figures.json"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "scoring", "gpu", "--quick", "--json", str(out)],
+        [sys.executable, "-m", "benchmarks", "scoring", "--quick", "--json", str(out)],
         cwd=running.ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    (figures,) = json.loads(out.read_text())["comparisons"] if not torch.cuda.is_available() else [None]
-    if figures is not None:
-        assert figures["name"] == "scoring, cpu"
-        assert done.stdout.rstrip().splitlines()[-1].startswith("scoring, cpu")
-        assert f"{figures['ratios']['FoldEvaluator']:.2f}x" in done.stdout.splitlines()[-1]
+    (figures,) = json.loads(out.read_text())["comparisons"]
+    last = done.stdout.rstrip().splitlines()[-1]
+    assert last.startswith(figures["name"])
+    assert f"{figures['ratios']['FoldEvaluator']:.2f}x" in last
 
 
 def test_a_name_that_is_not_there_is_refused(monkeypatch, capsys):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landslide import direct_read
+from landslide.patches import read_stored
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +101,27 @@ def test_a_file_with_more_than_one_array_or_none_stored_is_left_to_hdf5(tmp_path
     for path in (two, empty, flags):
         by_hdf5(path)
         assert direct_read.read(path, "img") is None
+
+
+def test_numbers_that_are_not_as_numpy_has_them_are_left_to_hdf5(tmp_path):
+    twelve_bits = h5py.h5t.STD_I16LE.copy()
+    twelve_bits.set_precision(12)
+    twelve_bits.set_offset(4)
+    for number in (1, 2):
+        path = tmp_path / f"{number}.h5"
+        with h5py.File(path, "w") as file:
+            space = h5py.h5s.create_simple((60, 40))
+            dataset = h5py.h5d.create(file.id, b"img", twelve_bits, space)
+            dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.full((60, 40), number, np.int16))
+        assert (by_hdf5(path) == number).all()
+        assert direct_read.read(path, "img") is None
+
+
+def test_patches_are_read_directly_from_the_second_on(tmp_path, monkeypatch):
+    first, second = (write(tmp_path / f"{i}.h5", values(i, (128, 128, 14))) for i in (0, 1))
+    read_stored(first)
+    monkeypatch.setattr(h5py, "File", None)
+    np.testing.assert_array_equal(read_stored(second), values(1, (128, 128, 14)))
 
 
 def test_other_types_shapes_and_lengths_are_left_to_hdf5(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.plain import plain
+from benchmarks.plain import PlainConv2d, plain
 from landslide.losses import LOSS_NAMES, create_loss, multi_head_loss
 from landslide.models import create_model
 from landslide.models.blocks import Dropout, SameConvTranspose2d
@@ -36,6 +36,7 @@ def loss_and_gradients(name: str, loss: str, *, fast: bool, size: int = 32, auto
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         value = multi_head_loss(model(images), masks, create_loss(loss))
     value.backward()
+    assert any(type(module) is PlainConv2d for module in model.modules()) != fast
     return value.item(), {key: weight.grad.double().flatten() for key, weight in model.named_parameters()}
 
 
@@ -123,3 +124,12 @@ def test_dropout_has_the_number_format_of_its_input():
     x = torch.ones(1, 2, 4, 4, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
     assert Dropout(0.5)(x).dtype == torch.bfloat16
     assert Dropout(0.5)(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_compiles_whole(name):
+    torch.manual_seed(0)
+    model = create_model(name, 5, **NETWORKS[name] | {"dropout": 0.5}).to(memory_format=torch.channels_last).train()
+    whole = torch.compile(model, backend="eager", fullgraph=True)
+    sum(logits.square().mean() for logits in whole(batch()[0]).values()).backward()
+    assert all(weight.grad is not None for weight in model.parameters())

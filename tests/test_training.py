@@ -18,12 +18,13 @@ from safetensors.torch import load_file, save_file
 from landslide import demo, training
 from landslide.augment import AugmentationSettings
 from landslide.bands import BandSettings
+from landslide.batches import one_ahead
 from landslide.cache import BandCache, cache_family, cache_key, ensure_cache
 from landslide.detection import select_detection_threshold
 from landslide.errors import ConfigurationError, TrainingError
 from landslide.fold_trainer import FoldTrainer, _batches
 from landslide.losses import create_loss, multi_head_loss
-from landslide.metrics import METRIC_NAMES, confusion_counts, scores
+from landslide.metrics import METRIC_NAMES, confusion_counts, scores, threshold_counts
 from landslide.models import ModelSpec, build_model
 from landslide.patches import patch_table
 from landslide.prediction import PredictionSettings, predict_rows, select_threshold
@@ -117,7 +118,7 @@ def test_a_trained_fold_is_complete_and_every_epoch_is_reported(fit, cache):
     # Validation inside the loop and prediction afterwards are the same network on the same pixels.
     again = scores(confusion_counts(probability > 0.5, cache.masks[SELECTION]))
     assert again["f1_macro"] == pytest.approx(best["validation_f1_macro"], abs=1e-4)
-    assert result.threshold == select_threshold(probability, cache.masks[SELECTION], "f1_macro")
+    assert result.threshold == select_threshold(*threshold_counts(probability, cache.masks[SELECTION]), "f1_macro")
     truth = cache.masks[SELECTION].any(axis=(1, 2))
     assert result.detection_threshold == select_detection_threshold(probability.max(axis=(1, 2)), truth)
 
@@ -431,7 +432,10 @@ def test_reading_ahead_changes_nothing(fit, monkeypatch, tmp_path):
     changes = {"epochs": 2, "augmentation": AugmentationSettings(flips=True)}
     plain = fit("plain", **changes)
     monkeypatch.setattr(FoldTrainer, "_reads_ahead", lambda self: True)
+    made = []
+    monkeypatch.setattr("landslide.fold_trainer.one_ahead", lambda items: made.append(1) or one_ahead(items))
     ahead = fit("ahead", **changes)
+    assert len(made) == 2
     assert timeless(ahead.history) == timeless(plain.history)
     assert_equal(load_file(ahead.weights), load_file(plain.weights))
 
@@ -493,7 +497,7 @@ def test_the_thresholds_are_chosen_for_the_way_the_network_predicts(fit, cache):
     result = fit(prediction=turned, epochs=3)
     model = build_model(result.spec, load_file(result.weights))
     probability = predict_rows(model, cache, SELECTION, BANDS, device=torch.device("cpu"), prediction=turned)
-    assert result.threshold == select_threshold(probability, cache.masks[SELECTION], "f1_macro")
+    assert result.threshold == select_threshold(*threshold_counts(probability, cache.masks[SELECTION]), "f1_macro")
     plain = predict_rows(model, cache, SELECTION, BANDS, device=torch.device("cpu"))
     assert not np.allclose(plain, probability, atol=1e-3)
 
@@ -588,7 +592,7 @@ def test_the_threshold_is_the_best_of_a_brute_force_search(select_by, seed):
     values = {}
     for step in range(100):
         values[step / 100] = scores(confusion_counts(probability >= step / 100, masks))[select_by]
-    chosen = select_threshold(probability, masks, select_by)
+    chosen = select_threshold(*threshold_counts(probability, masks), select_by)
     assert values[chosen] == max(values.values())
     ties = [threshold for threshold, value in values.items() if value == max(values.values())]
     assert abs(chosen - 0.5) == min(abs(threshold - 0.5) for threshold in ties)
@@ -597,7 +601,7 @@ def test_the_threshold_is_the_best_of_a_brute_force_search(select_by, seed):
 def test_a_threshold_that_does_not_matter_is_one_half():
     masks = np.zeros((1, 8, 8), np.uint8)
     masks[0, :4] = 1
-    assert select_threshold(masks.astype(np.float32), masks, "f1_macro") == 0.5
+    assert select_threshold(*threshold_counts(masks.astype(np.float32), masks), "f1_macro") == 0.5
 
 
 # ---- several processes

@@ -14,6 +14,7 @@ from landslide.cache import BandCache
 
 # Share of a GPU's free memory that the patches may take.
 _RESIDENT_SHARE = 0.5
+_PIECE = 64
 
 
 _T = TypeVar("_T")
@@ -44,12 +45,23 @@ class PatchBatches:
         self._images: Tensor | None = None
         self._masks: Tensor | None = None
         if resident and device.type == "cuda" and self._fits():
-            images, masks = self._read(np.arange(len(rows)))
-            self._images, self._masks = images.to(device), masks.to(device)
+            self._images, self._masks = self._resident(device)
 
     def _fits(self) -> bool:
         per_patch = len(self._columns) * self._cache.bands[0, 0].nbytes + self._cache.masks[0].nbytes
         return bool(len(self._rows) * per_patch < _RESIDENT_SHARE * torch.cuda.mem_get_info(self._device)[0])
+
+    def _resident(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Copy all rows to a device, a few at a time."""
+        height, width = self._cache.bands.shape[2:]
+        dtype = torch.from_numpy(np.empty(0, self._cache.bands.dtype)).dtype
+        images = torch.empty((len(self._rows), height, width, len(self._columns)), dtype=dtype, device=device)
+        masks = torch.empty((len(self._rows), height, width), dtype=torch.uint8, device=device)
+        for part in torch.arange(len(self._rows)).split(_PIECE):
+            some_images, some_masks = self._read(part.numpy())
+            images[part[0] : part[-1] + 1] = some_images.permute(0, 2, 3, 1).to(device)
+            masks[part[0] : part[-1] + 1] = some_masks.to(device)
+        return images.permute(0, 3, 1, 2), masks
 
     def _read(self, indices: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return images (B, C, H, W) in the number format of the cache, channels last in memory, and masks."""
@@ -71,7 +83,10 @@ class PatchBatches:
             chosen = indices.to(self._device, non_blocking=True)
             images, masks = self._images[chosen], self._masks[chosen]
         else:
-            images, masks = (t.to(self._device, non_blocking=True) for t in self._read(indices.numpy()))
+            images, masks = self._read(indices.numpy())
+            if self._device.type == "cuda":  # only from pinned memory does a copy not wait for the GPU
+                images, masks = images.pin_memory(), masks.pin_memory()
+            images, masks = (tensor.to(self._device, non_blocking=True) for tensor in (images, masks))
         return images.float().contiguous(memory_format=torch.channels_last), masks.long()
 
 

@@ -33,15 +33,6 @@ class _Layout:
     def file_size(self) -> int:
         return len(self.header) + self.dtype.itemsize * int(np.prod(self.shape))
 
-    def array(self, file: npt.NDArray[np.uint8]) -> npt.NDArray[Any] | None:
-        """Return the array of a file with this layout; None if the file has another."""
-        if len(file) != self.file_size:
-            return None
-        header, array = file[: len(self.header)], file[len(self.header) :]
-        if _without_time(header.tobytes(), self.time_at) != self.header:
-            return None
-        return array.view(self.dtype).reshape(self.shape)
-
 
 _layouts: dict[str, list[_Layout]] = {}
 _lock = threading.Lock()
@@ -60,12 +51,18 @@ def read(path: Path, key: str) -> npt.NDArray[Any] | None:
     Raises:
         OSError: If the file cannot be read.
     """
-    layouts = _layouts.get(key, ())
-    if not layouts or path.stat().st_size not in {layout.file_size for layout in layouts}:
+    size = path.stat().st_size
+    layouts = [layout for layout in _layouts.get(key, ()) if layout.file_size == size]
+    if not layouts:
         return None
-    file = np.fromfile(path, np.uint8)
-    found = (layout.array(file) for layout in layouts)
-    return next((array for array in found if array is not None), None)
+    with path.open("rb", buffering=0) as file:
+        for layout in layouts:
+            file.seek(0)
+            if _without_time(file.read(len(layout.header)), layout.time_at) == layout.header:
+                array = np.empty(layout.shape, layout.dtype)
+                if file.readinto(array.reshape(-1).view(np.uint8).data) == array.nbytes:
+                    return array
+    return None
 
 
 def learn(path: Path, dataset: h5py.Dataset) -> None:
@@ -78,7 +75,9 @@ def learn(path: Path, dataset: h5py.Dataset) -> None:
     offset, n_bytes = dataset.id.get_offset(), dataset.id.get_storage_size()
     if dataset.dtype.kind not in "iuf" or dataset.chunks or dataset.external or not offset or offset > _LONGEST_HEADER:
         return
-    if n_bytes != dataset.nbytes or path.stat().st_size != offset + n_bytes or offset % dataset.dtype.alignment:
+    if n_bytes != dataset.nbytes or path.stat().st_size != offset + n_bytes:
+        return
+    if dataset.id.get_type() != h5py.h5t.py_create(dataset.dtype):  # the numbers are not as NumPy has them
         return
     with path.open("rb") as file:
         header = file.read(offset)

@@ -103,13 +103,9 @@ class Ensemble:
         uncertainty = np.empty_like(probability)
         for start in range(0, n, batch_size):
             # Through the number format of the cache, so that the network sees what it was trained on.
-            bands = np.stack(
-                [
-                    engineer(image, self.settings)[self._columns].astype(self.settings.dtype)
-                    for image in images[start : start + batch_size]
-                ]
-            )
-            batch = torch.from_numpy(bands).to(self.device).float().contiguous(memory_format=torch.channels_last)
+            computed = [engineer(image, self.settings)[self._columns] for image in images[start : start + batch_size]]
+            bands = torch.from_numpy(np.stack(computed)).to(getattr(torch, self.settings.dtype))
+            batch = bands.to(self.device).float().contiguous(memory_format=torch.channels_last)
             ways = [member.prediction for member in self.members]
             mean, std = ensemble_probability(self._models, batch, ways, self._bands)
             probability[start : start + batch_size] = mean.cpu().numpy()

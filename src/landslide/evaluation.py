@@ -90,10 +90,11 @@ class FoldEvaluator:
 
     def __init__(self, *, threshold: float, detection_threshold: float | None = None) -> None:
         self._threshold, self._detection_threshold = threshold, detection_threshold
-        self._counts: dict[str, list[npt.NDArray[np.int64]]] = {"": [], "_tuned": []}
+        self._totals: dict[str, npt.NDArray[np.int64]] = {}
+        self._patch_counts: list[npt.NDArray[np.int64]] = []
         self._patch_scores: list[npt.NDArray[np.float64]] = []
-        self._swept: list[npt.NDArray[np.int64]] = []
-        self._calibrations: list[Calibration] = []
+        self._swept: npt.NDArray[np.int64] = np.zeros((_N_THRESHOLDS, 2, 2), np.int64)
+        self._calibration: Calibration | None = None
 
     def add(self, predicted: Mapping[str, Any], masks: Any) -> None:
         """Take in a batch.
@@ -104,12 +105,15 @@ class FoldEvaluator:
             masks: (B, H, W) masks 0 and 1 of the same kind.
         """
         probability = predicted[""]
-        for way, answer in predicted.items():
-            self._counts.setdefault(way, []).append(patch_counts(answer, masks))
-        self._counts["_tuned"].append(patch_counts(probability, masks, self._threshold))
+        self._patch_counts.append(patch_counts(probability, masks))
         self._patch_scores.append(patch_scores(probability))
-        self._swept.append(threshold_counts(probability, masks, _N_THRESHOLDS)[1])
-        self._calibrations.append(calibration(probability, masks))
+        totals = {"": self._patch_counts[-1], "_tuned": patch_counts(probability, masks, self._threshold)}
+        totals |= {way: patch_counts(answer, masks) for way, answer in predicted.items() if way}
+        for way, counts in totals.items():
+            self._totals[way] = self._totals.get(way, 0) + counts.sum(axis=0)
+        self._swept += threshold_counts(probability, masks, _N_THRESHOLDS)[1]
+        calibrated = calibration(probability, masks)
+        self._calibration = calibrated if self._calibration is None else self._calibration + calibrated
 
     def evaluation(self) -> FoldEvaluation:
         """Return the evaluation of all batches, in the order in which they came.
@@ -118,18 +122,20 @@ class FoldEvaluator:
         `<name>_head_average` and `<name>_tta` at 0.5 in these ways of predicting; `threshold` itself; the scores of
         `landslide.detection` and `landslide.calibration`.
         """
-        counts, patch_score = np.concatenate(self._counts[""]), np.concatenate(self._patch_scores)
-        truth, calibrated = holds_landslide(counts), reduce(add, self._calibrations)
+        if self._calibration is None:
+            raise ValueError("There is no patch to score.")
+        counts, patch_score = np.concatenate(self._patch_counts), np.concatenate(self._patch_scores)
+        truth = holds_landslide(counts)
         values: dict[str, float] = {}
-        for way, batches in self._counts.items():
-            values |= _suffixed(scores(np.concatenate(batches).sum(axis=0)), way)
+        for way, total in self._totals.items():
+            values |= _suffixed(scores(total), way)
         values["threshold"] = self._threshold
         values |= detection_scores(patch_score, truth) | ranking_scores(patch_score, truth)
         if self._detection_threshold is not None:
             values |= _suffixed(detection_scores(patch_score, truth, self._detection_threshold), "_tuned")
             values["detection_threshold"] = self._detection_threshold
-        values |= calibrated.scores()
-        return FoldEvaluation(values, counts, patch_score, np.sum(self._swept, axis=0), calibrated)
+        values |= self._calibration.scores()
+        return FoldEvaluation(values, counts, patch_score, self._swept, self._calibration)
 
 
 def evaluate_fold(

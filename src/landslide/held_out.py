@@ -21,7 +21,7 @@ from landslide.bands import BandSettings
 from landslide.detection import one_class, roc_curve
 from landslide.ensemble import Ensemble, Member
 from landslide.errors import ComparisonError, DataError
-from landslide.evaluation import FoldEvaluation, evaluate_fold, patch_report, pooled_scores, threshold_table
+from landslide.evaluation import FoldEvaluation, FoldEvaluator, patch_report, pooled_scores, threshold_table
 from landslide.evaluation_report import drawn_rows
 from landslide.figures import (
     calibration_figure,
@@ -33,7 +33,7 @@ from landslide.figures import (
 )
 from landslide.folds import BLOCK_SIDE, neighbour_runs
 from landslide.metrics import METRIC_NAMES
-from landslide.patches import PATCH_SIZE, Split, listing_digest, patch_table, read_image, read_mask, read_stored
+from landslide.patches import Split, listing_digest, patch_table, read_image, read_mask, read_stored
 from landslide.tracking import MlflowClient
 
 ROLE = "held_out_evaluation"
@@ -128,14 +128,24 @@ def score(
     masks = np.stack([read_mask(root / path) for path in table["mask"]])
     with tempfile.TemporaryDirectory() as temporary:
         members, settings = tracking.fetch_members(tags["run_id"], Path(temporary))
-        images = [root / path for path in table["image"]]
-        predicted = np.stack([_predict(member, settings, images, device, progress) for member in members])
-    probability = predicted.mean(axis=0)
-    ensemble = evaluate_fold({"": probability}, masks, **_thresholds(members))
-    evaluations = {_ENSEMBLE: ensemble} | {
-        f"fold {member.fold}": evaluate_fold({"": one}, masks, **_thresholds([member]))
-        for member, one in zip(members, predicted, strict=True)
-    }
+        networks = [Ensemble([member], settings, device) for member in members]
+    evaluators = {_ENSEMBLE: FoldEvaluator(**_thresholds(members))}
+    evaluators |= {f"fold {member.fold}": FoldEvaluator(**_thresholds([member])) for member in members}
+    drawn = {int(row): (np.empty(0), np.empty(0)) for row in drawn_rows(table["positive_pixels"], _N_DRAWN)}
+    for start in range(0, len(table), _CHUNK):
+        images = [read_stored(root / path, len(settings.stored)) for path in table["image"][start : start + _CHUNK]]
+        predicted = []
+        for network in networks:
+            predicted.append(network.predict(np.stack(images).transpose(0, 3, 1, 2))[0])
+            progress(len(images))
+        answers = [np.mean(predicted, axis=0), *predicted]
+        for evaluator, answer in zip(evaluators.values(), answers, strict=True):
+            evaluator.add({"": answer}, masks[start : start + _CHUNK])
+        deviation = np.std(predicted, axis=0)
+        for row in drawn.keys() & range(start, start + len(images)):
+            drawn[row] = answers[0][row - start], deviation[row - start]
+    evaluations = {name: evaluator.evaluation() for name, evaluator in evaluators.items()}
+    ensemble = evaluations[_ENSEMBLE]
     patches = patch_report(table.assign(fold=0), {0: ensemble}).drop(columns="fold")
     patches["block"] = neighbour_runs(len(patches), BLOCK_SIDE)
     found = HeldOutScores(
@@ -148,11 +158,11 @@ def score(
         ensemble=ensemble.scores | pooled_scores(patches),
         run_id=_open_run(client, tags, split, split_digest(table), root),
     )
-    drawn = _drawn_patches(root, table, settings, masks, probability, predicted.std(axis=0))
     tracking.log_scores(client, found.run_id, found.ensemble)
     for name, content in (_tables(ensemble, patches) | {"scores": found.table}).items():
         tracking.log_text(client, found.run_id, content.to_csv(index=False), f"reports/{name}.csv")
-    tracking.log_figures(client, found.run_id, _figures(ensemble, patches, drawn))
+    pictures = _drawn_patches(root, table, settings, masks, drawn)
+    tracking.log_figures(client, found.run_id, _figures(ensemble, patches, pictures))
     tracking.finish(client, found.run_id)
     return found
 
@@ -195,23 +205,6 @@ def _thresholds(members: Sequence[Member]) -> dict[str, Any]:
     }
 
 
-def _predict(
-    member: Member,
-    settings: BandSettings,
-    images: Sequence[Path],
-    device: torch.device | None,
-    progress: Callable[[int], object],
-) -> npt.NDArray[np.float32]:
-    """Return the landslide probabilities (n, H, W) of one member; raw patches are in memory a few at a time."""
-    model = Ensemble([member], settings, device)
-    result = np.empty((len(images), PATCH_SIZE, PATCH_SIZE), np.float32)
-    for start in range(0, len(images), _CHUNK):
-        some = [read_stored(path, len(settings.stored)) for path in images[start : start + _CHUNK]]
-        result[start : start + _CHUNK] = model.predict(np.stack(some).transpose(0, 3, 1, 2))[0]
-        progress(len(some))
-    return result
-
-
 def _score_table(evaluations: Mapping[str, FoldEvaluation]) -> pd.DataFrame:
     rows = [
         {
@@ -251,8 +244,7 @@ def _drawn_patches(
     table: pd.DataFrame,
     settings: BandSettings,
     masks: npt.NDArray[np.uint8],
-    probability: npt.NDArray[np.float32],
-    deviation: npt.NDArray[np.float32],
+    drawn: Mapping[int, tuple[npt.NDArray[Any], npt.NDArray[Any]]],
 ) -> list[tuple[str, npt.NDArray[np.float64], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]:
     """Return title, picture, mask, mean and deviation of patches from few landslide pixels to many."""
     return [
@@ -260,10 +252,10 @@ def _drawn_patches(
             f"patch {table['number'].iloc[row]}",
             rgb_composite(read_image(root / table["image"].iloc[row], len(settings.stored)), settings.stored),
             masks[row],
-            probability[row],
-            deviation[row],
+            mean,
+            deviation,
         )
-        for row in drawn_rows(masks.sum(axis=(1, 2)), _N_DRAWN)
+        for row, (mean, deviation) in drawn.items()
     ]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from landslide.batches import PatchBatches
 from landslide.cache import BandCache
-from landslide.metrics import scores, threshold_counts
+from landslide.metrics import scores
 from landslide.models import main_logits
 from landslide.patches import PATCH_SIZE
 from landslide.symmetry import NO_GRADIENTS, SYMMETRIES, Symmetry, TestTimeAugmentation, gradient_channels
@@ -92,7 +92,8 @@ def landslide_probabilities(
     totals = [torch.zeros((), device=images.device) for _ in predictions]
     with torch.inference_mode():
         for group in _passes(symmetries, images):  # the fewer symmetries are among the more
-            moved = torch.cat([symmetry.apply(images, gradients) for symmetry in group])
+            parts = [symmetry.apply(images, gradients) for symmetry in group]
+            moved = (torch.cat(parts) if len(parts) > 1 else parts[0]).contiguous(memory_format=torch.channels_last)
             logits = model(moved)
             for i, prediction in enumerate(predictions):
                 wanted = SYMMETRIES[prediction.augmentation]
@@ -111,7 +112,7 @@ def _passes(symmetries: Sequence[Symmetry], images: Tensor) -> list[tuple[Symmet
     Unmoved patches, rotated ones and mirrored ones keep apart, so that rounding does not depend on what else is asked.
     """
     kinds = [symmetries[:1], symmetries[1:4], symmetries[4:]]
-    if images.shape[-2] != images.shape[-1] or len(images) * max(map(len, kinds)) > _AT_ONCE:
+    if images.shape[-2] != images.shape[-1] or 4 * len(images) > _AT_ONCE:
         return [(symmetry,) for symmetry in symmetries]
     return [tuple(kind) for kind in kinds if kind]
 
@@ -157,15 +158,14 @@ def ensemble_probability(
     return members.mean(dim=0), members.std(dim=0, correction=0)
 
 
-def select_threshold(probability: npt.NDArray[Any], masks: npt.NDArray[Any], select_by: str) -> float:
+def select_threshold(thresholds: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], select_by: str) -> float:
     """Return the threshold in [0, 1) of the best score on the selection part; 0.5 where several are equal.
 
     Args:
-        probability: (n, H, W) landslide probabilities.
-        masks: (n, H, W) masks 0 and 1.
+        thresholds: (n,) thresholds.
+        counts: (n, 2, 2) counts of the selection part at these, see `landslide.metrics.threshold_counts`.
         select_by: Score to maximise.
     """
-    thresholds, counts = threshold_counts(probability, masks)
     values = np.array([scores(table)[select_by] for table in counts])
     best = np.flatnonzero(values == values.max())
     return float(thresholds[best[np.argmin(np.abs(thresholds[best] - 0.5))]])

@@ -29,9 +29,10 @@ from landslide.checkpoint import Progress
 from landslide.detection import patch_scores, select_detection_threshold
 from landslide.errors import ConfigurationError, TrainingError
 from landslide.fold_trainer import FoldTrainer
+from landslide.metrics import threshold_counts
 from landslide.models import ModelSpec, build_model
 from landslide.optimization import create_optimizer
-from landslide.prediction import predict_rows, select_threshold
+from landslide.prediction import predict_batches, select_threshold
 from landslide.processes import synchronize_batch_norm
 from landslide.sampling import spread
 from landslide.training_settings import TrainingSettings as TrainingSettings
@@ -127,23 +128,33 @@ def train_fold(
     progress = resumed[0]
     weights = checkpoint.best_weights(checkpoints, progress.best_epoch)
     model = build_model(spec, load_file(weights))
-    probability = predict_rows(
-        model,
-        cache,
-        selection_rows,
-        band_names,
-        device=device_of(settings),
-        batch_size=settings.batch_size,
-        prediction=settings.prediction,
+    threshold, detection_threshold = _thresholds(model, cache, selection_rows, settings, band_names)
+    return FoldResult(spec, weights, progress.best_epoch, threshold, detection_threshold, progress.history)
+
+
+def _thresholds(
+    model: nn.Module,
+    cache: BandCache,
+    rows: npt.NDArray[np.int64],
+    settings: TrainingSettings,
+    band_names: tuple[str, ...],
+) -> tuple[float, float]:
+    """Choose the thresholds of segmentation and of detection on the selection part."""
+    counts: npt.NDArray[np.int64] | None = None
+    detection: list[npt.NDArray[np.float64]] = []
+    ways = {"": settings.prediction}
+    batches = predict_batches(
+        model, cache, rows, band_names, ways, device=device_of(settings), batch_size=settings.batch_size
     )
-    masks = cache.masks[selection_rows]
-    return FoldResult(
-        spec,
-        weights,
-        progress.best_epoch,
-        select_threshold(probability, masks, settings.select_by),
-        select_detection_threshold(patch_scores(probability), np.asarray(masks.any(axis=(1, 2)))),
-        progress.history,
+    for _, predicted, masks in batches:
+        thresholds, of_batch = threshold_counts(predicted[""], masks)
+        counts = of_batch if counts is None else counts + of_batch
+        detection.append(patch_scores(predicted[""]))
+    assert counts is not None
+    truth = np.array([bool(cache.masks[row].any()) for row in rows])
+    return (
+        select_threshold(thresholds, counts, settings.select_by),
+        select_detection_threshold(np.concatenate(detection), truth),
     )
 
 

@@ -45,8 +45,8 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
     """Transposed convolution of stride 2 that doubles the sides exactly, cropping at the bottom and right.
 
     Every second row and column of the output is a usual convolution of the input with every second row and column of
-    the kernel. PyTorch's transposed convolution takes a CPU several times as long as these four, most of it for the
-    gradient, and what is cropped costs as much again (docs/performance.md).
+    the kernel. PyTorch's transposed convolution and its crop take a CPU twice as long as these four, most of it for the
+    gradient (docs/performance.md). Three of the four keep a padded copy of the input for the gradient.
 
     Args:
         in_channels: Channels of the input (B, in_channels, H, W).
@@ -99,11 +99,12 @@ class Dropout(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         """Drop activations of x (B, C, H, W) in training."""
         dropped = round(self.p * 2**16)
-        if x.device.type != "cpu" or not self.training or dropped in (0, 2**16):
+        usual = not self.training or dropped in (0, 2**16) or torch.compiler.is_compiling()
+        if usual or x.device.type != "cpu":
             return super().forward(x)
         shape = [x.shape[i] for i in (0, 2, 3, 1)]
-        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        kept = bits[: x.numel()].view(shape) >= dropped - 2**15
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        kept = bits.view(torch.int16)[: x.numel()].view(shape) >= dropped - 2**15
         return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped)).permute(0, 3, 1, 2)
 
 

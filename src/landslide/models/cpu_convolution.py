@@ -20,13 +20,13 @@ _FEWEST_CHANNELS = 24
 def suits(x: Tensor, weight: Tensor) -> bool:
     """Return whether a convolution of stride 1 gains: float32 training on a CPU with AVX2 at most, wide enough."""
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
         and torch.backends.cpu.get_cpu_capability() != "AVX512"  # PyTorch's own is as fast there
         and x.dtype == weight.dtype == torch.float32
         and weight.requires_grad
         and torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
         and min(weight.shape[:2]) >= _FEWEST_CHANNELS
         and weight.shape[2] > 1
     )
