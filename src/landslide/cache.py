@@ -113,7 +113,7 @@ def ensure_cache(
         progress: Called with (patches done, patches in all).
 
     Returns:
-        The open cache, every row verified against its checksum.
+        The open cache; every row of one that was there was held against its checksum.
 
     Raises:
         CacheError: If the disk is full, the folder is not writable, or a value does not fit the number format.
@@ -134,7 +134,7 @@ def ensure_cache(
         family.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(family)
         _check_space(family, len(table), settings)
-        _build(directory, data_root, table, data_version, settings, progress)
+        ours = _build(directory, data_root, table, data_version, settings, progress)
     except OSError as error:
         raise CacheError(
             f"The band cache in {family} cannot be written: {error.strerror or error}.",
@@ -142,11 +142,15 @@ def ensure_cache(
             if error.errno in _OUT_OF_SPACE
             else "Set LANDSLIDE_HOME to a folder that you may write to.",
         ) from error
-    return open_cache(directory)
+    return open_cache(directory, verify=not ours)  # what was just written is not read once more
 
 
-def open_cache(directory: Path) -> BandCache:
-    """Open a cache and verify every row against its checksum.
+def open_cache(directory: Path, *, verify: bool = True) -> BandCache:
+    """Open a cache.
+
+    Args:
+        directory: Where it lies.
+        verify: Hold every row against its checksum.
 
     Raises:
         CacheError: If it is absent, incomplete or damaged; the message says which row.
@@ -163,7 +167,7 @@ def open_cache(directory: Path) -> BandCache:
         raise CacheError(f"The band cache {directory} is incomplete: {error}.", remedy=remedy) from error
     if band_array.shape[:2] != (len(checksums), len(names)) or len(mask_array) != len(checksums):
         raise CacheError(f"The band cache {directory} does not match its manifest.", remedy=remedy)
-    for i, checksum in enumerate(checksums):
+    for i, checksum in enumerate(checksums if verify else ()):
         if _checksum(band_array[i], mask_array[i]) != checksum:
             raise CacheError(f"The band cache {directory} is damaged in row {i}.", remedy=remedy)
     return BandCache(directory, names, band_array, mask_array, stored_dtype)
@@ -176,7 +180,8 @@ def _build(
     data_version: str,
     settings: BandSettings,
     progress: Callable[[int, int], object] | None,
-) -> None:
+) -> bool:
+    """Build a cache; return False if another process was faster, whose cache is then in place."""
     temporary = directory.parent / f".{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
     temporary.mkdir()
     try:
@@ -208,14 +213,17 @@ def _build(
             "rows": rows,
         }
         (temporary / _MANIFEST).write_text(json.dumps(manifest))
-        _publish(temporary, directory)
+        return _publish(temporary, directory)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _publish(temporary: Path, directory: Path) -> None:
-    """Rename a whole cache to its final name; a damaged one is moved out of the way, a good one wins."""
+def _publish(temporary: Path, directory: Path) -> bool:
+    """Rename a whole cache to its final name; a damaged one is moved out of the way, a good one wins.
+
+    Returns whether it is the one that is now in place.
+    """
     if directory.is_dir():
         try:
             open_cache(directory)
@@ -225,13 +233,15 @@ def _publish(temporary: Path, directory: Path) -> None:
             shutil.rmtree(condemned, ignore_errors=True)
         else:
             shutil.rmtree(temporary)
-            return
+            return False
     try:
         temporary.rename(directory)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         shutil.rmtree(temporary)  # another process was faster
+        return False
+    return True
 
 
 def _rows(family: Path, data_root: Path, table: pd.DataFrame, settings: BandSettings) -> Iterator[CheckedRow]:
