@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"
 _AHEAD = 64  # patches computed ahead of the writer
+_FLUSHED = 256  # patches after which the system is told to begin writing
 # What a damaged file of a cache raises, depending on where the damage is.
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError)
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -190,7 +191,9 @@ def _build(
         with (
             (temporary / "bands.npy").open("wb") as bands_file,
             (temporary / "masks.npy").open("wb") as masks_file,
+            ThreadPoolExecutor(max_workers=1) as flusher,  # the disk works while bands are computed
         ):
+            flushed: Future[None] | None = None
             _write_header(bands_file, (len(table), len(names), PATCH_SIZE, PATCH_SIZE), settings.dtype)
             _write_header(masks_file, (len(table), PATCH_SIZE, PATCH_SIZE), "uint8")
             computed = _rows(directory.parent, data_root, table, settings)
@@ -199,6 +202,8 @@ def _build(
                 bands_file.write(image_bands.data)
                 masks_file.write(mask.data)
                 rows.append({"image_md5": image_md5, "mask_md5": mask_md5, "crc32": crc})
+                if i % _FLUSHED == _FLUSHED - 1 and (flushed is None or flushed.done()):
+                    flushed = flusher.submit(os.fsync, bands_file.fileno())
                 if progress is not None:
                     progress(i + 1, len(table))
             for file in (bands_file, masks_file):

@@ -1,5 +1,6 @@
 """Evaluation: the scores of a fold, of a cross-validation, and of trivial answers to compare with."""
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -91,8 +92,8 @@ class FoldEvaluator:
     def __init__(self, *, threshold: float, detection_threshold: float | None = None) -> None:
         self._threshold, self._detection_threshold = threshold, detection_threshold
         self._totals: dict[str, npt.NDArray[np.int64]] = {}
-        self._patch_counts: list[npt.NDArray[np.int64]] = []
-        self._patch_scores: list[npt.NDArray[np.float64]] = []
+        # One growing piece of memory each: small ones between the large ones of the batches would scatter those.
+        self._patch_counts, self._patch_scores = array("q"), array("d")
         self._swept: npt.NDArray[np.int64] = np.zeros((_N_THRESHOLDS, 2, 2), np.int64)
         self._calibration: Calibration | None = None
 
@@ -105,9 +106,10 @@ class FoldEvaluator:
             masks: (B, H, W) masks 0 and 1 of the same kind.
         """
         probability = predicted[""]
-        self._patch_counts.append(patch_counts(probability, masks))
-        self._patch_scores.append(patch_scores(probability))
-        totals = {"": self._patch_counts[-1], "_tuned": patch_counts(probability, masks, self._threshold)}
+        plain = patch_counts(probability, masks)
+        self._patch_counts.frombytes(plain.tobytes())
+        self._patch_scores.frombytes(patch_scores(probability).tobytes())
+        totals = {"": plain, "_tuned": patch_counts(probability, masks, self._threshold)}
         totals |= {way: patch_counts(answer, masks) for way, answer in predicted.items() if way}
         for way, counts in totals.items():
             self._totals[way] = self._totals.get(way, 0) + counts.sum(axis=0)
@@ -124,7 +126,8 @@ class FoldEvaluator:
         """
         if self._calibration is None:
             raise ValueError("There is no patch to score.")
-        counts, patch_score = np.concatenate(self._patch_counts), np.concatenate(self._patch_scores)
+        counts = np.array(self._patch_counts, np.int64).reshape(-1, 2, 2)
+        patch_score = np.array(self._patch_scores, np.float64)
         truth = holds_landslide(counts)
         values: dict[str, float] = {}
         for way, total in self._totals.items():

@@ -8,6 +8,7 @@ bit on one CPU and on a GPU in deterministic mode.
 import hashlib
 import json
 import logging
+from array import array
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -141,7 +142,7 @@ def _thresholds(
 ) -> tuple[float, float]:
     """Choose the thresholds of segmentation and of detection on the selection part."""
     counts: npt.NDArray[np.int64] | None = None
-    detection: list[npt.NDArray[np.float64]] = []
+    detection = array("d")
     ways = {"": settings.prediction}
     batches = predict_batches(
         model, cache, rows, band_names, ways, device=device_of(settings), batch_size=settings.batch_size
@@ -149,12 +150,12 @@ def _thresholds(
     for _, predicted, masks in batches:
         thresholds, of_batch = threshold_counts(predicted[""], masks)
         counts = of_batch if counts is None else counts + of_batch
-        detection.append(patch_scores(predicted[""]))
+        detection.frombytes(patch_scores(predicted[""]).tobytes())
     assert counts is not None
     truth = np.array([bool(cache.masks[row].any()) for row in rows])
     return (
         select_threshold(thresholds, counts, settings.select_by),
-        select_detection_threshold(np.concatenate(detection), truth),
+        select_detection_threshold(np.array(detection, np.float64), truth),
     )
 
 
