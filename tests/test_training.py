@@ -598,6 +598,23 @@ def test_the_threshold_is_the_best_of_a_brute_force_search(select_by, seed):
     assert abs(chosen - 0.5) == min(abs(threshold - 0.5) for threshold in ties)
 
 
+def test_thresholds_are_chosen_on_all_batches_of_the_selection_part(fit, cache, monkeypatch):
+    rows = np.concatenate([SELECTION, OTHERS])
+    result = fit("several", batch_size=1, selection=rows)
+    chosen = []
+    monkeypatch.setattr(
+        training,
+        "select_threshold",
+        lambda thresholds, counts, by: chosen.append(counts) or select_threshold(thresholds, counts, by),
+    )
+    again = fit("several", batch_size=1, selection=rows)  # trained: only the thresholds are chosen again
+    model = build_model(result.spec, load_file(result.weights))
+    probability = predict_rows(model, cache, rows, BANDS, device=torch.device("cpu"), batch_size=1)
+    np.testing.assert_array_equal(chosen[0], threshold_counts(probability, cache.masks[rows])[1])
+    truth = cache.masks[rows].any(axis=(1, 2))
+    assert again.detection_threshold == select_detection_threshold(probability.max(axis=(1, 2)), truth)
+
+
 def test_a_threshold_that_does_not_matter_is_one_half():
     masks = np.zeros((1, 8, 8), np.uint8)
     masks[0, :4] = 1
