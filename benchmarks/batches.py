@@ -4,7 +4,6 @@ Two comparisons: as training takes them, 26 bands as float32 with the channels l
 the files have to be computed; and reading alone, the 14 stored bands as float32.
 """
 
-import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from benchmarks.measure import Comparison, in_turn
 from landslide.bands import BAND_NAMES, BandSettings, engineer
 from landslide.batches import PatchBatches
 from landslide.cache import BandCache, ensure_cache
-from landslide.patches import ORIGINAL_BANDS, patch_table
+from landslide.patches import ORIGINAL_BANDS
 
 BATCH = 12
 
@@ -61,11 +60,7 @@ def run(quick: bool) -> list[Comparison]:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     n, rounds = (60, 5) if quick else (240, 15)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        what, root = patches.source(folder)
-        data = patches.repeated(root, folder / "data", n)
-        table = patch_table(data)
+    with patches.data_set(n) as (folder, what, data, table):
         order = np.random.default_rng(0).permutation(n)
         caches = {
             dtype: ensure_cache(folder / "caches", data, table, "benchmark", BandSettings(dtype=dtype))
@@ -104,7 +99,7 @@ def run(quick: bool) -> list[Comparison]:
                     reference=next(iter(sides)),
                     ours=ours,
                     goal=10.0,
-                    facts={"patches": f"{n} ({what}, repeated)", "batch": BATCH, "rounds": rounds},
+                    facts={"patches": what, "batch": BATCH, "rounds": rounds},
                 )
             )
         return results

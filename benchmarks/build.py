@@ -1,9 +1,7 @@
 """From HDF5 files to the band cache: `ensure_cache` against a plain loop; files warm, both write to disk."""
 
 import shutil
-import tempfile
 import time
-from pathlib import Path
 
 import cv2
 import h5py
@@ -14,17 +12,12 @@ from benchmarks.bands import plain
 from benchmarks.measure import Comparison, in_turn
 from landslide.bands import BandSettings
 from landslide.cache import ensure_cache
-from landslide.patches import patch_table
 
 
 def run(quick: bool) -> list[Comparison]:
     cv2.setNumThreads(1)
     n_compared, rounds = (100, 3) if quick else (400, 5)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        what, root = patches.source(folder)
-        data = patches.repeated(root, folder / "data", n_compared)
-        table = patch_table(data)
+    with patches.data_set(n_compared) as (folder, what, data, table):
 
         def ours() -> float:
             shutil.rmtree(folder / "caches", ignore_errors=True)
@@ -54,21 +47,20 @@ def run(quick: bool) -> list[Comparison]:
             values={name: 1e3 * value / n_compared for name, value in seconds.items()},
             reference="h5py, plain float64, NumPy's float16",
             ours="ensure_cache",
-            facts={"patches": f"{n_compared} ({what}, repeated)", "rounds": rounds},
+            facts={"patches": what, "rounds": rounds},
         )
-        return [compared] if quick else [compared, whole_set(folder, root)]
+        return [compared] if quick else [compared, whole_set()]
 
 
-def whole_set(folder: Path, root: Path, n: int = 3799) -> Comparison:
+def whole_set(n: int = 3799) -> Comparison:
     """Build the cache of as many patches as the official training set has."""
-    data = patches.repeated(root, folder / "whole", n)
-    table = patch_table(data)
     seconds = []
-    for _ in range(3):
-        shutil.rmtree(folder / "caches", ignore_errors=True)
-        start = time.perf_counter()
-        ensure_cache(folder / "caches", data, table, "benchmark", BandSettings())
-        seconds.append(time.perf_counter() - start)
+    with patches.data_set(n) as (folder, _, data, table):
+        for _ in range(3):
+            shutil.rmtree(folder / "caches", ignore_errors=True)
+            start = time.perf_counter()
+            ensure_cache(folder / "caches", data, table, "benchmark", BandSettings())
+            seconds.append(time.perf_counter() - start)
     return Comparison(
         name=f"h5 to cache, {n} patches",
         unit="s",

@@ -30,7 +30,6 @@ from landslide.cache import ensure_cache
 from landslide.losses import create_loss, multi_head_loss
 from landslide.models import create_model
 from landslide.models.complexity import complexity
-from landslide.patches import patch_table
 from landslide.training import TrainingSettings, train_fold
 
 BANDS = BAND_NAMES[:23]
@@ -134,11 +133,7 @@ def compare(
 ) -> list[Comparison]:
     """Compare the loops for every network, on n patches; `steps` of the plain ones are timed."""
     results = []
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        what, root = patches.source(folder)
-        data = patches.repeated(root, folder / "data", n)
-        table = patch_table(data)
+    with patches.data_set(n) as (folder, what, data, table):
         cache = ensure_cache(folder / "caches", data, table, "benchmark", BandSettings())
         loader = DataLoader(
             Files(data, table),
@@ -158,7 +153,7 @@ def compare(
                 rates["ours, compiled"] = our_rate(name, options, cache, device, compile=True)
             best = max((side for side in rates if side.startswith("ours")), key=lambda side: rates[side])
             gflop = complexity(name, len(BANDS), options).gflop
-            facts: dict[str, Any] = {"patches": f"{n} ({what}, repeated)", "GFLOP forward": round(gflop, 1)}
+            facts: dict[str, Any] = {"patches": what, "GFLOP forward": round(gflop, 1)}
             facts |= {f"{side}, patches/s": round(rate, 1) for side, rate in rates.items()}
             results.append(
                 Comparison(

@@ -1,10 +1,15 @@
 """Patches to measure with: the real sample where it is, generated ones otherwise, as many links to them as wanted."""
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
+
 from landslide import demo
-from landslide.patches import find_patches
+from landslide.patches import find_patches, patch_table
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -18,6 +23,16 @@ def source(folder: Path) -> tuple[str, Path]:
     if not made.is_dir():
         demo.generate(made, scenes=((4, 6),))
     return "generated patches", made
+
+
+@contextmanager
+def data_set(n: int) -> Iterator[tuple[Path, str, Path, pd.DataFrame]]:
+    """Yield a temporary folder, what its patches are, the data set of n of them in it, and their table."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        what, root = source(folder)
+        data = repeated(root, folder / "data", n)
+        yield folder, f"{n} ({what}, repeated)", data, patch_table(data)
 
 
 def repeated(source_root: Path, folder: Path, n: int) -> Path:

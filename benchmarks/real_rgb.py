@@ -35,14 +35,14 @@ from landslide.bands import BandSettings
 from landslide.bootstrap import resampling_blocks
 from landslide.cache import BandCache, ensure_cache
 from landslide.calibration import Calibration
-from landslide.evaluation import evaluate_fold, patch_report, prediction_ways, selection_gap, threshold_table
+from landslide.evaluation import FoldEvaluator, patch_report, prediction_ways, selection_gap, threshold_table
 from landslide.figures import calibration_figure, thresholds_figure
 from landslide.folds import assign, inner_validation
 from landslide.metrics import patch_counts
 from landslide.models import build_model
 from landslide.models.complexity import complexity
 from landslide.patches import directory_digest, patch_table
-from landslide.prediction import PredictionSettings, predict_ways
+from landslide.prediction import PredictionSettings, predict_batches
 from landslide.training import FoldResult, TrainingSettings, device_of, train_fold
 
 if TYPE_CHECKING:
@@ -190,12 +190,15 @@ def score_one(
     model = build_model(result.spec, load_file(result.weights))
     heads = len(model(torch.zeros(1, len(bands), 128, 128)))
     ways = prediction_ways(PredictionSettings(), several_heads=heads > 1, test_time_augmentation=TURNS)
-    predicted = predict_ways(model, cache, rows, bands, ways, device=device)
-    evaluated = evaluate_fold(predicted, cache.masks[rows], threshold=result.threshold)
+    evaluator, cells = FoldEvaluator(threshold=result.threshold), {way: [] for way in ways if way}
+    for _, predicted, masks in predict_batches(model, cache, rows, bands, ways, device=device):
+        evaluator.add(predicted, masks)
+        for way, of_way in cells.items():
+            of_way.append(patch_counts(predicted[way], masks).reshape(-1, 4))
+    evaluated = evaluator.evaluation()
     report = patch_report(table, {fold: evaluated})
-    for way in filter(None, ways):
-        cells = patch_counts(predicted[way], cache.masks[rows]).reshape(-1, 4)
-        report[[f"{cell}{way}" for cell in CELLS]] = cells
+    for way, of_way in cells.items():
+        report[[f"{cell}{way}" for cell in CELLS]] = np.concatenate(of_way)
     report.drop(columns="detection_score").to_csv(counts, index=False)
     cost = complexity(settings.model, len(bands), settings.model_options)
     return {

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from at_once import predict_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -33,7 +34,7 @@ from landslide.evaluation import predict_unseen
 from landslide.fold_table import departed, grow
 from landslide.metrics import patch_counts
 from landslide.models import ModelSpec, build_model
-from landslide.prediction import PredictionSettings, predict_rows
+from landslide.prediction import PredictionSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from at_once import predict_rows
 from safetensors.torch import save_file
 
 from landslide import demo
@@ -17,7 +18,7 @@ from landslide.ensemble import Ensemble, Member, load_ensemble, load_members, sa
 from landslide.errors import RegistryError
 from landslide.models import ModelSpec, build_model
 from landslide.patches import patch_table, read_stored
-from landslide.prediction import PredictionSettings, ensemble_probability, landslide_probability, predict_rows
+from landslide.prediction import PredictionSettings, ensemble_probability, landslide_probability
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

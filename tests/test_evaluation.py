@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from at_once import evaluate_fold
 from sklearn.metrics import f1_score, roc_auc_score
 from test_comparison import a_cache
 from test_fold_table import a_table, grid
@@ -12,7 +13,6 @@ from landslide.evaluation import (
     INTERVAL_NAMES,
     FoldEvaluator,
     cross_validated,
-    evaluate_fold,
     patch_report,
     pooled_calibration,
     pooled_scores,

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from at_once import predict_rows, predict_ways
 from pydantic import TypeAdapter, ValidationError
 from test_comparison import a_cache
 from torch import Tensor, nn
@@ -15,8 +16,6 @@ from landslide.prediction import (
     landslide_probabilities,
     landslide_probability,
     number_of_heads,
-    predict_rows,
-    predict_ways,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from at_once import evaluate_fold
 from registered import add_version
 from test_evaluation import predictions
 
 from landslide import tracking
-from landslide.evaluation import evaluate_fold, score_table
+from landslide.evaluation import score_table
 from landslide.report import write_report
 
 POOLED = {

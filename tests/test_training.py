@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from at_once import predict_rows
 from safetensors.torch import load_file, save_file
 
 from landslide import demo, training
@@ -27,7 +28,7 @@ from landslide.losses import create_loss, multi_head_loss
 from landslide.metrics import METRIC_NAMES, confusion_counts, scores, threshold_counts
 from landslide.models import ModelSpec, build_model
 from landslide.patches import patch_table
-from landslide.prediction import PredictionSettings, predict_rows, select_threshold
+from landslide.prediction import PredictionSettings, select_threshold
 from landslide.training import FoldResult, TrainingSettings, train_fold
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -28,7 +28,6 @@ INTERVAL_NAMES = ("f1_macro", "miou", "f1_landslide")
 """The scores whose confidence intervals are recorded."""
 
 _N_THRESHOLDS = 200
-_BATCH = 64
 
 
 def prediction_ways(
@@ -139,21 +138,6 @@ class FoldEvaluator:
             values["detection_threshold"] = self._detection_threshold
         values |= self._calibration.scores()
         return FoldEvaluation(values, counts, patch_score, self._swept, self._calibration)
-
-
-def evaluate_fold(
-    predicted: Mapping[str, npt.NDArray[Any]],
-    masks: npt.NDArray[Any],
-    *,
-    threshold: float,
-    detection_threshold: float | None = None,
-) -> FoldEvaluation:
-    """Score the predictions of a test fold that are all there, (n, H, W) each; see `FoldEvaluator`."""
-    evaluator = FoldEvaluator(threshold=threshold, detection_threshold=detection_threshold)
-    for start in range(0, len(masks), _BATCH):
-        part = slice(start, start + _BATCH)
-        evaluator.add({way: probability[part] for way, probability in predicted.items()}, masks[part])
-    return evaluator.evaluation()
 
 
 def _suffixed(values: Mapping[str, float], suffix: str) -> dict[str, float]:

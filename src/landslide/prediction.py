@@ -171,66 +171,6 @@ def select_threshold(thresholds: npt.NDArray[np.float64], counts: npt.NDArray[np
     return float(thresholds[best[np.argmin(np.abs(thresholds[best] - 0.5))]])
 
 
-def predict_rows(
-    model: nn.Module,
-    cache: BandCache,
-    rows: npt.NDArray[np.int64],
-    band_names: tuple[str, ...],
-    *,
-    device: torch.device,
-    batch_size: int = 12,
-    prediction: PredictionSettings = PUBLISHED,
-) -> npt.NDArray[np.float32]:
-    """Predict patches of the cache.
-
-    Args:
-        model: A trained network, see `landslide.models.build_model`.
-        cache: The band cache.
-        rows: (n,) rows of it.
-        band_names: The network's input bands, in order.
-        device: Where to compute.
-        batch_size: Patches at a time.
-        prediction: Which heads, and which test-time augmentation.
-
-    Returns:
-        (n, 128, 128) float32 landslide probabilities.
-    """
-    ways = {"": prediction}
-    return predict_ways(model, cache, rows, band_names, ways, device=device, batch_size=batch_size)[""]
-
-
-def predict_ways(
-    model: nn.Module,
-    cache: BandCache,
-    rows: npt.NDArray[np.int64],
-    band_names: tuple[str, ...],
-    ways: dict[str, PredictionSettings],
-    *,
-    device: torch.device,
-    batch_size: int = 12,
-) -> dict[str, npt.NDArray[np.float32]]:
-    """Predict patches of the cache in several ways, which share the passes through the network.
-
-    Args:
-        model: A trained network.
-        cache: The band cache.
-        rows: (n,) rows of it.
-        band_names: The network's input bands, in order.
-        ways: Settings by a name of the caller's.
-        device: Where to compute.
-        batch_size: Patches at a time.
-
-    Returns:
-        (n, 128, 128) float32 landslide probabilities by the same names.
-    """
-    result = {name: np.empty((len(rows), *cache.masks.shape[1:]), np.float32) for name in ways}
-    batches = predict_batches(model, cache, rows, band_names, ways, device=device, batch_size=batch_size)
-    for part, found, _ in batches:
-        for name, probability in found.items():
-            result[name][part] = probability.cpu().numpy()
-    return result
-
-
 def predict_batches(
     model: nn.Module,
     cache: BandCache,

@@ -1,0 +1,48 @@
+"""What the library does batch by batch, put together: all patches at once, as tests compare them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from landslide.cache import BandCache
+from landslide.evaluation import FoldEvaluation, FoldEvaluator
+from landslide.prediction import PUBLISHED, PredictionSettings, predict_batches
+
+
+def predict_rows(
+    model: nn.Module,
+    cache: BandCache,
+    rows: np.ndarray,
+    band_names: tuple[str, ...],
+    *,
+    device: torch.device,
+    batch_size: int = 12,
+    prediction: PredictionSettings = PUBLISHED,
+) -> np.ndarray:
+    """Return the landslide probabilities (n, 128, 128) of rows of the cache."""
+    return predict_ways(model, cache, rows, band_names, {"": prediction}, device=device, batch_size=batch_size)[""]
+
+
+def predict_ways(
+    model: nn.Module,
+    cache: BandCache,
+    rows: np.ndarray,
+    band_names: tuple[str, ...],
+    ways: Mapping[str, PredictionSettings],
+    *,
+    device: torch.device,
+    batch_size: int = 12,
+) -> dict[str, np.ndarray]:
+    """Return the landslide probabilities (n, 128, 128) of rows of the cache by way of predicting."""
+    batches = predict_batches(model, cache, rows, band_names, ways, device=device, batch_size=batch_size)
+    found = [{way: answer.cpu().numpy() for way, answer in answers.items()} for _, answers, _ in batches]
+    return {way: np.concatenate([answers[way] for answers in found]) for way in ways}
+
+
+def evaluate_fold(predicted: Mapping[str, np.ndarray], masks: np.ndarray, **thresholds: float) -> FoldEvaluation:
+    """Score the predictions (n, H, W) of a test fold, by way of predicting, as a single batch."""
+    evaluator = FoldEvaluator(**thresholds)
+    evaluator.add(predicted, masks)
+    return evaluator.evaluation()
