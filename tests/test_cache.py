@@ -1,5 +1,6 @@
 """The band cache: its content, its address, growing, damage, and two writers at once."""
 
+import errno
 import json
 import os
 import shutil
@@ -267,6 +268,24 @@ def test_two_processes_may_build_the_same_cache_at_once(build, computed, data, t
     assert not temporary_entries(tmp_path / "caches")
     assert_holds(build(3), data, table[:3])
     assert computed == []
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_write_of_which_the_system_tells_late_is_an_error_whenever_it_does(build, monkeypatch, tmp_path, failing):
+    monkeypatch.setattr(cache, "_FLUSHED", 3)
+    calls, flush = [], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == failing:  # the system tells of it once
+            raise OSError(errno.EIO, "Input/output error")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(CacheError, match="cannot be written: Input/output error"):
+        build()
+    assert len(calls) >= failing
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_full_disk_is_an_error_with_a_remedy_and_leaves_nothing(data, tmp_path):

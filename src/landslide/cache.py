@@ -193,7 +193,7 @@ def _build(
             (temporary / "masks.npy").open("wb") as masks_file,
             ThreadPoolExecutor(max_workers=1) as flusher,  # the disk works while bands are computed
         ):
-            flushed: Future[None] | None = None
+            flushed: Future[None] = flusher.submit(lambda: None)
             _write_header(bands_file, (len(table), len(names), PATCH_SIZE, PATCH_SIZE), settings.dtype)
             _write_header(masks_file, (len(table), PATCH_SIZE, PATCH_SIZE), "uint8")
             computed = _rows(directory.parent, data_root, table, settings)
@@ -202,10 +202,12 @@ def _build(
                 bands_file.write(image_bands.data)
                 masks_file.write(mask.data)
                 rows.append({"image_md5": image_md5, "mask_md5": mask_md5, "crc32": crc})
-                if i % _FLUSHED == _FLUSHED - 1 and (flushed is None or flushed.done()):
+                if i % _FLUSHED == _FLUSHED - 1 and flushed.done():
+                    flushed.result()  # the system tells of a failed write once, here or never
                     flushed = flusher.submit(os.fsync, bands_file.fileno())
                 if progress is not None:
                     progress(i + 1, len(table))
+            flushed.result()
             for file in (bands_file, masks_file):
                 file.flush()
                 os.fsync(file.fileno())
