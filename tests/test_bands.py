@@ -1,5 +1,7 @@
 """The 26 bands and the global RGB: names, groups, and every formula against SciPy and NumPy in float64."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ from landslide.bands import (
     BandSettings,
     available_bands,
     engineer,
+    engineer_but_median,
     resolve_bands,
+    write_medians,
 )
 from landslide.errors import ConfigurationError
 from landslide.patches import ORIGINAL_BANDS, read_image
@@ -350,6 +354,28 @@ def test_the_median_is_that_of_the_8_bit_gray_with_its_edge_repeated(patch, side
     expected = ndimage.median_filter(gray_8bit(patch), size=side, mode="nearest")
     np.testing.assert_array_equal(np.rint(result.astype(np.float64) * 255), expected)
     np.testing.assert_allclose(result, expected / 255, **FLOAT32_ROUNDING)
+
+
+@pytest.mark.parametrize(("side", "n"), [(15, 70), (15, 3), (21, 60)])
+def test_medians_of_many_patches_at_once_are_those_of_each(side, n):
+    settings = BandSettings(median_kernel=side)
+    patches = [a_patch(seed, size=132)[:, :120] for seed in range(n)]  # 70 and 60 of them have 2^20 pixels, 3 have not
+    targets, grays = zip(*(engineer_but_median(patch, settings) for patch in patches), strict=True)
+    assert not any(target[BAND_NAMES.index("median")].any() for target in targets)
+    half = [target.astype(np.float16) for target in targets]
+    write_medians(grays, targets, settings)
+    write_medians(grays, half, settings)
+    for patch, target, rounded in zip(patches, targets, half, strict=True):
+        np.testing.assert_array_equal(target, engineer(patch, settings))
+        np.testing.assert_array_equal(rounded, target.astype(np.float16))
+
+
+def test_patches_of_several_threads_do_not_meet():
+    patches = [a_patch(seed, size=128) for seed in range(8)]
+    expected = [engineer(patch) for patch in patches]
+    with ThreadPoolExecutor(4) as pool:
+        for result, alone in zip(pool.map(engineer, patches * 20), expected * 20, strict=True):
+            np.testing.assert_array_equal(result, alone)
 
 
 def test_gradients_are_5x5_sobel_responses_of_the_0_1_gray(patch, bands):

@@ -47,15 +47,15 @@ def build(data, table, tmp_path):
 
 @pytest.fixture
 def computed(monkeypatch) -> list[str]:
-    """The images for which `compute_row` is called, in any order."""
+    """The images for which `compute_rows` is called, in any order."""
     calls: list[str] = []
-    original = cache.compute_row
+    original = cache.compute_rows
 
-    def counted(data_root, image, mask, settings):
-        calls.append(image)
-        return original(data_root, image, mask, settings)
+    def counted(data_root, files, settings):
+        calls.extend(image for image, _ in files)
+        return original(data_root, files, settings)
 
-    monkeypatch.setattr(cache, "compute_row", counted)
+    monkeypatch.setattr(cache, "compute_rows", counted)
     return calls
 
 
@@ -343,7 +343,7 @@ def test_an_error_while_building_leaves_nothing(build, monkeypatch, tmp_path):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache, "compute_row", fail)
+    monkeypatch.setattr(cache, "compute_rows", fail)
     with pytest.raises(KeyboardInterrupt):
         build(2)
     assert [path for path in (tmp_path / "caches").rglob("*") if path.is_file()] == []

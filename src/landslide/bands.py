@@ -8,8 +8,10 @@ Everything here is a pure function of one patch: nothing is estimated from the d
 into another through a band. All arithmetic that decides a rounding (the 8-bit gray) is done in float64.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import cv2
@@ -78,11 +80,11 @@ _QUANTIFICATION = 10_000.0
 # A 5x5 Sobel response of the 0-1 gray, brought to about [-1, 1] (the authors' constant).
 _SOBEL_SCALE = 27.32
 _MIN_DENOMINATOR = 1e-8
-# Stored bands that some formula needs.
-_INPUTS = {name for required in _REQUIRED.values() for name in required}
-# Pixel rows turned from (H, W, C) to (C, H, W) at a time. A second array of the whole patch would make the C library
-# hand memory back to the system and take it again for every patch, which costs more than all the formulas.
-_BLOCK = 32
+# Pixels from which OpenCV takes a way to the median whose time does not grow with the kernel.
+_LARGE_IMAGE = 1 << 20
+# One array a thread for the patch in float64: a new one each time would make the C library hand memory back to the
+# system and take it again, which costs more than all the formulas.
+_own = threading.local()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,7 @@ class BandSettings:
                 f"bands.median_kernel is {self.median_kernel}.", remedy="Use an odd kernel side of 3 or more."
             )
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The bands that these settings give, in order: see `available_bands`."""
         return available_bands(self.stored, global_rgb=self.global_rgb)
@@ -215,12 +217,29 @@ def engineer(
         ValueError: If the shape does not fit the declared bands.
     """
     settings = settings or BandSettings()
+    result, gray_8bit = engineer_but_median(image, settings, out=out)
+    if gray_8bit is not None:
+        write_medians([gray_8bit], [result], settings)
+    return result
+
+
+def engineer_but_median(
+    image: npt.NDArray[Any], settings: BandSettings, *, out: npt.NDArray[Any] | None = None
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
+    """Compute what `engineer` does but for `median`, which is zero; `write_medians` takes it for many patches at once.
+
+    Returns:
+        The bands (N, H, W), and the 8-bit gray (H, W) of which the median is to be taken, None where the settings
+        give no such band.
+    """
     stored = _channels_first(np.asarray(image), len(settings.stored))
     n_stored, height, width = stored.shape
     names = settings.names
     if out is None:
         out = np.empty((len(names), height, width), np.float32)
-    band = _split(stored, settings.stored, out[:n_stored])
+    planes = _as_float64(stored)
+    out[:n_stored] = planes
+    band = dict(zip(settings.stored, planes, strict=True))
     for offset, name in enumerate(names[n_stored:], start=n_stored):
         if name.endswith("_normalized"):
             out[offset] = _min_max(band[_REQUIRED[name][0]])
@@ -229,9 +248,42 @@ def engineer(
             out[offset] = band[source] * (STORED_DIVISORS[source] / _QUANTIFICATION)
         elif name in ("ndvi", "ndmi", "nbr"):
             out[offset] = _normalized_difference(*(_index_input(band, n, settings) for n in _REQUIRED[name]))
-    if "gray" in names:
-        _gray_features(band["B2"], band["B3"], band["B4"], settings, out=out[names.index("gray") :])
-    return out
+    if "gray" not in names:
+        return out, None
+    return out, _gray_features(band["B2"], band["B3"], band["B4"], settings, out=out[names.index("gray") :])
+
+
+def write_medians(
+    grays: Sequence[npt.NDArray[np.uint8]], targets: Sequence[npt.NDArray[Any]], settings: BandSettings
+) -> None:
+    """Complete the bands of patches by their medians.
+
+    OpenCV takes, for an image of 2^20 pixels or more, another way to the same median, which for 15x15 is twice as fast
+    (docs/performance.md). Patches that have so many pixels together are therefore laid side by side, each with its
+    edges repeated as far as the kernel reaches, which is what OpenCV does at the edges of an image.
+
+    Args:
+        grays: 8-bit grays (H, W) of one shape, as `engineer_but_median` returns them.
+        targets: Bands (N, H, W) of a floating dtype, one for each gray, whose `median` is written.
+        settings: The settings of these bands.
+    """
+    row, kernel = settings.names.index("median"), settings.median_kernel
+    reach = kernel // 2
+    height, width = grays[0].shape
+    strip = np.empty((height, len(grays), width + 2 * reach), np.uint8)
+    medians: list[npt.NDArray[Any]]
+    if strip.size < _LARGE_IMAGE:
+        medians = [cv2.medianBlur(gray, kernel) for gray in grays]
+    else:
+        inside = slice(reach, reach + width)
+        for i, gray in enumerate(grays):
+            strip[:, i, inside] = gray
+            strip[:, i, :reach], strip[:, i, reach + width :] = gray[:, :1], gray[:, -1:]
+        filtered = cv2.medianBlur(strip.reshape(height, -1), kernel).reshape(strip.shape)
+        medians = list(filtered[:, :, inside].transpose(1, 0, 2))
+    values = _unit(np.arange(256, dtype=np.uint8)).astype(targets[0].dtype)
+    for target, median in zip(targets, medians, strict=True):
+        np.take(values, median, out=target[row], mode="clip")
 
 
 def _channels_first(image: npt.NDArray[Any], n_bands: int) -> npt.NDArray[Any]:
@@ -243,23 +295,17 @@ def _channels_first(image: npt.NDArray[Any], n_bands: int) -> npt.NDArray[Any]:
     raise ValueError(f"A patch of {n_bands} bands has shape (H, W, {n_bands}) or ({n_bands}, H, W), not {image.shape}.")
 
 
-def _split(stored: npt.NDArray[Any], names: tuple[str, ...], out: npt.NDArray[Any]) -> dict[str, Floats]:
-    """Copy the stored bands (C, H, W) to `out`; return those that the formulas need as float64 (H, W) by name."""
-    needed = [name for name in names if name in _INPUTS]
-    rows = [names.index(name) for name in needed]
-    converted = np.empty((len(needed), *stored.shape[1:]))
+def _as_float64(stored: npt.NDArray[Any]) -> Floats:
+    """Return a patch (C, H, W) as a contiguous array, which is overwritten by the thread's next call."""
+    planes: Floats | None = getattr(_own, "planes", None)
+    if planes is None or planes.shape != stored.shape:
+        planes = _own.planes = np.empty(stored.shape)
     pixels = stored.transpose(1, 2, 0)
-    if not (pixels.flags.c_contiguous and pixels.dtype in (np.float32, np.float64)):
-        out[:] = stored
-        converted[:] = stored[rows]
-        return dict(zip(needed, converted, strict=True))
-    for top in range(0, len(pixels), _BLOCK):
-        block = pixels[top : top + _BLOCK]
-        turned = cv2.transpose(block.reshape(-1, len(names))).reshape(len(names), *block.shape[:2])
-        out[:, top : top + _BLOCK] = turned
-        for plane, row in zip(converted, rows, strict=True):
-            plane[top : top + _BLOCK] = turned[row]
-    return dict(zip(needed, converted, strict=True))
+    if pixels.flags.c_contiguous and pixels.dtype == np.float64:
+        cv2.transpose(pixels.reshape(-1, len(stored)), planes.reshape(len(stored), -1))
+    else:
+        planes[:] = stored
+    return planes
 
 
 def _index_input(band: Mapping[str, Floats], name: str, settings: BandSettings) -> Floats:
@@ -277,23 +323,32 @@ def _min_max(x: Floats) -> Floats:
 
 def _normalized_difference(a: Floats, b: Floats) -> Floats:
     ratio, denominator = a - b, a + b
-    ratio /= np.maximum(denominator, _MIN_DENOMINATOR, out=denominator)
+    ratio /= np.clip(denominator, _MIN_DENOMINATOR, np.inf, out=denominator)
     np.clip(ratio, -1.0, 1.0, out=ratio)
     return ratio
 
 
-def _gray_features(blue: Floats, green: Floats, red: Floats, settings: BandSettings, out: npt.NDArray[Any]) -> None:
-    """Write gray, blur, median, Sobel x, Sobel y and Canny to `out` (6, H, W)."""
+def _unit(eight_bits: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Divide by 255; for all 256 values float32 gives what float64 and rounding give."""
+    unit: npt.NDArray[np.float32] = np.divide(eight_bits, 255, dtype=np.float32)
+    return unit
+
+
+def _gray_features(
+    blue: Floats, green: Floats, red: Floats, settings: BandSettings, out: npt.NDArray[Any]
+) -> npt.NDArray[np.uint8]:
+    """Write gray, blur, nothing yet, Sobel x, Sobel y and Canny to `out` (6, H, W); return the 8-bit gray (H, W)."""
     gray = blue + green
     gray += red
     gray /= 3.0
     scaled = _min_max(gray)
-    gray_8bit = (scaled * 255.0).astype(np.uint8)  # truncated, as the authors' code does
+    gray_8bit: npt.NDArray[np.uint8] = (scaled * 255.0).astype(np.uint8)  # truncated, as the authors' code does
     kernel = (settings.blur_kernel, settings.blur_kernel)
     blurred = cv2.GaussianBlur(gray_8bit, kernel, 0) if settings.blur == "gaussian" else cv2.blur(gray_8bit, kernel)
     out[0] = gray
-    out[1] = blurred / 255.0
-    out[2] = cv2.medianBlur(gray_8bit, settings.median_kernel) / 255.0
+    out[1] = _unit(blurred)
+    out[2] = 0.0
     out[3] = cv2.Sobel(scaled, cv2.CV_64F, 1, 0, ksize=5) / _SOBEL_SCALE
     out[4] = cv2.Sobel(scaled, cv2.CV_64F, 0, 1, ksize=5) / _SOBEL_SCALE
-    out[5] = cv2.Canny(gray_8bit, settings.canny_low, settings.canny_high) / 255.0
+    out[5] = _unit(cv2.Canny(gray_8bit, settings.canny_low, settings.canny_high))
+    return gray_8bit
