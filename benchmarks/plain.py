@@ -5,7 +5,8 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from landslide.models.blocks import Dropout, SameConv2d, SameConvTranspose2d
+from landslide.models.attention import SqueezeExcitation
+from landslide.models.blocks import SELU, Dropout, SameConv2d, SameConvTranspose2d
 from landslide.models.heads import MultiResolutionHeads
 
 
@@ -34,10 +35,21 @@ class PlainHeads(MultiResolutionHeads):
         return logits
 
 
+class PlainSqueezeExcitation(SqueezeExcitation):
+    """The mean over height and width as it is usually written."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale each channel of x (B, C, H, W)."""
+        weights: Tensor = self.excite(x.mean(dim=(2, 3)))
+        return x * weights[:, :, None, None]
+
+
 _PLAIN: dict[type[nn.Module], type[nn.Module]] = {
     SameConv2d: PlainConv2d,
     SameConvTranspose2d: PlainConvTranspose2d,
     MultiResolutionHeads: PlainHeads,
+    SqueezeExcitation: PlainSqueezeExcitation,
+    SELU: nn.SELU,
     Dropout: nn.Dropout,
 }
 

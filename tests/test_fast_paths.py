@@ -3,11 +3,13 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain import PlainConv2d, plain
 from landslide.losses import LOSS_NAMES, create_loss, multi_head_loss
 from landslide.models import create_model
-from landslide.models.blocks import Dropout, SameConvTranspose2d
+from landslide.models.attention import ATTENTION_NAMES, create_attention
+from landslide.models.blocks import SELU, Dropout, SameConvTranspose2d
 
 NETWORKS = {
     "rau_net": {"width": 16, "head_width": 8, "dropout": 0.0},
@@ -84,6 +86,60 @@ def test_the_transposed_convolution_takes_either_memory_format_and_odd_sides(ker
     expected = nn.ConvTranspose2d.forward(layer, x)[..., :10, :14]
     for format in (torch.contiguous_format, torch.channels_last):
         torch.testing.assert_close(layer(x.contiguous(memory_format=format)), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_selu_and_its_gradient_are_those_of_pytorch(memory_format, dtype):
+    torch.manual_seed(0)
+    x = (3 * torch.randn(2, 8, 6, 5)).to(dtype).contiguous(memory_format=memory_format)
+    gradient = torch.randn(2, 12, 6, 5).to(dtype)[:, 2:10]  # as of a concatenation
+    results = []
+    for layer in (SELU(), nn.SELU()):
+        given = x.clone().requires_grad_()
+        result = layer(given)
+        result.backward(gradient)
+        results.append((result.detach(), given.grad))
+    torch.testing.assert_close(results[0][0], results[1][0])
+    tolerance = {"rtol": 2e-2, "atol": 2e-2} if dtype is torch.bfloat16 else {}
+    torch.testing.assert_close(results[0][1], results[1][1], **tolerance)
+
+
+def test_selu_keeps_one_map_for_the_gradient_where_pytorch_keeps_two():
+    def kept(layer: nn.Module) -> int:
+        storages = set()
+        x = torch.randn(1, 4, 8, 8, requires_grad=True)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: storages.add(t.data_ptr()) or t, lambda t: t):
+            (layer(2 * x) ** 2).sum()
+        return len(storages)
+
+    assert (kept(SELU()), kept(nn.SELU())) == (1, 2)
+
+
+class ContiguousMaps(TorchDispatchMode):
+    """Notes the operations that make maps (B, C, H, W) of a shape which are not channels last in memory."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self.shape, self.found = shape, []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.shape == self.shape and result.is_contiguous():
+            self.found.append(str(operation))
+        return result
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [(name, {}) for name in ATTENTION_NAMES] + [("multi_head", {"pooling": "mean_max"})]
+)
+def test_gradients_of_attention_lie_in_memory_as_the_maps_do(name, options):
+    attention = create_attention(name, 8, 16, options)
+    x = torch.randn(2, 8, 16, 16).contiguous(memory_format=torch.channels_last).requires_grad_()
+    gradient = torch.randn_like(x)
+    with ContiguousMaps(x.shape) as contiguous:
+        (2 * attention(2 * x)).backward(gradient)
+    assert contiguous.found == []
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.25, 0.9])

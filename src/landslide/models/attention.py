@@ -40,7 +40,7 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale each channel of x (B, width, H, W) by a weight in (0, 1) from its global average."""
-        weights: Tensor = self.excite(x.mean(dim=(2, 3)))
+        weights: Tensor = self.excite(_channels_last(x).mean(dim=(1, 2)))
         return x * weights[:, :, None, None]
 
 
@@ -70,9 +70,9 @@ class CBAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale x (B, width, H, W) by channel and then by pixel, each by weights in (0, 1)."""
-        channels = torch.sigmoid(self.channel(x.mean(dim=(2, 3))) + self.channel(x.amax(dim=(2, 3))))
-        x = x * channels[:, :, None, None]
-        pixels = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
+        mean, highest = _channels_last(x).mean(dim=(1, 2)), x.amax(dim=(2, 3))
+        x = x * torch.sigmoid(self.channel(mean) + self.channel(highest))[:, :, None, None]
+        pixels = torch.stack([_channels_last(x).mean(dim=3), x.amax(dim=1)], dim=1)
         return x * torch.sigmoid(self.spatial(pixels))
 
 
@@ -157,22 +157,27 @@ class MultiHeadAttention(nn.Module):
                 "model_options) in training and prediction alike, and leave training.crop unset.",
             )
         # Scaling x thrice and averaging is scaling it once by the average of the weights.
-        over_channels = self._weights(self.over_channels, x, 1)[:, None, :, :]
-        over_width = self._weights(self.over_width, x, 3).transpose(1, 2)[:, :, :, None]
-        over_height = self._weights(self.over_height, x, 2).transpose(1, 2)[:, :, None, :]
+        pixels = _channels_last(x)
+        over_channels = self._weights(self.over_channels, pixels, 3)[:, None, :, :]
+        over_width = self._weights(self.over_width, pixels, 2).transpose(1, 2)[:, :, :, None]
+        over_height = self._weights(self.over_height, pixels, 1).transpose(1, 2)[:, :, None, :]
         return x * ((over_channels + over_width + over_height) / 3)
 
-    def _weights(self, attention: SelfAttention, x: Tensor, axis: int) -> Tensor:
-        """Pool x over an axis and return the weights of the map: (B, H, W), (B, H, C) or (B, W, C)."""
-        attended = attention(_rows_first(x.mean(dim=axis), axis))
+    def _weights(self, attention: SelfAttention, pixels: Tensor, axis: int) -> Tensor:
+        """Pool pixels (B, H, W, C) over an axis and return weights of the map: (B, H, W), (B, H, C) or (B, W, C)."""
+        attended = attention(pixels.mean(dim=axis))
         if self.pooling == "mean_max":
-            attended = attended + attention(_rows_first(x.amax(dim=axis), axis))
+            attended = attended + attention(pixels.amax(dim=axis))
         return torch.sigmoid(attended)
 
 
-def _rows_first(pooled: Tensor, axis: int) -> Tensor:
-    """Put the channels of a pooled map last: (B, C, H) becomes (B, H, C); (B, H, W), without channels, stays."""
-    return pooled if axis == 1 else pooled.transpose(1, 2)
+def _channels_last(x: Tensor) -> Tensor:
+    """View (B, C, H, W) as (B, H, W, C).
+
+    The gradient of a mean lies in memory in the order of the axes it was taken in. In any other order than the maps
+    have it costs a CPU six times as much to add it to theirs (docs/performance.md).
+    """
+    return x.permute(0, 2, 3, 1)
 
 
 _LAYERS: dict[str, type[nn.Module]] = {"se": SqueezeExcitation, "cbam": CBAM, "multi_head": MultiHeadAttention}

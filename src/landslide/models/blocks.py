@@ -4,6 +4,8 @@ LeakyReLU slope 0.3, batch normalisation with epsilon 1e-3 and momentum 0.99 (0.
 "same" padding (an even kernel or a stride of two pads at the bottom and right), he-normal weights, zero biases.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,6 +14,7 @@ from landslide.models import cpu_convolution
 from landslide.models.attention import SelfAttention
 
 LEAKY_SLOPE = 0.3
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.01
 
@@ -104,8 +107,37 @@ class Dropout(nn.Dropout):
             return super().forward(x)
         shape = [x.shape[i] for i in (0, 2, 3, 1)]
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        kept = bits.view(torch.int16)[: x.numel()].view(shape) >= dropped - 2**15
+        highest = dropped - 2**15 - 1  # of the numbers that drop; limits give zeros and ones faster than a comparison
+        kept = bits.view(torch.int16)[: x.numel()].view(shape).clamp_(highest, highest + 1).sub_(highest)
         return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped)).permute(0, 3, 1, 2)
+
+
+class SELU(nn.SELU):
+    """SELU that keeps its output for the gradient in place of its input: the next convolution keeps that anyway.
+
+    Klambauer et al., "Self-Normalizing Neural Networks", 2017.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply SELU to each value of x."""
+        result: Tensor = _SELU.apply(x)
+        return result
+
+
+class _SELU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = F.selu(x)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        if gradient.device.type == "cpu" and gradient.dim() == 4:  # as part of a concatenation it is slow to read
+            gradient = gradient.contiguous(memory_format=torch.channels_last)
+        result: Tensor = torch.ops.aten.elu_backward(gradient, SELU_ALPHA, SELU_SCALE, 1.0, True, y)
+        return result
 
 
 def conv_bn_act(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
