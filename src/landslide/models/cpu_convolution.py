@@ -1,15 +1,18 @@
-"""A convolution whose weight gradient suits a CPU: one matrix product for each position of the kernel.
+"""Convolutions that suit a CPU: a weight gradient of matrix products, and depthwise ones kept in float32.
 
 In the channels-last layout, float32, PyTorch's weight gradient takes a CPU without AVX-512 three times as long as the
-forward pass, which has as many operations. Rows of an image that are padded on one side make every shift within the
-kernel a shift of the flattened image, so that the gradient of each kernel position is a product of two tall matrices,
-without a copy for each position. Values are equal within float32 rounding (docs/performance.md has the times).
+forward pass, which has as many operations. Here it is one matrix product for each position of the kernel: rows of an
+image that are padded on one side make every shift within the kernel a shift of the flattened image, so that each is a
+product of two tall matrices, without a copy for each position. Values are equal within float32 rounding
+(docs/performance.md has the times).
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
@@ -91,3 +94,21 @@ def weight_gradient(x: Tensor, gradient: Tensor, padding: int) -> Tensor:
             shift = i * row + j  # what is shifted out meets the zeros at the end
             torch.mm(gradients[: len(gradients) - shift].T, pixels[shift:], out=result[:, i, j])
     return result.permute(0, 3, 1, 2)
+
+
+def keep_depthwise_in_float32(model: nn.Module) -> None:
+    """Let the depthwise convolutions of a model compute in float32 on a CPU whatever autocast says.
+
+    In bf16 some of them, wide and on small maps, take PyTorch 50 times as long (docs/performance.md). They have few
+    operations, so that the others gain from bf16 all the same.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+            module.forward = partial(_in_float32, module.forward)  # type: ignore[method-assign]
+
+
+def _in_float32(convolve: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return convolve(x)
+    with torch.autocast("cpu", enabled=False):
+        return convolve(x.float()).to(torch.get_autocast_dtype("cpu"))

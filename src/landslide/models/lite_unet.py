@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from landslide.errors import ConfigurationError
+from landslide.models.cpu_convolution import keep_depthwise_in_float32
 from landslide.models.heads import SingleHead
 from landslide.models.options import require_positive
 
@@ -55,6 +56,7 @@ class LiteUNet(nn.Module):
         encoder: Any = timm.create_model("tf_efficientnet_lite0", features_only=True, in_chans=in_channels)
         if weights is not None:
             encoder.load_state_dict(_read_weights(weights, encoder, in_channels))
+        keep_depthwise_in_float32(encoder)
         self.encoder: nn.Module = encoder
         channels: list[int] = encoder.feature_info.channels()
         deepest, *skips = [*reversed(channels), width]
