@@ -20,7 +20,7 @@ from benchmarks.floors import copy_gigabytes, peak_gflops
 from benchmarks.measure import MEMORY_SETTINGS, Comparison, write
 from benchmarks.plain import processor_has_bf16
 
-QUICK = ("bands", "build", "batches", "steps", "scoring", "scale", "gpu")
+QUICK = ("bands", "build", "batches", "steps", "activations", "scoring", "scale", "gpu")
 NAMES = (*QUICK, "run_share")
 
 

@@ -8,9 +8,10 @@ import sys
 import pytest
 import running
 import torch
+from torch import nn
 
 from benchmarks import __main__ as command
-from benchmarks import gpu, measure, scale
+from benchmarks import activations, gpu, measure, scale
 from benchmarks.measure import Comparison, PlainProcess, in_turn
 from landslide import demo
 
@@ -72,6 +73,28 @@ def test_the_loops_of_the_gpu_comparison_train_here_as_well():
 def test_without_a_gpu_its_comparison_is_left_out(capsys):
     assert gpu.run(quick=True) == []
     assert "no GPU" in capsys.readouterr().out
+
+
+def test_memory_kept_for_the_gradient_is_counted_once_for_each_tensor():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(activations.N_BANDS, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"128": self.layer(x) + self.layer(x)}  # both keep x, the weights and nothing else
+
+    class Nothing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.logits = nn.Parameter(torch.zeros(2, 2, 128, 128))
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"128": self.logits[: len(x)]}
+
+    of_loss = activations.kept(Nothing(), 2, autocast=False)
+    found = activations.kept(Twice(), 2, autocast=False) - of_loss
+    assert found == 2 * activations.N_BANDS * 128 * 128 * 4
 
 
 def test_every_stage_is_measured_at_scale(tmp_path):
