@@ -363,6 +363,15 @@ def write_patch(root: Path, image: np.ndarray) -> None:
             file[key] = values
 
 
+def test_float16_is_rounded_as_numpy_rounds():
+    exact = np.arange(2**15 - 2**10, dtype=np.uint16).view(np.float16).astype(np.float32)  # from zero to 65504
+    halfway = (exact[:-1] + exact[1:]) / 2
+    values = np.concatenate([exact, halfway, halfway * np.float32(1.0001)])
+    values = np.stack([values, -values])[..., None]
+    found = cache._converted(values, "float16")
+    np.testing.assert_array_equal(found.view(np.uint16), values.astype(np.float16).view(np.uint16))
+
+
 def test_a_value_too_large_for_float16_names_file_and_setting(tmp_path):
     image = np.ones((128, 128, 14))
     image[5, 5, 13] = 70_000.0
