@@ -272,7 +272,7 @@ def _rows(family: Path, data_root: Path, table: pd.DataFrame, settings: BandSett
         try:
             for start in range(0, len(patches), _TOGETHER):
                 waiting.append(pool.submit(several, patches[start : start + _TOGETHER]))
-                if len(waiting) > threads:
+                if len(waiting) == threads:
                     yield from waiting.popleft().result()
             while waiting:
                 yield from waiting.popleft().result()
