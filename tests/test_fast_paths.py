@@ -142,7 +142,7 @@ def test_gradients_of_attention_lie_in_memory_as_the_maps_do(name, options):
     assert contiguous.found == []
 
 
-@pytest.mark.parametrize("probability", [0.1, 0.25, 0.9])
+@pytest.mark.parametrize("probability", [0.1, 0.25, 0.9, 1 / 256, 255 / 256])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_dropout_drops_that_share_and_keeps_the_mean(probability, memory_format):
     torch.manual_seed(0)
