@@ -1,7 +1,8 @@
-"""What a forward pass keeps for the gradient, at full width: memory a patch, and how many patches a GPU takes.
+"""What a forward pass keeps for the gradient, at full width: memory a patch, and how many patches a GPU can take.
 
 Counted are the bytes of all tensors that the operations save for their gradients, each piece of memory once, parameters
-left out; what a second patch adds is the memory of a patch, the rest is there once (weights in bf16).
+left out; what a second patch adds is the memory of a patch, the rest is there once (weights in bf16). What a backward
+pass needs beside it is not counted, so that the number of patches is the most there can be.
 """
 
 import torch
@@ -63,7 +64,7 @@ def run(quick: bool) -> list[Comparison]:
                 values=values,
                 reference="plain float32",
                 ours="ours, bf16",
-                facts={"once": f"{constant / 1e9:.2f} GB", f"patches in {GPU_GIGABYTES} GB": fit},
+                facts={"once": f"{constant / 1e9:.2f} GB", f"patches in {GPU_GIGABYTES} GB at most": fit},
             )
         )
     return results

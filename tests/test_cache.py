@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 
 from landslide import bands, cache, demo
@@ -93,6 +95,35 @@ def test_the_cache_holds_the_engineered_bands_and_masks(build, data, table, tmp_
     assert opened.directory == tmp_path / "caches" / cache_family(settings) / cache_key("version of 3", settings)
     assert not opened.bands.flags.writeable
     assert not temporary_entries(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_rows_of_many_patches_are_in_order_some_copied_and_some_computed(data, table, tmp_path, computed, dtype):
+    settings, root = BandSettings(dtype=dtype), tmp_path / "caches"
+    ensure_cache(root, data, table[:1], "old", settings)
+    many = pd.concat([table] * 24, ignore_index=True)[:140]  # 64, 64 and 12 of them, some 53 to be computed of each 64
+    opened = ensure_cache(root, data, many, "new", settings)
+    assert_holds(opened, data, many, settings)
+    assert len(computed) == 1 + sum(many["number"] != table["number"][0])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+@pytest.mark.parametrize("together", [1, 2, 6])
+def test_rows_are_in_order_however_many_are_computed_at_a_time(build, data, table, monkeypatch, together, threads):
+    monkeypatch.setattr(cache, "_TOGETHER", together)
+    monkeypatch.setattr(cache, "_MOST_THREADS", threads)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert_holds(build(6), data, table)
+
+
+def test_the_medians_of_a_large_chunk_are_taken_at_once(data, table, tmp_path, monkeypatch):
+    many, sizes = pd.concat([table] * 11, ignore_index=True)[:64], []
+    median = cv2.medianBlur
+    monkeypatch.setattr(cv2, "medianBlur", lambda image, kernel: sizes.append(image.size) or median(image, kernel))
+    opened = ensure_cache(tmp_path / "caches", data, many, "v", SETTINGS)
+    assert sizes == [64 * 128 * (128 + 14)]
+    monkeypatch.undo()
+    assert_holds(opened, data, many)
 
 
 def test_the_key_follows_data_settings_and_formulas(monkeypatch):

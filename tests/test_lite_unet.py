@@ -1,6 +1,7 @@
 """The network of our recipe: its pretrained encoder against a plain reference, and what it does without the weights."""
 
 import copy
+import pickle
 import sys
 
 import pytest
@@ -159,12 +160,26 @@ def test_gradients_in_bf16_have_the_direction_of_float32():
     assert torch.cosine_similarity(*gradients, dim=0) > 0.99
 
 
-def test_a_copy_has_convolutions_of_its_own():
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_has_convolutions_of_its_own(duplicate):
     model = network()
-    copied = copy.deepcopy(model)
+    copied = duplicate(model)
+    depthwise = [module for module in copied.modules() if isinstance(module, nn.Conv2d) and module.groups > 1]
+    assert len(depthwise) == 16
+    outputs: list[Tensor] = []
+    for module in depthwise:
+        nn.init.zeros_(module.weight)
+        module.register_forward_hook(lambda *arguments: outputs.append(arguments[-1]))
     with torch.no_grad():
-        before = model(patches())["64"].clone()
-        for weight in copied.parameters():
-            weight.zero_()
+        before = model(patches())["64"]
+        copied(patches())
         assert torch.equal(model(patches())["64"], before)
-        assert not copied(patches())["64"].any()
+    assert len(outputs) == 16
+    assert not any(output.any() for output in outputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_of_another_format_are_left_to_autocast(dtype):
+    model = network().to(dtype)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert model(patches().to(dtype))["64"].isfinite().all()

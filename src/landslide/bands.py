@@ -8,6 +8,7 @@ Everything here is a pure function of one patch: nothing is estimated from the d
 into another through a band. All arithmetic that decides a rounding (the 8-bit gray) is done in float64.
 """
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -211,7 +212,8 @@ def engineer(
     Returns:
         (N, H, W) float32 (or `out`): the stored bands unchanged, then the engineered ones, in the order of
         `settings.names`, which for 14 stored bands and no `global_rgb` is `BAND_NAMES`. Always finite for a
-        finite image: a constant patch gives zeros where a range is divided by.
+        finite image: a constant patch gives zeros where a range is divided by. Blur, median and edges have the
+        precision of float32, whatever `out` is.
 
     Raises:
         ValueError: If the shape does not fit the declared bands.
@@ -226,11 +228,21 @@ def engineer(
 def engineer_but_median(
     image: npt.NDArray[Any], settings: BandSettings, *, out: npt.NDArray[Any] | None = None
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
-    """Compute what `engineer` does but for `median`, which is zero; `write_medians` takes it for many patches at once.
+    """Compute the bands of one patch as `engineer` does, and leave `median` zero.
+
+    `write_medians` fills it, for many patches at once.
+
+    Args:
+        image: (H, W, C) or (C, H, W), see `engineer`.
+        settings: Formula settings.
+        out: Optional (N, H, W) array of a floating dtype to write into.
 
     Returns:
-        The bands (N, H, W), and the 8-bit gray (H, W) of which the median is to be taken, None where the settings
-        give no such band.
+        The bands (N, H, W) float32 (or `out`), and the uint8 gray (H, W) of which the median is to be taken, None
+        where the settings give no such band.
+
+    Raises:
+        ValueError: If the shape does not fit the declared bands.
     """
     stored = _channels_first(np.asarray(image), len(settings.stored))
     n_stored, height, width = stored.shape
@@ -263,19 +275,19 @@ def write_medians(
     edges repeated as far as the kernel reaches, which is what OpenCV does at the edges of an image.
 
     Args:
-        grays: 8-bit grays (H, W) of one shape, as `engineer_but_median` returns them.
-        targets: Bands (N, H, W) of a floating dtype, one for each gray, whose `median` is written.
+        grays: uint8 grays (H, W) of one shape, one at least, as `engineer_but_median` returns them.
+        targets: Bands (N, H, W) of one floating dtype, one for each gray, whose `median` is written.
         settings: The settings of these bands.
     """
     row, kernel = settings.names.index("median"), settings.median_kernel
     reach = kernel // 2
     height, width = grays[0].shape
-    strip = np.empty((height, len(grays), width + 2 * reach), np.uint8)
+    shape = (height, len(grays), width + 2 * reach)
     medians: list[npt.NDArray[Any]]
-    if strip.size < _LARGE_IMAGE:
+    if math.prod(shape) < _LARGE_IMAGE:
         medians = [cv2.medianBlur(gray, kernel) for gray in grays]
     else:
-        inside = slice(reach, reach + width)
+        strip, inside = np.empty(shape, np.uint8), slice(reach, reach + width)
         for i, gray in enumerate(grays):
             strip[:, i, inside] = gray
             strip[:, i, :reach], strip[:, i, reach + width :] = gray[:, :1], gray[:, -1:]
@@ -296,7 +308,10 @@ def _channels_first(image: npt.NDArray[Any], n_bands: int) -> npt.NDArray[Any]:
 
 
 def _as_float64(stored: npt.NDArray[Any]) -> Floats:
-    """Return a patch (C, H, W) as a contiguous array, which is overwritten by the thread's next call."""
+    """Return a patch (C, H, W) as a contiguous array.
+
+    The thread's next call overwrites it: nothing that is returned to a user may be a view of it.
+    """
     planes: Floats | None = getattr(_own, "planes", None)
     if planes is None or planes.shape != stored.shape:
         planes = _own.planes = np.empty(stored.shape)
@@ -337,7 +352,7 @@ def _unit(eight_bits: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def _gray_features(
     blue: Floats, green: Floats, red: Floats, settings: BandSettings, out: npt.NDArray[Any]
 ) -> npt.NDArray[np.uint8]:
-    """Write gray, blur, nothing yet, Sobel x, Sobel y and Canny to `out` (6, H, W); return the 8-bit gray (H, W)."""
+    """Write gray, blur, zeros for the median, Sobel x, Sobel y and Canny to `out` (6, H, W); return the 8-bit gray."""
     gray = blue + green
     gray += red
     gray /= 3.0

@@ -94,9 +94,9 @@ def _interleave_nhwc(parts: Tensor) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """Dropout that draws 16 random bits an activation on a CPU, where PyTorch draws a floating-point number each.
+    """Dropout that draws bits on a CPU, where PyTorch draws a floating-point number for each activation.
 
-    The probability is rounded to 1/65536 there. For multiples of 1/256, such as the RAU-Net's quarter, 8 bits do.
+    16 for an activation, or 8 where the probability is a multiple of 1/256; it is rounded to 1/65536.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,7 +108,8 @@ class Dropout(nn.Dropout):
         shape = [x.shape[i] for i in (0, 2, 3, 1)]
         bits, kind = (8, torch.int8) if dropped % 2**8 == 0 else (16, torch.int16)
         drawn = torch.empty(-(-x.numel() * bits // 64), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        highest = (dropped >> (16 - bits)) - 2 ** (bits - 1) - 1  # that drops; zeros and ones by limits are quick
+        highest = (dropped >> (16 - bits)) - 2 ** (bits - 1) - 1  # drawn that drops
+        # Limited to that and the next, draws are 0 or 1 above it: quicker than comparing them.
         kept = drawn.view(kind)[: x.numel()].view(shape).clamp_(highest, highest + 1).sub_(highest)
         return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped)).permute(0, 3, 1, 2)
 
