@@ -46,13 +46,13 @@ def run(quick: bool) -> list[Comparison]:
     results = []
     for name in ("unet",) if quick else ("rau_net", "unet"):
         values, once = {}, 0
-        for side, ours, autocast in (("plain float32", False, False), ("ours, bf16", True, True)):
+        for side, ours in (("plain float32", False), ("ours, bf16", True)):
             model = create_model(name, N_BANDS).train()
             if ours:
                 model.to(memory_format=torch.channels_last)
             else:
                 plain(model)
-            one, two = (kept(model, n, autocast=autocast) for n in (1, 2))
+            one, two = (kept(model, n, autocast=ours) for n in (1, 2))
             values[side], once = (two - one) / 1e6, 2 * one - two
         constant = once + BYTES_A_PARAMETER * sum(weight.numel() for weight in model.parameters())
         fit = int((GPU_GIGABYTES * 1e9 - constant) / (1e6 * values["ours, bf16"]))

@@ -55,14 +55,15 @@ def plain(image: np.ndarray) -> np.ndarray:
 
 
 def read(root: Path) -> list[np.ndarray]:
-    """Read all patches of a folder, as stored."""
-    return [read_stored(patch.image) for patch in find_patches(root)]
+    """Read the patches of a folder, as stored, repeated until there are enough."""
+    images = [read_stored(patch.image) for patch in find_patches(root)]
+    return (images * TOGETHER)[:TOGETHER]
 
 
 def plain_pass(root: Path):
-    """Return a pass of the plain way over as many patches."""
+    """Return a pass of the plain way over the patches of a folder."""
     cv2.setNumThreads(1)
-    return partial(each, plain, (read(root) * TOGETHER)[:TOGETHER])
+    return partial(each, plain, read(root))
 
 
 def each(function, images: list) -> None:
@@ -77,16 +78,11 @@ def at_once(images: list[np.ndarray]) -> list[np.ndarray]:
     return list(results)
 
 
-def medians(grays: list[np.ndarray], targets: np.ndarray) -> None:
-    write_medians(grays, targets, SETTINGS)
-
-
 def run(quick: bool) -> list[Comparison]:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         what, root = patches.source(Path(folder))
         images = read(root)
-        images = (images * TOGETHER)[:TOGETHER]
         elsewhere = PlainProcess(plain_pass, root)
         for image, result in zip(images, at_once(images), strict=True):
             np.testing.assert_array_equal(engineer(image), plain(image))
@@ -99,7 +95,7 @@ def run(quick: bool) -> list[Comparison]:
             "engineer": partial(each, engineer, images),
             AT_ONCE: partial(at_once, images),
             "the 15x15 median alone": partial(each, lambda gray: cv2.medianBlur(gray, 15), grays),
-            f"the 15x15 median alone, {AT_ONCE}": partial(medians, grays, targets),
+            f"the 15x15 median alone, {AT_ONCE}": partial(write_medians, grays, targets, SETTINGS),
         }
         rounds = 5 if quick else 25
         seconds = in_turn(sides, rounds)

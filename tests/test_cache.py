@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -114,6 +115,20 @@ def test_rows_are_in_order_however_many_are_computed_at_a_time(build, data, tabl
     monkeypatch.setattr(cache, "_MOST_THREADS", threads)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert_holds(build(6), data, table)
+
+
+def test_no_more_is_computed_ahead_of_the_writer_than_a_chunk_a_thread(data, table, tmp_path, computed, monkeypatch):
+    monkeypatch.setattr(cache, "_TOGETHER", 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    many, ahead = pd.concat([table] * 5, ignore_index=True), []
+
+    def progress(done: int, _: int) -> None:
+        time.sleep(0.02)  # the threads go on as far as they may
+        ahead.append(len(computed) - done)
+
+    ensure_cache(tmp_path / "caches", data, many, "v", SETTINGS, progress=progress)
+    assert len(computed) == len(many)
+    assert max(ahead) < 2 * 2
 
 
 def test_the_medians_of_a_large_chunk_are_taken_at_once(data, table, tmp_path, monkeypatch):

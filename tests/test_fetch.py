@@ -719,6 +719,7 @@ def test_patches_of_an_archive_come_whole_or_not_at_all(tmp_path, zips, monkeypa
     assert archive.unpack(path, "train", tmp_path / "set", n_patches=2) == []
 
 
+# zipfile raises the first two itself: for an encrypted file, and for a compression that it does not know
 @pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, ValueError])
 def test_an_error_of_the_caller_is_not_taken_for_damage(tmp_path, zips, error):
     path = tmp_path / "TrainData.zip"

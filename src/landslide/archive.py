@@ -15,8 +15,8 @@ from landslide.patches import LAYOUTS, Split
 
 # Folder and file name of a patch; what stands before them differs between copies of the data set.
 _PATCH = re.compile(r"(?:.*/)?(?:img/(image_\d+\.h5)|mask/(mask_\d+\.h5))")
-# What zipfile raises beside BadZipFile; RuntimeError is an encrypted file, NotImplementedError an unknown compression.
-_DAMAGE = (zlib.error, struct.error, EOFError, RuntimeError, NotImplementedError, UnicodeError)
+# What zipfile raises beside BadZipFile; RuntimeError is an encrypted file or, as a subclass, an unknown compression.
+_DAMAGE = (zlib.error, struct.error, EOFError, RuntimeError, UnicodeError)
 
 
 def unpack(

@@ -308,7 +308,7 @@ def _channels_first(image: npt.NDArray[Any], n_bands: int) -> npt.NDArray[Any]:
 
 
 def _as_float64(stored: npt.NDArray[Any]) -> Floats:
-    """Return a patch (C, H, W) as a contiguous array.
+    """Return a patch (C, H, W) as a contiguous float64 array.
 
     The thread's next call overwrites it: nothing that is returned to a user may be a view of it.
     """

@@ -49,8 +49,7 @@ _FLUSHED = 256  # patches after which the system is told to begin writing
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError)
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-Row = tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]
-CheckedRow = tuple[npt.NDArray[Any], npt.NDArray[np.uint8], int]
+Row = tuple[npt.NDArray[Any], npt.NDArray[np.uint8], int]  # bands, mask, checksum
 KnownRow = tuple[npt.NDArray[Any], npt.NDArray[Any], int, int]  # all bands and masks of a cache, row, checksum
 
 
@@ -253,21 +252,21 @@ def _publish(temporary: Path, directory: Path) -> bool:
     return True
 
 
-def _rows(family: Path, data_root: Path, table: pd.DataFrame, settings: BandSettings) -> Iterator[CheckedRow]:
+def _rows(family: Path, data_root: Path, table: pd.DataFrame, settings: BandSettings) -> Iterator[Row]:
     """Yield bands, mask and checksum of every patch in order: copied from an older cache, or computed."""
     known = _known_rows(family)
     computed: list[int] = []
 
-    def several(patches: list[Any]) -> list[CheckedRow]:
+    def several(patches: list[Any]) -> list[Row]:
         rows = [_copied(known.get((patch.image_md5, patch.mask_md5))) for patch in patches]
         files = [(patch.image, patch.mask) for patch, row in zip(patches, rows, strict=True) if row is None]
         computed.append(len(files))
         new = iter(compute_rows(data_root, files, settings))
-        return [row if row is not None else _checked(*next(new)) for row in rows]
+        return [row if row is not None else next(new) for row in rows]
 
     patches = list(table.itertuples(index=False))
     threads = min(os.cpu_count() or 1, _MOST_THREADS)
-    waiting: deque[Future[list[CheckedRow]]] = deque()
+    waiting: deque[Future[list[Row]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for start in range(0, len(patches), _TOGETHER):
@@ -292,14 +291,14 @@ def compute_rows(data_root: Path, files: Sequence[tuple[str, str]], settings: Ba
         settings: Band settings.
 
     Returns:
-        For each patch its bands (N, 128, 128) of `settings.dtype` and its mask (128, 128) uint8.
+        For each patch its bands (N, 128, 128) of `settings.dtype`, its mask (128, 128) uint8, and their CRC-32.
 
     Raises:
         DataError: If a file cannot be read.
         CacheError: If a value is too large for the number format.
     """
     limit = float(np.finfo(settings.dtype).max)
-    rows, grays = [], []
+    rows, masks, grays = [], [], []
     for image, mask in files:
         computed, gray = engineer_but_median(read_stored(data_root / image, len(settings.stored)), settings)
         if max(computed.max(), -computed.min()) > limit:
@@ -307,12 +306,13 @@ def compute_rows(data_root: Path, files: Sequence[tuple[str, str]], settings: Ba
                 f"{data_root / image} holds values above {limit:g}, too large for a {settings.dtype} cache.",
                 remedy="Set bands.dtype: float32.",
             )
-        rows.append((_converted(computed, settings.dtype), read_mask(data_root / mask)))
+        rows.append(_converted(computed, settings.dtype))
+        masks.append(read_mask(data_root / mask))
         if gray is not None:
             grays.append(gray)
     if grays:
-        write_medians(grays, [image_bands for image_bands, _ in rows], settings)
-    return rows
+        write_medians(grays, rows, settings)
+    return [(row, mask, _checksum(row, mask)) for row, mask in zip(rows, masks, strict=True)]
 
 
 def _converted(image_bands: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
@@ -329,11 +329,12 @@ def _converted(image_bands: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[
     return result
 
 
-def _copied(source: KnownRow | None) -> CheckedRow | None:
+def _copied(source: KnownRow | None) -> Row | None:
     """Return a copy of a row of another cache, or None if there is none or it is damaged."""
     if source is None:
         return None
-    image_bands, mask, crc = np.array(source[0][source[2]]), np.array(source[1][source[2]]), source[3]
+    all_bands, all_masks, row, crc = source
+    image_bands, mask = np.array(all_bands[row]), np.array(all_masks[row])
     return (image_bands, mask, crc) if _checksum(image_bands, mask) == crc else None
 
 
@@ -349,10 +350,6 @@ def _known_rows(family: Path) -> dict[tuple[str, str], KnownRow]:
         except _DAMAGE:
             continue  # damaged, or being removed: its rows are computed again
     return known
-
-
-def _checked(image_bands: npt.NDArray[Any], mask: npt.NDArray[np.uint8]) -> CheckedRow:
-    return image_bands, mask, _checksum(image_bands, mask)
 
 
 def _checksum(image_bands: npt.NDArray[Any], mask: npt.NDArray[Any]) -> int:

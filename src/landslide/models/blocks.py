@@ -108,8 +108,8 @@ class Dropout(nn.Dropout):
         shape = [x.shape[i] for i in (0, 2, 3, 1)]
         bits, kind = (8, torch.int8) if dropped % 2**8 == 0 else (16, torch.int16)
         drawn = torch.empty(-(-x.numel() * bits // 64), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        highest = (dropped >> (16 - bits)) - 2 ** (bits - 1) - 1  # drawn that drops
-        # Limited to that and the next, draws are 0 or 1 above it: quicker than comparing them.
+        # Numbers up to `highest` drop. Limits make of a number 0 or 1 above it, which is quicker than a comparison.
+        highest = (dropped >> (16 - bits)) - 2 ** (bits - 1) - 1
         kept = drawn.view(kind)[: x.numel()].view(shape).clamp_(highest, highest + 1).sub_(highest)
         return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped)).permute(0, 3, 1, 2)
 

@@ -58,7 +58,7 @@ def _without_memory(name: str, in_channels: int, options: Mapping[str, Any]) -> 
     try:
         with torch.device("meta"):
             model = create_model(name, in_channels, **options)
-    except (NotImplementedError, RuntimeError):  # some encoders compute with numbers while they are built
+    except RuntimeError:  # some encoders compute with numbers while they are built
         model = create_model(name, in_channels, **options)
     return model.to("meta")  # some encoders place a first layer for other than three bands on the CPU all the same
 

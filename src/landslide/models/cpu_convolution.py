@@ -7,6 +7,7 @@ product of two tall matrices, without a copy for each position. Values are equal
 (docs/performance.md has the times).
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -107,10 +108,7 @@ def keep_depthwise_in_float32(model: nn.Module) -> None:
 
 
 def _in_float32(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    def convolve(x: Tensor) -> Tensor:
-        result: Tensor = type(convolution).forward(convolution, x)
-        return result
-
+    convolve: Callable[[Tensor], Tensor] = partial(type(convolution).forward, convolution)
     usual = x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
     if usual or convolution.weight.dtype is not torch.float32:
         return convolve(x)
