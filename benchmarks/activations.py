@@ -10,8 +10,8 @@ from torch import Tensor
 
 from benchmarks.measure import Comparison
 from benchmarks.plain import plain
-from landslide.losses import create_loss, multi_head_loss
 from landslide.models import create_model
+from landslide.training.losses import create_loss, multi_head_loss
 
 N_BANDS, SIZE = 23, 128
 # Weights, gradients and the optimizer's two averages, in float32.

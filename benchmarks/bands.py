@@ -1,4 +1,4 @@
-"""The 26 bands of a patch: `landslide.bands.engineer` against a plain float64 way; one core, then all.
+"""The 26 bands of a patch: `landslide.bands.formulas.engineer` against a plain float64 way; one core, then all.
 
 Both sides start from the array as stored, (128, 128, 14) float64, and end with (26, 128, 128) float32; the results
 are compared before anything is timed. A round is one pass over all patches; `64 patches at once` takes the medians of
@@ -16,8 +16,8 @@ import numpy as np
 
 from benchmarks import patches
 from benchmarks.measure import Comparison, PlainProcess, in_turn
-from landslide.bands import BandSettings, engineer, engineer_but_median, write_medians
-from landslide.patches import find_patches, read_stored
+from landslide.bands.formulas import BandSettings, engineer, engineer_but_median, write_medians
+from landslide.data.patches import find_patches, read_stored
 
 TOGETHER = 64
 AT_ONCE = f"{TOGETHER} patches at once"
@@ -72,7 +72,7 @@ def each(function, images: list) -> None:
 
 
 def at_once(images: list[np.ndarray]) -> list[np.ndarray]:
-    """Compute all bands of several patches, as `landslide.cache.compute_rows` does."""
+    """Compute all bands of several patches, as `landslide.bands.cache.compute_rows` does."""
     results, grays = zip(*(engineer_but_median(image, SETTINGS) for image in images), strict=True)
     write_medians(grays, results, SETTINGS)
     return list(results)

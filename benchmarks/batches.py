@@ -15,10 +15,10 @@ from torch import Tensor
 
 from benchmarks import patches
 from benchmarks.measure import Comparison, in_turn
-from landslide.bands import BAND_NAMES, BandSettings, engineer
-from landslide.batches import PatchBatches
-from landslide.cache import BandCache, ensure_cache
-from landslide.patches import ORIGINAL_BANDS
+from landslide.bands.batches import PatchBatches
+from landslide.bands.cache import BandCache, ensure_cache
+from landslide.bands.formulas import BAND_NAMES, BandSettings, engineer
+from landslide.data.patches import ORIGINAL_BANDS
 
 BATCH = 12
 

@@ -10,8 +10,8 @@ import numpy as np
 from benchmarks import patches
 from benchmarks.bands import plain
 from benchmarks.measure import Comparison, in_turn
-from landslide.bands import BandSettings
-from landslide.cache import ensure_cache
+from landslide.bands.cache import ensure_cache
+from landslide.bands.formulas import BandSettings
 
 
 def run(quick: bool) -> list[Comparison]:

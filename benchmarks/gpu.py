@@ -1,8 +1,8 @@
 """Training on a GPU: the project's epochs against a plain loop, in patches a second and in share of the bf16 peak.
 
 The plain loop reads HDF5 files through a DataLoader that computes the bands, and trains PyTorch's own layers eagerly in
-float32, with TF32 off and on. Ours is `landslide.training.train_fold` with its defaults on one GPU, the last of three
-epochs. All see the paper's batches of 12 and 23 bands.
+float32, with TF32 off and on. Ours is `landslide.training.fold.train_fold` with its defaults on one GPU, the last of
+three epochs. All see the paper's batches of 12 and 23 bands.
 
 The share of peak counts three times the forward operations a patch (one forward and two backward), of the peak of
 dense bf16; the projection is the paper's five folds of 3,040 patches and 65 epochs, without evaluation.
@@ -24,13 +24,13 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks import patches
 from benchmarks.measure import Comparison
 from benchmarks.plain import plain
-from landslide.augment import AugmentationSettings
-from landslide.bands import BAND_NAMES, BandSettings, engineer
-from landslide.cache import ensure_cache
-from landslide.losses import create_loss, multi_head_loss
+from landslide.bands.cache import ensure_cache
+from landslide.bands.formulas import BAND_NAMES, BandSettings, engineer
 from landslide.models import create_model
 from landslide.models.complexity import complexity
-from landslide.training import TrainingSettings, train_fold
+from landslide.training.augmentation import AugmentationSettings
+from landslide.training.fold import TrainingSettings, train_fold
+from landslide.training.losses import create_loss, multi_head_loss
 
 BANDS = BAND_NAMES[:23]
 BATCH = 12

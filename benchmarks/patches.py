@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from landslide import demo
-from landslide.patches import find_patches, patch_table
+from landslide.data import demo
+from landslide.data.patches import find_patches, patch_table
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -20,13 +20,13 @@ from torch import nn
 
 from benchmarks import patches
 from benchmarks.measure import Comparison
-from landslide.bands import BandSettings
-from landslide.batches import PatchBatches
-from landslide.cache import BandCache, ensure_cache
-from landslide.evaluation import FoldEvaluator
-from landslide.folds import assign
-from landslide.patches import directory_digest, find_patches, patch_table, read_mask, read_stored
-from landslide.prediction import PredictionSettings, predict_batches
+from landslide.bands.batches import PatchBatches
+from landslide.bands.cache import BandCache, ensure_cache
+from landslide.bands.formulas import BandSettings
+from landslide.data.patches import directory_digest, find_patches, patch_table, read_mask, read_stored
+from landslide.evaluation.scores import FoldEvaluator
+from landslide.folds.schemes import assign
+from landslide.inference.prediction import PredictionSettings, predict_batches
 
 BANDS = ("B4", "B3", "B2")
 BATCH = 12

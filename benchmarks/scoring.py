@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from benchmarks.measure import Comparison, in_turn
-from landslide.evaluation import FoldEvaluator
-from landslide.metrics import confusion_counts, scores
+from landslide.evaluation.scores import FoldEvaluator
+from landslide.metrics.counts import confusion_counts, scores
 
 N_THRESHOLDS, N_BINS = 200, 10
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from benchmarks.floors import peak_gflops
 from benchmarks.measure import Comparison, PlainProcess, in_turn
 from benchmarks.plain import plain, processor_has_bf16
-from landslide.losses import create_loss, multi_head_loss
 from landslide.models import create_model
 from landslide.models.complexity import complexity
-from landslide.optimization import create_optimizer
+from landslide.training.losses import create_loss, multi_head_loss
+from landslide.training.optimizers import create_optimizer
 
 BATCH, SIZE, N_BANDS, WIDTH = 4, 128, 23, 16
 

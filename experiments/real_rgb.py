@@ -1,7 +1,7 @@
 """Networks and recipes compared on real RGB patches, under one protocol, with the library alone.
 
-    python benchmarks/real_rgb.py train configs/real_rgb.yaml --data DIR --out RESULTS
-    python benchmarks/real_rgb.py table configs/real_rgb.yaml --out RESULTS
+    python experiments/real_rgb.py train configs/real_rgb.yaml --data DIR --out RESULTS
+    python experiments/real_rgb.py table configs/real_rgb.yaml --out RESULTS
 
 DIR holds h5 pairs with the bands that the configuration declares. The configuration is a grid as `ablation_pipeline`
 takes it (docs/ablation.md); to train it, neither ZenML nor MLflow is needed. Trained are, in this order, for every
@@ -30,23 +30,23 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from landslide.augment import AugmentationSettings
-from landslide.bands import BandSettings
-from landslide.bootstrap import resampling_blocks
-from landslide.cache import BandCache, ensure_cache
-from landslide.calibration import Calibration
-from landslide.evaluation import FoldEvaluator, patch_report, prediction_ways, selection_gap, threshold_table
-from landslide.figures import calibration_figure, thresholds_figure
-from landslide.folds import assign, inner_validation
-from landslide.metrics import patch_counts
+from landslide.bands.cache import BandCache, ensure_cache
+from landslide.bands.formulas import BandSettings
+from landslide.data.patches import directory_digest, patch_table
+from landslide.evaluation.figures import calibration_figure, thresholds_figure
+from landslide.evaluation.scores import FoldEvaluator, patch_report, prediction_ways, selection_gap, threshold_table
+from landslide.folds.schemes import assign, inner_validation
+from landslide.inference.prediction import PredictionSettings, predict_batches
+from landslide.metrics.bootstrap import resampling_blocks
+from landslide.metrics.calibration import Calibration
+from landslide.metrics.counts import patch_counts
 from landslide.models import build_model
 from landslide.models.complexity import complexity
-from landslide.patches import directory_digest, patch_table
-from landslide.prediction import PredictionSettings, predict_batches
-from landslide.training import FoldResult, TrainingSettings, device_of, train_fold
+from landslide.training.augmentation import AugmentationSettings
+from landslide.training.fold import FoldResult, TrainingSettings, device_of, train_fold
 
 if TYPE_CHECKING:
-    from landslide.ablation import AblationRow
+    from landslide.ablation.table import AblationRow
 
 CELLS = ["tn", "fp", "fn", "tp"]
 TURNS = "flips_and_rotations"
@@ -238,7 +238,7 @@ def recorded(
 
 def finished_rows(parameters: dict[str, Any], out: Path, way: str, seconds: str) -> "list[AblationRow]":
     """Return the rows with those seeds of which all folds are trained, predicted in some way."""
-    from landslide.ablation import AblationRow, Trained  # reads MLflow, which training does without
+    from landslide.ablation.table import AblationRow, Trained  # reads MLflow, which training does without
 
     wanted = set(parameters["folds"]["trained"])
     tags = {"folds_trained": ", ".join(map(str, sorted(wanted))), "fold_scheme": "contiguous"}
@@ -264,7 +264,7 @@ def finished_rows(parameters: dict[str, Any], out: Path, way: str, seconds: str)
 
 def other_ways(records: list[dict[str, Any]]) -> dict[str, float]:
     """Return the mean over the folds of the scores of other ways of predicting, where a network has them."""
-    from landslide.ablation import SCORES, WAYS
+    from landslide.ablation.table import SCORES, WAYS
 
     scores = [record["scores"] for record in records]
     names = [f"{score}{way}" for score in SCORES for way in WAYS]
@@ -273,8 +273,8 @@ def other_ways(records: list[dict[str, Any]]) -> dict[str, float]:
 
 def tabulate(arguments: argparse.Namespace) -> None:
     """Print the tables of what is finished, and draw calibration and thresholds of one row."""
-    from landslide.ablation import ablation_table
-    from landslide.ablation_report import render_markdown
+    from landslide.ablation.report import render_markdown
+    from landslide.ablation.table import ablation_table
 
     parameters = read_grid(arguments.config)
     refuse_unknown([*filter(None, [arguments.gains_of, arguments.figures])], parameters)
@@ -298,7 +298,7 @@ def tabulate(arguments: argparse.Namespace) -> None:
 
 def gains(rows: "list[AblationRow]", name: str) -> str:
     """Return as Markdown by how many points a row exceeds every other, with the intervals."""
-    from landslide.ablation import ablation_table
+    from landslide.ablation.table import ablation_table
 
     found = [row for row in rows if row.name == name]
     if not found:

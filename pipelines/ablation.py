@@ -7,9 +7,9 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from landslide.bands import BandSettings
+from landslide.bands.formulas import BandSettings
 from landslide.errors import ConfigurationError
-from landslide.training import TrainingSettings
+from landslide.training.fold import TrainingSettings
 from pipelines.configured import configured_pipeline
 from pipelines.cross_validation import cross_validate
 from pipelines.grid import RowSettings, resolve
@@ -83,4 +83,4 @@ def ablation_pipeline(
         }
         for row in grid
     ]
-    tabulate(name=name, reference=reference, rows=described, runs=runs, scores=scores, data_version=data_version)
+    tabulate(name=name, reference=reference, rows=described, run_ids=runs, scores=scores, data_version=data_version)

@@ -24,7 +24,7 @@ from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from landslide.errors import ConfigurationError, LandslideError
-from landslide.home import home
+from landslide.paths import home
 
 _ERROR_IN_TRACEBACK = re.compile(r"^landslide\.errors\.\w+: (.*)", re.DOTALL | re.MULTILINE)
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from landslide.bands import BandSettings, resolve_bands
-from landslide.symmetry import gradient_channels
-from landslide.training import TrainingSettings
+from landslide.bands.formulas import BandSettings, resolve_bands
+from landslide.inference.symmetries import gradient_channels
+from landslide.training.fold import TrainingSettings
 from steps.evaluate import evaluate
 from steps.settings import DataSettings, EvaluationSettings, FoldSettings
 from steps.train_fold import train_fold

@@ -9,13 +9,13 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from landslide.bands import BandSettings
+from landslide.bands.formulas import BandSettings
+from landslide.data.patches import PATCH_SIZE
 from landslide.errors import ConfigurationError, LandslideError
-from landslide.losses import head_shares
-from landslide.metrics import METRIC_NAMES
+from landslide.metrics.counts import METRIC_NAMES
 from landslide.models.complexity import Complexity, complexity, resolutions
-from landslide.patches import PATCH_SIZE
-from landslide.training import TrainingSettings
+from landslide.training.fold import TrainingSettings
+from landslide.training.losses import head_shares
 from pipelines.configured import describe
 from pipelines.cross_validation import input_bands
 from steps.settings import EvaluationSettings, FoldSettings
@@ -31,8 +31,8 @@ class RowSettings:
 
     Attributes:
         name: Its name in the table.
-        paper: Published figures to put beside ours: scores in percent under the names of `landslide.metrics`, and
-            `parameters` in millions.
+        paper: Published figures to put beside ours: scores in percent under the names of `landslide.metrics.counts`,
+            and `parameters` in millions.
         bands: Changes of the band settings.
         folds: Changes of the fold settings.
         training: Changes of the training settings. Mappings are merged key by key, but a row that names another

@@ -3,9 +3,9 @@
 zenml pipeline run pipelines.retraining.retraining_pipeline -c configs/retrain.yaml
 """
 
-from landslide.bands import BandSettings
-from landslide.comparison import PromotionSettings
-from landslide.training import TrainingSettings
+from landslide.bands.formulas import BandSettings
+from landslide.retraining.promotion import PromotionSettings
+from landslide.training.fold import TrainingSettings
 from pipelines.configured import configured_pipeline
 from pipelines.cross_validation import cross_validate
 from steps.build_bands import build_bands

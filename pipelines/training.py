@@ -3,8 +3,8 @@
 zenml pipeline run pipelines.training.training_pipeline -c configs/demo.yaml
 """
 
-from landslide.bands import BandSettings
-from landslide.training import TrainingSettings
+from landslide.bands.formulas import BandSettings
+from landslide.training.fold import TrainingSettings
 from pipelines.configured import configured_pipeline
 from pipelines.cross_validation import cross_validate
 from steps.build_bands import build_bands

@@ -11,7 +11,7 @@ from pathlib import Path
 from zenml.client import Client
 from zenml.enums import StackComponentType
 
-from landslide.home import home
+from landslide.paths import home
 
 NAME = "landslide"
 

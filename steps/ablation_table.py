@@ -9,13 +9,13 @@ import pandas as pd
 from zenml import step
 from zenml.types import HTMLString
 
-from landslide import tracking
-from landslide.ablation import SCORES, AblationRow, ablation_table, read_trained
-from landslide.ablation_report import report_files, write_files
+from landslide.ablation.report import report_files, write_files
+from landslide.ablation.table import SCORES, AblationRow, ablation_table, read_trained
 from landslide.errors import TrainingError
-from landslide.home import home
-from steps.lineage import lineage_tags, tracking_client
-from steps.tables import TableMaterializer
+from landslide.paths import home
+from landslide.tracking import runs
+from steps.provenance import lineage_tags, tracking_client
+from steps.table_materializer import TableMaterializer
 
 _LONGEST_NOTE = 8000  # characters that a tag of MLflow may have
 
@@ -26,7 +26,7 @@ def tabulate(
     name: str,
     reference: str,
     rows: list[dict[str, Any]],
-    runs: list[str],
+    run_ids: list[str],
     scores: list[dict[str, Any]],
     data_version: str,
 ) -> tuple[Annotated[pd.DataFrame, "table"], Annotated[HTMLString, "page"]]:
@@ -36,7 +36,7 @@ def tabulate(
         name: Its name.
         reference: Where the published figures come from.
         rows: name, paper, parameters, gflop and seeds of every row.
-        runs: Parent runs: the seeds of the first row, then those of the second, and so on.
+        run_ids: Parent runs: the seeds of the first row, then those of the second, and so on.
         scores: What `evaluate` returned for each; here so that this step comes last.
         data_version: Digest of the data set.
 
@@ -47,7 +47,7 @@ def tabulate(
         TrainingError: If rows failed; the table of the others is recorded and written before.
     """
     client = tracking_client()
-    waiting = iter(runs)
+    waiting = iter(run_ids)
     trained = [
         AblationRow(
             name=row["name"],
@@ -66,8 +66,8 @@ def tabulate(
     for file in files:
         client.log_artifact(run_id, str(folder / file))
     note = files["table.md"].decode()[:_LONGEST_NOTE]
-    tracking.set_tags(client, run_id, {"mlflow.note.content": note})  # what MLflow's page of the run shows
-    tracking.finish(client, run_id)
+    runs.set_tags(client, run_id, {"mlflow.note.content": note})  # what MLflow's page of the run shows
+    runs.finish(client, run_id)
     print(f"\n{files['table.txt'].decode()}\nfiles       {folder}\nMLflow run  {run_id}\n", flush=True)
     failed = table[table["failure"] != ""]
     if len(failed):
@@ -80,20 +80,20 @@ def tabulate(
     return table, HTMLString(files["table.html"].decode())
 
 
-def _open_record(client: tracking.MlflowClient, name: str, table: pd.DataFrame, data_version: str) -> str:
+def _open_record(client: runs.MlflowClient, name: str, table: pd.DataFrame, data_version: str) -> str:
     """Open the run of the table, the same one for the same rows, with links to theirs; return its id."""
     key = hashlib.sha256(json.dumps([name, *table["row"], *table["runs"]]).encode()).hexdigest()
-    found = tracking.search(client, f"tags.role = 'ablation' and tags.rows_key = '{key}'")
+    found = runs.search(client, f"tags.role = 'ablation' and tags.rows_key = '{key}'")
     tags = {**lineage_tags(), "role": "ablation", "ablation": name, "rows_key": key, "data_version": data_version}
     tags |= {"mlflow.source.name": "pipelines.ablation.ablation_pipeline"}
-    run_id = found[0].info.run_id if found else tracking.create_run(client, f"ablation {name}", tags, {})
+    run_id = found[0].info.run_id if found else runs.create_run(client, f"ablation {name}", tags, {})
     links = {f"runs {number}": f"{row['row']}: {row['runs']}" for number, row in enumerate(table.to_dict("records"), 1)}
-    tracking.set_tags(client, run_id, links)
+    runs.set_tags(client, run_id, links)
     values = {
         f"{score}.{number}": row[score]
         for number, row in enumerate(table.to_dict("records"), 1)
         for score in SCORES
         if not np.isnan(row[score])
     }
-    tracking.log_scores(client, run_id, values)
+    runs.log_scores(client, run_id, values)
     return str(run_id)

@@ -6,10 +6,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 from zenml import step
 
-from landslide.bands import BandSettings
-from landslide.cache import cache_key
-from steps.access import open_bands
-from steps.code import depends_on_code_of
+from landslide.bands.cache import cache_key
+from landslide.bands.formulas import BandSettings
+from steps.code_dependencies import depends_on_code_of
+from steps.data_access import open_bands
 from steps.settings import DataSettings
 
 

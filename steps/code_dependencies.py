@@ -39,13 +39,12 @@ def source_files(module: str) -> tuple[str, ...]:
         Sorted paths relative to the root of the project.
     """
     found: set[Path] = set()
-    waiting = [_file_of(module)]
+    waiting = _files_of(module)
     while waiting:
         file = waiting.pop()
-        if file is None or file in found:
-            continue
-        found.add(file)
-        waiting += [_file_of(name) for name in _imported_names(file)]
+        if file not in found:
+            found.add(file)
+            waiting += [file for name in _imported_names(file) for file in _files_of(name)]
     return tuple(sorted(str(file.relative_to(ROOT)) for file in found))
 
 
@@ -60,13 +59,12 @@ def _imported_names(file: Path) -> list[str]:
     return names
 
 
-def _file_of(module: str) -> Path | None:
-    """Return the source file of a project module, None for anything else."""
+def _files_of(module: str) -> list[Path]:
+    """Return the source files that an import of a project module runs: its own, and those of the packages it is in."""
     package, *rest = module.split(".")
     if package not in _PACKAGES:
-        return None
-    path = _PACKAGES[package].joinpath(*rest)
-    if path.is_dir():
-        return path / "__init__.py"
-    file = path.with_suffix(".py")
-    return file if file.is_file() else None
+        return []
+    folders = [_PACKAGES[package].joinpath(*rest[:depth]) for depth in range(len(rest) + 1)]
+    files = [folder / "__init__.py" for folder in folders if folder.is_dir()]
+    own = folders[-1].with_suffix(".py")
+    return [*files, own] if own.is_file() else files

@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 from zenml import step
 
-from landslide import registry, tracking
-from landslide.bands import BandSettings
-from landslide.comparison import CHAMPION_AND_CHALLENGER, comparable, evidence_table
-from landslide.ensemble import Ensemble
-from landslide.evaluation import predict_unseen
-from landslide.metrics import patch_counts
-from steps.access import open_bands
-from steps.lineage import tracking_client
+from landslide.bands.formulas import BandSettings
+from landslide.evaluation.scores import predict_unseen
+from landslide.inference.ensemble import Ensemble
+from landslide.metrics.counts import patch_counts
+from landslide.retraining.promotion import CHAMPION_AND_CHALLENGER, comparable, evidence_table
+from landslide.tracking import registry, runs
+from steps.data_access import open_bands
+from steps.provenance import tracking_client
 from steps.settings import DataSettings
-from steps.tables import TableMaterializer
+from steps.table_materializer import TableMaterializer
 
 NO_COUNTS = np.zeros((0, 2, 2), np.int64)
 
@@ -45,7 +45,7 @@ def compare(
         bands: Band settings of the challenger.
 
     Returns:
-        What `landslide.comparison.evidence_table` returns; no row if there is nothing to compare.
+        What `landslide.retraining.promotion.evidence_table` returns; no row if there is nothing to compare.
     """
     nothing = evidence_table(fold_table.head(0), np.zeros(0, bool), dict.fromkeys(CHAMPION_AND_CHALLENGER, NO_COUNTS))
     if not (champion and model_version) or champion == model_version:
@@ -55,7 +55,7 @@ def compare(
     known = registry.known_patches(client, versions[0])
     with tempfile.TemporaryDirectory() as temporary:
         ensembles = [
-            Ensemble(*tracking.fetch_members(version["run_id"], Path(temporary, version["version"])))
+            Ensemble(*runs.fetch_members(version["run_id"], Path(temporary, version["version"])))
             for version in versions
         ]
     chosen, new = comparable(

@@ -12,12 +12,12 @@ import pandas as pd
 from zenml.artifact_stores import BaseArtifactStore
 from zenml.client import Client
 
-from landslide.bands import BandSettings
-from landslide.cache import BandCache, cache_family, cache_key, ensure_cache, open_cache
-from landslide.data_folder import obtain
-from landslide.data_remote import newest
+from landslide.bands.cache import BandCache, cache_family, cache_key, ensure_cache, open_cache
+from landslide.bands.formulas import BandSettings
+from landslide.data.dvc import newest
+from landslide.data.project import obtain
 from landslide.errors import CacheError
-from landslide.home import band_caches, pulled_data
+from landslide.paths import band_caches, pulled_data
 from steps import shared_cache
 from steps.settings import DataSettings
 

@@ -6,12 +6,12 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from landslide import registry, tracking
-from landslide import retraining as record
-from landslide.comparison import PromotionSettings, bootstrap, judge, summary
-from landslide.figures import differences_figure
-from landslide.registry import Decision
-from steps.lineage import tracking_client
+from landslide.evaluation.figures import differences_figure
+from landslide.retraining import record
+from landslide.retraining.promotion import PromotionSettings, bootstrap, judge, summary
+from landslide.tracking import registry, runs
+from landslide.tracking.registry import Decision
+from steps.provenance import tracking_client
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +61,10 @@ def decide(
         differences = bootstrap(evidence, resamples=promotion.resamples, seed=promotion.seed)
         verdict = judge(evidence, differences, promotion)
         better, reason = verdict.better, verdict.reason
-        tracking.log_scores(client, retraining_run, summary(evidence, differences))
-        tracking.log_text(client, retraining_run, evidence.to_csv(index=False), "evidence.csv")
+        runs.log_scores(client, retraining_run, summary(evidence, differences))
+        runs.log_text(client, retraining_run, evidence.to_csv(index=False), "evidence.csv")
         figure = differences_figure(differences, promotion.margin)
-        tracking.log_figures(client, retraining_run, {"differences": figure})
+        runs.log_figures(client, retraining_run, {"differences": figure})
     outcome = record.PROMOTED if better else record.REFUSED
     tags = {"challenger": model_version, "cross_validation_run": cross_validation_run}
     record.intend(client, retraining_run, outcome, reason, tags)

@@ -11,12 +11,10 @@ import pandas as pd
 from torch import Tensor
 from zenml import step
 
-from landslide import tracking
-from landslide.bands import BandSettings
-from landslide.cache import BandCache
-from landslide.detection import one_class
-from landslide.ensemble import Ensemble
-from landslide.evaluation import (
+from landslide.bands.cache import BandCache
+from landslide.bands.formulas import BandSettings
+from landslide.evaluation.report import drawn_rows, fold_figures, overlays_figure, report_figures, report_tables
+from landslide.evaluation.scores import (
     FoldEvaluation,
     FoldEvaluator,
     cross_validated,
@@ -24,11 +22,13 @@ from landslide.evaluation import (
     prediction_ways,
     selection_gap,
 )
-from landslide.evaluation_report import drawn_rows, fold_figures, overlays_figure, report_figures, report_tables
-from landslide.prediction import number_of_heads, predict_batches
-from steps.access import open_bands
-from steps.code import depends_on_code_of
-from steps.lineage import configuration_text, tracking_client
+from landslide.inference.ensemble import Ensemble
+from landslide.inference.prediction import number_of_heads, predict_batches
+from landslide.metrics.detection import one_class
+from landslide.tracking import runs
+from steps.code_dependencies import depends_on_code_of
+from steps.data_access import open_bands
+from steps.provenance import configuration_text, tracking_client
 from steps.settings import DataSettings, EvaluationSettings
 
 
@@ -70,7 +70,7 @@ def evaluate(
     for fold, run_id in zip(trained_folds, fold_runs, strict=True):
         rows = np.flatnonzero(fold_table["fold"] == fold)
         with tempfile.TemporaryDirectory() as temporary:
-            ensemble = Ensemble(*tracking.fetch_members(run_id, Path(temporary)))
+            ensemble = Ensemble(*runs.fetch_members(run_id, Path(temporary)))
         member = ensemble.members[0]
         drawn = {*_drawn(fold_table, scored, evaluation), *_drawn(fold_table, rows, evaluation)}
         evaluator = FoldEvaluator(threshold=member.threshold, detection_threshold=member.detection_threshold)
@@ -79,29 +79,29 @@ def evaluate(
             answers = zip(rows[part].tolist(), predicted[""], strict=True)
             probability |= {row: answer.cpu().numpy() for row, answer in answers if row in drawn}
         folds[fold] = evaluator.evaluation()
-        histories[fold] = tracking.epoch_records(client, run_id)
+        histories[fold] = runs.epoch_records(client, run_id)
         select_by = client.get_run(run_id).data.params["training.select_by"]
         folds[fold].scores.update(selection_gap(histories[fold], select_by))
-        tracking.log_scores(client, run_id, folds[fold].scores)
+        runs.log_scores(client, run_id, folds[fold].scores)
         _note_undefined(client, run_id, folds[fold].truth)
         counts = pd.DataFrame(folds[fold].counts.sum(axis=0))
-        tracking.log_text(client, run_id, counts.to_csv(index=False), "confusion_counts.csv")
+        runs.log_text(client, run_id, counts.to_csv(index=False), "confusion_counts.csv")
         overlays = overlays_figure(cache, fold_table, probability, _drawn(fold_table, rows, evaluation))
         figures = {"predictions": overlays, **fold_figures(fold, folds[fold], histories[fold])}
-        tracking.log_figures(client, run_id, figures)
+        runs.log_figures(client, run_id, figures)
     tables = report_tables(fold_table, folds, histories)
     mean, pooled = cross_validated({fold: one.scores for fold, one in folds.items()}), pooled_scores(tables["patches"])
-    tracking.log_scores(client, cross_validation_run, mean | pooled)
+    runs.log_scores(client, cross_validation_run, mean | pooled)
     _note_undefined(client, cross_validation_run, (tables["patches"]["positive_pixels"] > 0).to_numpy())
     overlays = overlays_figure(cache, fold_table, probability, _drawn(fold_table, scored, evaluation))
     figures = {"predictions": overlays, **report_figures(tables, folds, histories)}
-    tracking.log_figures(client, cross_validation_run, figures)
+    runs.log_figures(client, cross_validation_run, figures)
     for name, table in tables.items():
-        tracking.log_text(client, cross_validation_run, table.to_csv(index=False), f"reports/{name}.csv")
+        runs.log_text(client, cross_validation_run, table.to_csv(index=False), f"reports/{name}.csv")
     # Beside the recorded configuration, which a changed evaluation does not change.
-    tracking.log_text(client, cross_validation_run, configuration_text(evaluation=evaluation), "evaluation.yaml")
-    tracking.set_tags(client, cross_validation_run, {"evaluated": datetime.now(UTC).isoformat()})
-    tracking.finish(client, cross_validation_run)
+    runs.log_text(client, cross_validation_run, configuration_text(evaluation=evaluation), "evaluation.yaml")
+    runs.set_tags(client, cross_validation_run, {"evaluated": datetime.now(UTC).isoformat()})
+    runs.finish(client, cross_validation_run)
     return {"folds": {str(fold): one.scores for fold, one in folds.items()}, "mean": mean, "pooled": pooled}
 
 
@@ -124,7 +124,7 @@ def _drawn(fold_table: pd.DataFrame, rows: np.ndarray, evaluation: EvaluationSet
     return [int(row) for row in rows[chosen]]
 
 
-def _note_undefined(client: tracking.MlflowClient, run_id: str, truth: np.ndarray) -> None:
+def _note_undefined(client: runs.MlflowClient, run_id: str, truth: np.ndarray) -> None:
     """Say in a tag why a run has no area under the ROC curve."""
     if reason := one_class(truth):
-        tracking.set_tags(client, run_id, {"detection_undefined": reason})
+        runs.set_tags(client, run_id, {"detection_undefined": reason})

@@ -4,11 +4,11 @@ import logging
 
 from zenml import get_step_context
 
-from landslide import retraining as record
 from landslide.errors import ComparisonError, DataError, LandslideError, RemoteError
-from landslide.notification import notify
-from landslide.registry import MODEL_NAME
-from steps.lineage import tracking_client
+from landslide.retraining import record
+from landslide.retraining.notification import notify
+from landslide.tracking.registry import MODEL_NAME
+from steps.provenance import tracking_client
 
 logger = logging.getLogger(__name__)
 

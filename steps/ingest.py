@@ -7,14 +7,14 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from landslide.bands import BandSettings
-from landslide.data_folder import fetch
+from landslide.bands.formulas import BandSettings
+from landslide.data.check import check
+from landslide.data.patches import directory_digest, patch_table
+from landslide.data.project import fetch
 from landslide.errors import DataError
-from landslide.patch_check import check
-from landslide.patches import directory_digest, patch_table
-from steps.lineage import check_pin
+from steps.provenance import check_pin
 from steps.settings import DataSettings
-from steps.tables import TableMaterializer
+from steps.table_materializer import TableMaterializer
 
 logger = logging.getLogger(__name__)
 

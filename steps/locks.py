@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from landslide.home import checkpoints
+from landslide.paths import checkpoints
 
 logger = logging.getLogger(__name__)
 

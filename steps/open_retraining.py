@@ -5,11 +5,11 @@ from typing import Annotated
 
 from zenml import get_step_context, step
 
-from landslide import retraining as record
-from landslide import tracking
-from landslide.disk_budget import prune, size_of
-from landslide.home import home
-from steps.lineage import lineage_tags, tracking_client
+from landslide.operations.disk_budget import prune, size_of
+from landslide.paths import home
+from landslide.retraining import record
+from landslide.tracking import runs
+from steps.provenance import lineage_tags, tracking_client
 from steps.settings import RetrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def open_retraining(retraining: RetrainingSettings) -> Annotated[str, "retrainin
     client = tracking_client()
     run_id = record.open_record(client, str(get_step_context().pipeline_run.id))
     source = {"mlflow.source.name": "pipelines.retraining.retraining_pipeline"}
-    tracking.set_tags(client, run_id, lineage_tags() | source)
+    runs.set_tags(client, run_id, lineage_tags() | source)
     if retraining.disk_budget_gb is not None:
         budget = int(retraining.disk_budget_gb * 1e9)
         for folder in prune(budget):

@@ -11,18 +11,18 @@ import numpy as np
 import pandas as pd
 from zenml import step
 
-from landslide import registry, tracking
-from landslide.band_statistics import describe
-from landslide.bands import BandSettings
+from landslide.bands.formulas import BandSettings
+from landslide.bands.statistics import describe
 from landslide.errors import ComparisonError
-from landslide.fold_table import departed, known_folds
-from landslide.training import TrainingSettings
-from steps.access import open_bands
-from steps.alone import alone
-from steps.code import code_digest
-from steps.lineage import configuration_text, lineage_tags, tracking_client
+from landslide.folds.table import departed, known_folds
+from landslide.tracking import registry, runs
+from landslide.training.fold import TrainingSettings
+from steps.code_dependencies import code_digest
+from steps.data_access import open_bands
+from steps.locks import alone
+from steps.provenance import configuration_text, lineage_tags, tracking_client
 from steps.settings import DataSettings, FoldSettings
-from steps.tables import table_digest
+from steps.table_materializer import table_digest
 
 
 @step(enable_cache=False)
@@ -91,7 +91,7 @@ def open_run(
         "start_run": origin,  # of that version, so that the folds need not ask the registry
     }
     with alone(key):  # or two pipelines that start together would both find no run
-        run_id = tracking.open_cross_validation(
+        run_id = runs.open_cross_validation(
             client,
             key,
             name=f"{training.model} {training.bands if isinstance(training.bands, str) else 'bands'} {training.loss}",
@@ -100,16 +100,16 @@ def open_run(
             data_version=data_version,
             data_source=str(Path(data.root)),
         )
-    tracking.set_tags(client, run_id, {"requested": datetime.now(UTC).isoformat(), **(labels or {})})
-    tracking.log_text(client, run_id, fold_table.to_csv(index=False), "fold_table.csv")
+    runs.set_tags(client, run_id, {"requested": datetime.now(UTC).isoformat(), **(labels or {})})
+    runs.log_text(client, run_id, fold_table.to_csv(index=False), "fold_table.csv")
     configuration = configuration_text(data=data, bands=bands, folds=folds, training=training, start_from=start_from)
-    tracking.log_text(client, run_id, configuration, "configuration.yaml")
+    runs.log_text(client, run_id, configuration, "configuration.yaml")
     if departed_patches is not None and len(departed_patches):
-        tracking.log_text(client, run_id, departed_patches.to_csv(index=False), "departed_patches.csv")
-    if not tracking.has_artifact(client, run_id, "data_statistics.json"):
+        runs.log_text(client, run_id, departed_patches.to_csv(index=False), "departed_patches.csv")
+    if not runs.has_artifact(client, run_id, "data_statistics.json"):
         cache = open_bands(data, bands, fold_table, data_version)
         statistics = describe(cache, np.arange(len(fold_table)))
-        tracking.log_text(client, run_id, json.dumps(statistics, indent=2), "data_statistics.json")
+        runs.log_text(client, run_id, json.dumps(statistics, indent=2), "data_statistics.json")
     return run_id
 
 
@@ -118,7 +118,7 @@ def refuse_seen_folds(fold_table: pd.DataFrame, known: pd.DataFrame, start: dict
 
     Args:
         fold_table: The patches with their folds.
-        known: What `landslide.registry.known_patches` returned for the version.
+        known: What `landslide.tracking.registry.known_patches` returned for the version.
         start: Tags of the version.
 
     Raises:

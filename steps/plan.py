@@ -12,17 +12,17 @@ import pandas as pd
 from mlflow.tracking import MlflowClient
 from zenml import step
 
-from landslide import registry, tracking
-from landslide import retraining as record
-from landslide.bands import BandSettings
+from landslide.bands.formulas import BandSettings
 from landslide.errors import ConfigurationError
-from landslide.fold_table import departed, grow
-from landslide.training import TrainingSettings
-from steps.code import code_digest
-from steps.lineage import tracking_client
+from landslide.folds.table import departed, grow
+from landslide.retraining import record
+from landslide.tracking import registry, runs
+from landslide.training.fold import TrainingSettings
+from steps.code_dependencies import code_digest
+from steps.provenance import tracking_client
 from steps.settings import FoldSettings, RetrainingSettings
 from steps.split import split
-from steps.tables import TableMaterializer
+from steps.table_materializer import TableMaterializer
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def plan(
     request = {"bands": asdict(bands), "folds": asdict(folds), "training": asdict(training), "start": retraining.start}
     digest = _digest(request, data_version)
     tags = {"data_version": data_version, "request": digest, "champion": version or "none"}
-    tracking.set_tags(client, retraining_run, tags)
+    runs.set_tags(client, retraining_run, tags)
     if current is None:
         fold_table, gone = split.entrypoint(patch_table=patch_table, folds=folds), patch_table.head(0).assign(fold=0)
     else:

@@ -12,11 +12,11 @@ from mlflow.tracking import MlflowClient
 from zenml.client import Client
 from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
 
-from landslide import tracking
-from landslide.data_folder import pinned_version
+from landslide.data.project import pinned_version
 from landslide.errors import DataError
-from landslide.home import default_tracking_uri
-from steps.code import ROOT
+from landslide.paths import default_tracking_uri
+from landslide.tracking import runs
+from steps.code_dependencies import ROOT
 
 UNKNOWN = "unknown"
 
@@ -34,7 +34,7 @@ def tracking_client() -> MlflowClient:
     tracker = Client().active_stack.experiment_tracker
     if isinstance(tracker, MLFlowExperimentTracker) and tracker.config.tracking_username:
         tracker.configure_mlflow()
-    return tracking.connect(tracking_uri())
+    return runs.connect(tracking_uri())
 
 
 def lineage_tags() -> dict[str, str]:

@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 from zenml import step
 
-from landslide import registry, tracking
-from landslide.bands import BandSettings
-from landslide.ensemble import Ensemble
-from landslide.metrics import METRIC_NAMES
-from landslide.patches import read_stored
-from landslide.training import TrainingSettings
-from steps.access import patch_folder
-from steps.code import depends_on_code_of
-from steps.lineage import tracking_client
+from landslide.bands.formulas import BandSettings
+from landslide.data.patches import read_stored
+from landslide.inference.ensemble import Ensemble
+from landslide.metrics.counts import METRIC_NAMES
+from landslide.tracking import registry, runs
+from landslide.training.fold import TrainingSettings
+from steps.code_dependencies import depends_on_code_of
+from steps.data_access import patch_folder
+from steps.provenance import tracking_client
 from steps.settings import DataSettings, RegistrationSettings
 
 # Patches whose predictions are recorded with the model, so that anyone can check a loaded copy.
@@ -56,9 +56,9 @@ def register(
     if not cross_validation_run:
         return ""
     client = tracking_client()
-    with tempfile.TemporaryDirectory() as temporary, tracking.recording(cross_validation_run):
+    with tempfile.TemporaryDirectory() as temporary, runs.recording(cross_validation_run):
         folder = Path(temporary)
-        fetched = [tracking.fetch_members(run_id, folder / run_id) for run_id in fold_runs]
+        fetched = [runs.fetch_members(run_id, folder / run_id) for run_id in fold_runs]
         members = [member for fold_members, _ in fetched for member in fold_members]
         positive = fold_table.sort_values("positive_pixels", ascending=False, kind="stable").head(_N_EXAMPLES)
         patches = patch_folder(data, data_version)
@@ -68,7 +68,7 @@ def register(
         example = folder / "example.npz"
         np.savez_compressed(example, images=images, probability=probability, uncertainty=uncertainty)
         client.log_artifact(cross_validation_run, str(example), "example")
-        model_uri = tracking.log_model(
+        model_uri = runs.log_model(
             members,
             bands,
             images.dtype,
@@ -86,10 +86,10 @@ def register(
         **{name: f"{scores['mean'][name]:.6f}" for name in METRIC_NAMES},
     }
     version = registry.registered(client, tags) or registry.register(client, model_uri, tags)
-    tracking.set_tags(client, cross_validation_run, {"model_version": version})
+    runs.set_tags(client, cross_validation_run, {"model_version": version})
     champion = registry.champion(client)
     if give_alias and (champion is None or champion["version"] != version):
         decision = registry.decide_by_score(tags, champion, registration.metric)
         registry.apply(client, version, decision)
-        tracking.set_tags(client, cross_validation_run, {"decision": decision.reason})
+        runs.set_tags(client, cross_validation_run, {"decision": decision.reason})
     return version

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from zenml import step
 
-from landslide import registry, tracking
-from landslide.band_statistics import describe, drift
-from landslide.bands import BandSettings
-from landslide.fold_table import known_folds
-from steps.access import open_bands
-from steps.lineage import tracking_client
+from landslide.bands.formulas import BandSettings
+from landslide.bands.statistics import describe, drift
+from landslide.folds.table import known_folds
+from landslide.tracking import registry, runs
+from steps.data_access import open_bands
+from steps.provenance import tracking_client
 from steps.settings import DataSettings, RetrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def report_drift(
     cache = open_bands(data, bands, fold_table, data_version)
     new = np.flatnonzero(known_folds(fold_table, registry.known_patches(client, version)) == 0)
     with tempfile.TemporaryDirectory() as temporary:
-        path = tracking.fetch_artifact(client, version["run_id"], "data_statistics.json", Path(temporary))
+        path = runs.fetch_artifact(client, version["run_id"], "data_statistics.json", Path(temporary))
         if path is None:
             logger.warning("Version %s has no statistics of its data; drift is not known.", champion)
             return []
@@ -69,9 +69,9 @@ def report_drift(
             drifting += [prefix + name for name in beyond["quantity"]]
             tables.append(table.assign(patches=f"{prefix or 'all '}patches"))
             largest = table["shift"].abs().max()
-            tracking.log_scores(client, retraining_run, {f"{prefix.strip() or 'all'}_largest_shift": float(largest)})
-    tracking.log_text(client, retraining_run, pd.concat(tables).to_csv(index=False), "drift.csv")
-    tracking.set_tags(client, retraining_run, {"drift": ", ".join(drifting) or "none"})
+            runs.log_scores(client, retraining_run, {f"{prefix.strip() or 'all'}_largest_shift": float(largest)})
+    runs.log_text(client, retraining_run, pd.concat(tables).to_csv(index=False), "drift.csv")
+    runs.set_tags(client, retraining_run, {"drift": ", ".join(drifting) or "none"})
     if drifting:
         logger.warning("Drift beyond %g: %s.", retraining.drift_limit, ", ".join(drifting))
     return drifting

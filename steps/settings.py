@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from landslide.errors import ConfigurationError
-from landslide.folds import SCHEMES
-from landslide.metrics import METRIC_NAMES
-from landslide.symmetry import TestTimeAugmentation
+from landslide.folds.schemes import SCHEMES
+from landslide.inference.symmetries import TestTimeAugmentation
+from landslide.metrics.counts import METRIC_NAMES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +19,8 @@ class DataSettings:
 
     Attributes:
         root: Folder of the data set, relative to the working folder or absolute.
-        positions: Where scene, row and column of the patches come from (see `landslide.patches.read_positions`).
-        fetch: Bring what `<root>.dvc` pins from the DVC remote first (see `landslide.data_folder.fetch`).
+        positions: Where scene, row and column of the patches come from (see `landslide.data.patches.read_positions`).
+        fetch: Bring what `<root>.dvc` pins from the DVC remote first (see `landslide.data.project.fetch`).
         repository: Where there is no checkout: git repository whose newest commit pins the data.
         revision: Branch or tag of that repository.
     """
@@ -51,7 +51,7 @@ class FoldSettings:
     """How the patches are split for cross-validation.
 
     Attributes:
-        scheme: How they are split anew (see `landslide.folds.assign`).
+        scheme: How they are split anew (see `landslide.folds.schemes.assign`).
         n_folds: Number of folds.
         trained: The folds that are trained and scored, such as (1,) for the 80/20 split of the paper's Tables III to
             V; all if None.

@@ -6,11 +6,11 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from landslide.fold_table import read_folds
-from landslide.folds import assign
-from steps.code import depends_on_code_of
+from landslide.folds.schemes import assign
+from landslide.folds.table import read_folds
+from steps.code_dependencies import depends_on_code_of
 from steps.settings import FoldSettings
-from steps.tables import TableMaterializer
+from steps.table_materializer import TableMaterializer
 
 
 @step(cache_policy=depends_on_code_of("steps.split"), output_materializers={"fold_table": TableMaterializer})

@@ -10,19 +10,19 @@ import numpy as np
 import pandas as pd
 from zenml import step
 
-from landslide import tracking
-from landslide.bands import BandSettings, resolve_bands
-from landslide.checkpoint import sha256
-from landslide.ensemble import Member
+from landslide.bands.formulas import BandSettings, resolve_bands
 from landslide.errors import ConfigurationError, TrainingError
-from landslide.folds import inner_validation, touching
-from landslide.home import checkpoints
-from landslide.training import TrainingSettings
-from landslide.training import train_fold as fit_fold
-from steps.access import open_bands
-from steps.alone import alone
-from steps.code import depends_on_code_of
-from steps.lineage import tracking_client, tracking_uri
+from landslide.folds.schemes import inner_validation, touching
+from landslide.inference.ensemble import Member
+from landslide.paths import checkpoints
+from landslide.tracking import runs
+from landslide.training.checkpoints import sha256
+from landslide.training.fold import TrainingSettings
+from landslide.training.fold import train_fold as fit_fold
+from steps.code_dependencies import depends_on_code_of
+from steps.data_access import open_bands
+from steps.locks import alone
+from steps.provenance import tracking_client, tracking_uri
 from steps.settings import DataSettings
 
 
@@ -64,18 +64,18 @@ def train_fold(
     client = tracking_client()
     # The checkpoints are of one process; another one that wants the same fold finds it finished afterwards.
     with alone(f"{cross_validation_run}-fold-{fold}"):
-        run_id = tracking.open_fold(client, cross_validation_run, fold)
-        if tracking.is_finished(client, run_id):
+        run_id = runs.open_fold(client, cross_validation_run, fold)
+        if runs.is_finished(client, run_id):
             return run_id
         band_names = resolve_bands(training.bands, bands.names)
         cache = open_bands(data, bands, fold_table, data_version)
         training_rows, selection_rows = _parts(fold_table, fold, training, apart)
         folder = checkpoints() / run_id
-        with tempfile.TemporaryDirectory() as temporary, tracking.recording(run_id, system_metrics=True):
+        with tempfile.TemporaryDirectory() as temporary, runs.recording(run_id, system_metrics=True):
             parent = client.get_run(cross_validation_run).data.tags
             start = _member(parent["start_run"], start_from, fold, bands, Path(temporary)) if start_from else None
             if start is not None:
-                tracking.set_tags(client, run_id, {"start_weights": sha256(start.weights)})
+                runs.set_tags(client, run_id, {"start_weights": sha256(start.weights)})
             result = fit_fold(
                 cache,
                 training_rows,
@@ -85,10 +85,10 @@ def train_fold(
                 checkpoints=folder,
                 test_rows=np.flatnonzero(fold_table["fold"] == fold),
                 start=(start.spec, start.weights) if start else None,
-                on_epoch=partial(tracking.log_epoch, tracking_uri(), run_id),
+                on_epoch=partial(runs.log_epoch, tracking_uri(), run_id),
                 label=f"fold {fold}",
             )
-            tracking.log_model(
+            runs.log_model(
                 [
                     Member(
                         fold,
@@ -103,15 +103,15 @@ def train_fold(
                 cache.stored_dtype,
                 {"fold": fold, "data_version": data_version, "selected_epoch": result.epoch},
             )
-            tracking.set_tags(client, run_id, {"selected_epoch": str(result.epoch)})
-            tracking.delete_tag(client, run_id, "failure")  # of an attempt before this one
+            runs.set_tags(client, run_id, {"selected_epoch": str(result.epoch)})
+            runs.delete_tag(client, run_id, "failure")  # of an attempt before this one
         shutil.rmtree(folder, ignore_errors=True)
     return run_id
 
 
 def _member(run_id: str, version: str, fold: int, bands: BandSettings, folder: Path) -> Member:
     """Fetch the member of a version, and of its run, that was not trained on this fold."""
-    members, settings = tracking.fetch_members(run_id, folder)
+    members, settings = runs.fetch_members(run_id, folder)
     if settings != bands:
         raise ConfigurationError(
             f"The bands of version {version} were computed otherwise: {settings}, and the settings say {bands}.",

@@ -6,10 +6,10 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from landslide import tracking
-from landslide.bands import BandSettings
-from landslide.training import TrainingSettings
-from steps.lineage import tracking_client
+from landslide.bands.formulas import BandSettings
+from landslide.tracking import runs
+from landslide.training.fold import TrainingSettings
+from steps.provenance import tracking_client
 from steps.settings import DataSettings
 from steps.train_fold import train_fold
 
@@ -44,7 +44,7 @@ def train_row(
     except Exception as error:
         logger.exception("Fold %d of MLflow run %s failed; the other rows go on.", fold, cross_validation_run)
         client = tracking_client()
-        failed = tracking.open_fold(client, cross_validation_run, fold)
+        failed = runs.open_fold(client, cross_validation_run, fold)
         reason, *_ = [*filter(None, map(str.strip, str(error).splitlines())), type(error).__name__]
-        tracking.set_tags(client, failed, {"failure": reason[:500]})
+        runs.set_tags(client, failed, {"failure": reason[:500]})
         return ""

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from landslide.batches import PatchBatches, one_ahead
-from landslide.cache import BandCache
+from landslide.bands.batches import PatchBatches, one_ahead
+from landslide.bands.cache import BandCache
 
 NAMES = ("B2", "B3", "B4", "slope")
 

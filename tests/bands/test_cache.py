@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from landslide import bands, cache, demo
-from landslide.bands import BandSettings, available_bands, engineer
-from landslide.cache import BandCache, cache_family, cache_key, ensure_cache, formula_version, open_cache
+from landslide.bands import cache, formulas
+from landslide.bands.cache import BandCache, cache_family, cache_key, ensure_cache, formula_version, open_cache
+from landslide.bands.formulas import BandSettings, available_bands, engineer
+from landslide.data import demo
+from landslide.data.patches import patch_table, read_mask, read_stored
 from landslide.errors import CacheError
-from landslide.patches import patch_table, read_mask, read_stored
 
 SETTINGS = BandSettings()
 
@@ -155,8 +156,8 @@ def test_the_key_follows_data_settings_and_formulas(monkeypatch):
 def test_the_formula_version_is_that_of_the_source(monkeypatch, tmp_path):
     before = formula_version()
     changed = tmp_path / "bands.py"
-    changed.write_text(Path(bands.__file__).read_text().replace("27.32", "27.33"))
-    monkeypatch.setattr(bands, "__file__", str(changed))
+    changed.write_text(Path(formulas.__file__).read_text().replace("27.32", "27.33"))
+    monkeypatch.setattr(formulas, "__file__", str(changed))
     assert formula_version() != before
 
 
@@ -278,9 +279,9 @@ BUILD = """
 import resource, signal, sys
 from pathlib import Path
 from landslide.bands import BandSettings
-from landslide.cache import ensure_cache
+from landslide.bands.cache import ensure_cache
 from landslide.errors import CacheError
-from landslide.patches import patch_table
+from landslide.data.patches import patch_table
 
 data, caches, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 table = patch_table(data)[:3]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from landslide.bands import (
+from landslide.bands.formulas import (
     BAND_GROUPS,
     BAND_NAMES,
     ENGINEERED_BANDS,
@@ -23,8 +23,8 @@ from landslide.bands import (
     resolve_bands,
     write_medians,
 )
+from landslide.data.patches import ORIGINAL_BANDS, read_image
 from landslide.errors import ConfigurationError
-from landslide.patches import ORIGINAL_BANDS, read_image
 
 BLUE, GREEN, RED, NIR, SWIR_1, SWIR_2 = 1, 2, 3, 7, 10, 11
 FLOAT32_ROUNDING = {"rtol": 1e-6, "atol": 1e-6}

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landslide.band_statistics import band_statistics, describe, drift
-from landslide.cache import BandCache
+from landslide.bands.cache import BandCache
+from landslide.bands.statistics import band_statistics, describe, drift
 
 NAMES = ("B4", "slope", "elevation")
 ROWS = np.array([0, 2, 3])

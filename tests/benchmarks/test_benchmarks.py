@@ -6,14 +6,14 @@ import subprocess
 import sys
 
 import pytest
-import running
 import torch
 from torch import nn
 
 from benchmarks import __main__ as command
 from benchmarks import activations, gpu, measure, scale
 from benchmarks.measure import Comparison, PlainProcess, in_turn
-from landslide import demo
+from landslide.data import demo
+from tests.support import pipeline_runs
 
 
 def compared(**values: float) -> Comparison:
@@ -117,7 +117,7 @@ def test_the_command_prints_the_ratios_last_and_writes_them(tmp_path):
     out = tmp_path / "figures.json"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "scoring", "--quick", "--json", str(out)],
-        cwd=running.ROOT,
+        cwd=pipeline_runs.ROOT,
         capture_output=True,
         text=True,
         check=True,

@@ -15,9 +15,11 @@ import yaml
 from click.testing import CliRunner, Result
 
 import landslide
-from landslide import cli, data_folder, demo
+from landslide import cli
+from landslide.data import demo
+from landslide.data import project as project_data
+from landslide.data.patches import directory_digest
 from landslide.errors import DataError
-from landslide.patches import directory_digest
 
 
 def write_set(root: Path, numbers=(1, 2), bands: int = 3) -> Path:
@@ -308,7 +310,7 @@ def test_when_dvc_fails_the_previous_data_is_put_back(project_with_demo, rgb_set
         raise failure
 
     before = version_of(project_with_demo / "data"), pinned(project_with_demo)
-    monkeypatch.setattr(data_folder, "run_dvc", failing)
+    monkeypatch.setattr(project_data, "run_dvc", failing)
     assert use(rgb_set).exit_code == 1
     assert (version_of(project_with_demo / "data"), pinned(project_with_demo)) == before
     assert leftovers(project_with_demo) == []

@@ -5,10 +5,11 @@ import json
 import mlflow
 import pytest
 from click.testing import CliRunner, Result
-from registered import DATA_VERSION, add_version, fold_table
 
-from landslide import cli, registry, tracking
-from landslide.registry import Decision
+from landslide import cli
+from landslide.tracking import registry, runs
+from landslide.tracking.registry import Decision
+from tests.support.versions import DATA_VERSION, add_version, fold_table
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def client(tmp_path_factory):
     """Version 2 differs from 1 in settings and code, 3 from 2 in data and folds; 2 is the champion after 1."""
     before = mlflow.get_tracking_uri()
     folder = tmp_path_factory.mktemp("models")
-    client = tracking.connect(f"sqlite:///{folder / 'mlflow.db'}")
+    client = runs.connect(f"sqlite:///{folder / 'mlflow.db'}")
     settings = {"training": {"epochs": 3, "loss": "focal"}}
     add_version(client, folder, score=0.5, params=settings)
     add_version(client, folder, score=0.625, params={"training": {"epochs": 5, "loss": "focal"}}, git_commit="d" * 40)

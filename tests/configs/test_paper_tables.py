@@ -1,14 +1,14 @@
 """The configurations of the paper's tables hold its rows and figures, and share what is the same run."""
 
 import pytest
-import running
 import yaml
 from pydantic import TypeAdapter
 
-from landslide.bands import BandSettings
-from landslide.training import TrainingSettings
+from landslide.bands.formulas import BandSettings
+from landslide.training.fold import TrainingSettings
 from pipelines.grid import Row, RowSettings, resolve
 from steps.settings import EvaluationSettings, FoldSettings
+from tests.support import pipeline_runs
 
 # F1, mIoU and parameters in millions, row by row (paper, Tables III to VI).
 PUBLISHED = {
@@ -20,7 +20,7 @@ PUBLISHED = {
 
 
 def parameters(name: str) -> dict:
-    return yaml.safe_load((running.ROOT / "configs" / f"{name}.yaml").read_text())["parameters"]
+    return yaml.safe_load((pipeline_runs.ROOT / "configs" / f"{name}.yaml").read_text())["parameters"]
 
 
 def validated(kind: type, values: dict):

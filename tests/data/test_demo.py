@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from landslide import demo
+from landslide.data import demo
 from landslide.errors import ConfigurationError, DataError
 
 SMALL = ((2, 2), (1, 3))

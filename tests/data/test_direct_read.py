@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landslide import direct_read
-from landslide.patches import read_stored
+from landslide.data import direct_read
+from landslide.data.patches import read_stored
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
-from file_server import Fault, file_server
 
-from landslide import download as downloading
-from landslide.download import RemoteFile, download, get_json, part_of
+from landslide.data import download as downloading
+from landslide.data.download import RemoteFile, download, get_json, part_of
 from landslide.errors import AbsentError, DataError, RemoteError
+from tests.support.file_server import Fault, file_server
 
 CONTENT = np.random.default_rng(0).bytes(1_000_000)
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"

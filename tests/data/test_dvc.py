@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from landslide import cli
-from landslide.bands import BandSettings
-from landslide.data_folder import fetch
-from landslide.data_remote import newest, pull, without_credentials
+from landslide.bands.formulas import BandSettings
+from landslide.data.dvc import newest, pull, without_credentials
+from landslide.data.patches import directory_digest
+from landslide.data.project import fetch
 from landslide.errors import ConfigurationError, DataError
-from landslide.patches import directory_digest
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -17,16 +17,18 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from file_server import Fault, FileServer, file_server
 
-from landslide import archive, cli, data_folder, demo, fetch, official_data
-from landslide import download as downloading
+from landslide import cli
+from landslide.data import archive, demo, fetch, landslide4sense
+from landslide.data import download as downloading
+from landslide.data import project as project_data
+from landslide.data.check import check
+from landslide.data.landslide4sense import Archive, Release
+from landslide.data.patches import directory_digest, find_patches
 from landslide.errors import DataError
-from landslide.official_data import Archive, Release
-from landslide.patch_check import check
-from landslide.patches import directory_digest, find_patches
+from tests.support.file_server import Fault, FileServer, file_server
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PATCHES = {"train": 2, "validation": 1, "test": 1}
 FOLDERS = {"train": "TrainData", "validation": "ValidData", "test": "TestData"}
 RECORD = "/records/1/files"
@@ -85,7 +87,7 @@ def release(zips, monkeypatch) -> Release:
         dataset="someone/landslides",
         revision="abc",
     )
-    monkeypatch.setattr(official_data, "LANDSLIDE4SENSE", release)
+    monkeypatch.setattr(landslide4sense, "LANDSLIDE4SENSE", release)
     return release
 
 
@@ -142,10 +144,11 @@ def version_of(folder: Path) -> str:
 def in_a_process(release: Release, *arguments: str, first: str = "") -> list[str]:
     """The command as a process of its own, for this release."""
     code = f"""
-from landslide import data_folder, official_data
-from landslide import download as downloading
-from landslide.official_data import Archive, Release
-official_data.LANDSLIDE4SENSE = {release!r}
+from landslide.data import landslide4sense
+from landslide.data import project as project_data
+from landslide.data import download as downloading
+from landslide.data.landslide4sense import Archive, Release
+landslide4sense.LANDSLIDE4SENSE = {release!r}
 downloading._TIMEOUT = (5.0, 30.0)
 {first}
 from landslide.cli import main
@@ -208,7 +211,7 @@ def test_when_dvc_fails_nothing_is_downloaded_again(project, server, published, 
         raise DataError("dvc add failed: No space left on device", remedy="mend it")
 
     with monkeypatch.context() as patched:
-        patched.setattr(data_folder, "run_dvc", failing)
+        patched.setattr(project_data, "run_dvc", failing)
         result = data("fetch")
     assert result.exit_code == 1
     assert "dvc add failed" in result.stderr
@@ -220,7 +223,7 @@ def test_when_dvc_fails_nothing_is_downloaded_again(project, server, published, 
 
 
 def test_a_process_killed_before_dvc_was_done_is_taken_up(project, server, release, published):
-    killing = "import os, signal; data_folder.run_dvc = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)"
+    killing = "import os, signal; project_data.run_dvc = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)"
     command = in_a_process(release, first=killing)
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
     assert (project / "data").is_dir()
@@ -561,7 +564,7 @@ def test_a_small_disk_is_refused_before_anything_is_downloaded(folder, server, m
     ],
 )
 def test_what_the_full_data_set_needs(tmp_path, keep, there, megabytes):
-    release = official_data.LANDSLIDE4SENSE
+    release = landslide4sense.LANDSLIDE4SENSE
     files = {one: downloading.RemoteFile("", one.size) for one in release.archives}
     with (tmp_path / "TrainData.zip.part").open("wb") as part:
         part.truncate(there * 1_000_000)
@@ -676,7 +679,7 @@ def test_masks_that_the_hub_lacks_are_no_error_outside_of_training(folder, hub):
 
 def test_a_hub_that_lists_another_number_of_images_is_refused(folder, hub, monkeypatch, release):
     other = replace(release, patches={**PATCHES, "train": 3})
-    monkeypatch.setattr(official_data, "LANDSLIDE4SENSE", other)
+    monkeypatch.setattr(landslide4sense, "LANDSLIDE4SENSE", other)
     result = from_hub(folder)
     assert result.exit_code == 1
     assert "lists 2 files in images/train, and 3 were published" in result.stderr
@@ -693,13 +696,13 @@ def test_a_hub_without_the_data_set_is_named(folder, server):
 
 
 def test_the_published_release():
-    release = official_data.LANDSLIDE4SENSE
+    release = landslide4sense.LANDSLIDE4SENSE
     train = release.archives[0]
     assert (train.name, train.size) == ("TrainData.zip", 2_484_071_934)
     assert train.checksum == "md5:408f09247e3dd256458bc2f6e9edbffb"
     assert [(one.size, one.exact_size) for one in release.archives[1:]] == [(143_423_314, True), (470_900_000, False)]
     assert release.patches == {"train": 3799, "validation": 245, "test": 800}
-    assert {one.split for one in release.archives} == set(official_data.SPLITS)
+    assert {one.split for one in release.archives} == set(landslide4sense.SPLITS)
 
 
 def test_patches_of_an_archive_come_whole_or_not_at_all(tmp_path, zips, monkeypatch):

@@ -16,9 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from landslide.errors import DataError
-from landslide.patch_check import CheckReport, check
-from landslide.patches import (
+from landslide.data.check import CheckReport, check
+from landslide.data.patches import (
     LAYOUTS,
     ORIGINAL_BANDS,
     directory_digest,
@@ -30,8 +29,9 @@ from landslide.patches import (
     read_mask,
     read_positions,
 )
+from landslide.errors import DataError
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 REAL_DATA = Path(os.environ.get("LANDSLIDE_REAL_DATA", REPOSITORY / "../shared/data"))
 REAL_SAMPLE = REAL_DATA / "landslide4sense-sample"
 needs_real_data = pytest.mark.skipif(

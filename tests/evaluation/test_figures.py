@@ -9,10 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from landslide.calibration import calibration
-from landslide.detection import roc_curve
-from landslide.evaluation import threshold_table
-from landslide.figures import (
+from landslide.evaluation.figures import (
     FALSE_ALARM,
     HIT,
     MISS,
@@ -26,7 +23,10 @@ from landslide.figures import (
     thresholds_figure,
     uncertainty_figure,
 )
-from landslide.metrics import threshold_counts
+from landslide.evaluation.scores import threshold_table
+from landslide.metrics.calibration import calibration
+from landslide.metrics.counts import threshold_counts
+from landslide.metrics.detection import roc_curve
 
 
 @pytest.fixture

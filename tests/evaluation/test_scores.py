@@ -4,12 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from at_once import evaluate_fold
 from sklearn.metrics import f1_score, roc_auc_score
-from test_comparison import a_cache
-from test_fold_table import a_table, grid
 
-from landslide.evaluation import (
+from landslide.evaluation.report import drawn_rows, fold_figures, overlays_figure, report_figures, report_tables
+from landslide.evaluation.scores import (
     INTERVAL_NAMES,
     FoldEvaluator,
     cross_validated,
@@ -21,18 +19,11 @@ from landslide.evaluation import (
     selection_gap,
     threshold_table,
 )
-from landslide.evaluation_report import drawn_rows, fold_figures, overlays_figure, report_figures, report_tables
-from landslide.metrics import METRIC_NAMES, confusion_counts, scores
-from landslide.prediction import PredictionSettings
-
-
-def predictions(n: int, seed: int = 0, empty: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and masks (n, 16, 16); about a share of the masks is empty."""
-    rng = np.random.default_rng(seed)
-    masks = ((rng.random((n, 16, 16)) < 0.2) & (rng.random((n, 1, 1)) > empty)).astype(np.uint8)
-    probability = np.clip(rng.normal(0.15 + 0.5 * masks, 0.15), 0, 1).astype(np.float32)
-    return probability, masks
-
+from landslide.inference.prediction import PredictionSettings
+from landslide.metrics.counts import METRIC_NAMES, confusion_counts, scores
+from tests.support.caches import build_band_cache
+from tests.support.patch_tables import build_patch_table, grid_positions
+from tests.support.predictions import evaluate_fold, random_predictions
 
 HISTORY = [
     {"epoch": e + 1, "train_loss": 1.0, "validation_f1_macro": v, "validation_f1_landslide": v}
@@ -43,9 +34,9 @@ HISTORY = [
 @pytest.fixture
 def case():
     """Fold table of 30 patches in two scenes, folds 1 to 3, and the evaluations of folds 1 and 3."""
-    table = a_table([str(i) for i in range(30)], [*grid(4, 5, 1), *grid(2, 5, 2)])
+    table = build_patch_table([str(i) for i in range(30)], [*grid_positions(4, 5, 1), *grid_positions(2, 5, 2)])
     table = table.assign(fold=[1, 2, 3] * 10)
-    probability, masks = predictions(30)
+    probability, masks = random_predictions(30)
     folds = {}
     for fold in (1, 3):
         rows = (table["fold"] == fold).to_numpy()
@@ -58,7 +49,7 @@ def case():
 
 
 def test_a_fold_is_scored_at_both_thresholds_and_in_every_way():
-    probability, masks = predictions(12)
+    probability, masks = random_predictions(12)
     other = probability * 0.9
     ways = {"": probability, "_head_average": other, "_tta": probability**2}
     fold = evaluate_fold(ways, masks, threshold=0.3, detection_threshold=0.7)
@@ -83,13 +74,13 @@ def test_a_fold_is_scored_at_both_thresholds_and_in_every_way():
 
 
 def test_without_a_tuned_detection_threshold_there_is_no_tuned_detection():
-    probability, masks = predictions(12)
+    probability, masks = random_predictions(12)
     names = set(evaluate_fold({"": probability}, masks, threshold=0.3).scores)
     assert not [name for name in names if name.startswith("detection") and name.endswith(("_tuned", "_threshold"))]
 
 
 def test_a_fold_full_of_landslides_has_no_area_under_the_curve_and_nothing_that_is_not_a_number():
-    probability, masks = predictions(12, empty=0.0)
+    probability, masks = random_predictions(12, empty=0.0)
     fold = evaluate_fold({"": probability}, masks, threshold=0.3)
     assert fold.truth.all()
     assert "detection_f1" in fold.scores
@@ -205,7 +196,7 @@ def test_a_cross_validation_leaves_its_tables_and_a_figure_of_each(case):
 
 def test_patches_of_one_kind_leave_no_roc_curve(case):
     table, *_ = case
-    probability, masks = predictions(10, empty=0.0)
+    probability, masks = random_predictions(10, empty=0.0)
     folds = {1: evaluate_fold({"": probability}, masks, threshold=0.5)}
     tables = report_tables(table, folds, {1: HISTORY})
     assert len(tables["roc"]) == 0
@@ -216,7 +207,7 @@ def test_patches_of_one_kind_leave_no_roc_curve(case):
 @pytest.mark.parametrize("sizes", [(9,), (1, 3, 5), (4, 4, 1)])
 @pytest.mark.parametrize("as_tensors", [False, True])
 def test_batches_are_scored_as_all_patches_at_once(sizes, as_tensors):
-    probability, masks = predictions(9)
+    probability, masks = random_predictions(9)
     ways = {"": probability, "_tta": probability[::-1].copy()}
     whole = evaluate_fold(ways, masks, threshold=0.3, detection_threshold=0.7)
     evaluator, start = FoldEvaluator(threshold=0.3, detection_threshold=0.7), 0
@@ -235,11 +226,11 @@ def test_batches_are_scored_as_all_patches_at_once(sizes, as_tensors):
 
 @pytest.mark.parametrize("landslides", [(0, 7, 3, 900, 0), (0, 0, 0, 0, 0)])
 def test_overlays_show_patches_with_landslides_from_few_pixels_to_many(landslides):
-    cache = a_cache(5)
+    cache = build_band_cache(5)
     for mask, n in zip(cache.masks, landslides, strict=True):
         mask[:] = 0
         mask.reshape(-1)[:n] = 1
-    table = a_table("abcde")
+    table = build_patch_table("abcde")
     rows = drawn_rows(landslides, 3).tolist()
     figure = overlays_figure(cache, table, {row: np.zeros((128, 128), np.float32) for row in rows}, rows)
     titles = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]

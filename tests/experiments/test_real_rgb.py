@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import running
 import yaml
 
-from landslide import demo
-from landslide.metrics import scores
+from landslide.data import demo
+from landslide.metrics.counts import scores
+from tests.support import pipeline_runs
 
-SCRIPT = running.ROOT / "benchmarks" / "real_rgb.py"
+SCRIPT = pipeline_runs.ROOT / "benchmarks" / "real_rgb.py"
 GRID = {
     "data": {"root": "data", "positions": "auto"},
     "bands": {"stored": ["B4", "B3", "B2"]},
@@ -201,12 +201,12 @@ def test_a_row_that_is_not_finished_is_compared_with_no_other(run, results, conf
 def test_settings_are_those_that_the_ablation_pipeline_would_train_with(run):
     from pydantic import TypeAdapter
 
-    from landslide.bands import BandSettings
-    from landslide.training import TrainingSettings
+    from landslide.bands.formulas import BandSettings
+    from landslide.training.fold import TrainingSettings
     from pipelines.grid import RowSettings, resolve
     from steps.settings import EvaluationSettings, FoldSettings
 
-    parameters = run.module.read_grid(running.ROOT / "configs" / "real_rgb.yaml")
+    parameters = run.module.read_grid(pipeline_runs.ROOT / "configs" / "real_rgb.yaml")
     rows = resolve(
         [RowSettings(**row) for row in parameters["rows"]],
         bands=TypeAdapter(BandSettings).validate_python(parameters["bands"]),
@@ -253,8 +253,8 @@ def test_without_a_result_there_is_no_table(run, config, tmp_path):
 
 
 def test_the_page_of_results_has_what_the_records_say(run, capsys):
-    page = (running.ROOT / "docs" / "results.md").read_text().splitlines()
-    config, records = running.ROOT / "configs" / "real_rgb.yaml", running.ROOT / "docs" / "results"
+    page = (pipeline_runs.ROOT / "docs" / "results.md").read_text().splitlines()
+    config, records = pipeline_runs.ROOT / "configs" / "real_rgb.yaml", pipeline_runs.ROOT / "docs" / "results"
     capsys.readouterr()
     run("table", config, "--out", records, "--gains-of", "Lite U-Net, ImageNet")
     plain, turned = capsys.readouterr().out.split("# Mean of the eight symmetries")

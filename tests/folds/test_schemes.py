@@ -8,9 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from landslide.data.patches import landslide4sense_positions
 from landslide.errors import ConfigurationError, DataError
-from landslide.folds import BLOCK_SIDE, SCHEMES, assign, inner_validation, neighbour_blocks, tile_blocks, touching
-from landslide.patches import landslide4sense_positions
+from landslide.folds.schemes import (
+    BLOCK_SIDE,
+    SCHEMES,
+    assign,
+    inner_validation,
+    neighbour_blocks,
+    tile_blocks,
+    touching,
+)
 
 OFFICIAL = 3799
 # Table of the authors' logs: fold, first and last patch, positive patches.

@@ -1,6 +1,5 @@
 """The fold table as the data grow: patches keep their folds, new ones join their neighbours."""
 
-import io
 import time
 
 import numpy as np
@@ -9,39 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from landslide.data.patches import landslide4sense_positions
 from landslide.errors import ConfigurationError, DataError
-from landslide.fold_table import departed, grow, known_folds, read_folds
-from landslide.folds import BLOCK_SIDE, assign
-from landslide.patches import landslide4sense_positions
+from landslide.folds.schemes import BLOCK_SIDE, assign
+from landslide.folds.table import departed, grow, known_folds, read_folds
+from tests.support.patch_tables import as_recorded, build_patch_table, grid_positions, image_names
 
 EDGES = ((-1, 0), (1, 0), (0, -1), (0, 1))
-
-
-def a_table(images, positions=None, numbers=None, pixels=None) -> pd.DataFrame:
-    """A patch table as `patch_table` gives it; positions are (scene, row, column) or None, patch by patch."""
-    n = len(images)
-    rows = [p if p is not None else (None, None, None) for p in (positions if positions is not None else [None] * n)]
-    where = pd.DataFrame(rows, columns=["scene", "row", "column"]).astype("Int64")
-    return pd.DataFrame(
-        {
-            "number": pd.Series(range(1, n + 1) if numbers is None else numbers, dtype="int64"),
-            "image_md5": pd.Series(list(images), dtype=object),
-            "positive_pixels": pd.Series([100] * n if pixels is None else pixels, dtype="int64"),
-        }
-    ).join(where)
-
-
-def grid(rows: int, columns: int, scene: int = 1) -> list[tuple[int, int, int]]:
-    return [(scene, row, column) for row in range(rows) for column in range(columns)]
-
-
-def named(positions, prefix: str = "image") -> list[str]:
-    return [f"{prefix} {scene} {row} {column}" for scene, row, column in positions]
-
-
-def recorded(table: pd.DataFrame) -> pd.DataFrame:
-    """What is left of a table after it was an artifact of a run: CSV."""
-    return pd.read_csv(io.StringIO(table.to_csv(index=False)))
 
 
 def folds_of(table: pd.DataFrame) -> dict[str, int]:
@@ -50,10 +23,10 @@ def folds_of(table: pd.DataFrame) -> dict[str, int]:
 
 def a_known_table(rng: np.random.Generator, n_folds: int, positioned: bool) -> pd.DataFrame:
     """Some tiles of two scenes, in folds that may lie anyhow."""
-    positions = [p for p in grid(6, 7, 1) + grid(5, 4, 2) if rng.random() < 0.6]
-    table = a_table(named(positions), positions if positioned else None)
+    positions = [p for p in grid_positions(6, 7, 1) + grid_positions(5, 4, 2) if rng.random() < 0.6]
+    table = build_patch_table(image_names(positions), positions if positioned else None)
     fold = np.concatenate([np.arange(n_folds), rng.integers(0, n_folds, len(table) - n_folds)]) + 1
-    return recorded(table.assign(fold=fold))
+    return as_recorded(table.assign(fold=fold))
 
 
 # ---- patches that are known
@@ -65,16 +38,18 @@ def test_old_patches_keep_their_folds_and_new_tiles_take_those_of_neighbours(see
     rng = np.random.default_rng(seed)
     known = a_known_table(rng, n_folds, positioned)
     fold_of = folds_of(known)
-    places = grid(8, 9, 1) + grid(7, 6, 2) + grid(2, 3, 3)
+    places = grid_positions(8, 9, 1) + grid_positions(7, 6, 2) + grid_positions(2, 3, 3)
     kept = [p for p in places if f"image {p[0]} {p[1]} {p[2]}" in fold_of and rng.random() < 0.8]
     changed = [p for p in kept if positioned and rng.random() < 0.2]
     new = [p for p in places if f"image {p[0]} {p[1]} {p[2]}" not in fold_of and rng.random() < 0.4]
-    images = {p: f"image {p[0]} {p[1]} {p[2]}" for p in kept} | dict(zip(new, named(new, "new"), strict=True))
-    images |= dict(zip(changed, named(changed, "changed"), strict=True))
+    images = {p: f"image {p[0]} {p[1]} {p[2]}" for p in kept} | dict(zip(new, image_names(new, "new"), strict=True))
+    images |= dict(zip(changed, image_names(changed, "changed"), strict=True))
     order = [list(images)[i] for i in rng.permutation(len(images))]
     if not order:
         return
-    table = a_table([images[p] for p in order], order if positioned else None, rng.permutation(len(order)) + 1)
+    table = build_patch_table(
+        [images[p] for p in order], order if positioned else None, rng.permutation(len(order)) + 1
+    )
     try:
         grown = grow(table, known, n_folds=n_folds)
     except DataError:
@@ -97,52 +72,52 @@ def test_old_patches_keep_their_folds_and_new_tiles_take_those_of_neighbours(see
 
 def test_every_patch_of_an_unchanged_data_set_is_known():
     known = a_known_table(np.random.default_rng(1), 5, positioned=True)
-    table = a_table(known["image_md5"], None, known["number"])
+    table = build_patch_table(known["image_md5"], None, known["number"])
     for same in (known, table, known.drop(columns=["scene", "row", "column"]).join(table[["scene", "row", "column"]])):
         assert known_folds(same, known).tolist() == known["fold"].tolist()
 
 
 def test_a_changed_image_without_position_keeps_the_fold_of_its_number():
-    known = recorded(a_table("abcd").assign(fold=[1, 2, 1, 2]))
-    assert known_folds(a_table("abXd"), known).tolist() == [1, 2, 1, 2]
+    known = as_recorded(build_patch_table("abcd").assign(fold=[1, 2, 1, 2]))
+    assert known_folds(build_patch_table("abXd"), known).tolist() == [1, 2, 1, 2]
 
 
 def test_a_number_that_passed_to_another_patch_makes_nothing_known():
-    known = recorded(a_table("abcd").assign(fold=[1, 2, 1, 2]))
+    known = as_recorded(build_patch_table("abcd").assign(fold=[1, 2, 1, 2]))
     # A new patch in front: everything behind it has another number now.
-    assert known_folds(a_table("Xabcd"), known).tolist() == [0, 1, 2, 1, 2]
+    assert known_folds(build_patch_table("Xabcd"), known).tolist() == [0, 1, 2, 1, 2]
 
 
 def test_equal_images_are_told_apart_by_their_numbers():
-    known = recorded(a_table("aba").assign(fold=[1, 2, 2]))
-    assert known_folds(a_table("aba"), known).tolist() == [1, 2, 2]
-    assert known_folds(a_table("aa", numbers=[7, 8]), known).tolist() == [1, 1]
-    placed = recorded(a_table("aba", [(1, 0, 0), (1, 0, 1), (1, 0, 2)]).assign(fold=[1, 2, 2]))
-    assert known_folds(a_table("aa", [(1, 0, 2), (1, 0, 0)]), placed).tolist() == [2, 1]
+    known = as_recorded(build_patch_table("aba").assign(fold=[1, 2, 2]))
+    assert known_folds(build_patch_table("aba"), known).tolist() == [1, 2, 2]
+    assert known_folds(build_patch_table("aa", numbers=[7, 8]), known).tolist() == [1, 1]
+    placed = as_recorded(build_patch_table("aba", [(1, 0, 0), (1, 0, 1), (1, 0, 2)]).assign(fold=[1, 2, 2]))
+    assert known_folds(build_patch_table("aa", [(1, 0, 2), (1, 0, 0)]), placed).tolist() == [2, 1]
 
 
 def test_a_patch_that_left_comes_back_to_its_fold_though_its_place_was_taken():
     places = [(1, 0, 0), (1, 0, 1), (1, 0, 2)]
-    first = a_table("abc", places).assign(fold=[1, 2, 1])
-    second = grow(a_table("aXc", places), recorded(first), n_folds=2)
-    gone = departed(second, recorded(first))
+    first = build_patch_table("abc", places).assign(fold=[1, 2, 1])
+    second = grow(build_patch_table("aXc", places), as_recorded(first), n_folds=2)
+    gone = departed(second, as_recorded(first))
     assert (second["fold"].tolist(), gone["image_md5"].tolist()) == ([1, 2, 1], ["b"])
-    known = pd.concat([recorded(second), recorded(gone)], ignore_index=True)
-    third = grow(a_table("abcY", [*places, (9, 9, 9)]), known, n_folds=2)
+    known = pd.concat([as_recorded(second), as_recorded(gone)], ignore_index=True)
+    third = grow(build_patch_table("abcY", [*places, (9, 9, 9)]), known, n_folds=2)
     assert folds_of(third)["b"] == 2
     assert departed(third, known)["image_md5"].tolist() == ["X"]
 
 
 def test_an_image_that_was_in_two_folds_stays_remembered_in_both():
-    known = recorded(a_table("aba").assign(fold=[1, 2, 2]))
-    grown = grow(a_table("ab"), known, n_folds=2)
+    known = as_recorded(build_patch_table("aba").assign(fold=[1, 2, 2]))
+    grown = grow(build_patch_table("ab"), known, n_folds=2)
     left = departed(grown, known)
     assert left[["image_md5", "fold"]].to_numpy().tolist() == [["a", 2]]
 
 
 def test_a_corrected_position_replaces_the_old_one_but_copies_are_remembered_one_by_one():
-    known = recorded(a_table("abb", [(1, 0, 0), (1, 0, 1), (1, 0, 2)]).assign(fold=[1, 2, 2]))
-    grown = grow(a_table("ab", [(1, 5, 5), (1, 0, 1)]), known, n_folds=2)
+    known = as_recorded(build_patch_table("abb", [(1, 0, 0), (1, 0, 1), (1, 0, 2)]).assign(fold=[1, 2, 2]))
+    grown = grow(build_patch_table("ab", [(1, 5, 5), (1, 0, 1)]), known, n_folds=2)
     assert grown["fold"].tolist() == [1, 2]
     left = departed(grown, known)
     assert left[["image_md5", "column", "fold"]].to_numpy().tolist() == [["b", 2, 2]]
@@ -152,10 +127,13 @@ def test_what_is_in_the_data_set_counts_before_what_left():
     # b was at this place once, in fold 2; now c is there, whose fold is 1.
     place = (1, 5, 5)
     known = pd.concat(
-        [a_table("ac", [(1, 0, 0), place]).assign(fold=[2, 1]), a_table("b", [place], [2]).assign(fold=2)]
+        [
+            build_patch_table("ac", [(1, 0, 0), place]).assign(fold=[2, 1]),
+            build_patch_table("b", [place], [2]).assign(fold=2),
+        ]
     )
-    assert known_folds(a_table("aZ", [(1, 0, 0), place]), recorded(known)).tolist() == [2, 1]
-    beside = grow(a_table("acN", [(1, 0, 0), place, (1, 5, 6)]), recorded(known), n_folds=2)
+    assert known_folds(build_patch_table("aZ", [(1, 0, 0), place]), as_recorded(known)).tolist() == [2, 1]
+    beside = grow(build_patch_table("acN", [(1, 0, 0), place, (1, 5, 6)]), as_recorded(known), n_folds=2)
     assert beside["fold"].tolist() == [2, 1, 1]
 
 
@@ -165,10 +143,10 @@ def test_what_is_in_the_data_set_counts_before_what_left():
 def test_positions_that_the_data_set_lost_are_kept():
     """As when a hundred patches are added to the official set, whose positions hold for that set alone."""
     places = [(1, 0, 0), (1, 0, 1), (2, 0, 0), (2, 0, 1)]
-    known = recorded(a_table("abcc", places).assign(fold=[1, 2, 1, 1]))
-    grown = grow(a_table("abXcN", numbers=[7, 2, 1, 3, 9]), known, n_folds=2)
+    known = as_recorded(build_patch_table("abcc", places).assign(fold=[1, 2, 1, 1]))
+    grown = grow(build_patch_table("abXcN", numbers=[7, 2, 1, 3, 9]), known, n_folds=2)
     assert grown["column"].astype(object).where(grown["column"].notna(), None).tolist() == [0, 1, None, None, None]
-    grown = grow(a_table("aXcN", numbers=[1, 2, 3, 9]), known, n_folds=2)
+    grown = grow(build_patch_table("aXcN", numbers=[1, 2, 3, 9]), known, n_folds=2)
     assert grown["fold"].tolist()[:3] == [1, 2, 1]
     assert grown.loc[1, ["scene", "row", "column"]].tolist() == [1, 0, 1], "redrawn where b was"
     assert grown["scene"].dtype == "Int64"
@@ -176,17 +154,17 @@ def test_positions_that_the_data_set_lost_are_kept():
 
 def test_a_tile_at_a_corner_joins_what_it_touches():
     old = [(1, 3, 2), (1, 3, 3), (2, 0, 0)]
-    known = recorded(a_table("abc", old).assign(fold=[2, 2, 1]))
+    known = as_recorded(build_patch_table("abc", old).assign(fold=[2, 2, 1]))
     # Across the border of the block, and although the other fold has less.
-    assert grow(a_table("abcN", [*old, (1, 4, 4)]), known, n_folds=2)["fold"].tolist() == [2, 2, 1, 2]
+    assert grow(build_patch_table("abcN", [*old, (1, 4, 4)]), known, n_folds=2)["fold"].tolist() == [2, 2, 1, 2]
 
 
 def test_new_tiles_that_touch_nothing_known_stay_together_and_the_folds_stay_even():
     old = [(scene, row, column) for scene in range(1, 6) for row in range(4) for column in range(4)]
-    known = recorded(a_table(named(old), old).assign(fold=np.repeat(np.arange(1, 6), 16)))
-    new = [p for scene in range(10, 20) for p in grid(BLOCK_SIDE, BLOCK_SIDE, scene)]
+    known = as_recorded(build_patch_table(image_names(old), old).assign(fold=np.repeat(np.arange(1, 6), 16)))
+    new = [p for scene in range(10, 20) for p in grid_positions(BLOCK_SIDE, BLOCK_SIDE, scene)]
     pixels = [100] * len(old) + [(p[0] - 9) * 50 for p in new]
-    grown = grow(a_table(named(old + new), old + new, pixels=pixels), known, n_folds=5)
+    grown = grow(build_patch_table(image_names(old + new), old + new, pixels=pixels), known, n_folds=5)
     dealt = grown.iloc[len(old) :]
     assert (dealt.groupby("scene")["fold"].nunique() == 1).all()
     assert grown["fold"].value_counts().tolist() == [48] * 5
@@ -205,22 +183,22 @@ def test_new_tiles_that_touch_nothing_known_stay_together_and_the_folds_stay_eve
 )
 def test_a_new_block_goes_to_the_fold_that_has_the_least_patches_and_landslides(folds, pixels, expected):
     places = [(scene, 0, 0) for scene in range(5)]
-    known = recorded(a_table("abcd", places[:4]).assign(fold=folds))
-    assert grow(a_table("abcdN", places, pixels=pixels), known, n_folds=2)["fold"].iloc[-1] == expected
+    known = as_recorded(build_patch_table("abcd", places[:4]).assign(fold=folds))
+    assert grow(build_patch_table("abcdN", places, pixels=pixels), known, n_folds=2)["fold"].iloc[-1] == expected
 
 
 def test_a_block_that_neighbours_drew_to_a_fold_in_part_follows_as_a_whole():
     old = [(1, 0, 0), (1, 0, 1), (2, 0, 0), (2, 0, 1)]
-    known = recorded(a_table(named(old), old).assign(fold=[2, 2, 1, 1]))
-    new = [p for p in grid(4, 4) if p not in old]  # two of them touch nothing known
-    grown = grow(a_table(named(old + new), old + new), known, n_folds=2)
+    known = as_recorded(build_patch_table(image_names(old), old).assign(fold=[2, 2, 1, 1]))
+    new = [p for p in grid_positions(4, 4) if p not in old]  # two of them touch nothing known
+    grown = grow(build_patch_table(image_names(old + new), old + new), known, n_folds=2)
     assert set(grown["fold"].iloc[len(old) :]) == {2}
 
 
 def test_without_positions_new_patches_are_dealt_in_runs():
-    known = recorded(a_table([f"old {i}" for i in range(32)]).assign(fold=np.repeat([1, 2], 16)))
+    known = as_recorded(build_patch_table([f"old {i}" for i in range(32)]).assign(fold=np.repeat([1, 2], 16)))
     images = [f"old {i}" for i in range(32)] + [f"new {i}" for i in range(64)]
-    fold = grow(a_table(images), known, n_folds=2)["fold"].to_numpy()
+    fold = grow(build_patch_table(images), known, n_folds=2)["fold"].to_numpy()
     assert fold[:32].tolist() == known["fold"].tolist()
     runs = fold[32:].reshape(4, 16)
     assert (runs == runs[:, :1]).all()
@@ -229,22 +207,24 @@ def test_without_positions_new_patches_are_dealt_in_runs():
 
 def test_patches_without_position_do_not_spoil_the_blocks_of_the_others():
     old = [(scene, 0, 0) for scene in (1, 2)]
-    known = recorded(a_table("ab", old).assign(fold=[1, 2]))
-    places = [*old, *grid(4, 4, 5), None, *grid(4, 4, 6)]
-    grown = grow(a_table([f"{i}" if i > 1 else "ab"[i] for i in range(len(places))], places), known, n_folds=2)
+    known = as_recorded(build_patch_table("ab", old).assign(fold=[1, 2]))
+    places = [*old, *grid_positions(4, 4, 5), None, *grid_positions(4, 4, 6)]
+    grown = grow(
+        build_patch_table([f"{i}" if i > 1 else "ab"[i] for i in range(len(places))], places), known, n_folds=2
+    )
     assert (grown.dropna().groupby("scene")["fold"].nunique() == 1).all()
 
 
 def test_a_hundred_new_patches_beside_the_official_set_take_no_time():
     positions = [tuple(p) for p in landslide4sense_positions()[["scene", "row", "column"]].to_numpy().tolist()]
-    table = a_table(named(positions), positions)
+    table = build_patch_table(image_names(positions), positions)
     folds = assign(table["number"].tolist(), scheme="scene_blocked", scenes=np.array(positions))
-    known = recorded(table.assign(fold=folds))
+    known = as_recorded(table.assign(fold=folds))
     taken = set(positions)
     beside = [(s, r + d, c + e) for s, r, c in positions for d, e in EDGES]
-    new = sorted({p for p in beside if p not in taken and min(p[1:]) >= 0})[:60] + grid(8, 5, 99)
+    new = sorted({p for p in beside if p not in taken and min(p[1:]) >= 0})[:60] + grid_positions(8, 5, 99)
     before = time.perf_counter()
-    grown = grow(a_table(named(positions + new), positions + new), known, n_folds=5)
+    grown = grow(build_patch_table(image_names(positions + new), positions + new), known, n_folds=5)
     assert time.perf_counter() - before < 5  # 0.2 s when nothing else runs
     assert grown["fold"].iloc[:3799].tolist() == folds.tolist()
 
@@ -254,25 +234,25 @@ def test_a_hundred_new_patches_beside_the_official_set_take_no_time():
 
 @pytest.mark.parametrize("n_folds", [2, 4])
 def test_another_number_of_folds_is_a_configuration_error(n_folds):
-    known = a_table("abc").assign(fold=[1, 2, 3])
+    known = build_patch_table("abc").assign(fold=[1, 2, 3])
     with pytest.raises(ConfigurationError, match=f"has the folds 1 to 3, and folds.n_folds is {n_folds}") as error:
-        grow(a_table("abcdef"), known, n_folds=n_folds)
+        grow(build_patch_table("abcdef"), known, n_folds=n_folds)
     assert "Set folds.n_folds to 3" in error.value.remedy
 
 
 def test_a_fold_that_lost_all_its_patches_is_a_data_error_unless_new_ones_fill_it():
-    known = a_table("abcd").assign(fold=[1, 1, 2, 3])
+    known = build_patch_table("abcd").assign(fold=[1, 1, 2, 3])
     with pytest.raises(DataError, match="Fold 3 of the older fold table has no patch left") as error:
-        grow(a_table("abc"), known, n_folds=3)
+        grow(build_patch_table("abc"), known, n_folds=3)
     assert "bring these patches back" in error.value.remedy
-    assert grow(a_table("abcX", numbers=[1, 2, 3, 9]), known, n_folds=3)["fold"].tolist() == [1, 1, 2, 3]
+    assert grow(build_patch_table("abcX", numbers=[1, 2, 3, 9]), known, n_folds=3)["fold"].tolist() == [1, 1, 2, 3]
 
 
 # ---- a recorded table, read back
 
 
 def test_a_recorded_table_is_read_in_the_order_of_the_patches(tmp_path):
-    table = a_table("abc").assign(fold=[2, 1, 2])
+    table = build_patch_table("abc").assign(fold=[2, 1, 2])
     table.to_csv(tmp_path / "folds.csv", index=False)
     assert read_folds(tmp_path / "folds.csv", table.iloc[::-1], n_folds=2).tolist() == [2, 1, 2][::-1]
 
@@ -292,4 +272,4 @@ def test_a_table_of_something_else_is_refused(tmp_path, content, n_folds, messag
     if content is not None:
         (tmp_path / "folds.csv").write_text(content)
     with pytest.raises((ConfigurationError, DataError), match=message):
-        read_folds(tmp_path / "folds.csv", a_table("ab"), n_folds=n_folds)
+        read_folds(tmp_path / "folds.csv", build_patch_table("ab"), n_folds=n_folds)

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from at_once import predict_rows
 from safetensors.torch import save_file
 
-from landslide import demo
-from landslide.bands import BAND_NAMES, BandSettings, engineer
-from landslide.cache import BandCache, ensure_cache
-from landslide.ensemble import Ensemble, Member, load_ensemble, load_members, save_ensemble
+from landslide.bands.cache import BandCache, ensure_cache
+from landslide.bands.formulas import BAND_NAMES, BandSettings, engineer
+from landslide.data import demo
+from landslide.data.patches import patch_table, read_stored
 from landslide.errors import RegistryError
+from landslide.inference.ensemble import Ensemble, Member, load_ensemble, load_members, save_ensemble
+from landslide.inference.prediction import PredictionSettings, ensemble_probability, landslide_probability
 from landslide.models import ModelSpec, build_model
-from landslide.patches import patch_table, read_stored
-from landslide.prediction import PredictionSettings, ensemble_probability, landslide_probability
+from tests.support.predictions import predict_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -4,19 +4,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from at_once import predict_rows, predict_ways
 from pydantic import TypeAdapter, ValidationError
-from test_comparison import a_cache
 from torch import Tensor, nn
 
 from landslide.errors import ConfigurationError
-from landslide.models import ModelSpec, build_model
-from landslide.prediction import (
+from landslide.inference.prediction import (
     PredictionSettings,
     landslide_probabilities,
     landslide_probability,
     number_of_heads,
 )
+from landslide.models import ModelSpec, build_model
+from tests.support.caches import build_band_cache
+from tests.support.predictions import predict_rows, predict_ways
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -171,7 +171,7 @@ def test_heads_are_counted(name, heads):
 def test_patches_are_predicted_in_several_ways_as_they_are_in_each_alone():
     torch.manual_seed(0)
     model = build_model(ModelSpec(name="rau_net", options={"width": 4, "head_width": 4}, bands=BANDS)).eval()
-    cache, rows = a_cache(4, names=("gradient_y", "B4", "gradient_x")), np.array([3, 0, 2])
+    cache, rows = build_band_cache(4, names=("gradient_y", "B4", "gradient_x")), np.array([3, 0, 2])
     ways = {
         "plain": PredictionSettings(),
         "average": PredictionSettings(heads="average"),

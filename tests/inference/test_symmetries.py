@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from landslide.bands import BAND_NAMES, engineer
+from landslide.bands.formulas import BAND_NAMES, engineer
 from landslide.errors import ConfigurationError
-from landslide.symmetry import (
+from landslide.inference.symmetries import (
     IDENTITY,
     ROTATIONS,
     ROTATIONS_AND_FLIPS,

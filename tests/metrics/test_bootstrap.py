@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, jaccard_score
-from test_fold_table import a_table, grid
 
-from landslide.bootstrap import (
+from landslide.metrics.bootstrap import (
     difference_draws,
     named_intervals,
     paired_differences,
@@ -18,7 +17,8 @@ from landslide.bootstrap import (
     score_draws,
     score_intervals,
 )
-from landslide.metrics import METRIC_NAMES, confusion_counts, scores
+from landslide.metrics.counts import METRIC_NAMES, confusion_counts, scores
+from tests.support.patch_tables import build_patch_table, grid_positions
 
 SIDE = 128 * 128
 
@@ -166,8 +166,8 @@ def test_two_models_of_other_patches_are_refused():
 
 
 def test_blocks_are_four_by_four_tiles_and_single_patches_without_a_place():
-    places = [*grid(4, 5, 1), *grid(2, 2, 2), None, None]
-    blocks = resampling_blocks(a_table([str(i) for i in range(len(places))], places))
+    places = [*grid_positions(4, 5, 1), *grid_positions(2, 2, 2), None, None]
+    blocks = resampling_blocks(build_patch_table([str(i) for i in range(len(places))], places))
     sizes = np.bincount(blocks)
     assert sorted(sizes.tolist()) == [1, 1, 4, 4, 16]
     assert len(set(blocks[-2:].tolist())) == 2

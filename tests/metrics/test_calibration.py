@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from landslide.calibration import calibration
+from landslide.metrics.calibration import calibration
 
 
 def drawn(seed: int, shape=(5, 32, 32), power: float = 3.0) -> tuple[np.ndarray, np.ndarray]:

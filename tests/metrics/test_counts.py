@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics as reference
 
-from landslide.metrics import METRIC_NAMES, confusion_counts, mean_and_std, scores, threshold_counts
+from landslide.metrics.counts import METRIC_NAMES, confusion_counts, mean_and_std, scores, threshold_counts
 
 
 @st.composite

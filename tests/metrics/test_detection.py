@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics as reference
 
-from landslide.bootstrap import score_intervals
-from landslide.detection import (
+from landslide.metrics.bootstrap import score_intervals
+from landslide.metrics.detection import (
     detection_counts,
     detection_scores,
     one_class,

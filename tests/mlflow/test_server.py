@@ -19,12 +19,12 @@ import mlflow
 import numpy as np
 import pytest
 import requests
-import running
 
-from landslide import registry, tracking
 from landslide.errors import RegistryError
+from landslide.tracking import registry, runs
+from tests.support import pipeline_runs
 
-FOLDER = running.ROOT / "mlflow"
+FOLDER = pipeline_runs.ROOT / "mlflow"
 RUNNER = {"MLFLOW_TRACKING_USERNAME": "runner", "MLFLOW_TRACKING_PASSWORD": "password-of-the-runner"}
 STORAGE = {
     "AWS_ACCESS_KEY_ID": "storage",
@@ -115,32 +115,34 @@ def logged_in(server, runner, monkeypatch) -> Iterator[None]:
 
 
 def test_training_by_command_line_is_recorded_registered_and_loadable_over_http(server, logged_in, tmp_path):
-    from landslide.demo import generate
+    from landslide.data.demo import generate
 
     generate(tmp_path / "data", scenes=((2, 3), (2, 2)))
-    config = running.write_config(
+    config = pipeline_runs.write_config(
         tmp_path / "config.yaml", tmp_path / "data", training={"epochs": 1}, folds={"n_folds": 2}
     )
     home = tmp_path / "home"
-    environment = running.cli_environment(home) | RUNNER
+    environment = pipeline_runs.cli_environment(home) | RUNNER
     environment |= {"LANDSLIDE_TRACKING_URI": server.uri, "OMP_NUM_THREADS": "1"}
     command = (
         "source activate.sh && python -m stacks.local "
         f"&& zenml pipeline run pipelines.training.training_pipeline -c {config}"
     )
-    done = subprocess.run(["bash", "-c", command], cwd=running.ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=pipeline_runs.ROOT, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (home / "mlflow.db").exists()
 
-    client = tracking.connect(server.uri)
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    client = runs.connect(server.uri)
+    experiment = client.get_experiment_by_name(runs.EXPERIMENT)
     assert experiment.artifact_location.startswith("mlflow-artifacts:/")
-    runs = client.search_runs([experiment.experiment_id])
-    (parent,) = [run for run in runs if run.data.tags["role"] == "cross_validation"]
-    children = [run for run in runs if run.data.tags["role"] == "fold"]
+    recorded = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in recorded if run.data.tags["role"] == "cross_validation"]
+    children = [run for run in recorded if run.data.tags["role"] == "fold"]
     assert sorted(run.data.tags["fold"] for run in children) == ["1", "2"]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
-    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.info.status for run in recorded} == {"FINISHED"}
 
     example = np.load(client.download_artifacts(parent.info.run_id, "example/example.npz", str(tmp_path)))
     model = mlflow.pyfunc.load_model(f"models:/{registry.MODEL_NAME}@{registry.CHAMPION}")
@@ -165,19 +167,19 @@ def test_who_has_no_valid_password_is_told_which_variables_to_set(password, serv
     else:
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
     with pytest.raises(RegistryError, match=r"refuses access(.|\n)*MLFLOW_TRACKING_USERNAME") as caught:
-        tracking.connect(server.uri)
+        runs.connect(server.uri)
     assert str(password) not in str(caught.value)
 
 
 def test_a_user_who_may_only_read_changes_nothing(server, logged_in, monkeypatch):
-    tracking.connect(server.uri)  # makes sure that the experiment is there, as the runner
+    runs.connect(server.uri)  # makes sure that the experiment is there, as the runner
     reader = {"username": "reader", "password": "password-of-the-reader"}
     admin = ("admin", server.environment["MLFLOW_AUTH_ADMIN_PASSWORD"])
     requests.post(f"{server.uri}/api/2.0/mlflow/users/create", json=reader, auth=admin, timeout=10).raise_for_status()
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", reader["username"])
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", reader["password"])
-    client = tracking.connect(server.uri)
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    client = runs.connect(server.uri)
+    experiment = client.get_experiment_by_name(runs.EXPERIMENT)
     with pytest.raises(mlflow.MlflowException, match=r"PERMISSION_DENIED|[Pp]ermission denied"):
         client.create_run(experiment.experiment_id)
 

@@ -14,10 +14,10 @@ from landslide import cli
 from landslide.errors import ConfigurationError
 from landslide.models import create_model, trainable_parameters
 from landslide.models.attention import SelfAttention
-from landslide.models.compared import COMPARED_NETWORKS, ComparedNetwork, size_table
 from landslide.models.complexity import complexity, forward_gflop, resolutions
+from landslide.models.paper_networks import COMPARED_NETWORKS, ComparedNetwork, size_table
 
-DOCUMENTATION = Path(__file__).parents[1] / "docs" / "networks.md"
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "networks.md"
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_a_network_without_a_record_has_none():
 
 @pytest.fixture
 def short_table(monkeypatch):
-    monkeypatch.setattr("landslide.models.compared.COMPARED_NETWORKS", COMPARED_NETWORKS[:2])
+    monkeypatch.setattr("landslide.models.paper_networks.COMPARED_NETWORKS", COMPARED_NETWORKS[:2])
 
 
 @pytest.mark.usefixtures("short_table")
@@ -216,6 +216,6 @@ class TestCommand:
 
 
 def test_the_documentation_shows_the_table_that_the_command_prints(table, monkeypatch):
-    monkeypatch.setattr("landslide.models.compared.size_table", lambda _networks: table)
+    monkeypatch.setattr("landslide.models.paper_networks.size_table", lambda _networks: table)
     printed = networks("--format", "markdown").stdout.strip()
     assert printed in DOCUMENTATION.read_text(), "docs/networks.md: paste `landslide networks --format markdown`"

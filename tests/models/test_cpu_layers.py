@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from landslide.models import cpu_convolution, create_model
+from landslide.models import cpu_layers, create_model
 from landslide.models.blocks import SameConv2d
 
 
@@ -40,7 +40,7 @@ def test_gradients_are_those_of_pytorch_in_float64(batch, channels, size, kernel
     if channels_last:
         x, weight = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, weight))
     upstream = torch.randn(F.conv2d(x, weight, padding=padding).shape, generator=generator)
-    found = gradients(cpu_convolution.conv2d, x, weight, bias, upstream, padding)
+    found = gradients(cpu_layers.conv2d, x, weight, bias, upstream, padding)
     expected = gradients(F.conv2d, x.double(), weight.double(), bias.double(), upstream.double(), padding)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-3)
@@ -48,7 +48,7 @@ def test_gradients_are_those_of_pytorch_in_float64(batch, channels, size, kernel
 
 def test_the_gradient_lies_in_memory_as_channels_last_weights_do():
     x, upstream = torch.randn(2, 5, 8, 8), torch.randn(2, 6, 8, 8)
-    gradient = cpu_convolution.weight_gradient(x, upstream, 1)
+    gradient = cpu_layers.weight_gradient(x, upstream, 1)
     assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -70,19 +70,19 @@ def test_wide_convolutions_of_stride_one_use_it(changed, used):
 @pytest.mark.usefixtures("avx2")
 def test_it_is_not_used_without_gradients_in_other_precision_or_with_frozen_weights():
     x, module = torch.randn(2, 24, 8, 8), layer()
-    assert cpu_convolution.suits(x, module.weight)
+    assert cpu_layers.suits(x, module.weight)
     with torch.no_grad():
-        assert not cpu_convolution.suits(x, module.weight)
+        assert not cpu_layers.suits(x, module.weight)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not cpu_convolution.suits(x, module.weight)
+        assert not cpu_layers.suits(x, module.weight)
         assert module(x).dtype == torch.bfloat16
-    assert not cpu_convolution.suits(x.double(), module.double().weight)
-    assert not cpu_convolution.suits(x, layer().requires_grad_(False).weight)
+    assert not cpu_layers.suits(x.double(), module.double().weight)
+    assert not cpu_layers.suits(x, layer().requires_grad_(False).weight)
 
 
 def test_it_is_not_used_on_a_processor_that_has_a_fast_one(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    assert not cpu_convolution.suits(torch.randn(2, 24, 8, 8), layer().weight)
+    assert not cpu_layers.suits(torch.randn(2, 24, 8, 8), layer().weight)
 
 
 @pytest.mark.usefixtures("avx2")
@@ -95,6 +95,6 @@ def test_a_network_learns_as_with_pytorchs_gradient(monkeypatch):
         return [parameter.grad for parameter in model.parameters()]
 
     ours = gradients_of_network()
-    monkeypatch.setattr(cpu_convolution, "suits", lambda x, weight: False)
+    monkeypatch.setattr(cpu_layers, "suits", lambda x, weight: False)
     for one, other in zip(ours, gradients_of_network(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)

@@ -6,10 +6,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain import PlainConv2d, plain
-from landslide.losses import LOSS_NAMES, create_loss, multi_head_loss
 from landslide.models import create_model
 from landslide.models.attention import ATTENTION_NAMES, create_attention
 from landslide.models.blocks import SELU, Dropout, SameConvTranspose2d
+from landslide.training.losses import LOSS_NAMES, create_loss, multi_head_loss
 
 NETWORKS = {
     "rau_net": {"width": 16, "head_width": 8, "dropout": 0.0},

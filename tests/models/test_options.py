@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from landslide.errors import ConfigurationError
-from landslide.losses import focal, multi_head_loss
 from landslide.models import create_model, trainable_parameters
 from landslide.models.attention import CBAM, MultiHeadAttention, SqueezeExcitation
 from landslide.models.blocks import ResConv
+from landslide.training.losses import focal, multi_head_loss
 
 LAYERS = {"se": SqueezeExcitation, "cbam": CBAM, "multi_head": MultiHeadAttention}
 SIDE = 32

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from landslide import demo
-from landslide.bands import BandSettings
-from landslide.cache import ensure_cache
-from landslide.disk_budget import prune, size_of
-from landslide.patches import patch_table
+from landslide.bands.cache import ensure_cache
+from landslide.bands.formulas import BandSettings
+from landslide.data import demo
+from landslide.data.patches import patch_table
+from landslide.operations.disk_budget import prune, size_of
 
 KB = 1000
 

@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import running
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landslide import tracking
-from landslide.ablation import AblationRow, Trained, ablation_table
-from landslide.ablation_report import ablation_figure, render_html, render_markdown, render_text, write_files
-from landslide.bootstrap import paired_differences, score_intervals
+from landslide.ablation.report import ablation_figure, render_html, render_markdown, render_text, write_files
+from landslide.ablation.table import AblationRow, Trained, ablation_table
 from landslide.errors import ConfigurationError
-from landslide.home import default_tracking_uri, home
-from landslide.metrics import scores
+from landslide.metrics.bootstrap import paired_differences, score_intervals
+from landslide.metrics.counts import scores
+from landslide.paths import default_tracking_uri, home
+from landslide.tracking import runs
+from tests.support import pipeline_runs
 
 TAGS = {"folds_trained": "1", "fold_scheme": "contiguous", "selection": "test_fold"}
 
@@ -274,8 +274,8 @@ def test_files_are_replaced_whole(tmp_path):
 
 
 def resolve(*rows, seeds=None, bands=None, evaluation=None, **training):
-    from landslide.bands import BandSettings
-    from landslide.training import TrainingSettings
+    from landslide.bands.formulas import BandSettings
+    from landslide.training.fold import TrainingSettings
     from pipelines.grid import RowSettings
     from pipelines.grid import resolve as resolve_grid
     from steps.settings import EvaluationSettings, FoldSettings
@@ -404,7 +404,7 @@ def test_a_grid_without_rows_is_refused():
 
 @pytest.fixture(scope="module")
 def tiny_set(tmp_path_factory) -> Path:
-    from landslide.demo import generate
+    from landslide.data.demo import generate
 
     folder = tmp_path_factory.mktemp("ablation") / "data"
     generate(folder, scenes=((2, 3), (2, 2)))
@@ -413,7 +413,7 @@ def tiny_set(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def client(stack):
-    return tracking.connect(default_tracking_uri())
+    return runs.connect(default_tracking_uri())
 
 
 @pytest.fixture
@@ -436,7 +436,7 @@ def write_grid(path: Path, data: Path, *rows: dict, **parameters) -> Path:
         "name": "tiny",
         "data": {"root": str(data)},
         "folds": {"n_folds": 2, "trained": [1]},
-        "training": dict(running.TINY_TRAINING) | {"epochs": 1, "learning_rates": [[1, 0.003]]},
+        "training": dict(pipeline_runs.TINY_TRAINING) | {"epochs": 1, "learning_rates": [[1, 0.003]]},
     }
     path.write_text(yaml.safe_dump({"parameters": {**common, "rows": list(rows), **parameters}}))
     return path
@@ -458,8 +458,10 @@ def test_a_table_shares_goes_on_after_a_failure_and_says_what_the_runs_say(tiny_
     # the training pipeline trains what is to be the first row
     quick = {"epochs": 1, "learning_rates": [[1, 0.003]]}
     folds = {"n_folds": 2, "trained": [1]}
-    running.run_pipeline(running.write_config(tmp_path / "config.yaml", tiny_set, folds=folds, training=quick))
-    run = tracking.latest_cross_validation(client)
+    pipeline_runs.run_pipeline(
+        pipeline_runs.write_config(tmp_path / "config.yaml", tiny_set, folds=folds, training=quick)
+    )
+    run = runs.latest_cross_validation(client)
     assert trainings == ["focal_iou"]
 
     # the second row fails, and the table of the other is there
@@ -490,7 +492,7 @@ def test_a_table_shares_goes_on_after_a_failure_and_says_what_the_runs_say(tiny_
     # the scores again, from the counts that the folds hold
     counts = []
     for run_id in table["runs"]:
-        (fold,) = tracking.fold_runs(client, run_id).values()
+        (fold,) = runs.fold_runs(client, run_id).values()
         counts.append(pd.read_csv(client.download_artifacts(fold, "confusion_counts.csv")).to_numpy())
     for name in ("f1_macro", "miou", "f1_landslide"):
         expected = np.array([100 * scores(of_fold)[name] for of_fold in counts])
@@ -503,7 +505,7 @@ def test_a_table_shares_goes_on_after_a_failure_and_says_what_the_runs_say(tiny_
     assert table["seconds"].gt(0).all()
 
     # and MLflow leads from the table to its rows and back
-    (record,) = tracking.search(client, f"tags.role = 'ablation' and tags.`runs 2` = 'diverging: {table['runs'][1]}'")
+    (record,) = runs.search(client, f"tags.role = 'ablation' and tags.`runs 2` = 'diverging: {table['runs'][1]}'")
     assert (record.data.tags["ablation"], record.info.status) == ("tiny", "FINISHED")
     assert record.data.metrics["f1_macro.1"] == pytest.approx(table["f1_macro"][0])
     assert "diverging" in record.data.tags["mlflow.note.content"]

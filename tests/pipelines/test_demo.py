@@ -8,20 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import running
 import yaml
 
-from landslide import registry, tracking
-from landslide.home import default_tracking_uri
-from landslide.metrics import METRIC_NAMES, scores, threshold_counts
-from landslide.patches import find_patches, read_mask, read_stored
+from landslide.data.patches import find_patches, read_mask, read_stored
+from landslide.metrics.counts import METRIC_NAMES, scores, threshold_counts
+from landslide.paths import default_tracking_uri
+from landslide.tracking import registry, runs
+from tests.support import pipeline_runs
 
 FOLDS = range(1, 6)
 
 
 @pytest.fixture(scope="module")
 def demo_data(tmp_path_factory) -> Path:
-    from landslide.demo import generate
+    from landslide.data.demo import generate
 
     folder = tmp_path_factory.mktemp("demo") / "data"
     generate(folder)
@@ -31,7 +31,7 @@ def demo_data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def demo_config(demo_data, tmp_path_factory) -> Path:
     """configs/demo.yaml, pointed at the generated data."""
-    content = yaml.safe_load((running.ROOT / "configs" / "demo.yaml").read_text())
+    content = yaml.safe_load((pipeline_runs.ROOT / "configs" / "demo.yaml").read_text())
     content["parameters"]["data"]["root"] = str(demo_data)
     path = tmp_path_factory.mktemp("config") / "demo.yaml"
     path.write_text(yaml.safe_dump(content))
@@ -41,18 +41,18 @@ def demo_config(demo_data, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def demo_run(stack, demo_config):
     """The pipeline ran once, from an empty registry; the client and the parent run."""
-    client = tracking.connect(default_tracking_uri())
+    client = runs.connect(default_tracking_uri())
     if client.search_registered_models():
         client.delete_registered_model(registry.MODEL_NAME)
-    outcome = running.run_pipeline(demo_config)
+    outcome = pipeline_runs.run_pipeline(demo_config)
     assert outcome.executed == {
         "ingest", "build_bands", "split", "open_run", *(f"train_fold_{k}" for k in FOLDS), "evaluate", "register",
     }  # fmt: skip
-    return client, tracking.latest_cross_validation(client)
+    return client, runs.latest_cross_validation(client)
 
 
 def _children(client, run):
-    return {fold: client.get_run(run_id) for fold, run_id in tracking.fold_runs(client, run.info.run_id).items()}
+    return {fold: client.get_run(run_id) for fold, run_id in runs.fold_runs(client, run.info.run_id).items()}
 
 
 def test_it_learns(demo_run, demo_data):
@@ -97,7 +97,7 @@ def test_the_parent_holds_mean_and_population_deviation_of_the_folds(demo_run):
 
 
 def test_runs_carry_curves_lineage_and_figures(demo_run, demo_data):
-    from landslide.patches import directory_digest
+    from landslide.data.patches import directory_digest
 
     client, run = demo_run
     version = directory_digest(demo_data)[0]
@@ -134,7 +134,7 @@ def test_the_parent_holds_scores_of_all_patches_together_with_intervals(demo_run
     """Recomputed from the recorded table of patches."""
     import pandas as pd
 
-    from landslide.evaluation import pooled_scores
+    from landslide.evaluation.scores import pooled_scores
 
     client, run = demo_run
     metrics = run.data.metrics
@@ -202,7 +202,7 @@ def test_the_champion_loads_without_the_repository_and_repeats_its_recorded_pred
 
 
 def test_the_report_is_a_table_for_people_and_files_for_dvc(demo_run, tmp_path):
-    from landslide.report import write_report
+    from landslide.tracking.report import write_report
 
     _, run = demo_run
     text = write_report(tmp_path / "reports")
@@ -221,7 +221,7 @@ def test_the_report_is_a_table_for_people_and_files_for_dvc(demo_run, tmp_path):
 def test_the_same_again_is_served_from_cache_and_records_nothing_new(demo_run, demo_config):
     client, run = demo_run
     before = client.search_runs([run.info.experiment_id])
-    outcome = running.run_pipeline(demo_config)
+    outcome = pipeline_runs.run_pipeline(demo_config)
     assert outcome.executed == {"ingest", "open_run"}
     assert len(client.search_runs([run.info.experiment_id])) == len(before)
     assert len(client.search_model_versions(f"name = '{registry.MODEL_NAME}'")) == 1

@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from running import ROOT
 
 from pipelines.configured import BusyError, _lock
 from pipelines.retraining import retraining_pipeline
+from tests.support.pipeline_runs import ROOT
 
 HOLDER = """
 import sys, time

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import running
 import yaml
-from webhook import webhook as listening_webhook
 
-from landslide.patches import find_patches
+from landslide.data.patches import find_patches
+from tests.support import pipeline_runs
+from tests.support.webhook import webhook as listening_webhook
 
 COMMAND = "zenml pipeline run pipelines.retraining.retraining_pipeline -c configs/retrain.yaml"
 FIRST = "zenml pipeline run pipelines.training.training_pipeline -c configs/first.yaml"
@@ -54,21 +54,21 @@ class Group:
 
     def sh(self, *command: str, cwd: Path | None = None) -> str:
         cwd = cwd or self.checkout
-        environment = running.cli_environment(self.home, cwd) | {"OMP_NUM_THREADS": "1"}
+        environment = pipeline_runs.cli_environment(self.home, cwd) | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def found(self) -> None:
         """Make the repository with the project and the remote, and clone it for the runner."""
-        running.copy_project(self.checkout, ".gitignore", ".dvcignore")
+        pipeline_runs.copy_project(self.checkout, ".gitignore", ".dvcignore")
         (self.checkout / "configs").mkdir()
         data, folds = {"fetch": True}, {"n_folds": 2}
         first = TRAINING | {"epochs": 1, "learning_rates": [[1, 1e-4]]}
         better = TRAINING | {"epochs": 6, "learning_rates": [[4, 4e-3], [6, 1e-3]]}
         for name, training in (("first", first), ("retrain", better)):
             path = self.checkout / "configs" / f"{name}.yaml"
-            running.write_config(path, Path("data"), data=data, folds=folds, training=training)
+            pipeline_runs.write_config(path, Path("data"), data=data, folds=folds, training=training)
         git = ("git", "-c", "user.name=group", "-c", "user.email=group@localhost")
         self.git = git
         self.sh("git", "init", "-q", "-b", "main")
@@ -91,7 +91,7 @@ class Group:
             self.sh("git", "pull", "-q", "--ff-only", cwd=self.runner)
         else:
             self.sh("git", "clone", "-q", str(self.upstream), str(self.runner))
-        variables = running.cli_environment(self.home, self.runner) | environment | {"OMP_NUM_THREADS": "1"}
+        variables = pipeline_runs.cli_environment(self.home, self.runner) | environment | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command.split(), cwd=self.runner, env=variables, capture_output=True, text=True)
         report = self.home / "reports" / "retraining.json"
         output = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
@@ -126,7 +126,7 @@ def webhook():
 @pytest.fixture(scope="module")
 def founded(tmp_path_factory, webhook):
     """The group has trained and registered its first model, on some of the patches."""
-    from landslide.demo import generate
+    from landslide.data.demo import generate
 
     folder = tmp_path_factory.mktemp("group")
     generate(folder / "all", scenes=SCENES)

@@ -12,17 +12,17 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-import running
 
-from landslide import tracking
-from landslide.bands import BandSettings
+from landslide.bands.formulas import BandSettings
 from landslide.errors import TrainingError
-from landslide.home import checkpoints, default_tracking_uri
-from landslide.training import TrainingSettings
-from steps.alone import alone
+from landslide.paths import checkpoints, default_tracking_uri
+from landslide.tracking import runs
+from landslide.training.fold import TrainingSettings
+from steps.locks import alone
 from steps.settings import DataSettings, FoldSettings
+from tests.support import pipeline_runs
 
-HOLD = "from steps.alone import alone\nwith alone('a'):\n    print('held', flush=True)\n    input()"
+HOLD = "from steps.locks import alone\nwith alone('a'):\n    print('held', flush=True)\n    input()"
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def own_home(tmp_path, monkeypatch):
 def holder(own_home):
     """Another process that holds the lock `a` until it reads a line or is killed."""
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD], cwd=running.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD], cwd=pipeline_runs.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline() == "held\n"
         yield process
@@ -104,7 +104,7 @@ def test_what_a_killed_process_leaves_stops_nobody(holder):
 
 @pytest.fixture
 def client(stack):
-    return tracking.connect(default_tracking_uri())
+    return runs.connect(default_tracking_uri())
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def fold(client, monkeypatch, request):
     monkeypatch.setattr(step, "open_bands", lambda *_: SimpleNamespace(stored_dtype="float32"))
     monkeypatch.setattr(step, "_parts", lambda *_: (None, None))
     monkeypatch.setattr(step.tracking, "log_model", lambda *_: None)
-    parent = tracking.open_cross_validation(
+    parent = runs.open_cross_validation(
         client, request.node.name, name="r", params={}, tags={}, data_version="v", data_source="d"
     )
     table = pd.DataFrame({"fold": [1, 2]})
@@ -143,22 +143,22 @@ def test_a_fold_that_two_pipelines_want_is_trained_by_one_of_them(client, fold, 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(train, range(2))
     assert trained == ["fold 1"]
-    assert first == second == tracking.fold_runs(client, fold[4])[1]
-    assert tracking.is_finished(client, first)
+    assert first == second == runs.fold_runs(client, fold[4])[1]
+    assert runs.is_finished(client, first)
     assert not list(checkpoints().glob("*.lock"))
 
 
 def test_two_pipelines_that_start_together_share_one_run(client, monkeypatch):
     import steps.open_run as step
 
-    create = tracking.create_run
+    create = runs.create_run
 
     def create_slowly(*arguments):
         time.sleep(1)  # the other one has looked for the run meanwhile
         return create(*arguments)
 
-    monkeypatch.setattr(tracking, "create_run", create_slowly)
-    monkeypatch.setattr(tracking, "has_artifact", lambda *_: True)  # so that no bands are described
+    monkeypatch.setattr(runs, "create_run", create_slowly)
+    monkeypatch.setattr(runs, "has_artifact", lambda *_: True)  # so that no bands are described
     table = pd.DataFrame({"number": [1, 2], "fold": [1, 2]})
     arguments = (table, "together", "c", DataSettings(), BandSettings(), FoldSettings(n_folds=2), TrainingSettings())
     both_here = threading.Barrier(2)
@@ -170,7 +170,7 @@ def test_two_pipelines_that_start_together_share_one_run(client, monkeypatch):
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(open_run, range(2))
     assert first == second
-    assert len(tracking.search(client, "tags.role = 'cross_validation' and tags.data_version = 'together'")) == 1
+    assert len(runs.search(client, "tags.role = 'cross_validation' and tags.data_version = 'together'")) == 1
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_why_a_fold_failed_is_written_down_until_it_is_trained(error, expected, 
 
     monkeypatch.setattr(step, "fit_fold", fails)
     assert train_row.entrypoint(*fold) == ""
-    run = client.get_run(tracking.fold_runs(client, fold[4])[1])
+    run = client.get_run(runs.fold_runs(client, fold[4])[1])
     assert (run.data.tags["failure"], run.info.status) == (expected, "FAILED")
 
     monkeypatch.setattr(step, "fit_fold", lambda *_, **__: RESULT)

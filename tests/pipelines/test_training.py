@@ -7,14 +7,14 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-import running
 import yaml
-from running import write_config
 
-from landslide import registry, tracking
-from landslide.home import band_caches, default_tracking_uri
+from landslide.paths import band_caches, default_tracking_uri
+from landslide.tracking import registry, runs
+from tests.support import pipeline_runs
+from tests.support.pipeline_runs import write_config
 
-CONFIGS = sorted((running.ROOT / "configs").glob("*.yaml"))
+CONFIGS = sorted((pipeline_runs.ROOT / "configs").glob("*.yaml"))
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def data(tiny_set, tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny_set(tmp_path_factory) -> Path:
-    from landslide.demo import generate
+    from landslide.data.demo import generate
 
     folder = tmp_path_factory.mktemp("tiny") / "data"
     generate(folder, scenes=((2, 3), (2, 2)))
@@ -34,11 +34,11 @@ def tiny_set(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def client(stack):
-    return tracking.connect(default_tracking_uri())
+    return runs.connect(default_tracking_uri())
 
 
 def _parents(client):
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(runs.EXPERIMENT)
     return client.search_runs([experiment.experiment_id], "tags.role = 'cross_validation'")
 
 
@@ -60,24 +60,24 @@ def test_every_configuration_has_known_keys_and_valid_values(path, stack):
 def test_it_runs_on_real_landslide4sense_patches(real_data, client, tmp_path):
     sample = real_data / "landslide4sense-sample"
     config = write_config(tmp_path / "real.yaml", sample, data={"positions": "landslide4sense"}, training={"epochs": 1})
-    outcome = running.run_pipeline(config)
+    outcome = pipeline_runs.run_pipeline(config)
     assert {"evaluate", "register"} <= outcome.executed
-    run = tracking.latest_cross_validation(client)
-    assert len(tracking.fold_runs(client, run.info.run_id)) == 5
+    run = runs.latest_cross_validation(client)
+    assert len(runs.fold_runs(client, run.info.run_id)) == 5
     assert 0 <= run.data.metrics["f1_landslide"] <= 1
     table = Path(client.download_artifacts(run.info.run_id, "fold_table.csv", str(tmp_path))).read_text()
     assert len(table.splitlines()) == 28
 
 
 def test_our_recipe_runs_on_real_landslide4sense_patches(real_data, client, tmp_path):
-    parameters = yaml.safe_load((running.ROOT / "configs" / "best.yaml").read_text())["parameters"]
+    parameters = yaml.safe_load((pipeline_runs.ROOT / "configs" / "best.yaml").read_text())["parameters"]
     parameters["data"] = {"root": str(real_data / "landslide4sense-sample"), "positions": "landslide4sense"}
     parameters["folds"] = {"n_folds": 2, "trained": [1]}
     parameters["training"] |= {"epochs": 1, "warmup_epochs": 0}
     config = tmp_path / "best.yaml"
     config.write_text(yaml.safe_dump({"parameters": parameters}))
-    running.run_pipeline(config)
-    run = tracking.latest_cross_validation(client)
+    pipeline_runs.run_pipeline(config)
+    run = runs.latest_cross_validation(client)
     assert 0 <= run.data.metrics["f1_landslide"] <= 1
     import mlflow
 
@@ -103,8 +103,8 @@ def test_rgb_patches_train_with_the_bands_that_exist_for_them(data, client, tmp_
         folds={"n_folds": 2},
         evaluation={"test_time_augmentation": "rotations"},
     )
-    running.run_pipeline(config)
-    run = tracking.latest_cross_validation(client)
+    pipeline_runs.run_pipeline(config)
+    run = runs.latest_cross_validation(client)
     assert 0 < abs(run.data.metrics["f1_macro_tta"] - run.data.metrics["f1_macro"]) < 1
     assert "f1_macro_head_average" not in run.data.metrics  # this network has one head
     version = client.get_model_version(registry.MODEL_NAME, run.data.tags["model_version"])
@@ -117,29 +117,29 @@ def test_rgb_patches_train_with_the_bands_that_exist_for_them(data, client, tmp_
 
 def test_a_changed_setting_or_patch_reruns_what_depends_on_it(data, client, tmp_path):
     config = tmp_path / "config.yaml"
-    running.run_pipeline(write_config(config, data, folds={"n_folds": 2}))
+    pipeline_runs.run_pipeline(write_config(config, data, folds={"n_folds": 2}))
     folds = {"train_fold_1", "train_fold_2"}
     always, behind = {"ingest", "open_run"}, {"evaluate", "register"}
 
-    outcome = running.run_pipeline(write_config(config, data, folds={"n_folds": 2}, evaluation={"overlays": 2}))
+    outcome = pipeline_runs.run_pipeline(write_config(config, data, folds={"n_folds": 2}, evaluation={"overlays": 2}))
     assert outcome.executed - always == {"evaluate"}  # its scores are the same, so nothing is registered again
 
-    outcome = running.run_pipeline(write_config(config, data, folds={"n_folds": 2}, training={"seed": 5}))
+    outcome = pipeline_runs.run_pipeline(write_config(config, data, folds={"n_folds": 2}, training={"seed": 5}))
     assert outcome.executed - always == folds | behind
     assert outcome.cached == {"build_bands", "split"}
 
     with h5py.File(data / "TrainData" / "img" / "image_1.h5", "r+") as file:
         file["img"][0, 0, 0] += 1.0
-    outcome = running.run_pipeline(write_config(config, data, folds={"n_folds": 2}))
+    outcome = pipeline_runs.run_pipeline(write_config(config, data, folds={"n_folds": 2}))
     assert not outcome.cached
     assert len({run.data.tags["data_version"] for run in _parents(client)}) >= 2
 
 
 def test_a_deleted_band_cache_is_rebuilt_by_whoever_needs_it(data, client, tmp_path):
     config = tmp_path / "config.yaml"
-    running.run_pipeline(write_config(config, data, folds={"n_folds": 2}, training={"seed": 20}))
+    pipeline_runs.run_pipeline(write_config(config, data, folds={"n_folds": 2}, training={"seed": 20}))
     shutil.rmtree(band_caches())
-    outcome = running.run_pipeline(write_config(config, data, folds={"n_folds": 2}, training={"seed": 21}))
+    outcome = pipeline_runs.run_pipeline(write_config(config, data, folds={"n_folds": 2}, training={"seed": 21}))
     assert "build_bands" in outcome.cached
     assert {"train_fold_1", "train_fold_2"} <= outcome.executed
     assert list(band_caches().glob("*/*/manifest.json"))
@@ -161,21 +161,21 @@ def test_a_failed_fold_loses_no_other_and_trains_alone_afterwards(data, client, 
     with monkeypatch.context() as broken:
         broken.setattr(steps.train_fold, "fit_fold", fails_in_fold_2)
         with pytest.raises(PipelineError, match=r"train_fold_2.*loss of fold 2 is nan(.|\n)*Lower the learning rate"):
-            running.run_pipeline(config)
-    statuses = running.last_outcome().statuses
+            pipeline_runs.run_pipeline(config)
+    statuses = pipeline_runs.last_outcome().statuses
     assert statuses["train_fold_1"] == statuses["train_fold_3"] == "completed"
-    outcome = running.run_pipeline(config)
+    outcome = pipeline_runs.run_pipeline(config)
     assert outcome.executed == {"ingest", "open_run", "train_fold_2", "evaluate", "register"}
-    run = tracking.latest_cross_validation(client)
-    assert sorted(tracking.fold_runs(client, run.info.run_id)) == [1, 2, 3]
+    run = runs.latest_cross_validation(client)
+    assert sorted(runs.fold_runs(client, run.info.run_id)) == [1, 2, 3]
 
 
 def test_the_papers_selection_is_tagged_and_trains_on_all_other_folds(data, client, tmp_path):
     settings = {"selection": "test_fold", "seed": 40}
-    running.run_pipeline(write_config(tmp_path / "config.yaml", data, folds={"n_folds": 2}, training=settings))
-    run = tracking.latest_cross_validation(client)
+    pipeline_runs.run_pipeline(write_config(tmp_path / "config.yaml", data, folds={"n_folds": 2}, training=settings))
+    run = runs.latest_cross_validation(client)
     assert run.data.tags["selection"] == "test_fold"
-    for run_id in tracking.fold_runs(client, run.info.run_id).values():
+    for run_id in runs.fold_runs(client, run.info.run_id).values():
         child = client.get_run(run_id)
         assert child.data.tags["selection"] == "test_fold"
         # the epoch was chosen on the test fold, so the score of that epoch is the score of the fold
@@ -187,16 +187,16 @@ def test_the_papers_selection_is_tagged_and_trains_on_all_other_folds(data, clie
 
 def test_a_subset_of_the_folds_is_trained_scored_and_registered_alone(data, client, tmp_path):
     folds, training = {"n_folds": 3, "trained": [3, 2]}, {"seed": 50}
-    outcome = running.run_pipeline(write_config(tmp_path / "config.yaml", data, folds=folds, training=training))
+    outcome = pipeline_runs.run_pipeline(write_config(tmp_path / "config.yaml", data, folds=folds, training=training))
     assert {name for name in outcome.executed if name.startswith("train_fold")} == {"train_fold_2", "train_fold_3"}
-    run = tracking.latest_cross_validation(client)
+    run = runs.latest_cross_validation(client)
     assert run.data.tags["folds_trained"] == "2,3"
-    children = {fold: client.get_run(i) for fold, i in tracking.fold_runs(client, run.info.run_id).items()}
+    children = {fold: client.get_run(i) for fold, i in runs.fold_runs(client, run.info.run_id).items()}
     assert sorted(children) == [2, 3]
     expected = np.mean([child.data.metrics["f1_macro"] for child in children.values()])
     assert run.data.metrics["f1_macro"] == pytest.approx(expected)
 
-    members, _ = tracking.fetch_members(run.info.run_id, tmp_path)
+    members, _ = runs.fetch_members(run.info.run_id, tmp_path)
     assert [member.fold for member in members] == [2, 3]
 
     def counts(run_id):
@@ -217,7 +217,7 @@ def _message(config: Path) -> str:
     from pipelines.configured import PipelineError
 
     with pytest.raises(PipelineError) as caught:
-        running.run_pipeline(config)
+        pipeline_runs.run_pipeline(config)
     return str(caught.value)
 
 

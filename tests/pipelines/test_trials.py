@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-import running
 import torch
 from safetensors.torch import load_file
+
+from tests.support import pipeline_runs
 
 COMMAND = ["zenml", "pipeline", "run", "pipelines.training.training_pipeline", "-c", "config.yaml"]
 
@@ -21,12 +22,12 @@ COMMAND = ["zenml", "pipeline", "run", "pipelines.training.training_pipeline", "
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
     """The project as a source archive without .git, with a small data set and a tiny configuration."""
-    from landslide.demo import generate
+    from landslide.data.demo import generate
 
     root = tmp_path_factory.mktemp("archive") / "landslide"
-    running.copy_project(root)
+    pipeline_runs.copy_project(root)
     generate(root / "data", scenes=((2, 3), (2, 2)))
-    running.write_config(root / "config.yaml", Path("data"), training={"epochs": 3, "batch_size": 1, "crop": 48})
+    pipeline_runs.write_config(root / "config.yaml", Path("data"), training={"epochs": 3, "batch_size": 1, "crop": 48})
     return root
 
 
@@ -34,7 +35,7 @@ def checkout(tmp_path_factory) -> Path:
 def small(checkout, tmp_path_factory) -> tuple[Path, Path]:
     """A checkout of its own with two folds of one epoch, and the LANDSLIDE_HOME in which that ran."""
     root = Path(shutil.copytree(checkout, tmp_path_factory.mktemp("small") / "landslide"))
-    running.write_config(root / "config.yaml", Path("data"), training={"epochs": 1}, folds={"n_folds": 2})
+    pipeline_runs.write_config(root / "config.yaml", Path("data"), training={"epochs": 1}, folds={"n_folds": 2})
     home = tmp_path_factory.mktemp("home")
     assert _executed(_run(root, home)) >= {"build_bands", "train_fold_1", "train_fold_2", "register"}
     return root, home
@@ -42,7 +43,7 @@ def small(checkout, tmp_path_factory) -> tuple[Path, Path]:
 
 def _run(checkout: Path, home: Path) -> str:
     done = subprocess.run(
-        COMMAND, cwd=checkout, env=running.cli_environment(home, checkout), capture_output=True, text=True
+        COMMAND, cwd=checkout, env=pipeline_runs.cli_environment(home, checkout), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -93,7 +94,7 @@ def test_killed_in_the_middle_of_a_fold_it_resumes_to_the_same_weights(checkout,
         process = subprocess.Popen(
             COMMAND,
             cwd=checkout,
-            env=running.cli_environment(home, checkout),
+            env=pipeline_runs.cli_environment(home, checkout),
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -122,7 +123,7 @@ def test_killed_again_and_again_at_random_moments_it_still_ends_with_the_same_we
         process = subprocess.Popen(
             COMMAND,
             cwd=checkout,
-            env=running.cli_environment(home, checkout),
+            env=pipeline_runs.cli_environment(home, checkout),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -157,7 +158,7 @@ def test_bad_input_ends_with_a_message_and_exit_code_1(small, tmp_path):
     checkout, home = small
     broken = Path(shutil.copytree(checkout, tmp_path / "broken"))
     (broken / "data" / "TrainData" / "img" / "image_2.h5").write_bytes(b"no HDF5")
-    environment = running.cli_environment(home, broken)
+    environment = pipeline_runs.cli_environment(home, broken)
     done = subprocess.run(COMMAND, cwd=broken, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     # On Python 3.12, a thread of ZenML's logging complains after that, at the end of the interpreter.

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from webhook import webhook
 
-from landslide import notification
-from landslide.notification import notify
+from landslide.retraining import notification
+from landslide.retraining.notification import notify
+from tests.support.webhook import webhook
 
 SECRET = "T0000-secret"
 

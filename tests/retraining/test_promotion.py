@@ -2,22 +2,26 @@
 
 import io
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from at_once import predict_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from sklearn.metrics import f1_score
-from test_fold_table import a_table, grid, named, recorded
 
-from landslide.bands import BandSettings
-from landslide.cache import BandCache
-from landslide.comparison import (
+from landslide.bands.cache import BandCache
+from landslide.bands.formulas import BandSettings
+from landslide.errors import ComparisonError, ConfigurationError, DataError
+from landslide.evaluation.scores import predict_unseen
+from landslide.folds.table import departed, grow
+from landslide.inference.ensemble import Ensemble, Member
+from landslide.inference.prediction import PredictionSettings
+from landslide.metrics.counts import patch_counts
+from landslide.models import ModelSpec, build_model
+from landslide.retraining.promotion import (
     DECIDING,
     PromotionSettings,
     bootstrap,
@@ -28,19 +32,14 @@ from landslide.comparison import (
     refuse_seen,
     summary,
 )
-from landslide.ensemble import Ensemble, Member
-from landslide.errors import ComparisonError, ConfigurationError, DataError
-from landslide.evaluation import predict_unseen
-from landslide.fold_table import departed, grow
-from landslide.metrics import patch_counts
-from landslide.models import ModelSpec, build_model
-from landslide.prediction import PredictionSettings
+from tests.support.caches import build_band_cache
+from tests.support.patch_tables import as_recorded, build_patch_table, grid_positions, image_names
+from tests.support.predictions import predict_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 ALL = {"member_folds": (1, 2, 3), "selected_on_test_fold": False}
-
 
 # ---- which patches are compared
 
@@ -67,7 +66,7 @@ def traces_of(table: pd.DataFrame) -> list[tuple[str, tuple | None]]:
 
 def train(table: pd.DataFrame, gone: pd.DataFrame, start: Model | None, n_folds: int) -> Model:
     """Note for every member all images and places that it, or a member that it started from, was trained on."""
-    model = Model(pd.concat([recorded(table), recorded(gone)], ignore_index=True), set(range(1, n_folds + 1)))
+    model = Model(pd.concat([as_recorded(table), as_recorded(gone)], ignore_index=True), set(range(1, n_folds + 1)))
     for member in model.members:
         model.seen[member] = set() if start is None else set(start.seen[member])
         for trace, fold in zip(traces_of(table), table["fold"], strict=True):
@@ -82,7 +81,7 @@ def a_data_set(rng: np.random.Generator, shelf: list[tuple[str, tuple | None]]) 
     for i in rng.permutation(len(patches))[: rng.integers(0, 3)]:
         patches[i] = (f"redrawn {rng.integers(1000)}", patches[i][1])
     taken = {place for _, place in patches}
-    free = [place for place in grid(6, 6) + grid(3, 3, 2) if place not in taken]
+    free = [place for place in grid_positions(6, 6) + grid_positions(3, 3, 2) if place not in taken]
     fresh = [free[i] for i in rng.permutation(len(free))[: rng.integers(1, 6)]]
     patches += [(f"new {rng.integers(10**6)}", None if rng.random() < 0.2 else place) for place in fresh]
     if rng.random() < 0.3:  # a copy, nobody knows of where
@@ -93,17 +92,17 @@ def a_data_set(rng: np.random.Generator, shelf: list[tuple[str, tuple | None]]) 
     if rng.random() < 0.5:
         patches = [patches[i] for i in rng.permutation(len(patches))]
     images, positions = zip(*patches, strict=True)
-    return a_table(images, None if rng.random() < 0.1 else positions)
+    return build_patch_table(images, None if rng.random() < 0.1 else positions)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 4))
 def test_no_compared_patch_was_in_the_training_part_of_a_member_that_predicts_it(seed, n_folds):
     rng = np.random.default_rng(seed)
-    places = grid(4, 5)
-    shelf: list[tuple[str, tuple | None]] = list(zip(named(places), places, strict=True))
+    places = grid_positions(4, 5)
+    shelf: list[tuple[str, tuple | None]] = list(zip(image_names(places), places, strict=True))
     shelf += [(shelf[i][0], None) for i in rng.permutation(len(shelf))[:3]]  # copies, likely in other folds
-    first = a_table(*zip(*shelf, strict=True))
+    first = build_patch_table(*zip(*shelf, strict=True))
     folds = np.concatenate([np.arange(n_folds), rng.integers(0, n_folds, len(first) - n_folds)]) + 1
     first = first.assign(fold=folds)
     champion = train(first, first.head(0), None, n_folds)
@@ -145,9 +144,9 @@ def test_no_compared_patch_was_in_the_training_part_of_a_member_that_predicts_it
 
 
 def test_all_patches_that_were_held_out_and_all_new_ones_are_compared():
-    places = grid(2, 3)
-    known = recorded(a_table(named(places), places).assign(fold=[1, 1, 2, 2, 3, 3]))
-    table = a_table([*named(places), "new"], [*places, (5, 5, 5)]).assign(fold=[1, 1, 2, 2, 3, 3, 1])
+    places = grid_positions(2, 3)
+    known = as_recorded(build_patch_table(image_names(places), places).assign(fold=[1, 1, 2, 2, 3, 3]))
+    table = build_patch_table([*image_names(places), "new"], [*places, (5, 5, 5)]).assign(fold=[1, 1, 2, 2, 3, 3, 1])
     chosen, new = comparable(table, known, **ALL)
     assert chosen.all()
     assert new.tolist() == [False] * 6 + [True]
@@ -162,8 +161,8 @@ def test_all_patches_that_were_held_out_and_all_new_ones_are_compared():
     ],
 )
 def test_a_champion_that_knows_more_is_compared_on_less(changes, expected):
-    known = recorded(a_table("abc").assign(fold=[1, 2, 3]))
-    chosen, new = comparable(a_table("abcX").assign(fold=[1, 2, 3, 2]), known, **ALL | changes)
+    known = as_recorded(build_patch_table("abc").assign(fold=[1, 2, 3]))
+    chosen, new = comparable(build_patch_table("abcX").assign(fold=[1, 2, 3, 2]), known, **ALL | changes)
     assert chosen.tolist() == expected
     assert new.tolist() == [False, False, False, True]
 
@@ -171,15 +170,15 @@ def test_a_champion_that_knows_more_is_compared_on_less(changes, expected):
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        (a_table("abc").assign(fold=[1, 3, 3]), [True, False, True]),  # b came to another fold
-        (a_table("abca").assign(fold=[1, 2, 3, 2]), [False, True, True, False]),  # a is twice there
-        (a_table("abXX").assign(fold=[1, 2, 3, 1]), [True, True, False, False]),  # X is new, and twice there
-        (a_table("abZ").assign(fold=[1, 2, 1]), [True, True, False]),  # c, redrawn, came to another fold
-        (a_table("aYc", [(1, 0, 0), (1, 0, 2), (1, 0, 2)]).assign(fold=[1, 2, 3]), [True, False, False]),
+        (build_patch_table("abc").assign(fold=[1, 3, 3]), [True, False, True]),  # b came to another fold
+        (build_patch_table("abca").assign(fold=[1, 2, 3, 2]), [False, True, True, False]),  # a is twice there
+        (build_patch_table("abXX").assign(fold=[1, 2, 3, 1]), [True, True, False, False]),  # X is new, and twice there
+        (build_patch_table("abZ").assign(fold=[1, 2, 1]), [True, True, False]),  # c, redrawn, came to another fold
+        (build_patch_table("aYc", [(1, 0, 0), (1, 0, 2), (1, 0, 2)]).assign(fold=[1, 2, 3]), [True, False, False]),
     ],
 )
 def test_a_patch_that_belongs_to_two_folds_is_left_out(table, expected):
-    known = recorded(a_table("abc", [(1, 0, 0), (1, 0, 1), (1, 0, 2)]).assign(fold=[1, 2, 3]))
+    known = as_recorded(build_patch_table("abc", [(1, 0, 0), (1, 0, 1), (1, 0, 2)]).assign(fold=[1, 2, 3]))
     assert comparable(table, known, **ALL)[0].tolist() == expected
 
 
@@ -196,8 +195,8 @@ def test_a_patch_that_belongs_to_two_folds_is_left_out(table, expected):
     ],
 )
 def test_a_patch_of_the_training_part_is_refused_by_image_and_by_ground(image, place, fold, refused):
-    known = recorded(a_table("ab", [(1, 0, 0), (1, 0, 1)]).assign(fold=[1, 2]))
-    table = a_table(["new", image], [(7, 7, 7), place], [11, 12]).assign(fold=[2, 2])
+    known = as_recorded(build_patch_table("ab", [(1, 0, 0), (1, 0, 1)]).assign(fold=[1, 2]))
+    table = build_patch_table(["new", image], [(7, 7, 7), place], [11, 12]).assign(fold=[2, 2])
     if not refused:
         refuse_seen(table, np.array([0, 1]), fold, known, "champion")
         return
@@ -221,15 +220,6 @@ def ensemble(tmp_path_factory) -> Ensemble:
     return Ensemble(members, BandSettings(), CPU)
 
 
-def a_cache(n: int, names: tuple[str, ...] = ("slope", "B4"), dtype: str = "float32") -> BandCache:
-    """A band cache in memory: noise, every patch with a landslide in its corner."""
-    rng = np.random.default_rng(0)
-    masks = np.zeros((n, 128, 128), np.uint8)
-    masks[:, :16, :16] = 1
-    bands = rng.normal(size=(n, len(names), 128, 128)).astype(dtype)
-    return BandCache(Path("nowhere"), names, bands, masks, np.dtype("float64"))
-
-
 def whole(batches, cache: BandCache, rows: np.ndarray) -> np.ndarray:
     """Put batches together; each patch comes once, and with its own mask."""
     probability = np.full((len(rows), 128, 128), np.nan)
@@ -241,11 +231,13 @@ def whole(batches, cache: BandCache, rows: np.ndarray) -> np.ndarray:
 
 
 def test_a_patch_is_predicted_by_the_member_of_its_fold_and_by_all_where_there_is_none(ensemble):
-    cache = a_cache(5)
-    table = a_table("abcde").assign(fold=[2, 1, 3, 2, 1])
+    cache = build_band_cache(5)
+    table = build_patch_table("abcde").assign(fold=[2, 1, 3, 2, 1])
     rows = np.array([0, 2, 3, 4])
     found = whole(
-        predict_unseen(ensemble, cache, table, rows, recorded(table.iloc[[0, 1, 3, 4]]), model="champion"), cache, rows
+        predict_unseen(ensemble, cache, table, rows, as_recorded(table.iloc[[0, 1, 3, 4]]), model="champion"),
+        cache,
+        rows,
     )
     first, second = (predict_rows(m, cache, rows, ("B4", "slope"), device=CPU) for m in ensemble.models)
     assert np.abs(first - second).max() > 0.01
@@ -256,9 +248,11 @@ def test_a_patch_is_predicted_by_the_member_of_its_fold_and_by_all_where_there_i
 def test_a_member_predicts_out_of_fold_in_its_own_way(ensemble):
     way = PredictionSettings(augmentation="rotations")
     turning = Ensemble([replace(member, prediction=way) for member in ensemble.members], BandSettings(), CPU)
-    table, rows = a_table("ab").assign(fold=[2, 3]), np.arange(2)
-    cache = a_cache(2)
-    found = whole(predict_unseen(turning, cache, table, rows, recorded(table.head(0)), model="champion"), cache, rows)
+    table, rows = build_patch_table("ab").assign(fold=[2, 3]), np.arange(2)
+    cache = build_band_cache(2)
+    found = whole(
+        predict_unseen(turning, cache, table, rows, as_recorded(table.head(0)), model="champion"), cache, rows
+    )
     turned = [predict_rows(m, cache, rows, ("B4", "slope"), device=CPU, prediction=way) for m in ensemble.models]
     np.testing.assert_allclose(found, [turned[1][0], (turned[0][1] + turned[1][1]) / 2], atol=2e-4)
     plain = predict_rows(ensemble.models[1], cache, rows, ("B4", "slope"), device=CPU)
@@ -268,14 +262,14 @@ def test_a_member_predicts_out_of_fold_in_its_own_way(ensemble):
 @pytest.mark.parametrize(
     "known",
     [
-        a_table("ab").assign(fold=[1, 1]),  # a was in the training part of member 2
-        a_table("bc").assign(fold=[1, 3]),  # there is no member 3: nobody may know c
+        build_patch_table("ab").assign(fold=[1, 1]),  # a was in the training part of member 2
+        build_patch_table("bc").assign(fold=[1, 3]),  # there is no member 3: nobody may know c
     ],
 )
 def test_no_member_predicts_what_it_was_trained_on(ensemble, known):
-    table = a_table("abc").assign(fold=[2, 1, 3])
+    table = build_patch_table("abc").assign(fold=[2, 1, 3])
     with pytest.raises(ComparisonError, match="The champion was trained on 1 of the patches"):
-        list(predict_unseen(ensemble, a_cache(3), table, np.arange(3), recorded(known), model="champion"))
+        list(predict_unseen(ensemble, build_band_cache(3), table, np.arange(3), as_recorded(known), model="champion"))
 
 
 # ---- the bootstrap
@@ -290,7 +284,7 @@ def some_evidence(
     """
     rng = np.random.default_rng(seed)
     places = [(scene, 0, 0) for scene in range(n)] if places is None else places
-    table = a_table([str(i) for i in range(n)], places).assign(fold=1)
+    table = build_patch_table([str(i) for i in range(n)], places).assign(fold=1)
     landslides = rng.integers(50, 500, n)
     counts = {}
     hardness = rng.normal(0, spread, n)
@@ -308,7 +302,7 @@ def test_resampled_f1_is_that_of_the_pixels_pooled_over_the_drawn_blocks():
     masks = (rng.random((3, 16, 16)) < 0.2).astype(np.uint8)
     probability = {m: rng.random(masks.shape) * (0.6 + 0.4 * masks) for m in ("champion", "challenger")}
     counts = {model: patch_counts(p, masks) for model, p in probability.items()}
-    evidence = evidence_table(a_table("abc", places).assign(fold=1), np.zeros(3, bool), counts)
+    evidence = evidence_table(build_patch_table("abc", places).assign(fold=1), np.zeros(3, bool), counts)
     assert evidence["block"].tolist() == [0, 0, 1]
 
     def f1(model: str, rows: list[int], average: str) -> float:
@@ -331,7 +325,7 @@ def test_resampled_f1_is_that_of_the_pixels_pooled_over_the_drawn_blocks():
 def test_neighbours_count_once_however_many_they_are():
     """Sixteen equal patches a block are worth one: patch by patch, the interval would be four times too narrow."""
     apart = some_evidence(20, 0.5, 0.55, seed=2)
-    places = [place for scene in range(20) for place in grid(4, 4, scene)]
+    places = [place for scene in range(20) for place in grid_positions(4, 4, scene)]
     cells = [column for column in apart if column.startswith("ch")]
     counts = {
         model: np.repeat(apart[[c for c in cells if c.startswith(model)]].to_numpy(), 16, axis=0).reshape(-1, 2, 2)
@@ -339,7 +333,7 @@ def test_neighbours_count_once_however_many_they_are():
     }
     images = [str(i) for i in range(320)]
     blocks, singles = (
-        evidence_table(a_table(images, p).assign(fold=1), np.zeros(320, bool), counts) for p in (places, None)
+        evidence_table(build_patch_table(images, p).assign(fold=1), np.zeros(320, bool), counts) for p in (places, None)
     )
     assert (blocks["block"].nunique(), singles["block"].nunique()) == (20, 320)
     widths = [bootstrap(e, resamples=500)["f1_landslide"].std() for e in (apart, blocks, singles)]
@@ -348,7 +342,7 @@ def test_neighbours_count_once_however_many_they_are():
 
 
 def test_patches_without_position_leave_the_others_in_their_blocks():
-    table = a_table("abcde", [(1, 0, 0), None, (1, 0, 1), None, (1, 0, 5)]).assign(fold=1)
+    table = build_patch_table("abcde", [(1, 0, 0), None, (1, 0, 1), None, (1, 0, 5)]).assign(fold=1)
     none = np.zeros((5, 2, 2), np.int64)
     block = evidence_table(table, np.zeros(5, bool), {"champion": none, "challenger": none})["block"].tolist()
     assert block[0] == block[2]
@@ -357,7 +351,7 @@ def test_patches_without_position_leave_the_others_in_their_blocks():
 
 def test_no_evidence_is_a_table_without_rows():
     nothing = dict.fromkeys(("champion", "challenger"), np.zeros((0, 2, 2), np.int64))
-    evidence = evidence_table(a_table([]).assign(fold=[]), np.zeros(0, bool), nothing)
+    evidence = evidence_table(build_patch_table([]).assign(fold=[]), np.zeros(0, bool), nothing)
     assert len(evidence) == 0
     assert {"block", "champion_true_positives", "challenger_true_negatives"} <= set(evidence)
     assert patch_counts(np.zeros((0, 8, 8)), np.zeros((0, 8, 8))).shape == (0, 2, 2)

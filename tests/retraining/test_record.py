@@ -5,10 +5,9 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from webhook import webhook
 
-from landslide import retraining, tracking
-from landslide.retraining import (
+from landslide.retraining import record
+from landslide.retraining.record import (
     FAILED,
     INTERRUPTED,
     PROMOTED,
@@ -19,12 +18,14 @@ from landslide.retraining import (
     find_record,
     open_record,
 )
+from landslide.tracking import runs
+from tests.support.webhook import webhook
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    yield tracking.connect(f"sqlite:///{tmp_path_factory.mktemp('record')}/mlflow.db")
+    yield runs.connect(f"sqlite:///{tmp_path_factory.mktemp('record')}/mlflow.db")
     mlflow.set_tracking_uri(before[0])
     mlflow.set_registry_uri(before[1])
 
@@ -32,7 +33,7 @@ def store(tmp_path_factory):
 @pytest.fixture
 def client(store):
     """The store, without the records of other tests."""
-    for run in tracking.search(store, "tags.role = 'retraining'"):
+    for run in runs.search(store, "tags.role = 'retraining'"):
         store.delete_run(run.info.run_id)
     return store
 
@@ -78,9 +79,9 @@ def test_a_closed_record_is_in_mlflow_in_the_report_and_told_to_the_webhook(
     client, home, posts, tmp_path, outcome, status, event
 ):
     run_id = open_record(client, "run")
-    tracking.set_tags(client, run_id, {"data_version": "abc.dir", "drift": "slope"})
+    runs.set_tags(client, run_id, {"data_version": "abc.dir", "drift": "slope"})
     scores = {f"{prefix}{model}_f1_landslide": 0.5 for prefix in ("", "new_") for model in ("champion", "challenger")}
-    tracking.log_scores(client, run_id, {**scores, "challenger_f1_landslide": 0.61239, "blocks": 31})
+    runs.log_scores(client, run_id, {**scores, "challenger_f1_landslide": 0.61239, "blocks": 31})
     close_record(client, run_id, outcome, "because\nof this", {"version": "4", "champion": "3", "compared_with": ""})
     assert ending(client, run_id) == (status, outcome)
     assert client.get_run(run_id).data.tags["reason"] == "because\nof this"
@@ -141,7 +142,7 @@ def test_a_long_reason_is_kept_whole_where_there_is_room(client, home):
 
 def test_the_next_retraining_closes_those_that_were_killed_and_no_others(client, posts):
     killed = open_record(client, "killed")
-    other = tracking.create_run(client, "training", {"role": "cross_validation"}, {})
+    other = runs.create_run(client, "training", {"role": "cross_validation"}, {})
     after = open_record(client, "next night")
     assert ending(client, killed) == ("FAILED", INTERRUPTED)
     assert ending(client, after) == ("RUNNING", None)
@@ -167,7 +168,7 @@ def test_one_that_was_taken_for_killed_and_lives_still_says_how_it_ended(client)
 def test_one_that_was_killed_while_it_ended_keeps_its_outcome(client, posts, monkeypatch, outcome, status):
     run_id = open_record(client, "killed late")
     with monkeypatch.context() as patched:
-        patched.setattr(retraining, "_write_reports", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(record, "_write_reports", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             close_record(client, run_id, outcome, "really")
     assert ending(client, run_id) == ("RUNNING", outcome)
@@ -183,7 +184,7 @@ def test_one_that_was_killed_while_it_ended_keeps_its_outcome(client, posts, mon
 def test_the_latest_decision_on_a_data_version_is_found(client):
     def decide(pipeline_run: str, data_version: str, **tags: str) -> str:
         run_id = open_record(client, pipeline_run)
-        tracking.set_tags(client, run_id, {"data_version": data_version, **tags})
+        runs.set_tags(client, run_id, {"data_version": data_version, **tags})
         close_record(client, run_id, REFUSED, "not better")
         return run_id
 

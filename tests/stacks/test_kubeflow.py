@@ -25,11 +25,12 @@ from urllib.parse import urlencode
 
 import matplotlib
 import pytest
-import running
 import yaml
-from kubeflow_stand_in import Attempt, Cluster, PipelinesAPI, prepare_pods
 
-CONFIG = running.ROOT / "configs" / "kubeflow.yaml"
+from tests.support import pipeline_runs
+from tests.support.kubeflow import Attempt, Cluster, PipelinesAPI, prepare_pods
+
+CONFIG = pipeline_runs.ROOT / "configs" / "kubeflow.yaml"
 PIPELINE = "pipelines.retraining.retraining_pipeline"
 PASSWORD = "a-password-of-the-tests"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -125,7 +126,7 @@ class Site:
             "training": {"epochs": EPOCHS},
             "evaluation": {"overlays": 1},
         }
-        config["parameters"]["training"] = dict(running.TINY_TRAINING)
+        config["parameters"]["training"] = dict(pipeline_runs.TINY_TRAINING)
         for changes in (tiny, parameters):
             for group, values in changes.items():
                 config["parameters"][group] = {**config["parameters"].get(group, {}), **values}
@@ -134,7 +135,7 @@ class Site:
         before = len(self.api.recurring_runs)
         done = subprocess.run(
             ["zenml", "pipeline", "run", PIPELINE, "-c", str(path)],
-            cwd=running.ROOT, env=self.shell, capture_output=True, text=True,
+            cwd=pipeline_runs.ROOT, env=self.shell, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         assert len(self.api.recurring_runs) == before + 1, done.stdout + done.stderr
@@ -211,7 +212,7 @@ def _mlflow_server(folder: Path) -> Server:
 
 def _push_data(folder: Path, s3: str) -> Path:
     """Make a git repository that pins a small data set, with the files in S3."""
-    from landslide.demo import generate
+    from landslide.data.demo import generate
 
     folder.mkdir()
     generate(folder / "data", scenes=((2, 3), (2, 2)))
@@ -253,14 +254,14 @@ def site(tmp_path_factory) -> Iterator[Site]:
         ).create_bucket(Bucket=BUCKET)  # fmt: skip
         image = folder / "image"
         for name in ("src", "steps", "pipelines", "stacks"):
-            shutil.copytree(running.ROOT / name, image / name, ignore=shutil.ignore_patterns("*.egg-info"))
-        shutil.copy2(running.ROOT / "requirements.lock", image)
+            shutil.copytree(pipeline_runs.ROOT / name, image / name, ignore=shutil.ignore_patterns("*.egg-info"))
+        shutil.copy2(pipeline_runs.ROOT / "requirements.lock", image)
         repository = _push_data(folder / "repository", s3)
         zenml.wait()
         prepare_pods()
         mlflow.start()
         shell = {
-            **running.cli_environment(folder / "home"),
+            **pipeline_runs.cli_environment(folder / "home"),
             "ZENML_STORE_URL": zenml.url,
             "ZENML_STORE_USERNAME": "default",
             "ZENML_STORE_PASSWORD": PASSWORD,
@@ -271,7 +272,7 @@ def site(tmp_path_factory) -> Iterator[Site]:
         )
         set_up = subprocess.run(
             [sys.executable, "-c", SET_UP, json.dumps([KEYS, PASSWORD, options.split()])],
-            cwd=running.ROOT, env=shell, capture_output=True, text=True,
+            cwd=pipeline_runs.ROOT, env=shell, capture_output=True, text=True,
         )  # fmt: skip
         assert set_up.returncode == 0, set_up.stderr
         registered = json.loads(set_up.stdout.splitlines()[-1])

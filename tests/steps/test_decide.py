@@ -3,12 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-import registered
 
-from landslide import registry, retraining, tracking
-from landslide.comparison import PromotionSettings, evidence_table
 from landslide.errors import ComparisonError, ConfigurationError, DataError, RemoteError
-from landslide.registry import Decision
+from landslide.retraining import record
+from landslide.retraining.promotion import PromotionSettings, evidence_table
+from landslide.tracking import registry, runs
+from landslide.tracking.registry import Decision
+from tests.support import versions
 
 SETTINGS = PromotionSettings(min_blocks=2)
 
@@ -19,7 +20,7 @@ def client(stack, store, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", store)
     monkeypatch.setenv("LANDSLIDE_HOME", str(tmp_path))
-    return tracking.connect(store)
+    return runs.connect(store)
 
 
 def _patches(n: int = 32) -> pd.DataFrame:
@@ -53,20 +54,20 @@ def _evidence(gain: int) -> pd.DataFrame:
 def _decide(client, evidence, champion="1", challenger="2"):
     from steps.decide import decide
 
-    record = retraining.open_record(client, f"pipeline {challenger} {len(evidence)}")
-    tracking.set_tags(client, record, {"champion": champion or "none"})
+    retraining_run = record.open_record(client, f"pipeline {challenger} {len(evidence)}")
+    runs.set_tags(client, retraining_run, {"champion": champion or "none"})
     outcome = decide.entrypoint(
-        retraining_run=record, champion=champion, model_version=challenger, evidence=evidence,
+        retraining_run=retraining_run, champion=champion, model_version=challenger, evidence=evidence,
         cross_validation_run="run", promotion=SETTINGS,
     )  # fmt: skip
-    return outcome, client.get_run(record).data.tags
+    return outcome, client.get_run(retraining_run).data.tags
 
 
 @pytest.fixture
 def two(client, tmp_path):
-    """Version 1 in service, version 2 registered."""
-    registered.add_version(client, tmp_path, table=_folded())
-    registered.add_version(client, tmp_path, seed=1, table=_folded())
+    """Version 1 in service, version 2 versions."""
+    versions.add_version(client, tmp_path, table=_folded())
+    versions.add_version(client, tmp_path, seed=1, table=_folded())
     registry.apply(client, "1", Decision(registry.CHAMPION, "the first registered model"))
     return client
 
@@ -94,13 +95,13 @@ def test_a_promotion_that_was_cut_short_is_finished_and_recorded_as_one(two, mon
         patch.setattr(getattr(steps.decide, module), name, killed)
         with pytest.raises(KeyboardInterrupt):
             _decide(two, _evidence(20))
-    cut_short = retraining.find_record(two, "pipeline 2 32")
+    cut_short = record.find_record(two, "pipeline 2 32")
     assert "outcome" not in two.get_run(cut_short).data.tags
     carried_out = killed_at == "record.finish_decision"
     if by == "a retried step":
         _decide(two, _evidence(20))
     else:
-        retraining.open_record(two, "another pipeline run")
+        record.open_record(two, "another pipeline run")
     run = two.get_run(cut_short)
     finished = carried_out or by == "a retried step"
     assert run.data.tags["outcome"] == ("promoted" if finished else "interrupted")
@@ -111,7 +112,7 @@ def test_a_promotion_that_was_cut_short_is_finished_and_recorded_as_one(two, mon
 
 
 def test_a_champion_that_changed_in_the_meantime_stays(two, tmp_path):
-    registered.add_version(two, tmp_path, seed=2, table=_folded())
+    versions.add_version(two, tmp_path, seed=2, table=_folded())
     registry.apply(two, "3", Decision(registry.CHAMPION, "by hand"))
     decided, tags = _decide(two, _evidence(20))
     assert decided == "refused"
@@ -140,7 +141,7 @@ def test_too_few_blocks_are_no_evidence(two):
 
 
 def test_the_first_model_goes_into_service(client, tmp_path):
-    registered.add_version(client, tmp_path, table=_folded())
+    versions.add_version(client, tmp_path, table=_folded())
     decided, tags = _decide(client, _evidence(0).head(0), champion="", challenger="1")
     assert decided == "promoted"
     assert registry.champion(client)["version"] == "1"
@@ -148,24 +149,24 @@ def test_the_first_model_goes_into_service(client, tmp_path):
 
 
 def _plan(client, patches=None, data_version="d" * 32 + ".dir", training=None, trained=None, **options):
-    from landslide.bands import BandSettings
-    from landslide.training import TrainingSettings
+    from landslide.bands.formulas import BandSettings
+    from landslide.training.fold import TrainingSettings
     from steps.plan import plan
     from steps.settings import FoldSettings, RetrainingSettings
 
-    record = retraining.open_record(client, f"plan {np.random.default_rng().integers(1 << 60)}")
+    retraining_run = record.open_record(client, f"plan {np.random.default_rng().integers(1 << 60)}")
     names = ("fold_table", "departed", "champion", "start_from", "wanted")
     values = plan.entrypoint(
-        retraining_run=record, patch_table=_patches() if patches is None else patches, data_version=data_version,
-        bands=BandSettings(), folds=FoldSettings(n_folds=2, trained=trained), training=training or TrainingSettings(),
-        retraining=RetrainingSettings(**options),
+        retraining_run=retraining_run, patch_table=_patches() if patches is None else patches,
+        data_version=data_version, bands=BandSettings(), folds=FoldSettings(n_folds=2, trained=trained),
+        training=training or TrainingSettings(), retraining=RetrainingSettings(**options),
     )  # fmt: skip
-    return record, dict(zip(names, values, strict=True))
+    return retraining_run, dict(zip(names, values, strict=True))
 
 
-def _decided(client, record, outcome="refused"):
-    tracking.set_tags(client, record, {"decided": "true"})
-    retraining.close_record(client, record, outcome, "as a test says")
+def _decided(client, retraining_run, outcome="refused"):
+    runs.set_tags(client, retraining_run, {"decided": "true"})
+    record.close_record(client, retraining_run, outcome, "as a test says")
 
 
 def test_a_plan_without_champion_splits_anew(client):
@@ -185,10 +186,10 @@ def test_a_plan_with_a_champion_keeps_its_folds_and_remembers_who_left(two):
 
 
 def test_there_is_one_decision_a_data_version_unless_forced(two, monkeypatch):
-    from landslide.training import TrainingSettings
+    from landslide.training.fold import TrainingSettings
 
-    record, _ = _plan(two)
-    _decided(two, record)
+    retraining_run, _ = _plan(two)
+    _decided(two, retraining_run)
     again, plan = _plan(two)
     assert not plan["wanted"]
     tags = two.get_run(again).data.tags
@@ -206,7 +207,7 @@ def test_there_is_one_decision_a_data_version_unless_forced(two, monkeypatch):
 
 
 def test_a_champion_without_fold_table_is_not_compared(client, tmp_path):
-    registered.add_version(client, tmp_path, table=_folded())
+    versions.add_version(client, tmp_path, table=_folded())
     registry.apply(client, "1", Decision(registry.CHAMPION, "by hand"))
     (tmp_path / "mlartifacts" / registry.champion(client)["run_id"] / "artifacts" / "fold_table.csv").unlink()
     with pytest.raises(ComparisonError, match="has no fold table"):
@@ -214,7 +215,7 @@ def test_a_champion_without_fold_table_is_not_compared(client, tmp_path):
 
 
 def test_epochs_chosen_on_the_test_folds_are_refused(client):
-    from landslide.training import TrainingSettings
+    from landslide.training.fold import TrainingSettings
 
     with pytest.raises(ConfigurationError, match="inner_validation"):
         _plan(client, training=TrainingSettings(selection="test_fold"))
@@ -238,7 +239,7 @@ def test_nothing_starts_from_a_version_that_has_seen_the_test_folds(client, tmp_
 
 
 def test_nothing_starts_from_a_champion_whose_epochs_were_chosen_on_the_test_folds(client, tmp_path):
-    registered.add_version(client, tmp_path, table=_folded(), selection="test_fold")
+    versions.add_version(client, tmp_path, table=_folded(), selection="test_fold")
     registry.apply(client, "1", Decision(registry.CHAMPION, "the paper's protocol"))
     with pytest.raises(ConfigurationError, match="scratch"):
         _plan(client, start="champion")
@@ -258,13 +259,13 @@ def test_a_failing_step_closes_the_record(client, monkeypatch, error, outcome):
 
     import steps.hooks
 
-    record = retraining.open_record(client, "this pipeline run")
+    retraining_run = record.open_record(client, "this pipeline run")
     context = SimpleNamespace(
         pipeline_run=SimpleNamespace(id="this pipeline run"), step_run=SimpleNamespace(name="ingest")
     )
     monkeypatch.setattr(steps.hooks, "get_step_context", lambda: context)
     steps.hooks.record_failure(error)
-    run = client.get_run(record)
+    run = client.get_run(retraining_run)
     assert run.data.tags["outcome"] == outcome
     assert run.data.tags["reason"].startswith(f"step ingest: {error}")
     assert run.info.status == ("FINISHED" if outcome == "refused" else "FAILED")

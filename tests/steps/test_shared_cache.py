@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landslide.bands import BandSettings
-from landslide.cache import cache_family, cache_key, ensure_cache, open_cache
+from landslide.bands.cache import cache_family, cache_key, ensure_cache, open_cache
+from landslide.bands.formulas import BandSettings
+from landslide.data.patches import directory_digest, patch_table
 from landslide.errors import CacheError
-from landslide.patches import directory_digest, patch_table
 from steps import shared_cache
 
 SETTINGS = BandSettings()
@@ -27,7 +27,7 @@ def store(stack):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    from landslide.demo import generate
+    from landslide.data.demo import generate
 
     folder = tmp_path_factory.mktemp("shared") / "data"
     generate(folder, scenes=((2, 3),))
@@ -71,7 +71,7 @@ def test_another_machine_computes_only_the_patches_that_are_new(store, data, tmp
     version, digests = directory_digest(data)
     table = patch_table(data, digests=digests)
     shared_cache.fetch_relative(store, _place(tmp_path / "two", version), table)
-    with caplog.at_level("INFO", logger="landslide.cache"):
+    with caplog.at_level("INFO", logger="landslide.bands.cache"):
         _build(tmp_path / "two", data)
     assert "Bands of 1 patches computed, 5 taken from older caches." in caplog.text
 

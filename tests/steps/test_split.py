@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from landslide.errors import ConfigurationError, DataError
-from landslide.folds import SCHEMES
-from landslide.training import TrainingSettings
+from landslide.folds.schemes import SCHEMES
+from landslide.training.fold import TrainingSettings
 from steps.settings import FoldSettings
 from steps.split import split
 from steps.train_fold import _parts

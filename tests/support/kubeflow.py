@@ -44,7 +44,7 @@ def prepare_pods() -> None:
 
 def image_environment() -> dict[str, str]:
     """Return what the Dockerfile says about the environment, less what comes from build arguments."""
-    text = (Path(__file__).resolve().parents[1] / "Dockerfile").read_text()
+    text = (Path(__file__).resolve().parents[2] / "Dockerfile").read_text()
     found: dict[str, str] = {}
     for instruction in re.findall(r"^ENV ((?:.*\\\n)*.*)", text, re.MULTILINE):
         words = shlex.split(instruction.replace("\\\n", " "))
@@ -229,7 +229,7 @@ def run_pod(command: list[str], environment: dict[str, str], app: Path, log: Pat
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     os.environ.clear()
     os.environ.update(environment)
-    own = Path(__file__).resolve().parents[1]
+    own = Path(__file__).resolve().parents[2]
     libraries = [path for path in sys.path if "site-packages" in path or not Path(path).resolve().is_relative_to(own)]
     sys.path[:] = [*environment["PYTHONPATH"].split(os.pathsep), *libraries]
     os.makedirs, os.chdir = _own(os.makedirs, app), _own(os.chdir, app)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from landslide.cache import BandCache
-from landslide.evaluation import FoldEvaluation, FoldEvaluator
-from landslide.prediction import PUBLISHED, PredictionSettings, predict_batches
+from landslide.bands.cache import BandCache
+from landslide.evaluation.scores import FoldEvaluation, FoldEvaluator
+from landslide.inference.prediction import PUBLISHED, PredictionSettings, predict_batches
 
 
 def predict_rows(
@@ -46,3 +46,11 @@ def evaluate_fold(predicted: Mapping[str, np.ndarray], masks: np.ndarray, **thre
     evaluator = FoldEvaluator(**thresholds)
     evaluator.add(predicted, masks)
     return evaluator.evaluation()
+
+
+def random_predictions(n: int, seed: int = 0, empty: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and masks (n, 16, 16); about a share of the masks is empty."""
+    rng = np.random.default_rng(seed)
+    masks = ((rng.random((n, 16, 16)) < 0.2) & (rng.random((n, 1, 1)) > empty)).astype(np.uint8)
+    probability = np.clip(rng.normal(0.15 + 0.5 * masks, 0.15), 0, 1).astype(np.float32)
+    return probability, masks

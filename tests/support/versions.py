@@ -8,11 +8,11 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from landslide import registry, tracking
-from landslide.bands import BandSettings
-from landslide.ensemble import Member
-from landslide.metrics import METRIC_NAMES
+from landslide.bands.formulas import BandSettings
+from landslide.inference.ensemble import Member
+from landslide.metrics.counts import METRIC_NAMES
 from landslide.models import ModelSpec, build_model
+from landslide.tracking import registry, runs
 
 DATA_VERSION = "a" * 32 + ".dir"
 
@@ -44,7 +44,7 @@ def fold_table(folds: tuple[int, ...] = (1, 1, 2, 2)) -> pd.DataFrame:
 
 
 def add_version(
-    client: tracking.MlflowClient,
+    client: runs.MlflowClient,
     folder: Path,
     *,
     seed: int = 0,
@@ -66,7 +66,7 @@ def add_version(
         "requirements_lock": "l" * 64,
         **tags,
     }
-    run_id = tracking.open_cross_validation(
+    run_id = runs.open_cross_validation(
         client,
         uuid4().hex,
         name="test",
@@ -76,12 +76,12 @@ def add_version(
         data_source="data",
     )
     scores = dict.fromkeys(METRIC_NAMES, score)
-    tracking.log_scores(client, run_id, {**scores, **{f"{name}_std": 0.01 for name in scores}})
+    runs.log_scores(client, run_id, {**scores, **{f"{name}_std": 0.01 for name in scores}})
     for name, text in {"fold_table.csv": table.to_csv(index=False), **(texts or {})}.items():
-        tracking.log_text(client, run_id, text, name)
-    with tracking.recording(run_id):
-        uri = tracking.log_model(members(folder / "weights", seed, bands), BandSettings(), "float64", {})
-    tracking.set_tags(client, run_id, {"evaluated": "now", "requested": "now"})
+        runs.log_text(client, run_id, text, name)
+    with runs.recording(run_id):
+        uri = runs.log_model(members(folder / "weights", seed, bands), BandSettings(), "float64", {})
+    runs.set_tags(client, run_id, {"evaluated": "now", "requested": "now"})
     return registry.register(
         client, uri, {"run_id": run_id, **tags, **{name: f"{value:.6f}" for name, value in scores.items()}}
     )

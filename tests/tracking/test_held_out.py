@@ -10,15 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
-from registered import add_version, fold_table
 from sklearn.metrics import f1_score, jaccard_score
 
-from landslide import cli, demo, held_out, tracking
-from landslide.ensemble import load_ensemble
+from landslide import cli
+from landslide.data import demo
+from landslide.data.check import check
+from landslide.data.patches import directory_digest, find_patches, patch_table, read_mask, read_stored
 from landslide.errors import ComparisonError, DataError
-from landslide.metrics import METRIC_NAMES
-from landslide.patch_check import check
-from landslide.patches import directory_digest, find_patches, patch_table, read_mask, read_stored
+from landslide.inference.ensemble import load_ensemble
+from landslide.metrics.counts import METRIC_NAMES
+from landslide.tracking import held_out, runs
+from tests.support.versions import add_version, fold_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -52,7 +54,7 @@ def client(tmp_path_factory, empty_store, training_table):
     before = mlflow.get_tracking_uri()
     folder = tmp_path_factory.mktemp("store")
     shutil.copy2(empty_store, folder / "mlflow.db")
-    client = tracking.connect(f"sqlite:///{folder / 'mlflow.db'}")
+    client = runs.connect(f"sqlite:///{folder / 'mlflow.db'}")
     add_version(client, folder, table=training_table)
     yield client
     mlflow.set_tracking_uri(before)
@@ -87,7 +89,7 @@ def row(found: held_out.HeldOutScores, model: str, *, tuned: bool) -> pd.Series:
 def test_the_mean_of_all_members_is_scored_and_each_member_alone(client, root, found, tmp_path):
     """Against scikit-learn, on what the served model answers."""
     run_id = client.get_run(found.run_id).data.tags["cross_validation_run"]
-    tracking.fetch_members(run_id, tmp_path)
+    runs.fetch_members(run_id, tmp_path)
     ensemble = load_ensemble(next(tmp_path.rglob("ensemble.json")).parent)
     patches = find_patches(root, "test")
     images = np.stack([read_stored(patch.image) for patch in patches]).transpose(0, 3, 1, 2)
@@ -106,7 +108,7 @@ def test_the_mean_of_all_members_is_scored_and_each_member_alone(client, root, f
 
 
 def test_tuned_thresholds_are_those_of_the_members_and_their_mean_for_the_ensemble(client, root, monkeypatch):
-    fetch_members = tracking.fetch_members
+    fetch_members = runs.fetch_members
 
     def with_thresholds(run_id, folder):
         members, settings = fetch_members(run_id, folder)
@@ -117,7 +119,7 @@ def test_tuned_thresholds_are_those_of_the_members_and_their_mean_for_the_ensemb
         ]
         return changed, settings
 
-    monkeypatch.setattr(tracking, "fetch_members", with_thresholds)
+    monkeypatch.setattr(runs, "fetch_members", with_thresholds)
     found = held_out.score(client, "1", root, "test")
     tuned = found.table[found.table["tuned"]]
     assert tuned["threshold"].tolist() == pytest.approx([0.45, 0.3, 0.6])
@@ -129,9 +131,9 @@ def test_tuned_thresholds_are_those_of_the_members_and_their_mean_for_the_ensemb
 
 
 def test_scores_are_recorded_on_a_run_of_their_own_and_once(client, root, found):
-    runs = tracking.search(client, "tags.role = 'held_out_evaluation'")
-    assert [run.info.run_id for run in runs] == [found.run_id]
-    run = runs[0]
+    recorded = runs.search(client, "tags.role = 'held_out_evaluation'")
+    assert [run.info.run_id for run in recorded] == [found.run_id]
+    run = recorded[0]
     assert run.info.status == "FINISHED"
     assert run.data.tags["model_version"] == "1"
     assert run.data.tags["split"] == "test"
@@ -144,8 +146,8 @@ def test_scores_are_recorded_on_a_run_of_their_own_and_once(client, root, found)
     figures = {Path(one.path).stem for one in client.list_artifacts(found.run_id, "figures")}
     assert {"predictions", "uncertainty", "precision_recall", "calibration"} <= figures
     held_out.score(client, "1", root, "test")
-    assert len(tracking.search(client, "tags.role = 'held_out_evaluation'")) == 1
-    assert tracking.search(client, "tags.role = 'cross_validation'")[0].info.run_id != found.run_id
+    assert len(runs.search(client, "tags.role = 'held_out_evaluation'")) == 1
+    assert runs.search(client, "tags.role = 'cross_validation'")[0].info.run_id != found.run_id
 
 
 def test_the_data_version_is_that_of_the_split_alone(root, found, tmp_path):
@@ -168,10 +170,10 @@ def test_missing_masks_are_counted(client, root):
 def test_a_patch_that_the_version_has_seen_is_refused(client, root, tmp_path):
     leaky = Path(shutil.copytree(root, tmp_path / "leaky"))
     shutil.copy2(leaky / "TrainData/img/image_2.h5", leaky / "TestData/img/image_3.h5")
-    before = len(tracking.search(client, "tags.role = 'held_out_evaluation'"))
+    before = len(runs.search(client, "tags.role = 'held_out_evaluation'"))
     with pytest.raises(ComparisonError, match=r"trained on 1 of the 4 test patches: patch 3\."):
         held_out.score(client, "1", leaky, "test")
-    assert len(tracking.search(client, "tags.role = 'held_out_evaluation'")) == before
+    assert len(runs.search(client, "tags.role = 'held_out_evaluation'")) == before
 
 
 def test_a_patch_that_left_the_training_set_counts_as_seen(client, root, training_table, tmp_path):

@@ -3,11 +3,20 @@
 import mlflow
 import pandas as pd
 import pytest
-from registered import add_version
 
-from landslide import registry, tracking
 from landslide.errors import RegistryError
-from landslide.registry import MODEL_NAME, Decision, apply, before_champion, champion, rollback, version, versions
+from landslide.tracking import registry, runs
+from landslide.tracking.registry import (
+    MODEL_NAME,
+    Decision,
+    apply,
+    before_champion,
+    champion,
+    rollback,
+    version,
+    versions,
+)
+from tests.support.versions import add_version
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +24,7 @@ def store(tmp_path_factory):
     """A client of a store with five versions of one model, and no alias."""
     before = mlflow.get_tracking_uri()
     folder = tmp_path_factory.mktemp("registry")
-    client = tracking.connect(f"sqlite:///{folder / 'mlflow.db'}")
+    client = runs.connect(f"sqlite:///{folder / 'mlflow.db'}")
     first = add_version(client, folder)
     found = client.get_model_version(MODEL_NAME, first)
     for score in (0.6, 0.7, 0.8, 0.9):
@@ -157,7 +166,7 @@ def test_a_registry_that_does_not_answer_is_not_taken_for_an_empty_one(monkeypat
     """Else the next version would be promoted as the first one."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     nobody_listens = "http://127.0.0.1:9"
-    client = tracking.MlflowClient(nobody_listens, nobody_listens)
+    client = runs.MlflowClient(nobody_listens, nobody_listens)
     for ask in (champion, versions, lambda client: version(client, "1")):
         with pytest.raises(RegistryError, match="does not answer"):
             ask(client)
@@ -177,5 +186,5 @@ def test_a_run_that_was_created_twice_because_an_answer_was_lost_is_there_once(c
         return create(*args, **kwargs)
 
     monkeypatch.setattr(client, "create_run", answered_at_the_second_time)
-    run_id = tracking.create_run(client, "twice", {"role": "of the test"}, {})
-    assert [run.info.run_id for run in tracking.search(client, "tags.role = 'of the test'")] == [run_id]
+    run_id = runs.create_run(client, "twice", {"role": "of the test"}, {})
+    assert [run.info.run_id for run in runs.search(client, "tags.role = 'of the test'")] == [run_id]

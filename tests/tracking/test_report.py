@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from at_once import evaluate_fold
-from registered import add_version
-from test_evaluation import predictions
 
-from landslide import tracking
-from landslide.evaluation import score_table
-from landslide.report import write_report
+from landslide.evaluation.scores import score_table
+from landslide.tracking import runs
+from landslide.tracking.report import write_report
+from tests.support.predictions import evaluate_fold, random_predictions
+from tests.support.versions import add_version
 
 POOLED = {
     "f1_macro_pooled": 0.84, "f1_macro_low": 0.812, "f1_macro_high": 0.86543,
@@ -21,12 +20,12 @@ def report(store, tmp_path):
     """Writes the report of a run with these metrics and tags beside those that every run has."""
 
     def write(metrics: dict[str, float], **tags: str) -> str:
-        client = tracking.connect(store)
-        scores = evaluate_fold({"": predictions(4)[0]}, np.ones((4, 16, 16)), threshold=0.4).scores
+        client = runs.connect(store)
+        scores = evaluate_fold({"": random_predictions(4)[0]}, np.ones((4, 16, 16)), threshold=0.4).scores
         tables = {"reports/scores.csv": score_table({1: scores}).to_csv(index_label="fold")}
         add_version(client, tmp_path, texts=tables, fold_scheme="contiguous", **tags)
-        run = tracking.latest_cross_validation(client)
-        tracking.log_scores(client, run.info.run_id, scores | metrics)
+        run = runs.latest_cross_validation(client)
+        runs.log_scores(client, run.info.run_id, scores | metrics)
         return write_report(tmp_path / "reports", store)
 
     return write

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import mlflow
 import pytest
-import running
 import yaml
 from click.testing import CliRunner, Result
-from registered import add_version, fold_table
 
-from landslide import cli, reproduction, tracking
+from landslide import cli
+from landslide.data.patches import ORIGINAL_BANDS
 from landslide.errors import RegistryError
-from landslide.patches import ORIGINAL_BANDS
+from landslide.tracking import reproduction, runs
+from tests.support import pipeline_runs
+from tests.support.versions import add_version, fold_table
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,14 +36,14 @@ def git(folder: Path, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     """A git repository with the project's code, tiny data, and a configuration."""
-    from landslide.demo import generate
+    from landslide.data.demo import generate
 
     root = tmp_path_factory.mktemp("reproduce") / "project"
-    running.copy_project(root, ".gitignore")
+    pipeline_runs.copy_project(root, ".gitignore")
     generate(root / "data", scenes=((2, 2), (2, 2)))
     training = {"epochs": 1, "standardize": False}
     evaluation = {"test_time_augmentation": "rotations"}  # whose scores are to come out again as well
-    config = running.write_config(
+    config = pipeline_runs.write_config(
         root / "config.yaml", Path("data"), training=training, folds={"n_folds": 2}, evaluation=evaluation
     )
     config.write_text(
@@ -55,7 +56,7 @@ def project(tmp_path_factory) -> Path:
 
 
 def environment(project: Path) -> dict[str, str]:
-    return {**running.cli_environment(project / ".landslide", project), "OMP_NUM_THREADS": "1"}
+    return {**pipeline_runs.cli_environment(project / ".landslide", project), "OMP_NUM_THREADS": "1"}
 
 
 def models(project: Path, variables: dict[str, str], *arguments: str) -> Result:
@@ -73,7 +74,7 @@ def trained(project) -> Path:
     """Version 1 has random weights, version 2 was trained from them."""
     home = project / ".landslide"
     home.mkdir()
-    client = tracking.connect(f"sqlite:///{home / 'mlflow.db'}")
+    client = runs.connect(f"sqlite:///{home / 'mlflow.db'}")
     elsewhere = fold_table().assign(number=range(1001, 1005), scene=99, row=range(4), column=0)
     add_version(client, home, bands=ORIGINAL_BANDS, table=elsewhere)
     command = ["zenml", "pipeline", "run", "pipelines.training.training_pipeline", "-c", "config.yaml"]
@@ -115,7 +116,7 @@ def test_a_version_that_started_from_another_is_rebuilt_with_the_same_scores_and
 def store(tmp_path_factory):
     """A client of a store, and its folder."""
     folder = tmp_path_factory.mktemp("store")
-    return tracking.connect(f"sqlite:///{folder / 'mlflow.db'}"), folder
+    return runs.connect(f"sqlite:///{folder / 'mlflow.db'}"), folder
 
 
 def reproduce(client, project: Path, *arguments: str) -> Result:
@@ -182,7 +183,7 @@ def test_scores_or_data_that_differ_are_no_reproduction(store, tmp_path):
     client, folder = store
     uri, other = client.tracking_uri, f"sqlite:///{tmp_path / 'mlflow.db'}"
     source = reproduction.origin(client, add_version(client, folder, seed=5, score=0.5))
-    again = tracking.connect(other)
+    again = runs.connect(other)
     add_version(again, tmp_path, seed=5, score=0.51)
     agreement = reproduction.verify(uri, source, other)
     assert agreement.same_weights
@@ -190,5 +191,5 @@ def test_scores_or_data_that_differ_are_no_reproduction(store, tmp_path):
     assert not agreement.holds(0.009)
     assert agreement.holds(0.011)
     assert "0.51" in agreement.render()
-    tracking.set_tags(again, tracking.latest_cross_validation(again).info.run_id, {"data_version": "other"})
+    runs.set_tags(again, runs.latest_cross_validation(again).info.run_id, {"data_version": "other"})
     assert not reproduction.verify(uri, source, other).holds(1.0)

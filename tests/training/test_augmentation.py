@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from landslide.augment import Augmentation, AugmentationSettings
-from landslide.bands import BAND_NAMES, BandSettings, engineer
+from landslide.bands.formulas import BAND_NAMES, BandSettings, engineer
+from landslide.data.patches import read_image
 from landslide.errors import ConfigurationError
-from landslide.patches import read_image
+from landslide.training.augmentation import Augmentation, AugmentationSettings
 
 X, Y = BAND_NAMES.index("gradient_x"), BAND_NAMES.index("gradient_y")
 NEIGHBOURHOOD = [BAND_NAMES.index(n) for n in ("gaussian", "median", "gradient_x", "gradient_y", "canny")]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from landslide import checkpoint
-from landslide.checkpoint import Progress, best_weights, load_last, save, sha256
+from landslide.training import checkpoints
+from landslide.training.checkpoints import Progress, best_weights, load_last, save, sha256
 
 FINGERPRINT = "of this fold"
 
@@ -198,7 +198,7 @@ def test_a_failed_write_leaves_the_older_checkpoints_usable(directory, run, monk
         raise OSError(28, "No space left on device")
 
     if writer == "save_file":
-        monkeypatch.setattr(checkpoint, "save_file", lambda _, path: half(path))
+        monkeypatch.setattr(checkpoints, "save_file", lambda _, path: half(path))
     elif writer == "torch.save":
         monkeypatch.setattr(torch, "save", lambda _, path: half(path))
     else:
@@ -215,8 +215,8 @@ def test_a_failed_write_leaves_the_older_checkpoints_usable(directory, run, monk
 
 def test_the_manifest_is_written_last(directory, run, monkeypatch):
     order = []
-    original = checkpoint._write
-    monkeypatch.setattr(checkpoint, "_write", lambda path, writer: order.append(path.name) or original(path, writer))
+    original = checkpoints._write
+    monkeypatch.setattr(checkpoints, "_write", lambda path, writer: order.append(path.name) or original(path, writer))
     run([0.9])
     assert order[-1] == "epoch-0001.json"
     assert len(order) == 3

@@ -8,10 +8,10 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
-from landslide.fold_trainer import _share
-from landslide.losses import create_loss, multi_head_loss
 from landslide.models import create_model
-from landslide.processes import synchronize_batch_norm, total
+from landslide.training.distributed import synchronize_batch_norm, total
+from landslide.training.epochs import _share
+from landslide.training.losses import create_loss, multi_head_loss
 
 NETWORKS = {
     "rau_net": {"width": 4, "head_width": 4, "dropout": 0.0},

@@ -13,23 +13,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from at_once import predict_rows
 from safetensors.torch import load_file, save_file
 
-from landslide import demo, training
-from landslide.augment import AugmentationSettings
-from landslide.bands import BandSettings
-from landslide.batches import one_ahead
-from landslide.cache import BandCache, cache_family, cache_key, ensure_cache
-from landslide.detection import select_detection_threshold
+from landslide.bands.batches import one_ahead
+from landslide.bands.cache import BandCache, cache_family, cache_key, ensure_cache
+from landslide.bands.formulas import BandSettings
+from landslide.data import demo
+from landslide.data.patches import patch_table
 from landslide.errors import ConfigurationError, TrainingError
-from landslide.fold_trainer import FoldTrainer, _batches
-from landslide.losses import create_loss, multi_head_loss
-from landslide.metrics import METRIC_NAMES, confusion_counts, scores, threshold_counts
+from landslide.inference.prediction import PredictionSettings, select_threshold
+from landslide.metrics.counts import METRIC_NAMES, confusion_counts, scores, threshold_counts
+from landslide.metrics.detection import select_detection_threshold
 from landslide.models import ModelSpec, build_model
-from landslide.patches import patch_table
-from landslide.prediction import PredictionSettings, select_threshold
-from landslide.training import FoldResult, TrainingSettings, train_fold
+from landslide.training import fold
+from landslide.training.augmentation import AugmentationSettings
+from landslide.training.epochs import FoldTrainer, _batches
+from landslide.training.fold import FoldResult, TrainingSettings, train_fold
+from landslide.training.losses import create_loss, multi_head_loss
+from tests.support.predictions import predict_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -181,9 +182,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from landslide.cache import open_cache
-from landslide.fold_trainer import FoldTrainer
-import test_training
+from landslide.bands.cache import open_cache
+from landslide.training.epochs import FoldTrainer
+from tests.training import test_fold
 
 torch.set_num_threads(1)
 cache, checkpoints, fatal = open_cache(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3])
@@ -197,7 +198,7 @@ def training_batch(self, *arguments):
     return original(self, *arguments)
 
 FoldTrainer._training_batch = training_batch
-test_training.train_four_epochs(cache, checkpoints, print, averaged=sys.argv[4] == "True")
+test_fold.train_four_epochs(cache, checkpoints, print, averaged=sys.argv[4] == "True")
 """
 # Everything that has a state of its own or counts steps.
 AVERAGED = {"average_decay": 0.8, "schedule": "cosine", "learning_rate": 1e-3, "positive_share": 0.5}
@@ -222,7 +223,7 @@ def test_a_killed_training_goes_on_bit_for_bit(cache, tmp_path, averaged):
     # Two batches an epoch: the sixth is the second of the third epoch.
     process = subprocess.run(
         [sys.executable, "-c", KILLED, str(cache.directory), str(resumed_in), "6", str(averaged)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])},
         capture_output=True,
         text=True,
         timeout=120,
@@ -434,7 +435,7 @@ def test_reading_ahead_changes_nothing(fit, monkeypatch, tmp_path):
     plain = fit("plain", **changes)
     monkeypatch.setattr(FoldTrainer, "_reads_ahead", lambda self: True)
     made = []
-    monkeypatch.setattr("landslide.fold_trainer.one_ahead", lambda items: made.append(1) or one_ahead(items))
+    monkeypatch.setattr("landslide.training.epochs.one_ahead", lambda items: made.append(1) or one_ahead(items))
     ahead = fit("ahead", **changes)
     assert len(made) == 2
     assert timeless(ahead.history) == timeless(plain.history)
@@ -471,14 +472,14 @@ def test_the_average_of_the_weights_is_what_is_scored_and_kept(fit, monkeypatch,
 
 def test_the_average_is_a_copy_of_the_network_where_it_is_trained(fit, monkeypatch):
     """Fabric moves the network to the device; here it puts another weight there, so that an earlier copy shows."""
-    original, mark = training.Fabric.setup, 123.0
+    original, mark = fold.Fabric.setup, 123.0
 
     def setup(self, module, *optimizers):
         with torch.no_grad():
             next(module.parameters()).fill_(mark)
         return original(self, module, *optimizers)
 
-    monkeypatch.setattr(training.Fabric, "setup", setup)
+    monkeypatch.setattr(fold.Fabric, "setup", setup)
     trainers, epoch = [], FoldTrainer.epoch
     first = []
     monkeypatch.setattr(
@@ -604,7 +605,7 @@ def test_thresholds_are_chosen_on_all_batches_of_the_selection_part(fit, cache, 
     result = fit("several", batch_size=1, selection=rows)
     chosen = []
     monkeypatch.setattr(
-        training,
+        fold,
         "select_threshold",
         lambda thresholds, counts, by: chosen.append(counts) or select_threshold(thresholds, counts, by),
     )

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from landslide.errors import ConfigurationError
-from landslide.losses import HEAD_WEIGHTS, LOSS_NAMES, create_loss, multi_head_loss, signed_distance
+from landslide.training.losses import HEAD_WEIGHTS, LOSS_NAMES, create_loss, multi_head_loss, signed_distance
 
 CLIP = 1e-7
 SUMS = ("cross_entropy+iou", "cross_entropy+lovasz", "focal_iou+boundary", "iou+tversky+hard_cross_entropy")
@@ -359,7 +359,7 @@ def test_the_combined_loss_is_the_sum_of_its_parts():
 
 def test_choosing_a_loss_does_not_import_segmentation_models():
     code = (
-        "import sys, landslide.losses as l; [l.create_loss(n) for n in l.LOSS_NAMES]; "
+        "import sys, landslide.training.losses as l; [l.create_loss(n) for n in l.LOSS_NAMES]; "
         "print('segmentation_models_pytorch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

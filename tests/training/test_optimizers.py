@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from landslide.optimization import OPTIMIZER_NAMES, cosine_rate, create_optimizer, step_rate
+from landslide.training.optimizers import OPTIMIZER_NAMES, cosine_rate, create_optimizer, step_rate
 
 RATE, EPSILON = 0.1, 1e-3
 GRADIENT, START = 0.5, 2.0

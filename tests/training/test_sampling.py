@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landslide.sampling import epoch_order, spread
+from landslide.training.sampling import epoch_order, spread
 
 flags = st.lists(st.booleans(), min_size=1, max_size=60)
 

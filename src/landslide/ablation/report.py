@@ -1,6 +1,6 @@
 """The table of an ablation for people: terminal text, Markdown, a page with a figure, and the files of all of them.
 
-<LANDSLIDE_HOME>/reports/ablation/<name>/table.csv    every figure, see `landslide.ablation.ablation_table`
+<LANDSLIDE_HOME>/reports/ablation/<name>/table.csv    every figure, see `landslide.ablation.table.ablation_table`
                                          table.txt    what the terminal shows
                                          table.md
                                          table.html   with the figure in it
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from landslide.ablation import SCORES
+from landslide.ablation.table import SCORES
 
 _HEADINGS = {"f1_macro": "F1", "miou": "mIoU", "f1_landslide": "landslide F1"}
 _WAYS = {"_head_average": "mean of the heads", "_tta": "mean of the turned patches"}
@@ -36,7 +36,7 @@ def render_text(table: pd.DataFrame, name: str, reference: str) -> str:
     """Return the table for a terminal.
 
     Args:
-        table: What `landslide.ablation.ablation_table` returned.
+        table: What `landslide.ablation.table.ablation_table` returned.
         name: Name of the table.
         reference: Where the published figures come from.
     """
@@ -85,7 +85,7 @@ def ablation_figure(table: pd.DataFrame, name: str, reference: str) -> Figure:
     """Draw macro F1 and mIoU of every row: our score with its interval, and the published figure.
 
     Args:
-        table: What `landslide.ablation.ablation_table` returned.
+        table: What `landslide.ablation.table.ablation_table` returned.
         name: Name of the table.
         reference: Where the published figures come from.
     """

@@ -2,8 +2,8 @@
 
 A score is the mean over the scored folds, as the paper's is. A row may have been trained with several seeds: its score
 is the mean over them, and `_spread` their population standard deviation. The intervals are of a two-level bootstrap:
-every draw takes blocks of neighbouring tiles (see `landslide.bootstrap`) and, among the seeds of the row, seeds with
-replacement; each drawn seed is scored on the drawn blocks, fold by fold, and the draw's value is the mean over the
+every draw takes blocks of neighbouring tiles (see `landslide.metrics.bootstrap`) and, among the seeds of the row, seeds
+with replacement; each drawn seed is scored on the drawn blocks, fold by fold, and the draw's value is the mean over the
 folds and the drawn seeds. So an interval covers other patches of the kind and, as far as so few can show it, other
 seeds. In differences both rows see the same blocks; their seeds are drawn independently, because equal seeds make no
 pair of two different networks.
@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from landslide import tracking
-from landslide.bootstrap import RESAMPLES, fold_mean, fold_mean_draws
-from landslide.tracking import MlflowClient
+from landslide.metrics.bootstrap import RESAMPLES, fold_mean, fold_mean_draws
+from landslide.tracking import runs
+from landslide.tracking.runs import MlflowClient
 
 SCORES = ("f1_macro", "miou", "f1_landslide")
 """The scores of the table."""
@@ -101,7 +101,7 @@ def read_trained(client: MlflowClient, run_id: str, seed: int) -> Trained:
         seed: Its seed.
     """
     run = client.get_run(run_id)
-    folds = {fold: client.get_run(child) for fold, child in sorted(tracking.fold_runs(client, run_id).items())}
+    folds = {fold: client.get_run(child) for fold, child in sorted(runs.fold_runs(client, run_id).items())}
     failures = [
         f"fold {fold}: {child.data.tags.get('failure', 'not trained')}"
         for fold, child in folds.items()
@@ -111,7 +111,7 @@ def read_trained(client: MlflowClient, run_id: str, seed: int) -> Trained:
         failures = ["not evaluated"]
     if failures:
         return Trained(seed, run_id, run.data.tags, pd.DataFrame(), _NOT_KNOWN, "; ".join(failures))
-    patches = pd.read_csv(StringIO(tracking.fetch_reports(client, run_id)["patches.csv"]))
+    patches = pd.read_csv(StringIO(runs.fetch_reports(client, run_id)["patches.csv"]))
     seconds = [
         sum(metric.value for metric in client.get_metric_history(child.info.run_id, "epoch_seconds"))
         for child in folds.values()

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from landslide.cache import BandCache
+from landslide.bands.cache import BandCache
 
 # Share of a GPU's free memory that the patches may take.
 _RESIDENT_SHARE = 0.5

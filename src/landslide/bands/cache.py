@@ -34,10 +34,10 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from landslide import bands
-from landslide.bands import BandSettings, engineer_but_median, write_medians
+from landslide.bands import formulas
+from landslide.bands.formulas import BandSettings, engineer_but_median, write_medians
+from landslide.data.patches import PATCH_SIZE, read_mask, read_stored
 from landslide.errors import CacheError
-from landslide.patches import PATCH_SIZE, read_mask, read_stored
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class BandCache:
 
 def formula_version() -> str:
     """Return the digest of the source of bands.py: any change to a formula makes new caches."""
-    return hashlib.sha256(Path(bands.__file__).read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(Path(formulas.__file__).read_bytes()).hexdigest()[:16]
 
 
 def cache_family(settings: BandSettings) -> str:
@@ -109,7 +109,7 @@ def ensure_cache(
     Args:
         cache_root: Folder of all caches.
         data_root: Folder of the patches.
-        table: Patch table (see `landslide.patches.patch_table`) in the order of the rows.
+        table: Patch table (see `landslide.data.patches.patch_table`) in the order of the rows.
         data_version: Digest of the data set, as `data.dvc` pins it.
         settings: Band settings.
         progress: Called with (patches done, patches in all).

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from landslide.cache import BandCache
+from landslide.bands.cache import BandCache
 
 
 def band_statistics(

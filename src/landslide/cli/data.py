@@ -11,7 +11,7 @@ _FOLDER = click.Path(path_type=Path)
 
 def _band_list(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...] | None:
     """Validate `--bands B4,B3,B2` against the names of the stored bands."""
-    from landslide.patches import ORIGINAL_BANDS
+    from landslide.data.patches import ORIGINAL_BANDS
 
     if text is None:
         return None
@@ -41,7 +41,7 @@ def data_group() -> None:
 @click.option("--seed", default=0, show_default=True, help="Another seed is another terrain.")
 def demo(folder: Path, seed: int) -> None:
     """Generate a small data set in DIR, which must be empty or not there yet."""
-    from landslide.demo import generate
+    from landslide.data.demo import generate
 
     generate(folder, seed=seed)
     click.echo(f"generated a demo data set in {folder}")
@@ -66,8 +66,8 @@ def fetch(folder: Path | None, splits: tuple[Any, ...], source: Any, url: str | 
 
     Whatever ends it, the same command goes on from what has arrived.
     """
-    from landslide import official_data
-    from landslide.fetch import fetch as fetch_data
+    from landslide.data import landslide4sense
+    from landslide.data.fetch import fetch as fetch_data
 
     project = Path.cwd()
     pinned = folder is None or folder.resolve() == project / "data"
@@ -75,11 +75,11 @@ def fetch(folder: Path | None, splits: tuple[Any, ...], source: Any, url: str | 
         done = fetch_data(
             project / "data" if folder is None else folder.resolve(),
             pin_in=project if pinned else None,
-            splits=tuple(dict.fromkeys(splits)) or official_data.SPLITS,
+            splits=tuple(dict.fromkeys(splits)) or landslide4sense.SPLITS,
             source=source,
             server=url,
             keep_archives=keep_archives,
-            release=official_data.LANDSLIDE4SENSE,
+            release=landslide4sense.LANDSLIDE4SENSE,
             report_to=click.echo,
         )
     except KeyboardInterrupt:
@@ -99,7 +99,7 @@ def check(folder: Path, as_json: bool, bands: tuple[str, ...] | None) -> None:
 
     The exit code is 1 when there is a fault; warnings alone leave it 0.
     """
-    from landslide.patch_check import check as check_patches
+    from landslide.data.check import check as check_patches
 
     report = check_patches(folder, bands=bands)
     click.echo(json.dumps(report.to_json(), indent=2) if as_json else report.render())
@@ -111,7 +111,7 @@ def check(folder: Path, as_json: bool, bands: tuple[str, ...] | None) -> None:
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 def digest(folder: Path) -> None:
     """Print the version of DIR, as data.dvc would pin it."""
-    from landslide.patches import directory_digest
+    from landslide.data.patches import directory_digest
 
     click.echo(directory_digest(folder)[0])
 
@@ -119,9 +119,9 @@ def digest(folder: Path) -> None:
 @data_group.command()
 def prepare() -> None:
     """Bring what data.dvc pins to ./data: nothing to do where it is, generated where it is the demo set."""
-    from landslide import data_folder
+    from landslide.data import project
 
-    click.echo(data_folder.prepare(Path.cwd()))
+    click.echo(project.prepare(Path.cwd()))
 
 
 @data_group.command()
@@ -133,9 +133,9 @@ def use(folder: Path, bands: tuple[str, ...] | None) -> None:
     DIR is checked first and stays as it is. What ./data holds is replaced only where it can be had again:
     where it is what data.dvc pins, and is in the DVC cache or is the demo set.
     """
-    from landslide import data_folder
+    from landslide.data import project
 
-    version = data_folder.replace(Path.cwd(), folder, bands, report_to=click.echo)
+    version = project.replace(Path.cwd(), folder, bands, report_to=click.echo)
     click.echo(f"\n./data is now {version}. To record it:")
     click.echo('  git add data.dvc && git commit -m "Use another data set"')
 
@@ -145,6 +145,6 @@ def use(folder: Path, bands: tuple[str, ...] | None) -> None:
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 def pull(version: str, folder: Path) -> None:
     """Bring the data set of exactly this VERSION (its digest) to DIR: from ./data, or from the DVC remote."""
-    from landslide import data_folder
+    from landslide.data import project
 
-    click.echo(data_folder.copy_version(version, folder.resolve(), project=Path.cwd()))
+    click.echo(project.copy_version(version, folder.resolve(), project=Path.cwd()))

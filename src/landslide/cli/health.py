@@ -15,7 +15,7 @@ def health_command(gpu: bool) -> None:
 
     The exit code is 1 when one of these fails.
     """
-    from landslide.health import findings
+    from landslide.operations.health import findings
 
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)

@@ -21,10 +21,10 @@ def models_group() -> None:
 @_as_json
 def list_versions(as_json: bool) -> None:
     """List the registered versions, newest first."""
-    from landslide import registry, tracking
-    from landslide.home import default_tracking_uri
+    from landslide.paths import default_tracking_uri
+    from landslide.tracking import registry, runs
 
-    table = registry.versions(tracking.connect(default_tracking_uri()))
+    table = registry.versions(runs.connect(default_tracking_uri()))
     if as_json:
         click.echo(table.to_json(orient="records", date_format="iso", indent=2))
         return
@@ -45,11 +45,11 @@ def list_versions(as_json: bool) -> None:
 @_as_json
 def compare(a: str, b: str, as_json: bool) -> None:
     """Compare versions A and B, given by number or alias: scores, data, settings, code."""
-    from landslide import tracking
-    from landslide.home import default_tracking_uri
-    from landslide.version_comparison import compare as compare_versions
+    from landslide.paths import default_tracking_uri
+    from landslide.tracking import runs
+    from landslide.tracking.version_diff import compare as compare_versions
 
-    comparison = compare_versions(tracking.connect(default_tracking_uri()), a, b)
+    comparison = compare_versions(runs.connect(default_tracking_uri()), a, b)
     click.echo(json.dumps(comparison.to_json(), indent=2) if as_json else comparison.render())
 
 
@@ -69,13 +69,13 @@ def score(version: str, folder: Path, split: Any, output: Path | None, as_json: 
     """
     from tqdm.auto import tqdm
 
-    from landslide import held_out, tracking
-    from landslide.home import default_tracking_uri
+    from landslide.paths import default_tracking_uri
+    from landslide.tracking import held_out, runs
 
     if output is not None and output.suffix not in (".json", ".csv"):
         raise click.BadParameter(f"{output} ends neither in .json nor in .csv", param_hint="--output")
     with tqdm(desc="patches", unit="patch", disable=None) as bar:
-        client = tracking.connect(default_tracking_uri())
+        client = runs.connect(default_tracking_uri())
         found = held_out.score(client, version, folder, split, progress=bar.update)
     text = json.dumps(found.to_json(), indent=2)
     click.echo(text if as_json else found.render())
@@ -89,10 +89,10 @@ def score(version: str, folder: Path, split: Any, output: Path | None, as_json: 
 @click.option("--reason", required=True, help="Why; it is recorded with the version.")
 def promote(version: str, reason: str) -> None:
     """Put VERSION into service by hand, without a comparison."""
-    from landslide import registry, tracking
-    from landslide.home import default_tracking_uri
+    from landslide.paths import default_tracking_uri
+    from landslide.tracking import registry, runs
 
-    client = tracking.connect(default_tracking_uri())
+    client = runs.connect(default_tracking_uri())
     number = registry.version(client, version)["version"]
     registry.apply(client, number, registry.Decision(registry.CHAMPION, f"promoted by hand: {reason}"))
     click.echo(f"{registry.MODEL_NAME} version {number} is in service (@{registry.CHAMPION}).")
@@ -102,10 +102,10 @@ def promote(version: str, reason: str) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 def rollback(dry_run: bool) -> None:
     """Return to the version that the champion replaced; repeated, one further back."""
-    from landslide import registry, tracking
-    from landslide.home import default_tracking_uri
+    from landslide.paths import default_tracking_uri
+    from landslide.tracking import registry, runs
 
-    client = tracking.connect(default_tracking_uri())
+    client = runs.connect(default_tracking_uri())
     left, restored = registry.before_champion(client) if dry_run else registry.rollback(client)
     name = f"{registry.MODEL_NAME} {'would return' if dry_run else 'returned'}"
     click.echo(f"{name} from version {left} to version {restored} (@{registry.CHAMPION}).")
@@ -124,12 +124,12 @@ def reproduce(version: str, run: bool, into: Path | None) -> None:
 
     Ends with exit code 1 when the scores or the weights differ.
     """
-    from landslide import reproduction, tracking
     from landslide.errors import RegistryError
-    from landslide.home import default_tracking_uri, home
+    from landslide.paths import default_tracking_uri, home
+    from landslide.tracking import reproduction, runs
 
     project = Path.cwd()
-    source = reproduction.origin(tracking.connect(default_tracking_uri()), version)
+    source = reproduction.origin(runs.connect(default_tracking_uri()), version)
     into = (into or home() / "reproductions" / f"version-{source.version}").resolve()
     lines = reproduction.commands(source, project, into)
     obstacles = reproduction.obstacles(source)
@@ -155,11 +155,11 @@ def reproduce(version: str, run: bool, into: Path | None) -> None:
 @click.argument("folder", metavar="HOME", type=click.Path(path_type=Path))
 def download(version: str, folder: Path) -> None:
     """Write the configuration and folds of VERSION to HOME/recorded, for a reproduction with that LANDSLIDE_HOME."""
-    from landslide import reproduction, tracking
-    from landslide.home import default_tracking_uri
+    from landslide.paths import default_tracking_uri
+    from landslide.tracking import reproduction, runs
 
     uri = default_tracking_uri()
-    source = reproduction.origin(tracking.connect(uri), version)
+    source = reproduction.origin(runs.connect(uri), version)
     click.echo(f"wrote {reproduction.download(uri, source, folder.resolve())}")
 
 
@@ -172,11 +172,11 @@ def verify(version: str, store: str, tolerance: float) -> None:
 
     Ends with exit code 1 when they differ.
     """
-    from landslide import reproduction, tracking
-    from landslide.home import default_tracking_uri
+    from landslide.paths import default_tracking_uri
+    from landslide.tracking import reproduction, runs
 
     uri = default_tracking_uri()
-    agreement = reproduction.verify(uri, reproduction.origin(tracking.connect(uri), version), store)
+    agreement = reproduction.verify(uri, reproduction.origin(runs.connect(uri), version), store)
     click.echo(agreement.render())
     click.echo(f"version {version} {'is reproduced' if agreement.holds(tolerance) else 'is NOT reproduced'}")
     if not agreement.holds(tolerance):

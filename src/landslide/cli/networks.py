@@ -27,7 +27,7 @@ def networks_command(model: str | None, bands: str, options: tuple[str, ...], fo
     Parameters are the trainable ones; beside ours stands what the paper or the authors' record gives. GFLOP are of
     the forward pass for one patch of 128 x 128 pixels, where a multiply-add counts as two.
     """
-    from landslide.models.compared import COMPARED_NETWORKS, ComparedNetwork, size_table
+    from landslide.models.paper_networks import COMPARED_NETWORKS, ComparedNetwork, size_table
 
     if options and model is None:
         raise click.UsageError("--option belongs to a network: give --model as well.")
@@ -42,7 +42,7 @@ def networks_command(model: str | None, bands: str, options: tuple[str, ...], fo
 
 def _band_count(bands: str) -> int:
     """Return the number of bands: the number itself, or the size of a band group."""
-    from landslide.bands import BAND_GROUPS
+    from landslide.bands.formulas import BAND_GROUPS
 
     if bands in BAND_GROUPS:
         return len(BAND_GROUPS[bands])

@@ -16,6 +16,6 @@ import click
 )
 def report_command(folder: Path) -> None:
     """Show the scores of the last cross-validation and write them to files that DVC reads."""
-    from landslide.report import write_report
+    from landslide.tracking.report import write_report
 
     click.echo(write_report(folder))

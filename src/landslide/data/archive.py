@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from landslide.download import disk_error
+from landslide.data.download import disk_error
+from landslide.data.patches import LAYOUTS, Split
 from landslide.errors import DataError
-from landslide.patches import LAYOUTS, Split
 
 # Folder and file name of a patch; what stands before them differs between copies of the data set.
 _PATCH = re.compile(r"(?:.*/)?(?:img/(image_\d+\.h5)|mask/(mask_\d+\.h5))")

@@ -12,8 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from landslide.errors import DataError
-from landslide.patches import (
+from landslide.data.patches import (
     LAYOUTS,
     ORIGINAL_BANDS,
     PATCH_SIZE,
@@ -24,6 +23,7 @@ from landslide.patches import (
     numbered_files,
     read_positions,
 )
+from landslide.errors import DataError
 
 _TEXT_SUFFIXES = {".md", ".rst", ".txt"}
 _TEXT_NAMES = ("readme", "license", "licence")

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import requests
 
-from landslide.data_remote import without_credentials
+from landslide.data.dvc import without_credentials
 from landslide.errors import AbsentError, DataError, RemoteError
 
 logger = logging.getLogger(__name__)

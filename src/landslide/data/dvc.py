@@ -15,8 +15,8 @@ from pathlib import Path
 
 import yaml
 
+from landslide.data.patches import directory_digest
 from landslide.errors import DataError, RemoteError
-from landslide.patches import directory_digest
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _N_LINES = 8  # of what DVC prints when it fails; it may list every file

@@ -23,12 +23,12 @@ from typing import Any
 import requests
 from tqdm.auto import tqdm
 
-from landslide import __version__, data_folder
-from landslide.archive import unpack
-from landslide.data_remote import run_dvc, without_credentials
-from landslide.download import RemoteFile, disk_error, download, gigabytes, part_of, size_of
-from landslide.errors import DataError
-from landslide.official_data import (
+from landslide import __version__
+from landslide.data.archive import unpack
+from landslide.data.check import check
+from landslide.data.download import RemoteFile, disk_error, download, gigabytes, part_of, size_of
+from landslide.data.dvc import run_dvc, without_credentials
+from landslide.data.landslide4sense import (
     LANDSLIDE4SENSE,
     PATCH_BYTES,
     SERVERS,
@@ -40,8 +40,9 @@ from landslide.official_data import (
     huggingface_files,
     zenodo_files,
 )
-from landslide.patch_check import check
-from landslide.patches import LAYOUTS, Split
+from landslide.data.patches import LAYOUTS, Split
+from landslide.data.project import hand_over, pin, pinned_version, refuse_unless_replaceable
+from landslide.errors import DataError
 
 # Connections at once where the data set is ten thousand small files.
 _CONNECTIONS = 8
@@ -101,7 +102,7 @@ def fetch(
         else:
             shutil.rmtree(work_folder / "previous", ignore_errors=True)  # of a run that was killed
             (work_folder / "pinning").touch()
-            done += f", version {data_folder.hand_over(pin_in, staged, keep=False)}"
+            done += f", version {hand_over(pin_in, staged, keep=False)}"
         return done + _tidy(work_folder, keep_archives)
 
 
@@ -114,13 +115,13 @@ def _finish(destination: Path, pin_in: Path | None, work_folder: Path) -> str:
         remedy = "pin what is there with `dvc add data`"
         raise DataError(f"{there}, but that is not what data.dvc pins", remedy=remedy)
     with _alone(work_folder):
-        data_folder.pin(pin_in, link=True)
+        pin(pin_in, link=True)
         return f"{there}; data.dvc pins it now" + _tidy(work_folder, keep_archives=True)
 
 
 def _is_pinned(project: Path) -> bool:
     """Whether DVC finds ./data as data.dvc pins it; it remembers files that did not change."""
-    if data_folder.pinned_version(project / "data.dvc") is None:
+    if pinned_version(project / "data.dvc") is None:
         return False
     return bool(json.loads(run_dvc(project, "status", "--json", "data.dvc")) == {})
 
@@ -133,7 +134,7 @@ def _refuse_occupied(destination: Path, pin_in: Path | None, splits: Collection[
                 "./data is what models are trained on, and the training split is not asked for",
                 remedy="give a folder for the other splits: landslide data fetch DIR --split test",
             )
-        data_folder.refuse_unless_replaceable(pin_in, staged)
+        refuse_unless_replaceable(pin_in, staged)
     elif os.path.lexists(destination) and not (destination.is_dir() and not any(destination.iterdir())):
         raise DataError(
             f"{destination} is there already and is not an empty folder", remedy="choose a new folder, or move it away"

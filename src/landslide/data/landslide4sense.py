@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args
 
 import requests
 
-from landslide.download import RemoteFile, get_json
+from landslide.data.download import RemoteFile, get_json
+from landslide.data.patches import LAYOUTS, Split, find_patches
 from landslide.errors import AbsentError, DataError
-from landslide.patches import LAYOUTS, Split, find_patches
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landslide import direct_read
+from landslide.data import direct_read
 from landslide.errors import DataError
 
 ORIGINAL_BANDS: tuple[str, ...] = (

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import yaml
 
-from landslide import demo
-from landslide.data_remote import newest, pull, run_dvc
+from landslide.data import demo
+from landslide.data.check import check
+from landslide.data.dvc import newest, pull, run_dvc
+from landslide.data.patches import IGNORED_NAMES, directory_digest, file_digest
 from landslide.errors import DataError
-from landslide.patch_check import check
-from landslide.patches import IGNORED_NAMES, directory_digest, file_digest
 
 
 def pinned_version(pointer: Path) -> str | None:
@@ -158,7 +158,7 @@ def _generate_demo(folder: Path) -> None:
     if made != demo.DEMO_VERSION:
         raise DataError(
             f"the generated demo set is {made}, and data.dvc pins {demo.DEMO_VERSION}",
-            remedy="check that src/landslide/demo.py is unchanged, or pin the new set with `dvc add data`",
+            remedy="check that src/landslide/data/demo.py is unchanged, or pin the new set with `dvc add data`",
         )
 
 

@@ -85,8 +85,8 @@ def uncertainty_figure(
 
     Args:
         patches: Title, picture (H, W, 3), mask (H, W) or None, mean and standard deviation (H, W) of each patch, as
-            `landslide.ensemble.Ensemble.predict` gives them. The column of the masks is left out where no patch has
-            one. Standard deviations share a scale up to 0.5, the most that probabilities can have.
+            `landslide.inference.ensemble.Ensemble.predict` gives them. The column of the masks is left out where no
+            patch has one. Standard deviations share a scale up to 0.5, the most that probabilities can have.
     """
     with_masks = any(mask is not None for _, _, mask, _, _ in patches)
     columns = ("image", "mask", "probability", "uncertainty") if with_masks else ("image", "probability", "uncertainty")
@@ -120,7 +120,7 @@ def precision_recall_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw precision over recall of the landslide class.
 
     Args:
-        curves: Tables of `landslide.evaluation.threshold_table` by label.
+        curves: Tables of `landslide.evaluation.scores.threshold_table` by label.
     """
     figure = Figure(figsize=(5.2, 4.6), layout="constrained")
     axis = figure.subplots()
@@ -139,7 +139,7 @@ def thresholds_figure(table: pd.DataFrame, tuned: Sequence[float] = ()) -> Figur
     """Draw the scores over the threshold.
 
     Args:
-        table: What `landslide.evaluation.threshold_table` returned.
+        table: What `landslide.evaluation.scores.threshold_table` returned.
         tuned: Thresholds that were chosen on selection parts, to mark.
     """
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
@@ -160,7 +160,7 @@ def calibration_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw the observed frequency of landslides over the predicted probability, and the pixels of each bin.
 
     Args:
-        tables: Tables of `landslide.calibration.Calibration.table` by label.
+        tables: Tables of `landslide.metrics.calibration.Calibration.table` by label.
     """
     figure = Figure(figsize=(5.2, 5.8), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
@@ -182,7 +182,7 @@ def roc_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw how many patches with and without a landslide are called positive.
 
     Args:
-        curves: Tables of `landslide.detection.roc_curve` by label.
+        curves: Tables of `landslide.metrics.detection.roc_curve` by label.
     """
     figure = Figure(figsize=(4.8, 4.6), layout="constrained")
     axis = figure.subplots()
@@ -203,7 +203,7 @@ def learning_curves_figure(histories: Mapping[str, Sequence[Mapping[str, float]]
     """Draw training loss and validation F1 over the epochs.
 
     Args:
-        histories: The epochs' records of `landslide.training` by label.
+        histories: The epochs' records of `landslide.training.fold` by label.
     """
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     panels = (("train_loss", "training loss"), ("validation_f1_macro", "validation F1 (macro)"),
@@ -221,7 +221,7 @@ def differences_figure(differences: pd.DataFrame, margin: float) -> Figure:
     """Draw how the bootstrap differences between challenger and champion are distributed.
 
     Args:
-        differences: What `landslide.comparison.bootstrap` returned.
+        differences: What `landslide.retraining.promotion.bootstrap` returned.
         margin: By how much the challenger has to be better.
     """
     figure = Figure(figsize=(4.4 * len(differences.columns), 3.4), layout="constrained")

@@ -8,17 +8,8 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from landslide.cache import BandCache
-from landslide.detection import roc_curve
-from landslide.evaluation import (
-    FoldEvaluation,
-    patch_report,
-    pooled_calibration,
-    pooled_thresholds,
-    score_table,
-    threshold_table,
-)
-from landslide.figures import (
+from landslide.bands.cache import BandCache
+from landslide.evaluation.figures import (
     calibration_figure,
     learning_curves_figure,
     precision_recall_figure,
@@ -27,6 +18,15 @@ from landslide.figures import (
     roc_figure,
     thresholds_figure,
 )
+from landslide.evaluation.scores import (
+    FoldEvaluation,
+    patch_report,
+    pooled_calibration,
+    pooled_thresholds,
+    score_table,
+    threshold_table,
+)
+from landslide.metrics.detection import roc_curve
 
 History = Sequence[Mapping[str, float]]
 
@@ -41,11 +41,12 @@ def report_tables(
     Args:
         fold_table: The patches with their folds.
         folds: The evaluations of the folds that were trained.
-        histories: The epochs' records of `landslide.training` by fold.
+        histories: The epochs' records of `landslide.training.fold` by fold.
 
     Returns:
-        `scores` by fold, `learning_curves` by fold and epoch, `patches` (see `landslide.evaluation.patch_report`),
-        `thresholds` (`threshold_table`), `calibration` and `roc` of all patches together.
+        `scores` by fold, `learning_curves` by fold and epoch, `patches` (see
+        `landslide.evaluation.scores.patch_report`), `thresholds` (`threshold_table`), `calibration` and `roc` of all
+        patches together.
     """
     patches = patch_report(fold_table, folds)
     truth = (patches["positive_pixels"] > 0).to_numpy()

@@ -13,16 +13,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from landslide.bootstrap import named_intervals, resampling_blocks, score_intervals
-from landslide.cache import BandCache
-from landslide.calibration import Calibration, calibration
-from landslide.comparison import refuse_seen
-from landslide.detection import detection_counts, detection_scores, patch_scores, ranking_scores
-from landslide.ensemble import Ensemble
-from landslide.metrics import METRIC_NAMES, mean_and_std, patch_counts, score_arrays, scores, threshold_counts
-from landslide.patches import POSITION_COLUMNS
-from landslide.prediction import PredictionSettings, predict_batches
-from landslide.symmetry import TestTimeAugmentation
+from landslide.bands.cache import BandCache
+from landslide.data.patches import POSITION_COLUMNS
+from landslide.inference.ensemble import Ensemble
+from landslide.inference.prediction import PredictionSettings, predict_batches
+from landslide.inference.symmetries import TestTimeAugmentation
+from landslide.metrics.bootstrap import named_intervals, resampling_blocks, score_intervals
+from landslide.metrics.calibration import Calibration, calibration
+from landslide.metrics.counts import METRIC_NAMES, mean_and_std, patch_counts, score_arrays, scores, threshold_counts
+from landslide.metrics.detection import detection_counts, detection_scores, patch_scores, ranking_scores
+from landslide.retraining.promotion import refuse_seen
 
 INTERVAL_NAMES = ("f1_macro", "miou", "f1_landslide")
 """The scores whose confidence intervals are recorded."""
@@ -84,7 +84,7 @@ class FoldEvaluator:
     """Scores the predictions of a test fold batch by batch, and keeps counts alone.
 
     Args:
-        threshold: The tuned threshold, chosen elsewhere (see `landslide.prediction.select_threshold`).
+        threshold: The tuned threshold, chosen elsewhere (see `landslide.inference.prediction.select_threshold`).
         detection_threshold: The tuned threshold of detection, if one was chosen elsewhere.
     """
 
@@ -121,7 +121,7 @@ class FoldEvaluator:
 
         Scores: every one of `METRIC_NAMES` at the usual threshold 0.5, as `<name>_tuned` at the tuned one, and as
         `<name>_head_average` and `<name>_tta` at 0.5 in these ways of predicting; `threshold` itself; the scores of
-        `landslide.detection` and `landslide.calibration`.
+        `landslide.metrics.detection` and `landslide.metrics.calibration`.
         """
         if self._calibration is None:
             raise ValueError("There is no patch to score.")
@@ -166,7 +166,7 @@ def patch_report(table: pd.DataFrame, folds: Mapping[int, FoldEvaluation]) -> pd
 
     Returns:
         One row a patch of these folds, in the order of the table: number, scene, row, column, fold, block (see
-        `landslide.bootstrap.resampling_blocks`), positive_pixels, tn, fp, fn, tp (pixels at threshold 0.5) and
+        `landslide.metrics.bootstrap.resampling_blocks`), positive_pixels, tn, fp, fn, tp (pixels at threshold 0.5) and
         detection_score.
     """
     scored = table[table["fold"].isin(folds)].reset_index(drop=True)
@@ -217,8 +217,8 @@ def threshold_table(counts: npt.NDArray[np.int64]) -> pd.DataFrame:
     """Return the scores by threshold.
 
     Args:
-        counts: (n, 2, 2) counts at n thresholds from 0 to below 1 (see `landslide.metrics.threshold_counts`); those
-            of folds can be added.
+        counts: (n, 2, 2) counts at n thresholds from 0 to below 1 (see `landslide.metrics.counts.threshold_counts`);
+            those of folds can be added.
 
     Returns:
         Columns threshold, f1_macro, miou, f1_landslide, precision and recall (of the landslide class).
@@ -248,7 +248,7 @@ def selection_gap(history: Sequence[Mapping[str, float]], select_by: str = "f1_m
     """Return what choosing the epoch on the test fold would have added to the scores of one and the same training.
 
     Args:
-        history: The epochs' records of `landslide.training`, of a run that monitored its test fold.
+        history: The epochs' records of `landslide.training.fold`, of a run that monitored its test fold.
         select_by: The score by which the epoch is chosen.
 
     Returns:

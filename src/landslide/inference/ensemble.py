@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from landslide.bands import BandSettings, engineer
-from landslide.checkpoint import sha256
+from landslide.bands.formulas import BandSettings, engineer
 from landslide.errors import RegistryError
+from landslide.inference.prediction import PUBLISHED, PredictionSettings, ensemble_probability
 from landslide.models import ModelSpec, build_model
-from landslide.prediction import PUBLISHED, PredictionSettings, ensemble_probability
+from landslide.training.checkpoints import sha256
 
 _FILE = "ensemble.json"
 
@@ -37,8 +37,8 @@ class Member:
         threshold: Landslide probability chosen on its selection part.
         weights: Its safetensors file.
         prediction: How its logits become the probabilities on which the threshold was chosen.
-        detection_threshold: Score of a patch from which it is said to hold a landslide (see `landslide.detection`),
-            chosen on the selection part; None if none was chosen.
+        detection_threshold: Score of a patch from which it is said to hold a landslide (see
+            `landslide.metrics.detection`), chosen on the selection part; None if none was chosen.
     """
 
     fold: int

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from landslide.batches import PatchBatches
-from landslide.cache import BandCache
-from landslide.metrics import scores
+from landslide.bands.batches import PatchBatches
+from landslide.bands.cache import BandCache
+from landslide.data.patches import PATCH_SIZE
+from landslide.inference.symmetries import NO_GRADIENTS, SYMMETRIES, Symmetry, TestTimeAugmentation, gradient_channels
+from landslide.metrics.counts import scores
 from landslide.models import main_logits
-from landslide.patches import PATCH_SIZE
-from landslide.symmetry import NO_GRADIENTS, SYMMETRIES, Symmetry, TestTimeAugmentation, gradient_channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ def select_threshold(thresholds: npt.NDArray[np.float64], counts: npt.NDArray[np
 
     Args:
         thresholds: (n,) thresholds.
-        counts: (n, 2, 2) counts of the selection part at these, see `landslide.metrics.threshold_counts`.
+        counts: (n, 2, 2) counts of the selection part at these, see `landslide.metrics.counts.threshold_counts`.
         select_by: Score to maximise.
     """
     values = np.array([scores(table)[select_by] for table in counts])

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from landslide.metrics import confusion_counts, scores
+from landslide.metrics.counts import confusion_counts, scores
 
 _NAMES = {
     "f1_landslide": "detection_f1",
@@ -40,7 +40,7 @@ def detection_counts(
 
     Returns:
         (n, 2, 2) with a single 1 each, rows truth, columns answer: as counts of pixels, for
-        `landslide.bootstrap.score_intervals`.
+        `landslide.metrics.bootstrap.score_intervals`.
     """
     counts = np.zeros((len(patch_score), 2, 2), np.int64)
     answer = np.asarray(patch_score) >= threshold
@@ -59,8 +59,8 @@ def detection_scores(
         threshold: Score from which it is said to hold one.
 
     Returns:
-        `detection_f1`, `detection_precision`, `detection_recall`, with the conventions of `landslide.metrics.scores`
-        where a ratio is 0/0.
+        `detection_f1`, `detection_precision`, `detection_recall`, with the conventions of
+        `landslide.metrics.counts.scores` where a ratio is 0/0.
     """
     values = scores(confusion_counts(np.asarray(patch_score) >= threshold, np.asarray(truth)))
     return {name: values[source] for source, name in _NAMES.items()}

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from landslide.errors import ConfigurationError
 from landslide.models.l4s_baseline import L4SBaseline
 from landslide.models.lite_unet import LiteUNet, encoder_weights_file
-from landslide.models.peers import PeerModel, refuse_unknown_weights
 from landslide.models.rau_net import RAUNet, rau_net_small
+from landslide.models.smp import PeerModel, refuse_unknown_weights
 from landslide.models.unet import UNet
 
 __all__ = [

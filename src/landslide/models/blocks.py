@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from landslide.models import cpu_convolution
+from landslide.models import cpu_layers
 from landslide.models.attention import SelfAttention
 
 LEAKY_SLOPE = 0.3
@@ -39,8 +39,8 @@ class SameConv2d(nn.Conv2d):
         """Convolve x (B, C, H, W)."""
         if self._extra:
             x = F.pad(x, (0, self._extra, 0, self._extra))
-        if self.stride == (1, 1) and cpu_convolution.suits(x, self.weight):
-            return cpu_convolution.conv2d(x, self.weight, self.bias, int(self.padding[0]))
+        if self.stride == (1, 1) and cpu_layers.suits(x, self.weight):
+            return cpu_layers.conv2d(x, self.weight, self.bias, int(self.padding[0]))
         return super().forward(x)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from landslide.errors import ConfigurationError
-from landslide.models.cpu_convolution import keep_depthwise_in_float32
+from landslide.models.cpu_layers import keep_depthwise_in_float32
 from landslide.models.heads import SingleHead
 from landslide.models.options import require_positive
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from landslide.home import band_caches, checkpoints, home, pulled_data
+from landslide.paths import band_caches, checkpoints, home, pulled_data
 
 # What was written or opened within this time may be in use by another process.
 _IN_USE_SECONDS = 3600

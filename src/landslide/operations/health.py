@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from landslide import home
+from landslide import paths
 from landslide.errors import LandslideError, RegistryError, TrainingError
 
 
@@ -55,7 +55,7 @@ def _torch(need_gpu: bool) -> str:
 
 
 def _state_folder() -> str:
-    folder = home.home()
+    folder = paths.home()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         file.write(b"x")
@@ -64,11 +64,11 @@ def _state_folder() -> str:
 
 
 def _tracking_store() -> str:
-    from landslide import tracking
+    from landslide.tracking import runs
 
-    uri = home.default_tracking_uri()
+    uri = paths.default_tracking_uri()
     try:
-        tracking.connect(uri)
+        runs.connect(uri)
     except RegistryError:
         raise
     except Exception as error:  # whatever a database driver raises

@@ -1,7 +1,7 @@
 """Comparison of two cross-validated models on patches that neither has seen, and the decision between them.
 
 Both predict a patch of fold k by their fold-k member alone. The difference of their scores is judged by a paired
-block bootstrap (see `landslide.bootstrap`).
+block bootstrap (see `landslide.metrics.bootstrap`).
 """
 
 from collections.abc import Collection, Mapping
@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from landslide.bootstrap import RESAMPLES, difference_draws, resampling_blocks
+from landslide.data.patches import POSITION_COLUMNS
 from landslide.errors import ComparisonError, ConfigurationError
-from landslide.fold_table import known_folds
-from landslide.metrics import scores
-from landslide.patches import POSITION_COLUMNS
+from landslide.folds.table import known_folds
+from landslide.metrics.bootstrap import RESAMPLES, difference_draws, resampling_blocks
+from landslide.metrics.counts import scores
 
 DECIDING = ("f1_landslide", "f1_macro")
 """The scores of which both have to be better."""
@@ -84,7 +84,7 @@ def comparable(
 
     Args:
         table: Fold table of the challenger.
-        known: Fold table of the champion, with patches that left earlier; columns as in `landslide.fold_table.grow`.
+        known: Fold table of the champion, with patches that left earlier; columns as in `landslide.folds.table.grow`.
         member_folds: Folds of which the champion has a member.
         selected_on_test_fold: Whether its epochs were chosen on the test folds (the paper's protocol).
 

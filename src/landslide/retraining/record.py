@@ -16,12 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from landslide import tracking
-from landslide.home import home
-from landslide.metrics import METRIC_NAMES
-from landslide.notification import notify
-from landslide.registry import MODEL_NAME, champion
-from landslide.tracking import MlflowClient, Run
+from landslide.metrics.counts import METRIC_NAMES
+from landslide.paths import home
+from landslide.retraining.notification import notify
+from landslide.tracking import runs
+from landslide.tracking.registry import MODEL_NAME, champion
+from landslide.tracking.runs import MlflowClient, Run
 
 PROMOTED, REFUSED, UNCHANGED, FAILED, INTERRUPTED = "promoted", "refused", "unchanged", "failed", "interrupted"
 _EVENTS = {PROMOTED: "promotion", REFUSED: "refusal", FAILED: "failure", INTERRUPTED: "failure"}
@@ -41,26 +41,26 @@ def open_record(client: MlflowClient, pipeline_run: str) -> str:
     found = find_record(client, pipeline_run)
     if found is not None:
         return found
-    for run in tracking.search(client, f"{_ROLE} and attributes.status = 'RUNNING'"):
+    for run in runs.search(client, f"{_ROLE} and attributes.status = 'RUNNING'"):
         if _was_carried_out(client, run):
             finish_decision(client, run.info.run_id)
         else:
             close_record(client, run.info.run_id, INTERRUPTED, "it was killed or its machine stopped; see its log")
     name = f"retraining {datetime.now(UTC):%Y-%m-%d %H:%M}"
-    return tracking.create_run(client, name, {"role": "retraining", "pipeline_run": pipeline_run}, {})
+    return runs.create_run(client, name, {"role": "retraining", "pipeline_run": pipeline_run}, {})
 
 
 def find_record(client: MlflowClient, pipeline_run: str) -> str | None:
     """Return the record of a ZenML run, None if there is none."""
-    runs = tracking.search(client, f"{_ROLE} and tags.pipeline_run = '{pipeline_run}'")
-    return str(runs[0].info.run_id) if runs else None
+    found = runs.search(client, f"{_ROLE} and tags.pipeline_run = '{pipeline_run}'")
+    return str(found[0].info.run_id) if found else None
 
 
 def decision_on(client: MlflowClient, data_version: str) -> Run | None:
     """Return the latest retraining that decided between two models on this data version, None if there is none."""
     text = f"{_ROLE} and tags.data_version = '{data_version}' and tags.decided = 'true'"
-    runs = tracking.search(client, text, order=["attributes.start_time DESC"])
-    return runs[0] if runs else None
+    found = runs.search(client, text, order=["attributes.start_time DESC"])
+    return found[0] if found else None
 
 
 def intend(client: MlflowClient, run_id: str, outcome: str, reason: str, tags: Mapping[str, str]) -> None:
@@ -73,12 +73,12 @@ def intend(client: MlflowClient, run_id: str, outcome: str, reason: str, tags: M
         reason: Why.
         tags: The challenger's version as `challenger`, and more to keep with the record.
     """
-    tracking.set_tags(client, run_id, {**tags, "reason_intended": reason[:5000], "intended": outcome})
+    runs.set_tags(client, run_id, {**tags, "reason_intended": reason[:5000], "intended": outcome})
 
 
 def finish_decision(client: MlflowClient, run_id: str) -> None:
     """Close the record of a decision that has been carried out."""
-    tracking.set_tags(client, run_id, {"decided": "true"})
+    runs.set_tags(client, run_id, {"decided": "true"})
     tags = client.get_run(run_id).data.tags
     challenger, compared = tags["challenger"], tags.get("champion", "none")
     promoted = tags["intended"] == PROMOTED
@@ -114,11 +114,11 @@ def close_record(
         if run.info.status == "RUNNING":  # killed while it wrote down how it ended
             client.set_terminated(run_id, _status(earlier))
         return
-    tracking.set_tags(client, run_id, {"outcome": outcome, "reason": reason[:5000]})
+    runs.set_tags(client, run_id, {"outcome": outcome, "reason": reason[:5000]})
     run = client.get_run(run_id)
     report = _render(run, outcome, reason, facts or {})
-    tracking.log_text(client, run_id, report, "report.md")
-    tracking.set_tags(client, run_id, {"mlflow.note.content": report})  # MLflow shows it on the page of the run
+    runs.log_text(client, run_id, report, "report.md")
+    runs.set_tags(client, run_id, {"mlflow.note.content": report})  # MLflow shows it on the page of the run
     _write_reports(report, {"outcome": outcome, "reason": reason, "run_id": run_id, **(facts or {})})
     client.set_terminated(run_id, _status(outcome))
     if outcome in _EVENTS:

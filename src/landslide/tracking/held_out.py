@@ -16,14 +16,10 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from landslide import registry, tracking
-from landslide.bands import BandSettings
-from landslide.detection import one_class, roc_curve
-from landslide.ensemble import Ensemble, Member
+from landslide.bands.formulas import BandSettings
+from landslide.data.patches import Split, listing_digest, patch_table, read_image, read_mask, read_stored
 from landslide.errors import ComparisonError, DataError
-from landslide.evaluation import FoldEvaluation, FoldEvaluator, patch_report, pooled_scores, threshold_table
-from landslide.evaluation_report import drawn_rows
-from landslide.figures import (
+from landslide.evaluation.figures import (
     calibration_figure,
     precision_recall_figure,
     prediction_figure,
@@ -31,10 +27,14 @@ from landslide.figures import (
     roc_figure,
     uncertainty_figure,
 )
-from landslide.folds import BLOCK_SIDE, neighbour_runs
-from landslide.metrics import METRIC_NAMES
-from landslide.patches import Split, listing_digest, patch_table, read_image, read_mask, read_stored
-from landslide.tracking import MlflowClient
+from landslide.evaluation.report import drawn_rows
+from landslide.evaluation.scores import FoldEvaluation, FoldEvaluator, patch_report, pooled_scores, threshold_table
+from landslide.folds.schemes import BLOCK_SIDE, neighbour_runs
+from landslide.inference.ensemble import Ensemble, Member
+from landslide.metrics.counts import METRIC_NAMES
+from landslide.metrics.detection import one_class, roc_curve
+from landslide.tracking import registry, runs
+from landslide.tracking.runs import MlflowClient
 
 ROLE = "held_out_evaluation"
 
@@ -56,8 +56,8 @@ class HeldOutScores:
         table: One row for each of the ensemble and its members at threshold 0.5 and at the tuned one: model,
             threshold, tuned, and `METRIC_NAMES`.
         ensemble: Every score of the ensemble by its metric name, with intervals (see
-            `landslide.evaluation.pooled_scores`; runs of 16 consecutive patches are drawn, for want of positions).
-        run_id: MLflow run that holds them.
+            `landslide.evaluation.scores.pooled_scores`; runs of 16 consecutive patches are drawn, for want of
+        positions). run_id: MLflow run that holds them.
     """
 
     version: str
@@ -127,7 +127,7 @@ def score(
     _refuse_known(registry.known_patches(client, tags), table, split, tags["version"])
     masks = np.stack([read_mask(root / path) for path in table["mask"]])
     with tempfile.TemporaryDirectory() as temporary:
-        members, settings = tracking.fetch_members(tags["run_id"], Path(temporary))
+        members, settings = runs.fetch_members(tags["run_id"], Path(temporary))
         networks = [Ensemble([member], settings, device) for member in members]
     evaluators = {_ENSEMBLE: FoldEvaluator(**_thresholds(members))}
     evaluators |= {f"fold {member.fold}": FoldEvaluator(**_thresholds([member])) for member in members}
@@ -158,12 +158,12 @@ def score(
         ensemble=ensemble.scores | pooled_scores(patches),
         run_id=_open_run(client, tags, split, split_digest(table), root),
     )
-    tracking.log_scores(client, found.run_id, found.ensemble)
+    runs.log_scores(client, found.run_id, found.ensemble)
     for name, content in (_tables(ensemble, patches) | {"scores": found.table}).items():
-        tracking.log_text(client, found.run_id, content.to_csv(index=False), f"reports/{name}.csv")
+        runs.log_text(client, found.run_id, content.to_csv(index=False), f"reports/{name}.csv")
     pictures = _drawn_patches(root, table, settings, masks, drawn)
-    tracking.log_figures(client, found.run_id, _figures(ensemble, patches, pictures))
-    tracking.finish(client, found.run_id)
+    runs.log_figures(client, found.run_id, _figures(ensemble, patches, pictures))
+    runs.finish(client, found.run_id)
     return found
 
 
@@ -222,12 +222,12 @@ def _score_table(evaluations: Mapping[str, FoldEvaluation]) -> pd.DataFrame:
 def _open_run(client: MlflowClient, tags: Mapping[str, str], split: Split, data_version: str, root: Path) -> str:
     """Find the run of this version on these files, or create it."""
     own = {"role": ROLE, "model_version": tags["version"], "split": split, "data_version": data_version}
-    found = tracking.search(client, " and ".join(f"tags.{name} = '{value}'" for name, value in own.items()))
+    found = runs.search(client, " and ".join(f"tags.{name} = '{value}'" for name, value in own.items()))
     if found:
         return str(found[0].info.run_id)
     name = f"version {tags['version']} on {split}"
-    run_id = tracking.create_run(client, name, {**own, "cross_validation_run": tags["run_id"]}, {"split": split})
-    tracking.log_dataset(client, run_id, data_version, str(root))
+    run_id = runs.create_run(client, name, {**own, "cross_validation_run": tags["run_id"]}, {"split": split})
+    runs.log_dataset(client, run_id, data_version, str(root))
     return run_id
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from landslide.errors import ComparisonError, RegistryError
-from landslide.tracking import MlflowClient, MlflowException, Run, fetch_artifact, register_model
+from landslide.tracking.runs import MlflowClient, MlflowException, Run, fetch_artifact, register_model
 
 MODEL_NAME = "landslide-segmentation"
 CHAMPION, CHALLENGER = "champion", "challenger"

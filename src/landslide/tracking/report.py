@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from landslide import registry, tracking
-from landslide.home import default_tracking_uri
-from landslide.metrics import METRIC_NAMES
-from landslide.tracking import MlflowClient, Run
+from landslide.metrics.counts import METRIC_NAMES
+from landslide.paths import default_tracking_uri
+from landslide.tracking import registry, runs
+from landslide.tracking.runs import MlflowClient, Run
 
 _HEADINGS = {
     "f1_macro": "F1",
@@ -42,10 +42,10 @@ def write_report(folder: Path, uri: str | None = None) -> str:
         RegistryError: If no cross-validation is recorded.
     """
     uri = uri or default_tracking_uri()
-    client = tracking.connect(uri)
-    run = tracking.latest_cross_validation(client)
+    client = runs.connect(uri)
+    run = runs.latest_cross_validation(client)
     folder.mkdir(parents=True, exist_ok=True)
-    tables = tracking.fetch_reports(client, run.info.run_id)
+    tables = runs.fetch_reports(client, run.info.run_id)
     for name, text in tables.items():
         _replace(folder / name, text)
     metrics = {name: run.data.metrics[name] for name in sorted(run.data.metrics)}

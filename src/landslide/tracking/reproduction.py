@@ -17,10 +17,10 @@ import pandas as pd
 import yaml
 from safetensors.torch import load_file
 
-from landslide import registry, tracking
-from landslide.ensemble import Member
 from landslide.errors import RegistryError
-from landslide.tracking import MlflowClient
+from landslide.inference.ensemble import Member
+from landslide.tracking import registry, runs
+from landslide.tracking.runs import MlflowClient
 
 _UNKNOWN = "unknown"
 _PIPELINE = "pipelines.training.training_pipeline"
@@ -155,12 +155,11 @@ def download(uri: str, source: Origin, home: Path) -> Path:
     Raises:
         RegistryError: If the run lacks them.
     """
-    client = tracking.connect(uri)
+    client = runs.connect(uri)
     folder = home / "recorded"
     folder.mkdir(parents=True, exist_ok=True)
     files = [
-        tracking.fetch_artifact(client, source.run_id, name, folder)
-        for name in ("configuration.yaml", "fold_table.csv")
+        runs.fetch_artifact(client, source.run_id, name, folder) for name in ("configuration.yaml", "fold_table.csv")
     ]
     configuration, table = files
     if configuration is None or table is None:
@@ -173,7 +172,7 @@ def download(uri: str, source: Origin, home: Path) -> Path:
     parameters = content["parameters"]
     parameters["data"] = {"root": str(home / "data"), "positions": parameters["data"]["positions"]}
     parameters["folds"]["table"] = str(table)
-    evaluation = tracking.fetch_artifact(client, source.run_id, "evaluation.yaml", folder)
+    evaluation = runs.fetch_artifact(client, source.run_id, "evaluation.yaml", folder)
     if evaluation is not None:
         parameters |= yaml.safe_load(evaluation.read_text())["parameters"]
     configuration.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -185,13 +184,13 @@ def download(uri: str, source: Origin, home: Path) -> Path:
 def _copy_version(client: MlflowClient, number: str, destination: str) -> None:
     """Register the model of a version in another store, under the same number."""
     with tempfile.TemporaryDirectory() as temporary:
-        members, settings = tracking.fetch_members(registry.version(client, number)["run_id"], Path(temporary))
-        other = tracking.connect(destination)
+        members, settings = runs.fetch_members(registry.version(client, number)["run_id"], Path(temporary))
+        other = runs.connect(destination)
         if int(number) in set(registry.versions(other)["version"]):
             return
-        run_id = tracking.create_run(other, f"version {number}", {"role": "copy"}, {})
-        with tracking.recording(run_id):
-            model = tracking.log_model(members, settings, np.float64, {})
+        run_id = runs.create_run(other, f"version {number}", {"role": "copy"}, {})
+        with runs.recording(run_id):
+            model = runs.log_model(members, settings, np.float64, {})
         # Numbers are given in turn: all those before are the same model.
         while int(registry.register(other, model, {"run_id": run_id, "role": "copy"})) < int(number):
             pass
@@ -240,11 +239,11 @@ def verify(uri: str, source: Origin, again: str) -> Agreement:
         RegistryError: If one of them is not there.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        recorded = tracking.connect(uri).get_run(source.run_id)
-        members, _ = tracking.fetch_members(source.run_id, Path(temporary, "recorded"))
-        client = tracking.connect(again)
-        run = tracking.latest_cross_validation(client)
-        new_members, _ = tracking.fetch_members(run.info.run_id, Path(temporary, "again"))
+        recorded = runs.connect(uri).get_run(source.run_id)
+        members, _ = runs.fetch_members(source.run_id, Path(temporary, "recorded"))
+        client = runs.connect(again)
+        run = runs.latest_cross_validation(client)
+        new_members, _ = runs.fetch_members(run.info.run_id, Path(temporary, "again"))
         same_weights = _digests(members) == _digests(new_members)
     scores = pd.DataFrame(
         {"recorded": recorded.data.metrics, "again": run.data.metrics}, index=sorted(recorded.data.metrics)

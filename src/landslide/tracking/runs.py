@@ -28,10 +28,10 @@ from mlflow.tracking import MlflowClient as MlflowClient
 from mlflow.types import Schema, TensorSpec
 
 import landslide
-from landslide.bands import BandSettings
-from landslide.ensemble import Member, load_members, save_ensemble
+from landslide.bands.formulas import BandSettings
+from landslide.data.patches import PATCH_SIZE
 from landslide.errors import RegistryError
-from landslide.patches import PATCH_SIZE
+from landslide.inference.ensemble import Member, load_members, save_ensemble
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ def log_model(
         save_ensemble(directory, members, settings)
         info = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(package / "serving.py"),
+            python_model=str(package / "tracking" / "serving.py"),
             artifacts={"ensemble": str(directory)},
             code_paths=[str(package)],
             signature=signature,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
-from landslide.ensemble import load_ensemble
+from landslide.inference.ensemble import load_ensemble
 
 
 class LandslideModel(PythonModel):
@@ -44,5 +44,5 @@ class LandslideModel(PythonModel):
         return {"probability": probability, "uncertainty": uncertainty}
 
 
-if __name__ != "landslide.serving":  # executed by MLflow as the model's code
+if __name__ != "landslide.tracking.serving":  # executed by MLflow as the model's code
     set_model(LandslideModel())

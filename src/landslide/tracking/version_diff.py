@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from landslide import registry, tracking
-from landslide.metrics import METRIC_NAMES
-from landslide.tracking import MlflowClient
+from landslide.metrics.counts import METRIC_NAMES
+from landslide.tracking import registry, runs
+from landslide.tracking.runs import MlflowClient
 
 _COMPARABLE = {"data_version": "data", "fold_table": "folds", "selection": "way of choosing the epoch"}
 _CODE = ("git_commit", "git_dirty", "training_code", "requirements_lock", "start_from")
@@ -85,11 +85,11 @@ def compare(client: MlflowClient, a: str, b: str) -> VersionComparison:
         RegistryError: If a version or its run is not there.
     """
     tags = [registry.version(client, name) for name in (a, b)]
-    runs = [registry.cross_validation(client, one) for one in tags]
+    recorded = [registry.cross_validation(client, one) for one in tags]
     scores = pd.DataFrame(
         {
             f"{column}{suffix}": [run.data.metrics.get(f"{name}{suffix}", float("nan")) for name in METRIC_NAMES]
-            for column, run in zip("ab", runs, strict=True)
+            for column, run in zip("ab", recorded, strict=True)
             for suffix in ("", "_std")
         },
         index=pd.Index(METRIC_NAMES, name="score"),
@@ -105,9 +105,9 @@ def compare(client: MlflowClient, a: str, b: str) -> VersionComparison:
         versions=(tags[0]["version"], tags[1]["version"]),
         scores=scores,
         obstacles=obstacles,
-        data={} if same_patches else _patches(client, runs[0].info.run_id, runs[1].info.run_id),
-        settings=_different(runs[0].data.params, runs[1].data.params),
-        code=_different(*({name: run.data.tags.get(name) for name in _CODE} for run in runs)),
+        data={} if same_patches else _patches(client, recorded[0].info.run_id, recorded[1].info.run_id),
+        settings=_different(recorded[0].data.params, recorded[1].data.params),
+        code=_different(*({name: run.data.tags.get(name) for name in _CODE} for run in recorded)),
     )
 
 
@@ -120,7 +120,7 @@ def _patches(client: MlflowClient, a: str, b: str) -> dict[str, int]:
     """Compare the fold tables of two runs patch by patch; nothing where one has none."""
     with tempfile.TemporaryDirectory() as temporary:
         files = [
-            tracking.fetch_artifact(client, run_id, "fold_table.csv", Path(temporary, name))
+            runs.fetch_artifact(client, run_id, "fold_table.csv", Path(temporary, name))
             for name, run_id in (("a", a), ("b", b))
         ]
         if None in files:

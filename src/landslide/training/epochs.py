@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from landslide.augment import Augmentation
-from landslide.batches import PatchBatches, one_ahead
-from landslide.cache import BandCache
+from landslide.bands.batches import PatchBatches, one_ahead
+from landslide.bands.cache import BandCache
 from landslide.errors import TrainingError
-from landslide.losses import Loss, create_loss, multi_head_loss, own
-from landslide.metrics import confusion_counts, scores
+from landslide.metrics.counts import confusion_counts, scores
 from landslide.models import main_logits
-from landslide.processes import total
-from landslide.sampling import epoch_order
-from landslide.training_settings import TrainingSettings
+from landslide.training.augmentation import Augmentation
+from landslide.training.distributed import total
+from landslide.training.losses import Loss, create_loss, multi_head_loss, own
+from landslide.training.sampling import epoch_order
+from landslide.training.settings import TrainingSettings
 
 
 class FoldTrainer:

@@ -1,8 +1,8 @@
 """Training of one fold: fit, checkpoint, resume.
 
 Lightning Fabric takes care of device, precision and several GPUs; the loop is ours. An epoch does not depend on how the
-process came to it (`landslide.fold_trainer`): N epochs, a kill and N more give the same weights as 2N epochs, bit for
-bit on one CPU and on a GPU in deterministic mode.
+process came to it (`landslide.training.epochs`): N epochs, a kill and N more give the same weights as 2N epochs, bit
+for bit on one CPU and on a GPU in deterministic mode.
 """
 
 import hashlib
@@ -23,20 +23,19 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from landslide import checkpoint
-from landslide.band_statistics import band_statistics
-from landslide.cache import BandCache, open_cache
-from landslide.checkpoint import Progress
-from landslide.detection import patch_scores, select_detection_threshold
+from landslide.bands.cache import BandCache, open_cache
+from landslide.bands.statistics import band_statistics
 from landslide.errors import ConfigurationError, TrainingError
-from landslide.fold_trainer import FoldTrainer
-from landslide.metrics import threshold_counts
+from landslide.inference.prediction import predict_batches, select_threshold
+from landslide.metrics.counts import threshold_counts
+from landslide.metrics.detection import patch_scores, select_detection_threshold
 from landslide.models import ModelSpec, build_model
-from landslide.optimization import create_optimizer
-from landslide.prediction import predict_batches, select_threshold
-from landslide.processes import synchronize_batch_norm
-from landslide.sampling import spread
-from landslide.training_settings import TrainingSettings as TrainingSettings
+from landslide.training.checkpoints import Progress, best_weights, load_last, save, sha256
+from landslide.training.distributed import synchronize_batch_norm
+from landslide.training.epochs import FoldTrainer
+from landslide.training.optimizers import create_optimizer
+from landslide.training.sampling import spread
+from landslide.training.settings import TrainingSettings as TrainingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -120,14 +119,14 @@ def train_fold(
     fabric = _fabric(settings)
     # As a partial: Fabric looks into arguments for modules, and into frozen dataclasses it cannot.
     fabric.launch(partial(_fit, job=job, cache=cache if fabric.world_size == 1 else None))
-    resumed = checkpoint.load_last(checkpoints, job.fingerprint)
+    resumed = load_last(checkpoints, job.fingerprint)
     if resumed is None:
         raise TrainingError(
             f"No checkpoint of the finished fold is in {checkpoints}.",
             remedy="Check that disk, then start again.",
         )
     progress = resumed[0]
-    weights = checkpoint.best_weights(checkpoints, progress.best_epoch)
+    weights = best_weights(checkpoints, progress.best_epoch)
     model = build_model(spec, load_file(weights))
     threshold, detection_threshold = _thresholds(model, cache, selection_rows, settings, band_names)
     return FoldResult(spec, weights, progress.best_epoch, threshold, detection_threshold, progress.history)
@@ -210,7 +209,7 @@ def _fingerprint(
     initial: Path | None,
 ) -> str:
     parts: list[Any] = [cache.directory.name, training_rows.tolist(), selection_rows.tolist(), asdict(settings)]
-    parts += [spec.to_dict(), checkpoint.sha256(initial) if initial is not None else None]
+    parts += [spec.to_dict(), sha256(initial) if initial is not None else None]
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -269,7 +268,7 @@ def _fit(fabric: Fabric, job: _Job, cache: BandCache | None) -> None:
             epsilon=settings.optimizer_epsilon,
             weight_decay=settings.weight_decay,
         )
-        resumed = checkpoint.load_last(job.checkpoints, job.fingerprint)
+        resumed = load_last(job.checkpoints, job.fingerprint)
         progress = Progress(job.fingerprint)
         if resumed is not None:
             progress, weights, state = resumed
@@ -302,7 +301,7 @@ def _fit(fabric: Fabric, job: _Job, cache: BandCache | None) -> None:
                 state = {"optimizer": optimizer.state_dict()}
                 if average is not None:
                     state |= {"weights": model.state_dict(), "averaged_steps": int(average.n_averaged)}
-                checkpoint.save(job.checkpoints, progress, trainer.scored.state_dict(), state)
+                save(job.checkpoints, progress, trainer.scored.state_dict(), state)
                 if job.on_epoch is not None:
                     job.on_epoch(record)
             fabric.barrier()

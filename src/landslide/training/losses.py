@@ -195,7 +195,8 @@ def create_loss(name: str, *, total: Total = own) -> Loss:
 
     Args:
         name: One of `LOSS_NAMES`, or several joined by a plus (`cross_entropy+lovasz`): their sum, each with weight 1.
-        total: Sums a tensor over the devices that share a batch, with its gradient (`landslide.processes.total`).
+        total: Sums a tensor over the devices that share a batch, with its gradient
+        (`landslide.training.distributed.total`).
 
     Raises:
         ConfigurationError: On an unknown name, or one that stands twice in a sum.

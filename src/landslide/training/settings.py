@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from landslide.augment import AugmentationSettings
 from landslide.errors import ConfigurationError
-from landslide.losses import HEAD_WEIGHTS, create_loss
-from landslide.metrics import METRIC_NAMES
-from landslide.optimization import OptimizerName, cosine_rate, step_rate
-from landslide.prediction import PUBLISHED, PredictionSettings
+from landslide.inference.prediction import PUBLISHED, PredictionSettings
+from landslide.metrics.counts import METRIC_NAMES
+from landslide.training.augmentation import AugmentationSettings
+from landslide.training.losses import HEAD_WEIGHTS, create_loss
+from landslide.training.optimizers import OptimizerName, cosine_rate, step_rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +17,12 @@ class TrainingSettings:
     """How a fold is trained; the defaults are the paper's (section V and the authors' code).
 
     Attributes:
-        bands: Band group or names (see `landslide.bands.resolve_bands`).
+        bands: Band group or names (see `landslide.bands.formulas.resolve_bands`).
         model: Network name (see `landslide.models.create_model`).
         model_options: The network's own options, such as `width`.
         standardize: Subtract mean and divide by standard deviation of the training part, band by band. The paper
             feeds bands as stored.
-        loss: Loss name, or several joined by a plus (see `landslide.losses.create_loss`).
+        loss: Loss name, or several joined by a plus (see `landslide.training.losses.create_loss`).
         head_weights: Weight of each head by its resolution for 128-pixel input.
         epochs: Passes over the training part.
         batch_size: Patches a batch, over all devices together.
@@ -30,7 +30,7 @@ class TrainingSettings:
         max_patches: Train on this many patches at most, spread evenly over the training part; all if None.
         positive_share: Share of the patches of an epoch that hold landslides, drawn again or left out to reach it; as
             they come if None.
-        optimizer: Name of the optimizer (see `landslide.optimization.create_optimizer`).
+        optimizer: Name of the optimizer (see `landslide.training.optimizers.create_optimizer`).
         optimizer_epsilon: Term in the denominator of the update; SGD has none.
         weight_decay: Weight decay of the optimizer, decoupled for `adamw`, else added to the gradient.
         schedule: `steps` takes the rates of `learning_rates`, `cosine` rises to `learning_rate` during the

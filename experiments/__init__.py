@@ -1,0 +1,1 @@
+"""Measurements on real data that the results pages report."""

@@ -1,0 +1,1 @@
+"""Tables that compare cross-validations which differ in a few settings."""

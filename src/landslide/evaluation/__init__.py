@@ -1,0 +1,1 @@
+"""Scores of a cross-validation, with their tables and figures."""

@@ -1,0 +1,1 @@
+"""From a trained network to probabilities: prediction, ensembles, test-time augmentation."""

@@ -1,0 +1,5 @@
+"""Metrics as functions of confusion counts, and what is derived from them."""
+
+from landslide.metrics.counts import confusion_counts, scores
+
+__all__ = ["confusion_counts", "scores"]

@@ -1,0 +1,1 @@
+"""What an operator asks: is the installation healthy, does the disk suffice."""

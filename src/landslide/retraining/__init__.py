@@ -1,0 +1,1 @@
+"""Unattended retraining: comparison out of fold, promotion, the record, and notification."""

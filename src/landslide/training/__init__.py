@@ -1,0 +1,1 @@
+"""Training of one fold: settings, losses, augmentation, epochs, checkpoints."""
