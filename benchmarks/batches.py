@@ -18,7 +18,7 @@ from benchmarks.measure import Comparison, in_turn
 from landslide.bands.batches import PatchBatches
 from landslide.bands.cache import BandCache, ensure_cache
 from landslide.bands.formulas import BAND_NAMES, BandSettings, engineer
-from landslide.data.patches import ORIGINAL_BANDS
+from landslide.schema import ORIGINAL_BANDS
 
 BATCH = 12
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from landslide.data import demo
-from landslide.data.patches import find_patches, patch_table
+from landslide.data.patches import find_patches
+from landslide.data.table import patch_table
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

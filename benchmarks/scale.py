@@ -23,7 +23,9 @@ from benchmarks.measure import Comparison
 from landslide.bands.batches import PatchBatches
 from landslide.bands.cache import BandCache, ensure_cache
 from landslide.bands.formulas import BandSettings
-from landslide.data.patches import directory_digest, find_patches, patch_table, read_mask, read_stored
+from landslide.data.digests import directory_digest
+from landslide.data.patches import find_patches, read_mask, read_stored
+from landslide.data.table import patch_table
 from landslide.evaluation.scores import FoldEvaluator
 from landslide.folds.schemes import assign
 from landslide.inference.prediction import PredictionSettings, predict_batches

@@ -32,10 +32,12 @@ from safetensors.torch import load_file
 
 from landslide.bands.cache import BandCache, ensure_cache
 from landslide.bands.formulas import BandSettings
-from landslide.data.patches import directory_digest, patch_table
+from landslide.data.digests import directory_digest
+from landslide.data.table import patch_table
 from landslide.evaluation.figures import calibration_figure, thresholds_figure
 from landslide.evaluation.scores import FoldEvaluator, patch_report, prediction_ways, selection_gap, threshold_table
-from landslide.folds.schemes import assign, inner_validation
+from landslide.folds.parts import inner_validation
+from landslide.folds.schemes import assign
 from landslide.inference.prediction import PredictionSettings, predict_batches
 from landslide.metrics.bootstrap import resampling_blocks
 from landslide.metrics.calibration import Calibration

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from landslide.bands.formulas import BandSettings
-from landslide.data.patches import PATCH_SIZE
 from landslide.errors import ConfigurationError, LandslideError
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.models.complexity import Complexity, complexity, resolutions
+from landslide.schema import PATCH_SIZE
 from landslide.training.fold import TrainingSettings
 from landslide.training.losses import head_shares
 from pipelines.configured import describe

@@ -10,10 +10,11 @@ from zenml import step
 from zenml.types import HTMLString
 
 from landslide.ablation.report import report_files, write_files
-from landslide.ablation.table import SCORES, AblationRow, ablation_table, read_trained
+from landslide.ablation.table import SCORES, AblationRow, ablation_table
 from landslide.errors import TrainingError
 from landslide.paths import home
 from landslide.tracking import runs
+from landslide.tracking.trained_rows import read_trained
 from steps.provenance import lineage_tags, tracking_client
 from steps.table_materializer import TableMaterializer
 

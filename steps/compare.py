@@ -9,10 +9,9 @@ import pandas as pd
 from zenml import step
 
 from landslide.bands.formulas import BandSettings
-from landslide.evaluation.scores import predict_unseen
 from landslide.inference.ensemble import Ensemble
 from landslide.metrics.counts import patch_counts
-from landslide.retraining.promotion import CHAMPION_AND_CHALLENGER, comparable, evidence_table
+from landslide.retraining.out_of_fold import CHAMPION_AND_CHALLENGER, comparable, evidence_table, predict_unseen
 from landslide.tracking import registry, runs
 from steps.data_access import open_bands
 from steps.provenance import tracking_client
@@ -45,7 +44,7 @@ def compare(
         bands: Band settings of the challenger.
 
     Returns:
-        What `landslide.retraining.promotion.evidence_table` returns; no row if there is nothing to compare.
+        What `landslide.retraining.out_of_fold.evidence_table` returns; no row if there is nothing to compare.
     """
     nothing = evidence_table(fold_table.head(0), np.zeros(0, bool), dict.fromkeys(CHAMPION_AND_CHALLENGER, NO_COUNTS))
     if not (champion and model_version) or champion == model_version:

@@ -9,8 +9,9 @@ from zenml import step
 
 from landslide.bands.formulas import BandSettings
 from landslide.data.check import check
-from landslide.data.patches import directory_digest, patch_table
+from landslide.data.digests import directory_digest
 from landslide.data.project import fetch
+from landslide.data.table import patch_table
 from landslide.errors import DataError
 from steps.provenance import check_pin
 from steps.settings import DataSettings

@@ -19,7 +19,7 @@ class DataSettings:
 
     Attributes:
         root: Folder of the data set, relative to the working folder or absolute.
-        positions: Where scene, row and column of the patches come from (see `landslide.data.patches.read_positions`).
+        positions: Where scene, row and column of the patches come from (see `landslide.data.positions.read_positions`).
         fetch: Bring what `<root>.dvc` pins from the DVC remote first (see `landslide.data.project.fetch`).
         repository: Where there is no checkout: git repository whose newest commit pins the data.
         revision: Branch or tag of that repository.

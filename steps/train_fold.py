@@ -12,11 +12,11 @@ from zenml import step
 
 from landslide.bands.formulas import BandSettings, resolve_bands
 from landslide.errors import ConfigurationError, TrainingError
-from landslide.folds.schemes import inner_validation, touching
+from landslide.files import sha256
+from landslide.folds.parts import inner_validation, touching
 from landslide.inference.ensemble import Member
 from landslide.paths import checkpoints
 from landslide.tracking import runs
-from landslide.training.checkpoints import sha256
 from landslide.training.fold import TrainingSettings
 from landslide.training.fold import train_fold as fit_fold
 from steps.code_dependencies import depends_on_code_of

@@ -1,5 +1,7 @@
 """Errors that speak to the user: what is wrong, where, and what to do about it."""
 
+from collections.abc import Sequence
+
 
 class LandslideError(Exception):
     """An error that the user can act on.
@@ -52,3 +54,9 @@ class RegistryError(LandslideError):
 
 class ComparisonError(LandslideError):
     """Two models cannot be compared fairly."""
+
+
+def first_few(names: Sequence[str], limit: int = 5) -> str:
+    """Join the first names, and say how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -20,7 +20,8 @@ from landslide.bands import cache, formulas
 from landslide.bands.cache import BandCache, cache_family, cache_key, ensure_cache, formula_version, open_cache
 from landslide.bands.formulas import BandSettings, available_bands, engineer
 from landslide.data import demo
-from landslide.data.patches import patch_table, read_mask, read_stored
+from landslide.data.patches import read_mask, read_stored
+from landslide.data.table import patch_table
 from landslide.errors import CacheError
 
 SETTINGS = BandSettings()

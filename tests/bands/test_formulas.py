@@ -23,8 +23,9 @@ from landslide.bands.formulas import (
     resolve_bands,
     write_medians,
 )
-from landslide.data.patches import ORIGINAL_BANDS, read_image
+from landslide.data.patches import read_image
 from landslide.errors import ConfigurationError
+from landslide.schema import ORIGINAL_BANDS
 
 BLUE, GREEN, RED, NIR, SWIR_1, SWIR_2 = 1, 2, 3, 7, 10, 11
 FLOAT32_ROUNDING = {"rtol": 1e-6, "atol": 1e-6}

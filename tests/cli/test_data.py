@@ -18,7 +18,7 @@ import landslide
 from landslide import cli
 from landslide.data import demo
 from landslide.data import project as project_data
-from landslide.data.patches import directory_digest
+from landslide.data.digests import directory_digest
 from landslide.errors import DataError
 
 

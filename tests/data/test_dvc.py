@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from landslide import cli
 from landslide.bands.formulas import BandSettings
+from landslide.data.digests import directory_digest
 from landslide.data.dvc import newest, pull, without_credentials
-from landslide.data.patches import directory_digest
 from landslide.data.project import fetch
 from landslide.errors import ConfigurationError, DataError
 

@@ -23,8 +23,9 @@ from landslide.data import archive, demo, fetch, landslide4sense
 from landslide.data import download as downloading
 from landslide.data import project as project_data
 from landslide.data.check import check
+from landslide.data.digests import directory_digest
 from landslide.data.landslide4sense import Archive, Release
-from landslide.data.patches import directory_digest, find_patches
+from landslide.data.patches import find_patches
 from landslide.errors import DataError
 from tests.support.file_server import Fault, FileServer, file_server
 

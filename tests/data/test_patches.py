@@ -17,19 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from landslide.data.check import CheckReport, check
-from landslide.data.patches import (
-    LAYOUTS,
-    ORIGINAL_BANDS,
-    directory_digest,
-    file_digest,
-    find_patches,
-    landslide4sense_positions,
-    patch_table,
-    read_image,
-    read_mask,
-    read_positions,
-)
+from landslide.data.digests import directory_digest, file_digest
+from landslide.data.patches import find_patches, read_image, read_mask
+from landslide.data.positions import landslide4sense_positions, read_positions
+from landslide.data.table import patch_table
 from landslide.errors import DataError
+from landslide.schema import LAYOUTS, ORIGINAL_BANDS
 
 REPOSITORY = Path(__file__).parents[2]
 REAL_DATA = Path(os.environ.get("LANDSLIDE_REAL_DATA", REPOSITORY / "../shared/data"))

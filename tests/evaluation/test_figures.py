@@ -25,8 +25,8 @@ from landslide.evaluation.figures import (
 )
 from landslide.evaluation.scores import threshold_table
 from landslide.metrics.calibration import calibration
-from landslide.metrics.counts import threshold_counts
 from landslide.metrics.detection import roc_curve
+from landslide.metrics.thresholds import threshold_counts
 
 
 @pytest.fixture

@@ -8,17 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landslide.data.patches import landslide4sense_positions
+from landslide.data.positions import landslide4sense_positions
 from landslide.errors import ConfigurationError, DataError
-from landslide.folds.schemes import (
-    BLOCK_SIDE,
-    SCHEMES,
-    assign,
-    inner_validation,
-    neighbour_blocks,
-    tile_blocks,
-    touching,
-)
+from landslide.folds.parts import inner_validation, touching
+from landslide.folds.schemes import BLOCK_SIDE, SCHEMES, assign, neighbour_blocks, tile_blocks
 
 OFFICIAL = 3799
 # Table of the authors' logs: fold, first and last patch, positive patches.

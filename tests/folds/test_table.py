@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landslide.data.patches import landslide4sense_positions
+from landslide.data.positions import landslide4sense_positions
 from landslide.errors import ConfigurationError, DataError
 from landslide.folds.schemes import BLOCK_SIDE, assign
 from landslide.folds.table import departed, grow, known_folds, read_folds

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from landslide.bands.cache import BandCache, ensure_cache
 from landslide.bands.formulas import BAND_NAMES, BandSettings, engineer
 from landslide.data import demo
-from landslide.data.patches import patch_table, read_stored
+from landslide.data.patches import read_stored
+from landslide.data.table import patch_table
 from landslide.errors import RegistryError
 from landslide.inference.ensemble import Ensemble, Member, load_ensemble, load_members, save_ensemble
 from landslide.inference.prediction import PredictionSettings, ensemble_probability, landslide_probability

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics as reference
 
-from landslide.metrics.counts import METRIC_NAMES, confusion_counts, mean_and_std, scores, threshold_counts
+from landslide.metrics.counts import METRIC_NAMES, confusion_counts, mean_and_std, scores
+from landslide.metrics.thresholds import threshold_counts
 
 
 @st.composite

@@ -9,7 +9,7 @@ import pytest
 from landslide.bands.cache import ensure_cache
 from landslide.bands.formulas import BandSettings
 from landslide.data import demo
-from landslide.data.patches import patch_table
+from landslide.data.table import patch_table
 from landslide.operations.disk_budget import prune, size_of
 
 KB = 1000

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from landslide.data.patches import find_patches, read_mask, read_stored
-from landslide.metrics.counts import METRIC_NAMES, scores, threshold_counts
+from landslide.metrics.counts import METRIC_NAMES, scores
+from landslide.metrics.thresholds import threshold_counts
 from landslide.paths import default_tracking_uri
 from landslide.tracking import registry, runs
 from tests.support import pipeline_runs
@@ -97,7 +98,7 @@ def test_the_parent_holds_mean_and_population_deviation_of_the_folds(demo_run):
 
 
 def test_runs_carry_curves_lineage_and_figures(demo_run, demo_data):
-    from landslide.data.patches import directory_digest
+    from landslide.data.digests import directory_digest
 
     client, run = demo_run
     version = directory_digest(demo_data)[0]

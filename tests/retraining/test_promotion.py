@@ -15,23 +15,13 @@ from sklearn.metrics import f1_score
 from landslide.bands.cache import BandCache
 from landslide.bands.formulas import BandSettings
 from landslide.errors import ComparisonError, ConfigurationError, DataError
-from landslide.evaluation.scores import predict_unseen
 from landslide.folds.table import departed, grow
 from landslide.inference.ensemble import Ensemble, Member
 from landslide.inference.prediction import PredictionSettings
 from landslide.metrics.counts import patch_counts
 from landslide.models import ModelSpec, build_model
-from landslide.retraining.promotion import (
-    DECIDING,
-    PromotionSettings,
-    bootstrap,
-    comparable,
-    evidence_table,
-    judge,
-    model_scores,
-    refuse_seen,
-    summary,
-)
+from landslide.retraining.out_of_fold import comparable, evidence_table, model_scores, predict_unseen, refuse_seen
+from landslide.retraining.promotion import DECIDING, PromotionSettings, bootstrap, judge, summary
 from tests.support.caches import build_band_cache
 from tests.support.patch_tables import as_recorded, build_patch_table, grid_positions, image_names
 from tests.support.predictions import predict_rows

@@ -6,7 +6,8 @@ import pytest
 
 from landslide.errors import ComparisonError, ConfigurationError, DataError, RemoteError
 from landslide.retraining import record
-from landslide.retraining.promotion import PromotionSettings, evidence_table
+from landslide.retraining.out_of_fold import evidence_table
+from landslide.retraining.promotion import PromotionSettings
 from landslide.tracking import registry, runs
 from landslide.tracking.registry import Decision
 from tests.support import versions

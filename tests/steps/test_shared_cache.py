@@ -8,7 +8,8 @@ import pytest
 
 from landslide.bands.cache import cache_family, cache_key, ensure_cache, open_cache
 from landslide.bands.formulas import BandSettings
-from landslide.data.patches import directory_digest, patch_table
+from landslide.data.digests import directory_digest
+from landslide.data.table import patch_table
 from landslide.errors import CacheError
 from steps import shared_cache
 

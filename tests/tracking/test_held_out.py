@@ -15,7 +15,9 @@ from sklearn.metrics import f1_score, jaccard_score
 from landslide import cli
 from landslide.data import demo
 from landslide.data.check import check
-from landslide.data.patches import directory_digest, find_patches, patch_table, read_mask, read_stored
+from landslide.data.digests import directory_digest
+from landslide.data.patches import find_patches, read_mask, read_stored
+from landslide.data.table import patch_table
 from landslide.errors import ComparisonError, DataError
 from landslide.inference.ensemble import load_ensemble
 from landslide.metrics.counts import METRIC_NAMES

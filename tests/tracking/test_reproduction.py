@@ -11,8 +11,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from landslide import cli
-from landslide.data.patches import ORIGINAL_BANDS
 from landslide.errors import RegistryError
+from landslide.schema import ORIGINAL_BANDS
 from landslide.tracking import reproduction, runs
 from tests.support import pipeline_runs
 from tests.support.versions import add_version, fold_table

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from landslide.files import sha256
 from landslide.training import checkpoints
-from landslide.training.checkpoints import Progress, best_weights, load_last, save, sha256
+from landslide.training.checkpoints import Progress, best_weights, load_last, save
 
 FINGERPRINT = "of this fold"
 

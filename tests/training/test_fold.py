@@ -19,11 +19,12 @@ from landslide.bands.batches import one_ahead
 from landslide.bands.cache import BandCache, cache_family, cache_key, ensure_cache
 from landslide.bands.formulas import BandSettings
 from landslide.data import demo
-from landslide.data.patches import patch_table
+from landslide.data.table import patch_table
 from landslide.errors import ConfigurationError, TrainingError
-from landslide.inference.prediction import PredictionSettings, select_threshold
-from landslide.metrics.counts import METRIC_NAMES, confusion_counts, scores, threshold_counts
+from landslide.inference.prediction import PredictionSettings
+from landslide.metrics.counts import METRIC_NAMES, confusion_counts, scores
 from landslide.metrics.detection import select_detection_threshold
+from landslide.metrics.thresholds import select_threshold, threshold_counts
 from landslide.models import ModelSpec, build_model
 from landslide.training import fold
 from landslide.training.augmentation import AugmentationSettings

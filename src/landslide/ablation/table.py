@@ -11,7 +11,6 @@ pair of two different networks.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from landslide.metrics.bootstrap import RESAMPLES, fold_mean, fold_mean_draws
-from landslide.tracking import runs
-from landslide.tracking.runs import MlflowClient
 
 SCORES = ("f1_macro", "miou", "f1_landslide")
 """The scores of the table."""
@@ -36,8 +33,8 @@ _COLUMNS = (
     *(f"{score}{way}" for way in WAYS for score in SCORES),
     "parameters", "paper_parameters", "gflop", "seconds", "runs", "failure",
 )  # fmt: skip
-_NOT_KNOWN = float("nan")
-_CELLS = ["tn", "fp", "fn", "tp"]
+UNKNOWN = float("nan")
+CELLS = ["tn", "fp", "fn", "tp"]
 
 
 @dataclass(frozen=True)
@@ -92,41 +89,6 @@ class AblationRow:
         return "; ".join(f"seed {one.seed}: {one.failure}" for one in self.trained if one.failure)
 
 
-def read_trained(client: MlflowClient, run_id: str, seed: int) -> Trained:
-    """Read what a cross-validation left in MLflow.
-
-    Args:
-        client: The tracking client.
-        run_id: Its parent run.
-        seed: Its seed.
-    """
-    run = client.get_run(run_id)
-    folds = {fold: client.get_run(child) for fold, child in sorted(runs.fold_runs(client, run_id).items())}
-    failures = [
-        f"fold {fold}: {child.data.tags.get('failure', 'not trained')}"
-        for fold, child in folds.items()
-        if child.info.status != "FINISHED"
-    ]
-    if not failures and "evaluated" not in run.data.tags:
-        failures = ["not evaluated"]
-    if failures:
-        return Trained(seed, run_id, run.data.tags, pd.DataFrame(), _NOT_KNOWN, "; ".join(failures))
-    patches = pd.read_csv(StringIO(runs.fetch_reports(client, run_id)["patches.csv"]))
-    seconds = [
-        sum(metric.value for metric in client.get_metric_history(child.info.run_id, "epoch_seconds"))
-        for child in folds.values()
-    ]
-    return Trained(
-        seed=seed,
-        run_id=run_id,
-        tags=run.data.tags,
-        patches=patches.sort_values("number", ignore_index=True)[["number", "fold", "block", *_CELLS]],
-        seconds=sum(seconds) if all(seconds) else _NOT_KNOWN,
-        failure="",
-        ways={f"{s}{way}": run.data.metrics.get(f"{s}{way}", _NOT_KNOWN) for s in SCORES for way in WAYS},
-    )
-
-
 def ablation_table(rows: Sequence[AblationRow], *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
     """Return the table; scores in percent, differences in points.
 
@@ -156,7 +118,7 @@ def _described(first: AblationRow, row: AblationRow, resamples: int, seed: tuple
         "scheme": tags.get("fold_scheme", ""),
         "selection": tags.get("selection", ""),
         "patches": len(finished[0].patches) if finished else 0,
-        **{f"paper_{name}": row.paper.get(name, _NOT_KNOWN) for name in SCORES},
+        **{f"paper_{name}": row.paper.get(name, UNKNOWN) for name in SCORES},
     }
     if finished:
         described |= _scored(row, resamples, seed)
@@ -164,9 +126,9 @@ def _described(first: AblationRow, row: AblationRow, resamples: int, seed: tuple
         described |= _gain(first.finished, finished, resamples, seed)
     return described | {
         "parameters": row.parameters,
-        "paper_parameters": row.paper.get("parameters", _NOT_KNOWN),
+        "paper_parameters": row.paper.get("parameters", UNKNOWN),
         "gflop": row.gflop,
-        "seconds": float(np.mean([one.seconds for one in finished])) if finished else _NOT_KNOWN,
+        "seconds": float(np.mean([one.seconds for one in finished])) if finished else UNKNOWN,
         "runs": " ".join(one.run_id for one in row.trained),
         "failure": row.failure,
     }
@@ -179,9 +141,9 @@ def _scored(row: AblationRow, resamples: int, seed: tuple[int, int]) -> dict[str
     for name in SCORES:
         if len(of_seeds) > 1:
             described[f"{name}_spread"] = float(np.std([100 * scores[name] for scores in of_seeds]))
-        described[f"{name}_minus_paper"] = described[name] - row.paper.get(name, _NOT_KNOWN)
+        described[f"{name}_minus_paper"] = described[name] - row.paper.get(name, UNKNOWN)
         for way in WAYS:
-            of_way = [one.ways.get(f"{name}{way}", _NOT_KNOWN) for one in row.finished]
+            of_way = [one.ways.get(f"{name}{way}", UNKNOWN) for one in row.finished]
             described[f"{name}{way}"] = float(100 * np.mean(of_way))
     return described
 
@@ -225,7 +187,7 @@ def average_over_seeds(
         weighted = draws.mul(drawn_seeds[:, position], axis=0)
         averaged += pd.concat([point, weighted], ignore_index=True)
     if len(np.unique(blocks)) < 2:
-        averaged.iloc[1:] = _NOT_KNOWN
+        averaged.iloc[1:] = UNKNOWN
     return 100 * averaged
 
 
@@ -252,7 +214,7 @@ def _rows_of(one: Trained, numbers: npt.NDArray[np.int64]) -> pd.DataFrame:
 def _counts(one: Trained, numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the counts (n, 2, 2) of some patches and their folds (n,)."""
     rows = _rows_of(one, numbers)
-    return rows[_CELLS].to_numpy(np.int64).reshape(-1, 2, 2), rows["fold"].to_numpy(np.int64)
+    return rows[CELLS].to_numpy(np.int64).reshape(-1, 2, 2), rows["fold"].to_numpy(np.int64)
 
 
 def _fold_means(one: Trained, numbers: npt.NDArray[np.int64]) -> dict[str, float]:

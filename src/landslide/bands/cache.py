@@ -36,8 +36,9 @@ import torch
 
 from landslide.bands import formulas
 from landslide.bands.formulas import BandSettings, engineer_but_median, write_medians
-from landslide.data.patches import PATCH_SIZE, read_mask, read_stored
+from landslide.data.patches import read_mask, read_stored
 from landslide.errors import CacheError
+from landslide.schema import PATCH_SIZE
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def ensure_cache(
     Args:
         cache_root: Folder of all caches.
         data_root: Folder of the patches.
-        table: Patch table (see `landslide.data.patches.patch_table`) in the order of the rows.
+        table: Patch table (see `landslide.data.table.patch_table`) in the order of the rows.
         data_version: Digest of the data set, as `data.dvc` pins it.
         settings: Band settings.
         progress: Called with (patches done, patches in all).

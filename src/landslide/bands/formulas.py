@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from landslide.data.patches import ORIGINAL_BANDS
 from landslide.errors import ConfigurationError
+from landslide.schema import ORIGINAL_BANDS
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 

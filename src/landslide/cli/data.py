@@ -11,7 +11,7 @@ _FOLDER = click.Path(path_type=Path)
 
 def _band_list(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...] | None:
     """Validate `--bands B4,B3,B2` against the names of the stored bands."""
-    from landslide.data.patches import ORIGINAL_BANDS
+    from landslide.schema import ORIGINAL_BANDS
 
     if text is None:
         return None
@@ -111,7 +111,7 @@ def check(folder: Path, as_json: bool, bands: tuple[str, ...] | None) -> None:
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 def digest(folder: Path) -> None:
     """Print the version of DIR, as data.dvc would pin it."""
-    from landslide.data.patches import directory_digest
+    from landslide.data.digests import directory_digest
 
     click.echo(directory_digest(folder)[0])
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from landslide.data.download import disk_error
-from landslide.data.patches import LAYOUTS, Split
 from landslide.errors import DataError
+from landslide.schema import LAYOUTS, Split
 
 # Folder and file name of a patch; what stands before them differs between copies of the data set.
 _PATCH = re.compile(r"(?:.*/)?(?:img/(image_\d+\.h5)|mask/(mask_\d+\.h5))")

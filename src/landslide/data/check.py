@@ -12,18 +12,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from landslide.data.patches import (
-    LAYOUTS,
-    ORIGINAL_BANDS,
-    PATCH_SIZE,
-    Finding,
-    Split,
-    files_below,
-    load_stored,
-    numbered_files,
-    read_positions,
-)
+from landslide.data.digests import files_below
+from landslide.data.patches import Finding, load_stored, numbered_files
+from landslide.data.positions import read_positions
 from landslide.errors import DataError
+from landslide.schema import LAYOUTS, ORIGINAL_BANDS, PATCH_SIZE, Split
 
 _TEXT_SUFFIXES = {".md", ".rst", ".txt"}
 _TEXT_NAMES = ("readme", "license", "licence")

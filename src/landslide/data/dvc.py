@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from landslide.data.patches import directory_digest
+from landslide.data.digests import directory_digest
 from landslide.errors import DataError, RemoteError
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")

@@ -40,9 +40,9 @@ from landslide.data.landslide4sense import (
     huggingface_files,
     zenodo_files,
 )
-from landslide.data.patches import LAYOUTS, Split
 from landslide.data.project import hand_over, pin, pinned_version, refuse_unless_replaceable
 from landslide.errors import DataError
+from landslide.schema import LAYOUTS, Split
 
 # Connections at once where the data set is ten thousand small files.
 _CONNECTIONS = 8

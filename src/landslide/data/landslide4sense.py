@@ -14,8 +14,9 @@ from typing import Any, Literal, get_args
 import requests
 
 from landslide.data.download import RemoteFile, get_json
-from landslide.data.patches import LAYOUTS, Split, find_patches
+from landslide.data.patches import find_patches
 from landslide.errors import AbsentError, DataError
+from landslide.schema import LAYOUTS, Split
 
 logger = logging.getLogger(__name__)
 

@@ -5,58 +5,18 @@ Image and mask belong together by their number N, never by their place in two li
 hold stray files beside the masks. Checking a whole data set is next door, in `patch_check`.
 """
 
-import csv
-import hashlib
-import json
-import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import h5py
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from landslide.data import direct_read
-from landslide.errors import DataError
-
-ORIGINAL_BANDS: tuple[str, ...] = (
-    *("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B9", "B10", "B11", "B12"),
-    *("slope", "dem"),
-)
-"""The stored bands in file order. B8A is absent, so index 7 is B8 and index 8 is B9."""
-
-PATCH_SIZE = 128
-"""Height and width of a patch in pixels of 10 m."""
-
-Split = Literal["train", "validation", "test"]
-Positions = Literal["auto", "landslide4sense", "none"]
-
-# Image folder and mask folder of each split, in the layouts of Zenodo and of Hugging Face.
-LAYOUTS: tuple[dict[Split, tuple[str, str]], ...] = (
-    {
-        "train": ("TrainData/img", "TrainData/mask"),
-        "validation": ("ValidData/img", "ValidData/mask"),
-        "test": ("TestData/img", "TestData/mask"),
-    },
-    {
-        "train": ("images/train", "annotations/train"),
-        "validation": ("images/validation", "annotations/validation"),
-        "test": ("images/test", "annotations/test"),
-    },
-)
-
-# What DVC leaves out of a folder that it pins.
-IGNORED_NAMES = frozenset({".git", ".hg", ".dvc"})
-
-POSITION_COLUMNS = ("scene", "row", "column")
-_OFFICIAL_PATCHES = 3799
-# Patches and row stride of each scene, in file order; the last patch is a scene of its own.
-_OFFICIAL_SCENES = ((3033, 41), (150, 15), (121, 11), (494, 26), (1, 1))
+from landslide.errors import DataError, first_few
+from landslide.schema import LAYOUTS, PATCH_SIZE, Split
 
 
 @dataclass(frozen=True)
@@ -119,7 +79,7 @@ def find_patches(root: Path, split: Split = "train") -> list[PatchFiles]:
     without = [path.name for number, path in images.items() if number not in masks]
     if without and split == "train":
         raise DataError(
-            f"{image_folder}: {len(without)} training image(s) have no mask in {mask_folder}: {_few(without)}",
+            f"{image_folder}: {len(without)} training image(s) have no mask in {mask_folder}: {first_few(without)}",
             remedy="add the masks, or move the images away; `landslide data check` lists all of them",
         )
     return [PatchFiles(number, image, masks.get(number)) for number, image in images.items()]
@@ -152,11 +112,6 @@ def _one_file_each(files: dict[int, list[Path]]) -> dict[int, Path]:
                 remedy="keep one file of each number",
             )
     return {number: paths[0] for number, paths in files.items()}
-
-
-def _few(names: Sequence[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 # ---- reading
@@ -269,7 +224,7 @@ def _wrong_values(path: Path, mask: NDArray[Any]) -> Finding:
     return Finding(
         str(path),
         "mask_values",
-        f"values other than 0 and 1: {_few(others)}",
+        f"values other than 0 and 1: {first_few(others)}",
         "store 1 where there is a landslide and 0 elsewhere",
     )
 
@@ -277,198 +232,4 @@ def _wrong_values(path: Path, mask: NDArray[Any]) -> Finding:
 # ---- digests
 
 
-def file_digest(path: Path) -> str:
-    """MD5 of a file's bytes, 32 hexadecimal characters, as DVC counts it.
-
-    Raises:
-        DataError: The file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror or error}",
-            remedy="fetch the file again (`dvc checkout` mends links into a DVC cache)",
-        ) from error
-
-
-def directory_digest(root: Path) -> tuple[str, dict[str, str]]:
-    """The version of a folder exactly as DVC 3 pins it in a `.dvc` file.
-
-    That is the MD5 of the JSON list of {"md5", "relpath"} of all files, sorted by relative path, with
-    ".dir" behind it. As in DVC, empty folders and links to folders do not count.
-
-    Returns:
-        The digest (36 characters) and the MD5 of each file by its relative path (with forward slashes).
-
-    Raises:
-        DataError: The folder does not exist, or a file cannot be read.
-    """
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder", remedy="give the folder that holds the data set")
-    paths = files_below(root)
-    digests = dict(zip(paths, _digests(root / path for path in paths), strict=True))
-    return listing_digest(digests), digests
-
-
-def listing_digest(digests: Mapping[str, str]) -> str:
-    """The version of a folder that holds these files, by the MD5 of each by relative path."""
-    listing = [{"md5": md5, "relpath": relpath} for relpath, md5 in sorted(digests.items())]
-    return hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest() + ".dir"
-
-
-def files_below(root: Path) -> list[str]:
-    """Relative paths (forward slashes, sorted) of all files that DVC would pin in a folder."""
-    found = []
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = [name for name in subfolders if name not in IGNORED_NAMES]
-        found += [Path(folder, name).relative_to(root).as_posix() for name in names if name not in IGNORED_NAMES]
-    return sorted(found)
-
-
-def _digests(paths: Iterable[Path]) -> list[str]:
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(file_digest, paths))
-
-
 # ---- tables
-
-
-def patch_table(
-    root: Path,
-    split: Split = "train",
-    digests: Mapping[str, str] | None = None,
-    *,
-    positions: Positions = "auto",
-) -> pd.DataFrame:
-    """One row a patch, in natural order: what fold assignment and the band cache need to know.
-
-    Args:
-        root: Folder of the data set.
-        split: Which part of it.
-        digests: MD5 of each file by relative path, from `directory_digest`; computed where it is not given.
-        positions: Where positions come from, see `read_positions`. Other splits than training have none.
-
-    Returns:
-        Columns number (int64), image and mask (paths relative to `root`), image_md5, mask_md5,
-        positive_pixels (int64, landslide pixels of the mask), scene, row, column (Int64). Where a validation
-        or test patch has no mask, its mask, mask_md5 and positive_pixels (then Int64) are missing values.
-
-    Raises:
-        DataError: As `find_patches`, `read_mask` and `read_positions`; or `digests` lacks a file.
-    """
-    patches = find_patches(root, split)
-    numbers = [patch.number for patch in patches]
-    images = [patch.image.relative_to(root).as_posix() for patch in patches]
-    masks = [patch.mask.relative_to(root).as_posix() if patch.mask else None for patch in patches]
-    files = images + [mask for mask in masks if mask]
-    if digests is None:
-        digests = dict(zip(files, _digests(root / file for file in files), strict=True))
-    elif lacking := [file for file in files if file not in digests]:
-        raise DataError(
-            f"the digests given for {root} lack {_few(lacking)}",
-            remedy="compute them with directory_digest from the same folder, after it was last changed",
-        )
-    pixels = pd.Series([int(read_mask(p.mask).sum()) if p.mask else None for p in patches], dtype="Int64")
-    table = pd.DataFrame(
-        {
-            "number": pd.Series(numbers, dtype="int64"),
-            "image": images,
-            "mask": masks,
-            "image_md5": [digests[image] for image in images],
-            "mask_md5": [digests[mask] if mask else None for mask in masks],
-            "positive_pixels": pixels if pixels.hasnans else pixels.astype("int64"),
-        }
-    )
-    where = read_positions(root, numbers, positions=positions if split == "train" else "none")
-    return pd.concat([table, where], axis=1)
-
-
-def read_positions(root: Path, numbers: Sequence[int], *, positions: Positions = "auto") -> pd.DataFrame:
-    """Scene, row and column of training patches; the patch files themselves carry no position.
-
-    They come from `scenes.csv` in `root` (header `n,scene,row,column`, whole numbers) if it is there, else
-    from the built-in table of the official Landslide4Sense training set, if this is that set.
-
-    Args:
-        root: Folder of the data set.
-        numbers: Patch numbers, in the order of the result's rows.
-        positions: "auto" takes a set for the official one when it holds exactly the numbers 1 to 3799;
-            "landslide4sense" says that it is (a part of) that set; "none" knows no positions.
-
-    Returns:
-        Columns scene, row, column (Int64), one row a number; <NA> where nothing is known.
-
-    Raises:
-        DataError: `scenes.csv` is malformed, or lists a number twice or not at all; or the set is declared
-            official and has a number above 3799.
-    """
-    path = root / "scenes.csv"
-    if positions == "none":
-        table = None
-    elif path.exists():
-        table = _read_scenes(path)
-    elif positions == "landslide4sense" or _is_official(root, numbers):
-        path = Path("the built-in Landslide4Sense table")
-        table = landslide4sense_positions()
-    else:
-        table = None
-    if table is None:
-        return pd.DataFrame({name: pd.array([pd.NA] * len(numbers), "Int64") for name in POSITION_COLUMNS})
-    if lacking := [str(number) for number in numbers if number not in table.index]:
-        raise DataError(
-            f"{path} has no position for patch {_few(lacking)}",
-            remedy="list every training patch in scenes.csv, or set positions to none",
-        )
-    return table.loc[list(numbers)].reset_index(drop=True)
-
-
-def landslide4sense_positions() -> pd.DataFrame:
-    """Positions of the 3,799 official training patches, which are contiguous tiles of four scenes.
-
-    Returns:
-        Columns scene (from 1), row, column (from 0), Int64, indexed by patch number. The one patch that no
-        scene claims is scene 5.
-    """
-    rows = [
-        (scene, tile // stride, tile % stride)
-        for scene, (patches, stride) in enumerate(_OFFICIAL_SCENES, start=1)
-        for tile in range(patches)
-    ]
-    index = pd.RangeIndex(1, _OFFICIAL_PATCHES + 1, name="n")
-    return pd.DataFrame(rows, columns=list(POSITION_COLUMNS), index=index, dtype="Int64")
-
-
-def _is_official(root: Path, numbers: Sequence[int]) -> bool:
-    official = set(range(1, _OFFICIAL_PATCHES + 1))
-    held = [set(numbers_of) for numbers_of in (numbers, *_numbers_on_disk(root))]
-    return set(numbers) <= official and official in held
-
-
-def _numbers_on_disk(root: Path) -> list[Iterable[int]]:
-    return [numbered_files(root / layout["train"][0], "image") for layout in LAYOUTS]
-
-
-def _read_scenes(path: Path) -> pd.DataFrame:
-    header = ["n", *POSITION_COLUMNS]
-    remedy = f"write it as `{','.join(header)}`, whole numbers, one line a training patch"
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [(reader_line, line) for reader_line, line in enumerate(csv.reader(file), start=1) if line]
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {error}", remedy=remedy) from error
-    if not lines or [name.strip() for name in lines[0][1]] != header:
-        found = ",".join(lines[0][1]) if lines else "an empty file"
-        raise DataError(f"{path}: the header is {found}; expected {','.join(header)}", remedy=remedy)
-    rows: dict[int, tuple[int, int, int]] = {}
-    for line_number, line in lines[1:]:
-        try:
-            number, scene, row, column = map(int, line)
-        except ValueError:
-            what = f"{path}, line {line_number}: found {','.join(line)!r}, expected four whole numbers"
-            raise DataError(what, remedy=remedy) from None
-        if number in rows:
-            raise DataError(f"{path}, line {line_number}: patch {number} occurs twice", remedy=remedy)
-        rows[number] = (scene, row, column)
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(POSITION_COLUMNS), dtype="Int64")

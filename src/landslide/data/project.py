@@ -13,8 +13,8 @@ import yaml
 
 from landslide.data import demo
 from landslide.data.check import check
+from landslide.data.digests import IGNORED_NAMES, directory_digest, file_digest
 from landslide.data.dvc import newest, pull, run_dvc
-from landslide.data.patches import IGNORED_NAMES, directory_digest, file_digest
 from landslide.errors import DataError
 
 

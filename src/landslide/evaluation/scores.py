@@ -1,7 +1,7 @@
 """Evaluation: the scores of a fold, of a cross-validation, and of trivial answers to compare with."""
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -10,19 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
-from torch import Tensor
 
-from landslide.bands.cache import BandCache
-from landslide.data.patches import POSITION_COLUMNS
-from landslide.inference.ensemble import Ensemble
-from landslide.inference.prediction import PredictionSettings, predict_batches
+from landslide.inference.prediction import PredictionSettings
 from landslide.inference.symmetries import TestTimeAugmentation
 from landslide.metrics.bootstrap import named_intervals, resampling_blocks, score_intervals
 from landslide.metrics.calibration import Calibration, calibration
-from landslide.metrics.counts import METRIC_NAMES, mean_and_std, patch_counts, score_arrays, scores, threshold_counts
+from landslide.metrics.counts import METRIC_NAMES, mean_and_std, patch_counts, score_arrays, scores
 from landslide.metrics.detection import detection_counts, detection_scores, patch_scores, ranking_scores
-from landslide.retraining.promotion import refuse_seen
+from landslide.metrics.thresholds import threshold_counts
+from landslide.schema import POSITION_COLUMNS
 
 INTERVAL_NAMES = ("f1_macro", "miou", "f1_landslide")
 """The scores whose confidence intervals are recorded."""
@@ -84,7 +80,7 @@ class FoldEvaluator:
     """Scores the predictions of a test fold batch by batch, and keeps counts alone.
 
     Args:
-        threshold: The tuned threshold, chosen elsewhere (see `landslide.inference.prediction.select_threshold`).
+        threshold: The tuned threshold, chosen elsewhere (see `landslide.metrics.thresholds.select_threshold`).
         detection_threshold: The tuned threshold of detection, if one was chosen elsewhere.
     """
 
@@ -217,8 +213,8 @@ def threshold_table(counts: npt.NDArray[np.int64]) -> pd.DataFrame:
     """Return the scores by threshold.
 
     Args:
-        counts: (n, 2, 2) counts at n thresholds from 0 to below 1 (see `landslide.metrics.counts.threshold_counts`);
-            those of folds can be added.
+        counts: (n, 2, 2) counts at n thresholds from 0 to below 1 (see
+            `landslide.metrics.thresholds.threshold_counts`); those of folds can be added.
 
     Returns:
         Columns threshold, f1_macro, miou, f1_landslide, precision and recall (of the landslide class).
@@ -266,48 +262,3 @@ def selection_gap(history: Sequence[Mapping[str, float]], select_by: str = "f1_m
         values[f"{name}_test_selected"] = best[f"test_{name}"]
         values[f"{name}_selection_gap"] = best[f"test_{name}"] - chosen[f"test_{name}"]
     return values
-
-
-def predict_unseen(
-    ensemble: Ensemble,
-    cache: BandCache,
-    table: pd.DataFrame,
-    rows: npt.NDArray[np.int64],
-    known: pd.DataFrame,
-    *,
-    model: str,
-) -> Iterator[tuple[npt.NDArray[np.int64], Tensor, Tensor]]:
-    """Predict patches out of fold batch by batch: a patch of fold k by the member that left fold k out.
-
-    Where the ensemble has no such member, all members answer together; they must not have seen the patch then.
-
-    Args:
-        ensemble: The fold models.
-        cache: Their bands of the patches of `table`.
-        table: Fold table.
-        rows: (n,) rows of it to predict, ascending.
-        known: Every patch that the members, or those that they started from, know, with its fold.
-        model: Name of the model for messages.
-
-    Yields:
-        Positions in `rows`, the landslide probabilities (B, 128, 128) of these patches on the ensemble's device, and
-        their masks (B, 128, 128).
-
-    Raises:
-        ComparisonError: If one of the patches was in the training part of the member that predicts it.
-    """
-    members = {m.fold: (m, network) for m, network in zip(ensemble.members, ensemble.models, strict=True)}
-    fold_of_row = table["fold"].to_numpy()[rows]
-    for fold in np.unique(fold_of_row):
-        chosen = np.flatnonzero(fold_of_row == fold)
-        answering = [members[fold]] if fold in members else list(members.values())
-        refuse_seen(table, rows[chosen], int(fold) if fold in members else 0, known, model)
-        predictions = [
-            predict_batches(
-                network, cache, rows[chosen], member.spec.bands, {"": member.prediction}, device=ensemble.device
-            )
-            for member, network in answering
-        ]
-        for batch in zip(*predictions, strict=True):
-            part, _, masks = batch[0]
-            yield chosen[part], torch.stack([found[""] for _, found, _ in batch]).mean(dim=0), masks

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from landslide.data.patches import POSITION_COLUMNS
 from landslide.errors import ConfigurationError, DataError
 from landslide.folds.schemes import BLOCK_SIDE, neighbour_runs, tile_blocks
+from landslide.schema import POSITION_COLUMNS
 
 Position = tuple[int, int, int]
 
@@ -31,7 +31,7 @@ def grow(table: pd.DataFrame, known: pd.DataFrame, *, n_folds: int) -> pd.DataFr
     neighbours. The rest is dealt out in blocks of neighbouring tiles, each to the fold that has the least.
 
     Args:
-        table: Patch table in natural order (see `landslide.data.patches.patch_table`).
+        table: Patch table in natural order (see `landslide.data.table.patch_table`).
         known: Older fold table, with the patches that have left since: columns number, image_md5, scene, row,
             column and fold.
         n_folds: Number of folds.

@@ -20,9 +20,9 @@ from torch import nn
 
 from landslide.bands.formulas import BandSettings, engineer
 from landslide.errors import RegistryError
+from landslide.files import sha256
 from landslide.inference.prediction import PUBLISHED, PredictionSettings, ensemble_probability
 from landslide.models import ModelSpec, build_model
-from landslide.training.checkpoints import sha256
 
 _FILE = "ensemble.json"
 

@@ -12,10 +12,9 @@ from torch.nn import functional as F
 
 from landslide.bands.batches import PatchBatches
 from landslide.bands.cache import BandCache
-from landslide.data.patches import PATCH_SIZE
 from landslide.inference.symmetries import NO_GRADIENTS, SYMMETRIES, Symmetry, TestTimeAugmentation, gradient_channels
-from landslide.metrics.counts import scores
 from landslide.models import main_logits
+from landslide.schema import PATCH_SIZE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,19 +155,6 @@ def ensemble_probability(
         [landslide_probability(model, images, way, band_names) for model, way in zip(models, ways, strict=True)]
     )
     return members.mean(dim=0), members.std(dim=0, correction=0)
-
-
-def select_threshold(thresholds: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], select_by: str) -> float:
-    """Return the threshold in [0, 1) of the best score on the selection part; 0.5 where several are equal.
-
-    Args:
-        thresholds: (n,) thresholds.
-        counts: (n, 2, 2) counts of the selection part at these, see `landslide.metrics.counts.threshold_counts`.
-        select_by: Score to maximise.
-    """
-    values = np.array([scores(table)[select_by] for table in counts])
-    best = np.flatnonzero(values == values.max())
-    return float(thresholds[best[np.argmin(np.abs(thresholds[best] - 0.5))]])
 
 
 def predict_batches(

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from landslide.data.patches import POSITION_COLUMNS
 from landslide.folds.schemes import BLOCK_SIDE, tile_blocks
 from landslide.folds.table import has_position
 from landslide.metrics.counts import METRIC_NAMES, score_arrays, scores
+from landslide.schema import POSITION_COLUMNS
 
 RESAMPLES = 2000
 

@@ -138,31 +138,3 @@ def mean_and_std(folds: list[dict[str, float]]) -> dict[str, float]:
         result[name] = float(values.mean())
         result[f"{name}_std"] = float(values.std())
     return result
-
-
-def threshold_counts(
-    probability: Any, mask: Any, n_thresholds: int = 100
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Count for every threshold at once, by a histogram of the probabilities.
-
-    Args:
-        probability: Landslide probability in [0, 1], any shape, an array or a tensor, which is counted on its device.
-        mask: True class 0 or 1, same shape and kind.
-        n_thresholds: Number of thresholds, evenly spaced from 0 to below 1.
-
-    Returns:
-        thresholds (n,) float64 and counts (n, 2, 2) int64; a pixel is predicted as landslide where its
-        probability is at least the threshold.
-    """
-    import torch
-
-    thresholds = np.arange(n_thresholds) / n_thresholds
-    # Each probability belongs to the highest threshold that it reaches.
-    p, true = torch.as_tensor(probability).double(), torch.as_tensor(mask != 0)
-    bins = torch.bucketize(p, torch.from_numpy(thresholds).to(p.device), right=True) - 1
-    reached = torch.bincount((2 * bins + true).flatten(), minlength=2 * n_thresholds).reshape(-1, 2).cpu().numpy()
-    negatives, positives = reached[::-1].cumsum(axis=0)[::-1].T
-    counts = np.empty((n_thresholds, 2, 2), np.int64)
-    counts[:, 1, 1], counts[:, 1, 0] = positives, positives[0] - positives
-    counts[:, 0, 1], counts[:, 0, 0] = negatives, negatives[0] - negatives
-    return thresholds, counts

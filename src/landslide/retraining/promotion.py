@@ -4,25 +4,18 @@ Both predict a patch of fold k by their fold-k member alone. The difference of t
 block bootstrap (see `landslide.metrics.bootstrap`).
 """
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from landslide.data.patches import POSITION_COLUMNS
-from landslide.errors import ComparisonError, ConfigurationError
-from landslide.folds.table import known_folds
-from landslide.metrics.bootstrap import RESAMPLES, difference_draws, resampling_blocks
-from landslide.metrics.counts import scores
+from landslide.errors import ConfigurationError
+from landslide.metrics.bootstrap import RESAMPLES, difference_draws
+from landslide.retraining.out_of_fold import CHAMPION_AND_CHALLENGER, count_columns, model_scores
 
 DECIDING = ("f1_landslide", "f1_macro")
 """The scores of which both have to be better."""
-
-CHAMPION_AND_CHALLENGER = ("champion", "challenger")
-_CELLS = ("true_negatives", "false_positives", "false_negatives", "true_positives")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,108 +62,6 @@ class Verdict:
     reason: str
 
 
-def comparable(
-    table: pd.DataFrame,
-    known: pd.DataFrame,
-    *,
-    member_folds: Collection[int],
-    selected_on_test_fold: bool,
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Say which patches the champion has not seen, so that they can be compared.
-
-    A patch that the champion's table has under the same fold was kept from the member of that fold, if there is such
-    a member and if the epoch was not chosen on it. A patch that no table knows is new to all members. An image that
-    occurs in several folds is left out.
-
-    Args:
-        table: Fold table of the challenger.
-        known: Fold table of the champion, with patches that left earlier; columns as in `landslide.folds.table.grow`.
-        member_folds: Folds of which the champion has a member.
-        selected_on_test_fold: Whether its epochs were chosen on the test folds (the paper's protocol).
-
-    Returns:
-        Two (n,) arrays: which patches can be compared, and which of all patches are new since the champion.
-    """
-    old = known_folds(table, known)
-    new = old == 0
-    fold = table["fold"].to_numpy()
-    held_out = (old == fold) & np.isin(fold, list(member_folds)) & (not selected_on_test_fold)
-    return (new | held_out) & ~_in_several_folds(table, known), new
-
-
-def _in_several_folds(table: pd.DataFrame, known: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Whether the image of a patch, or its ground, is also in another fold of either table."""
-    everything = pd.concat([known, table])
-    several = np.zeros(len(table), bool)
-    for key in (["image_md5"], list(POSITION_COLUMNS)):
-        folds = everything.dropna(subset=key).groupby(key)["fold"].nunique()
-        ambiguous = set(folds[folds > 1].index)
-        several |= np.array([row in ambiguous for row in _keys(table, key)], bool)
-    return several
-
-
-def _keys(table: pd.DataFrame, columns: list[str]) -> list[Any]:
-    rows = list(table[columns].itertuples(index=False, name=None))
-    return [row[0] for row in rows] if len(columns) == 1 else rows
-
-
-def refuse_seen(table: pd.DataFrame, rows: npt.NDArray[np.int64], fold: int, known: pd.DataFrame, model: str) -> None:
-    """Make sure that no compared patch was in the training part of the member that predicts it.
-
-    Args:
-        table: Fold table of the compared patches.
-        rows: (n,) rows of it that the member predicts.
-        fold: The member's fold, 0 for all members together (which have seen everything in `known`).
-        known: Every patch that the model, or one that it started from, was trained on or tested on, with its fold.
-        model: Name of the model for the message.
-
-    Raises:
-        ComparisonError: If an image, or the ground of a patch, was in that training part.
-    """
-    trained = known[known["fold"] != fold]
-    seen = table.iloc[rows]["image_md5"].isin(trained["image_md5"]).to_numpy()
-    columns = list(POSITION_COLUMNS)
-    ground = set(_keys(trained[columns].dropna(), columns))
-    seen = seen | np.array([position in ground for position in _keys(table.iloc[rows], columns)], bool)
-    if seen.any():
-        numbers = table.iloc[rows[seen]]["number"].tolist()
-        raise ComparisonError(
-            f"The {model} was trained on {len(numbers)} of the patches to compare (fold {fold}): patch {numbers[0]}"
-            + (" and others." if len(numbers) > 1 else "."),
-            remedy="Look for images that occur twice (`landslide data check`), or compare on new patches alone.",
-        )
-
-
-def evidence_table(
-    table: pd.DataFrame,
-    new: npt.NDArray[np.bool_],
-    counts: Mapping[str, npt.NDArray[np.int64]],
-) -> pd.DataFrame:
-    """Return the counts of both models patch by patch: all that the decision is computed from.
-
-    Args:
-        table: Fold table of the compared patches.
-        new: (n,) whether a patch is new since the champion.
-        counts: (n, 2, 2) counts of `champion` and `challenger`.
-
-    Returns:
-        One row a patch: number, image_md5, scene, row, column, fold, new, block, and `<model>_<cell>`.
-    """
-    evidence = table[["number", "image_md5", *POSITION_COLUMNS, "fold"]].reset_index(drop=True)
-    evidence = evidence.assign(new=new, block=resampling_blocks(table))
-    cells = {
-        f"{model}_{cell}": counts[model].reshape(-1, 4)[:, i]
-        for model in CHAMPION_AND_CHALLENGER
-        for i, cell in enumerate(_CELLS)
-    }
-    return evidence.assign(**cells)
-
-
-def model_scores(evidence: pd.DataFrame, model: str) -> dict[str, float]:
-    """Return every score of a model from its counts pooled over the patches of the evidence."""
-    return scores(evidence[_columns(model)].sum().to_numpy().reshape(2, 2))
-
-
 def bootstrap(evidence: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
     """Resample the blocks and return the differences, challenger minus champion.
 
@@ -182,7 +73,7 @@ def bootstrap(evidence: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int =
     Returns:
         One row a resample, one column a score of `DECIDING`.
     """
-    first, second = (evidence[_columns(model)].to_numpy().reshape(-1, 2, 2) for model in CHAMPION_AND_CHALLENGER)
+    first, second = (evidence[count_columns(model)].to_numpy().reshape(-1, 2, 2) for model in CHAMPION_AND_CHALLENGER)
     draws = difference_draws(first, second, evidence["block"].to_numpy(), resamples=resamples, seed=seed)
     return draws[list(DECIDING)]
 
@@ -237,7 +128,3 @@ def summary(evidence: pd.DataFrame, differences: pd.DataFrame) -> dict[str, floa
             float(v) for v in np.percentile(differences[name], [2.5, 97.5])
         )
     return values
-
-
-def _columns(model: str) -> list[str]:
-    return [f"{model}_{cell}" for cell in _CELLS]

@@ -17,7 +17,9 @@ import torch
 from matplotlib.figure import Figure
 
 from landslide.bands.formulas import BandSettings
-from landslide.data.patches import Split, listing_digest, patch_table, read_image, read_mask, read_stored
+from landslide.data.digests import listing_digest
+from landslide.data.patches import read_image, read_mask, read_stored
+from landslide.data.table import patch_table
 from landslide.errors import ComparisonError, DataError
 from landslide.evaluation.figures import (
     calibration_figure,
@@ -33,6 +35,7 @@ from landslide.folds.schemes import BLOCK_SIDE, neighbour_runs
 from landslide.inference.ensemble import Ensemble, Member
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.metrics.detection import one_class, roc_curve
+from landslide.schema import Split
 from landslide.tracking import registry, runs
 from landslide.tracking.runs import MlflowClient
 

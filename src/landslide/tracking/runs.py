@@ -29,9 +29,9 @@ from mlflow.types import Schema, TensorSpec
 
 import landslide
 from landslide.bands.formulas import BandSettings
-from landslide.data.patches import PATCH_SIZE
 from landslide.errors import RegistryError
 from landslide.inference.ensemble import Member, load_members, save_ensemble
+from landslide.schema import PATCH_SIZE
 
 logger = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from landslide.bands.formulas import GLOBAL_RGB_BANDS
-from landslide.data.patches import ORIGINAL_BANDS
 from landslide.errors import ConfigurationError
 from landslide.inference.symmetries import NO_GRADIENTS, flip, gradient_channels, rotate
+from landslide.schema import ORIGINAL_BANDS
 
 # Half the side of the largest neighbourhood (the 15x15 median).
 _NEIGHBOURHOOD_RADIUS = 7

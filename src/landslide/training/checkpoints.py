@@ -8,7 +8,6 @@ A checkpoint counts only with its JSON file, and only while the digests match: s
 file but not flipped bits. Random states need no file, because every epoch seeds its own from the run's seed.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -20,6 +19,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from landslide.files import sha256
 
 logger = logging.getLogger(__name__)
 
@@ -99,12 +100,6 @@ def load_last(directory: Path, fingerprint: str) -> tuple[Progress, dict[str, Te
 def best_weights(directory: Path, best_epoch: int) -> Path:
     """Return the path of the selected epoch's weights."""
     return directory / f"{_stem(best_epoch)}.safetensors"
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stem(epoch: int) -> str:

@@ -26,11 +26,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from landslide.bands.cache import BandCache, open_cache
 from landslide.bands.statistics import band_statistics
 from landslide.errors import ConfigurationError, TrainingError
-from landslide.inference.prediction import predict_batches, select_threshold
-from landslide.metrics.counts import threshold_counts
+from landslide.files import sha256
+from landslide.inference.prediction import predict_batches
 from landslide.metrics.detection import patch_scores, select_detection_threshold
+from landslide.metrics.thresholds import select_threshold, threshold_counts
 from landslide.models import ModelSpec, build_model
-from landslide.training.checkpoints import Progress, best_weights, load_last, save, sha256
+from landslide.training.checkpoints import Progress, best_weights, load_last, save
 from landslide.training.distributed import synchronize_batch_norm
 from landslide.training.epochs import FoldTrainer
 from landslide.training.optimizers import create_optimizer

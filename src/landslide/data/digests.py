@@ -1,0 +1,69 @@
+"""Digests of files and folders, as DVC computes them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from landslide.errors import DataError
+
+# What DVC leaves out of a folder that it pins.
+IGNORED_NAMES = frozenset({".git", ".hg", ".dvc"})
+
+
+def file_digest(path: Path) -> str:
+    """MD5 of a file's bytes, 32 hexadecimal characters, as DVC counts it.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}",
+            remedy="fetch the file again (`dvc checkout` mends links into a DVC cache)",
+        ) from error
+
+
+def directory_digest(root: Path) -> tuple[str, dict[str, str]]:
+    """The version of a folder exactly as DVC 3 pins it in a `.dvc` file.
+
+    That is the MD5 of the JSON list of {"md5", "relpath"} of all files, sorted by relative path, with
+    ".dir" behind it. As in DVC, empty folders and links to folders do not count.
+
+    Returns:
+        The digest (36 characters) and the MD5 of each file by its relative path (with forward slashes).
+
+    Raises:
+        DataError: The folder does not exist, or a file cannot be read.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder", remedy="give the folder that holds the data set")
+    paths = files_below(root)
+    digests = dict(zip(paths, file_digests(root / path for path in paths), strict=True))
+    return listing_digest(digests), digests
+
+
+def listing_digest(digests: Mapping[str, str]) -> str:
+    """The version of a folder that holds these files, by the MD5 of each by relative path."""
+    listing = [{"md5": md5, "relpath": relpath} for relpath, md5 in sorted(digests.items())]
+    return hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def files_below(root: Path) -> list[str]:
+    """Relative paths (forward slashes, sorted) of all files that DVC would pin in a folder."""
+    found = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if name not in IGNORED_NAMES]
+        found += [Path(folder, name).relative_to(root).as_posix() for name in names if name not in IGNORED_NAMES]
+    return sorted(found)
+
+
+def file_digests(paths: Iterable[Path]) -> list[str]:
+    """Return the MD5 of files, in their order; see `file_digest`."""
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(file_digest, paths))

@@ -1,0 +1,70 @@
+"""Which patches of a fold train, and which select epoch and threshold."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from landslide.errors import DataError
+from landslide.folds.schemes import neighbour_blocks
+
+
+def touching(table: pd.DataFrame, test: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Find the patches that touch a test patch, across an edge or a corner, and are none themselves.
+
+    Args:
+        table: Patch table with columns scene, row and column; a patch without position touches none.
+        test: (n,) which patches are test patches.
+
+    Returns:
+        (n,) boolean.
+    """
+    positions = table[["scene", "row", "column"]].astype("Float64").to_numpy(np.float64, na_value=np.nan)
+    around = {
+        (scene, row + down, column + right)
+        for scene, row, column in positions[test].tolist()
+        for down in (-1, 0, 1)
+        for right in (-1, 0, 1)
+    }
+    touches = np.array([tuple(position) in around for position in positions.tolist()], bool)
+    return touches & ~test
+
+
+def inner_validation(table: pd.DataFrame, *, fraction: float = 0.1, seed: int = 0) -> npt.NDArray[np.bool_]:
+    """Choose the inner validation part of a training set, on which epoch and threshold are selected.
+
+    Blocks of neighbouring tiles are drawn at random until the part holds the fraction of the patches; the first
+    block drawn holds landslides where two blocks or more do, so that both parts have some.
+
+    Args:
+        table: Training patches in natural order: columns positive_pixels, scene, row, column.
+        fraction: Share of the patches, between 0 and 1.
+        seed: Seed of the draw.
+
+    Returns:
+        (n,) boolean, True for validation.
+
+    Raises:
+        DataError: If fewer than two patches are there to be divided.
+    """
+    n = len(table)
+    if n < 2:
+        raise DataError(
+            f"{n} training patches cannot be divided into a training and a validation part.",
+            remedy="Use more patches or fewer folds, or selection: test_fold.",
+        )
+    wanted = min(max(1, round(n * fraction)), n - 1)
+    blocks = neighbour_blocks(table, parts=max(2, round(1 / fraction)))
+    order = np.random.default_rng(seed).permutation(int(blocks.max()) + 1)
+    positive = np.bincount(blocks, weights=table["positive_pixels"].to_numpy(np.float64)) > 0
+    with_landslides = [b for b in order if positive[b]]
+    if len(with_landslides) > 1:  # the first is drawn first, the last stays in training
+        first, last = with_landslides[0], with_landslides[-1]
+        order = np.array([first, *(b for b in order if b not in (first, last))])
+    chosen = np.zeros(n, bool)
+    for block in order:
+        members = blocks == block
+        if chosen.any() and chosen.sum() + members.sum() / 2 > wanted:
+            break
+        if chosen.sum() + members.sum() < n:
+            chosen |= members
+    return chosen

@@ -1,0 +1,175 @@
+"""Champion and challenger on patches that neither has seen: which patches these are, predictions, counts."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+
+from landslide.bands.cache import BandCache
+from landslide.errors import ComparisonError
+from landslide.folds.table import known_folds
+from landslide.inference.ensemble import Ensemble
+from landslide.inference.prediction import predict_batches
+from landslide.metrics.bootstrap import resampling_blocks
+from landslide.metrics.counts import scores
+from landslide.schema import POSITION_COLUMNS
+
+CHAMPION_AND_CHALLENGER = ("champion", "challenger")
+
+_CELLS = ("true_negatives", "false_positives", "false_negatives", "true_positives")
+
+
+def comparable(
+    table: pd.DataFrame,
+    known: pd.DataFrame,
+    *,
+    member_folds: Collection[int],
+    selected_on_test_fold: bool,
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Say which patches the champion has not seen, so that they can be compared.
+
+    A patch that the champion's table has under the same fold was kept from the member of that fold, if there is such
+    a member and if the epoch was not chosen on it. A patch that no table knows is new to all members. An image that
+    occurs in several folds is left out.
+
+    Args:
+        table: Fold table of the challenger.
+        known: Fold table of the champion, with patches that left earlier; columns as in `landslide.folds.table.grow`.
+        member_folds: Folds of which the champion has a member.
+        selected_on_test_fold: Whether its epochs were chosen on the test folds (the paper's protocol).
+
+    Returns:
+        Two (n,) arrays: which patches can be compared, and which of all patches are new since the champion.
+    """
+    old = known_folds(table, known)
+    new = old == 0
+    fold = table["fold"].to_numpy()
+    held_out = (old == fold) & np.isin(fold, list(member_folds)) & (not selected_on_test_fold)
+    return (new | held_out) & ~_in_several_folds(table, known), new
+
+
+def _in_several_folds(table: pd.DataFrame, known: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Whether the image of a patch, or its ground, is also in another fold of either table."""
+    everything = pd.concat([known, table])
+    several = np.zeros(len(table), bool)
+    for key in (["image_md5"], list(POSITION_COLUMNS)):
+        folds = everything.dropna(subset=key).groupby(key)["fold"].nunique()
+        ambiguous = set(folds[folds > 1].index)
+        several |= np.array([row in ambiguous for row in _keys(table, key)], bool)
+    return several
+
+
+def _keys(table: pd.DataFrame, columns: list[str]) -> list[Any]:
+    rows = list(table[columns].itertuples(index=False, name=None))
+    return [row[0] for row in rows] if len(columns) == 1 else rows
+
+
+def refuse_seen(table: pd.DataFrame, rows: npt.NDArray[np.int64], fold: int, known: pd.DataFrame, model: str) -> None:
+    """Make sure that no compared patch was in the training part of the member that predicts it.
+
+    Args:
+        table: Fold table of the compared patches.
+        rows: (n,) rows of it that the member predicts.
+        fold: The member's fold, 0 for all members together (which have seen everything in `known`).
+        known: Every patch that the model, or one that it started from, was trained on or tested on, with its fold.
+        model: Name of the model for the message.
+
+    Raises:
+        ComparisonError: If an image, or the ground of a patch, was in that training part.
+    """
+    trained = known[known["fold"] != fold]
+    seen = table.iloc[rows]["image_md5"].isin(trained["image_md5"]).to_numpy()
+    columns = list(POSITION_COLUMNS)
+    ground = set(_keys(trained[columns].dropna(), columns))
+    seen = seen | np.array([position in ground for position in _keys(table.iloc[rows], columns)], bool)
+    if seen.any():
+        numbers = table.iloc[rows[seen]]["number"].tolist()
+        raise ComparisonError(
+            f"The {model} was trained on {len(numbers)} of the patches to compare (fold {fold}): patch {numbers[0]}"
+            + (" and others." if len(numbers) > 1 else "."),
+            remedy="Look for images that occur twice (`landslide data check`), or compare on new patches alone.",
+        )
+
+
+def evidence_table(
+    table: pd.DataFrame,
+    new: npt.NDArray[np.bool_],
+    counts: Mapping[str, npt.NDArray[np.int64]],
+) -> pd.DataFrame:
+    """Return the counts of both models patch by patch: all that the decision is computed from.
+
+    Args:
+        table: Fold table of the compared patches.
+        new: (n,) whether a patch is new since the champion.
+        counts: (n, 2, 2) counts of `champion` and `challenger`.
+
+    Returns:
+        One row a patch: number, image_md5, scene, row, column, fold, new, block, and `<model>_<cell>`.
+    """
+    evidence = table[["number", "image_md5", *POSITION_COLUMNS, "fold"]].reset_index(drop=True)
+    evidence = evidence.assign(new=new, block=resampling_blocks(table))
+    cells = {
+        f"{model}_{cell}": counts[model].reshape(-1, 4)[:, i]
+        for model in CHAMPION_AND_CHALLENGER
+        for i, cell in enumerate(_CELLS)
+    }
+    return evidence.assign(**cells)
+
+
+def model_scores(evidence: pd.DataFrame, model: str) -> dict[str, float]:
+    """Return every score of a model from its counts pooled over the patches of the evidence."""
+    return scores(evidence[count_columns(model)].sum().to_numpy().reshape(2, 2))
+
+
+def count_columns(model: str) -> list[str]:
+    """Return the columns of the evidence that hold the confusion counts of a model."""
+    return [f"{model}_{cell}" for cell in _CELLS]
+
+
+def predict_unseen(
+    ensemble: Ensemble,
+    cache: BandCache,
+    table: pd.DataFrame,
+    rows: npt.NDArray[np.int64],
+    known: pd.DataFrame,
+    *,
+    model: str,
+) -> Iterator[tuple[npt.NDArray[np.int64], Tensor, Tensor]]:
+    """Predict patches out of fold batch by batch: a patch of fold k by the member that left fold k out.
+
+    Where the ensemble has no such member, all members answer together; they must not have seen the patch then.
+
+    Args:
+        ensemble: The fold models.
+        cache: Their bands of the patches of `table`.
+        table: Fold table.
+        rows: (n,) rows of it to predict, ascending.
+        known: Every patch that the members, or those that they started from, know, with its fold.
+        model: Name of the model for messages.
+
+    Yields:
+        Positions in `rows`, the landslide probabilities (B, 128, 128) of these patches on the ensemble's device, and
+        their masks (B, 128, 128).
+
+    Raises:
+        ComparisonError: If one of the patches was in the training part of the member that predicts it.
+    """
+    members = {m.fold: (m, network) for m, network in zip(ensemble.members, ensemble.models, strict=True)}
+    fold_of_row = table["fold"].to_numpy()[rows]
+    for fold in np.unique(fold_of_row):
+        chosen = np.flatnonzero(fold_of_row == fold)
+        answering = [members[fold]] if fold in members else list(members.values())
+        refuse_seen(table, rows[chosen], int(fold) if fold in members else 0, known, model)
+        predictions = [
+            predict_batches(
+                network, cache, rows[chosen], member.spec.bands, {"": member.prediction}, device=ensemble.device
+            )
+            for member, network in answering
+        ]
+        for batch in zip(*predictions, strict=True):
+            part, _, masks = batch[0]
+            yield chosen[part], torch.stack([found[""] for _, found, _ in batch]).mean(dim=0), masks

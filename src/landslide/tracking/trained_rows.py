@@ -1,0 +1,44 @@
+"""Rows of an ablation as MLflow has recorded them."""
+
+from io import StringIO
+
+import pandas as pd
+
+from landslide.ablation.table import CELLS, SCORES, UNKNOWN, WAYS, Trained
+from landslide.tracking import runs
+from landslide.tracking.runs import MlflowClient
+
+
+def read_trained(client: MlflowClient, run_id: str, seed: int) -> Trained:
+    """Read what a cross-validation left in MLflow.
+
+    Args:
+        client: The tracking client.
+        run_id: Its parent run.
+        seed: Its seed.
+    """
+    run = client.get_run(run_id)
+    folds = {fold: client.get_run(child) for fold, child in sorted(runs.fold_runs(client, run_id).items())}
+    failures = [
+        f"fold {fold}: {child.data.tags.get('failure', 'not trained')}"
+        for fold, child in folds.items()
+        if child.info.status != "FINISHED"
+    ]
+    if not failures and "evaluated" not in run.data.tags:
+        failures = ["not evaluated"]
+    if failures:
+        return Trained(seed, run_id, run.data.tags, pd.DataFrame(), UNKNOWN, "; ".join(failures))
+    patches = pd.read_csv(StringIO(runs.fetch_reports(client, run_id)["patches.csv"]))
+    seconds = [
+        sum(metric.value for metric in client.get_metric_history(child.info.run_id, "epoch_seconds"))
+        for child in folds.values()
+    ]
+    return Trained(
+        seed=seed,
+        run_id=run_id,
+        tags=run.data.tags,
+        patches=patches.sort_values("number", ignore_index=True)[["number", "fold", "block", *CELLS]],
+        seconds=sum(seconds) if all(seconds) else UNKNOWN,
+        failure="",
+        ways={f"{s}{way}": run.data.metrics.get(f"{s}{way}", UNKNOWN) for s in SCORES for way in WAYS},
+    )
