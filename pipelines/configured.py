@@ -4,14 +4,11 @@ ZenML ignores unknown keys of a run configuration and reports a failed step by a
 ends the run before it starts, and a failure ends with the message of the error itself.
 """
 
-import fcntl
 import inspect
 import os
 import re
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from datetime import datetime
+from collections.abc import Callable
+from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -23,7 +20,8 @@ from zenml.client import Client
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 from zenml.pipelines.pipeline_definition import Pipeline
 
-from landslide.errors import ConfigurationError, LandslideError
+from landslide.errors import ConfigurationError, LandslideError, LockedError
+from landslide.locks import locked
 from landslide.paths import home
 
 _ERROR_IN_TRACEBACK = re.compile(r"^landslide\.errors\.\w+: (.*)", re.DOTALL | re.MULTILINE)
@@ -88,8 +86,11 @@ class ConfiguredPipeline(Pipeline):
             PipelineError: If a step fails; the message is the step's own.
             BusyError: If the pipeline is exclusive and runs already.
         """
-        with _lock(self.name) if self.exclusive else nullcontext():
-            return self._call(*args, **kwargs)
+        try:
+            with locked(home() / f"{self.name}.lock", wait=False) if self.exclusive else nullcontext():
+                return self._call(*args, **kwargs)
+        except LockedError as error:
+            raise BusyError(f"{self.name} runs already: {error}") from None
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
         before = _last_run_id(self.name)
@@ -127,27 +128,6 @@ def configured_pipeline(*, exclusive: bool = False, **options: Any) -> Callable[
         return pipeline
 
     return decorate
-
-
-@contextmanager
-def _lock(name: str) -> Iterator[None]:
-    """Hold the lock of a pipeline in this `LANDSLIDE_HOME`; the system releases it when the process ends.
-
-    Raises:
-        BusyError: If another process holds it.
-    """
-    path = home() / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise BusyError(f"{name} runs already ({file.read().strip()}); this one leaves.\n  -> {path}") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M}\n")
-        file.flush()
-        yield
 
 
 def _read(path: Path) -> dict[str, Any]:

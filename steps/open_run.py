@@ -15,11 +15,12 @@ from landslide.bands.formulas import BandSettings
 from landslide.bands.statistics import describe
 from landslide.errors import ComparisonError
 from landslide.folds.table import departed, known_folds
+from landslide.locks import locked
+from landslide.paths import checkpoints
 from landslide.tracking import registry, runs
 from landslide.training.fold import TrainingSettings
 from steps.code_dependencies import code_digest
 from steps.data_access import open_bands
-from steps.locks import alone
 from steps.provenance import configuration_text, lineage_tags, tracking_client
 from steps.settings import DataSettings, FoldSettings
 from steps.table_materializer import table_digest
@@ -90,7 +91,7 @@ def open_run(
         "start_from": start_from,
         "start_run": origin,  # of that version, so that the folds need not ask the registry
     }
-    with alone(key):  # or two pipelines that start together would both find no run
+    with locked(checkpoints() / f"{key}.lock"):  # or two pipelines that start together would both find no run
         run_id = runs.open_cross_validation(
             client,
             key,

@@ -15,13 +15,13 @@ from landslide.errors import ConfigurationError, TrainingError
 from landslide.files import sha256
 from landslide.folds.parts import inner_validation, touching
 from landslide.inference.ensemble import Member
+from landslide.locks import locked
 from landslide.paths import checkpoints
 from landslide.tracking import runs
 from landslide.training.fold import TrainingSettings
 from landslide.training.fold import train_fold as fit_fold
 from steps.code_dependencies import depends_on_code_of
 from steps.data_access import open_bands
-from steps.locks import alone
 from steps.provenance import tracking_client, tracking_uri
 from steps.settings import DataSettings
 
@@ -63,7 +63,7 @@ def train_fold(
         return ""
     client = tracking_client()
     # The checkpoints are of one process; another one that wants the same fold finds it finished afterwards.
-    with alone(f"{cross_validation_run}-fold-{fold}"):
+    with locked(checkpoints() / f"{cross_validation_run}-fold-{fold}.lock"):
         run_id = runs.open_fold(client, cross_validation_run, fold)
         if runs.is_finished(client, run_id):
             return run_id

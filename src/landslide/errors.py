@@ -52,6 +52,10 @@ class RegistryError(LandslideError):
     """The tracking store or the model registry does not hold what was asked for."""
 
 
+class LockedError(LandslideError):
+    """Another process is at work on the same thing."""
+
+
 class ComparisonError(LandslideError):
     """Two models cannot be compared fairly."""
 

@@ -10,15 +10,16 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from pipelines.configured import BusyError, _lock
+from landslide.locks import locked
 from pipelines.retraining import retraining_pipeline
 from tests.support.pipeline_runs import ROOT
 
 HOLDER = """
 import sys, time
-from pipelines.configured import _lock
+from pathlib import Path
+from landslide.locks import locked
 
-with _lock("retraining_pipeline"):
+with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(120)
 """
@@ -34,7 +35,12 @@ def home(tmp_path, monkeypatch) -> Path:
 def holder(home):
     """Another process that holds the lock of the retraining."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    process = subprocess.Popen([sys.executable, "-c", HOLDER], env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(home / "retraining_pipeline.lock")],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
@@ -53,24 +59,13 @@ def retrain() -> None:
 def test_a_second_retraining_leaves_and_the_next_comes_in_when_the_first_was_killed(holder, home):
     left = CliRunner().invoke(retrain)
     assert left.exit_code == 75
-    assert f"retraining_pipeline runs already (process {holder.pid} on " in left.output
-    assert str(home / "retraining_pipeline.lock") in left.output
-    with _lock("another_pipeline"):
+    assert "retraining_pipeline runs already" in left.output
+    assert f"is locked by process {holder.pid} on " in left.output
+    lock = home / "retraining_pipeline.lock"
+    assert str(lock) in left.output
+    with locked(home / "another_pipeline.lock", wait=False):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with _lock("retraining_pipeline"):
-        assert f"process {os.getpid()} on " in (home / "retraining_pipeline.lock").read_text()
-
-
-def test_the_lock_holds_within_a_process_and_ends_with_its_block_even_by_an_error(home):
-    def fail() -> None:
-        with _lock("p"):
-            with pytest.raises(BusyError, match=f"process {os.getpid()}"), _lock("p"):
-                pytest.fail("two at once")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    with _lock("p"):
-        assert len((home / "p.lock").read_text().splitlines()) == 1
+    with locked(lock, wait=False):
+        assert f"process {os.getpid()} on " in lock.with_name("retraining_pipeline.lock.holder").read_text()

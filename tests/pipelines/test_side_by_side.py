@@ -1,10 +1,5 @@
 """Pipelines started side by side on one machine: what only one of them may do at a time, and what a failure leaves."""
 
-import logging
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,88 +13,7 @@ from landslide.errors import TrainingError
 from landslide.paths import checkpoints, default_tracking_uri
 from landslide.tracking import runs
 from landslide.training.fold import TrainingSettings
-from steps.locks import alone
 from steps.settings import DataSettings, FoldSettings
-from tests.support import pipeline_runs
-
-HOLD = "from steps.locks import alone\nwith alone('a'):\n    print('held', flush=True)\n    input()"
-
-
-@pytest.fixture
-def own_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("LANDSLIDE_HOME", str(tmp_path))
-
-
-@pytest.fixture
-def holder(own_home):
-    """Another process that holds the lock `a` until it reads a line or is killed."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD], cwd=pipeline_runs.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
-
-
-def test_only_one_is_inside_at_a_time(own_home):
-    inside, most = [], []
-
-    def enter(number: int) -> None:
-        for _ in range(20):
-            with alone("a"):
-                inside.append(number)
-                most.append(len(inside))
-                time.sleep(0.0002)
-                inside.remove(number)
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(enter, range(6)))
-    assert (len(most), max(most)) == (120, 1)
-    assert list(checkpoints().iterdir()) == []
-
-
-def test_other_names_do_not_wait(holder):
-    def enter() -> bool:
-        with alone("b"):
-            return (checkpoints() / "a.lock").exists()
-
-    with ThreadPoolExecutor(1) as pool:
-        entered = pool.submit(enter)
-        try:
-            assert entered.result(timeout=30)
-        finally:
-            holder.kill()  # or a thread that waits after all would never end
-
-
-def test_it_is_said_that_another_process_is_waited_for(holder, caplog):
-    order = []
-    with caplog.at_level(logging.INFO), ThreadPoolExecutor(1) as pool:
-
-        def enter() -> None:
-            with alone("a"):
-                order.append("entered")
-
-        waiting = pool.submit(enter)
-        deadline = time.monotonic() + 30
-        while "waiting" not in caplog.text and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert "waiting" in caplog.text
-        order.append("released")
-        holder.communicate("\n")
-        waiting.result(timeout=30)
-    assert order == ["released", "entered"]
-
-
-def test_what_a_killed_process_leaves_stops_nobody(holder):
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.wait()
-    assert (checkpoints() / "a.lock").exists()
-    with alone("a"):
-        pass
-    assert list(checkpoints().iterdir()) == []
-
-
-# ---- folds
 
 
 @pytest.fixture
@@ -114,7 +28,7 @@ def fold(client, monkeypatch, request):
 
     monkeypatch.setattr(step, "open_bands", lambda *_: SimpleNamespace(stored_dtype="float32"))
     monkeypatch.setattr(step, "_parts", lambda *_: (None, None))
-    monkeypatch.setattr(step.tracking, "log_model", lambda *_: None)
+    monkeypatch.setattr(step.runs, "log_model", lambda *_: None)
     parent = runs.open_cross_validation(
         client, request.node.name, name="r", params={}, tags={}, data_version="v", data_source="d"
     )

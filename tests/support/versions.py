@@ -81,7 +81,7 @@ def add_version(
         runs.log_text(client, run_id, text, name)
     with runs.recording(run_id):
         uri = runs.log_model(members(folder / "weights", seed, bands), BandSettings(), "float64", {})
-    runs.set_tags(client, run_id, {"evaluated": "now", "requested": "now"})
+    runs.set_tags(client, run_id, {"evaluated": "2020-01-01", "requested": "2020-01-01"})
     return registry.register(
         client, uri, {"run_id": run_id, **tags, **{name: f"{value:.6f}" for name, value in scores.items()}}
     )

@@ -9,7 +9,6 @@ copied: an archive is deleted once it is unpacked, and the data set is moved int
     previous/               what was in ./data before, until then
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -41,7 +40,8 @@ from landslide.data.landslide4sense import (
     zenodo_files,
 )
 from landslide.data.project import hand_over, pin, pinned_version, refuse_unless_replaceable
-from landslide.errors import DataError
+from landslide.errors import DataError, LockedError
+from landslide.locks import locked
 from landslide.schema import LAYOUTS, Split
 
 # Connections at once where the data set is ten thousand small files.
@@ -143,16 +143,12 @@ def _refuse_occupied(destination: Path, pin_in: Path | None, splits: Collection[
 
 @contextmanager
 def _alone(work_folder: Path) -> Iterator[None]:
-    """Keep other processes out of the work folder; the system ends that with the process."""
-    handle = os.open(work_folder, os.O_RDONLY)
+    """Keep other processes out of the work folder."""
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"another process is fetching to {work_folder}", remedy="wait for it, or end it") from error
-        yield
-    finally:
-        os.close(handle)
+        with locked(work_folder / ".lock", wait=False):
+            yield
+    except LockedError as error:
+        raise DataError(f"another process is fetching to {work_folder}", remedy=error.remedy) from error
 
 
 def _session() -> requests.Session:

@@ -1,0 +1,107 @@
+"""Locks between processes: one holder at a time, released however a process ends."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from landslide.errors import LockedError
+from landslide.locks import locked
+
+HOLD = """
+import sys
+from pathlib import Path
+from landslide.locks import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    input()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock `a` until it reads a line or is killed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "a")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_only_one_is_inside_at_a_time(tmp_path):
+    inside, most = [], []
+
+    def enter(number: int) -> None:
+        for _ in range(20):
+            with locked(tmp_path / "a"):
+                inside.append(number)
+                most.append(len(inside))
+                time.sleep(0.0002)
+                inside.remove(number)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(enter, range(6)))
+    assert (len(most), max(most)) == (120, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_names_do_not_wait(holder, tmp_path):
+    def enter() -> bool:
+        with locked(tmp_path / "b"):
+            return (tmp_path / "a").exists()
+
+    with ThreadPoolExecutor(1) as pool:
+        entered = pool.submit(enter)
+        try:
+            assert entered.result(timeout=30)
+        finally:
+            holder.kill()  # or a thread that waits after all would never end
+
+
+def test_it_is_said_that_another_process_is_waited_for(holder, tmp_path, caplog):
+    order = []
+    with caplog.at_level(logging.INFO), ThreadPoolExecutor(1) as pool:
+
+        def enter() -> None:
+            with locked(tmp_path / "a"):
+                order.append("entered")
+
+        waiting = pool.submit(enter)
+        deadline = time.monotonic() + 30
+        while "waiting" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert "waiting" in caplog.text
+        order.append("released")
+        holder.communicate("\n")
+        waiting.result(timeout=30)
+    assert order == ["released", "entered"]
+
+
+def test_what_a_killed_process_leaves_stops_nobody(holder, tmp_path):
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    assert (tmp_path / "a").exists()
+    with locked(tmp_path / "a"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_holds_within_a_process_and_ends_with_its_block_even_by_an_error(tmp_path):
+    lock = tmp_path / "p.lock"
+
+    def fail() -> None:
+        with locked(lock):
+            with pytest.raises(LockedError, match=f"process {os.getpid()}"), locked(lock, wait=False):
+                pytest.fail("two at once")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with locked(lock, wait=False):
+        pass
