@@ -224,7 +224,8 @@ def test_the_image_has_the_environment_of_activate_sh():
 def test_the_image_gets_the_code_and_neither_data_nor_state_nor_secrets(tmp_path):
     wanted = {
         "activate.sh", "configs/retrain.yaml", "data.dvc", ".dvc/config", "pipelines/retraining.py", "pyproject.toml",
-        "requirements.lock", "src/landslide/bands/formulas.py", "stacks/kubeflow.py", "steps/ingest.py",
+        "requirements.lock", "src/landslide/bands/formulas.py", "stacks/kubeflow.py", "steps/ingest.py", "LICENSE",
+        "NOTICE",
     }  # fmt: skip
     kept_out = {
         "data/TrainData/img/image_1.h5", ".git/config", ".dvc/config.local", ".dvc/cache/files/md5/ab/cd", ".env",
