@@ -26,10 +26,11 @@ from benchmarks.measure import Comparison
 from benchmarks.plain import plain
 from landslide.bands.cache import ensure_cache
 from landslide.bands.formulas import BAND_NAMES, BandSettings, engineer
+from landslide.folds.parts import FoldRows
 from landslide.models import create_model
 from landslide.models.complexity import complexity
 from landslide.training.augmentation import AugmentationSettings
-from landslide.training.fold import TrainingSettings, train_fold
+from landslide.training.fold import FoldTask, TrainingSettings, train_fold
 from landslide.training.losses import create_loss, multi_head_loss
 
 BANDS = BAND_NAMES[:23]
@@ -116,9 +117,8 @@ def our_rate(name: str, options: dict[str, Any], cache, device: torch.device, **
     )
     rows = np.arange(len(cache.masks))
     with tempfile.TemporaryDirectory() as folder:
-        result = train_fold(
-            cache, rows[BATCH:], rows[:BATCH], settings, band_names=BANDS, checkpoints=Path(folder) / "fold", label=name
-        )
+        parts = FoldRows(training=rows[BATCH:], selection=rows[:BATCH])
+        result = train_fold(FoldTask(cache, parts, BANDS, settings, Path(folder) / "fold", label=name))
     return (len(rows) - BATCH) / result.history[-1]["epoch_seconds"]
 
 

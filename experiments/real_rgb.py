@@ -36,7 +36,7 @@ from landslide.data.digests import directory_digest
 from landslide.data.table import patch_table
 from landslide.evaluation.figures import calibration_figure, thresholds_figure
 from landslide.evaluation.scores import FoldEvaluator, patch_report, prediction_ways, selection_gap, threshold_table
-from landslide.folds.parts import inner_validation
+from landslide.folds.parts import FoldRows, inner_validation
 from landslide.folds.schemes import assign
 from landslide.inference.prediction import PredictionSettings, predict_batches
 from landslide.metrics.bootstrap import resampling_blocks
@@ -45,7 +45,7 @@ from landslide.metrics.counts import patch_counts
 from landslide.models import build_model
 from landslide.models.complexity import complexity
 from landslide.training.augmentation import AugmentationSettings
-from landslide.training.fold import FoldResult, TrainingSettings, device_of, train_fold
+from landslide.training.fold import FoldResult, FoldTask, TrainingSettings, device_of, train_fold
 
 if TYPE_CHECKING:
     from landslide.ablation.table import AblationRow
@@ -164,23 +164,21 @@ def train_one(
     test = (table["fold"] == fold).to_numpy()
     rows = np.flatnonzero(kept & ~test)
     chosen = inner_validation(table.iloc[rows], fraction=settings.validation_fraction, seed=settings.seed)
-    bands = tuple(settings.bands)
-    result = train_fold(
-        cache,
-        rows[~chosen],
-        rows[chosen],
-        settings,
-        band_names=bands,
+    task = FoldTask(
+        cache=cache,
+        rows=FoldRows(rows[~chosen], rows[chosen], np.flatnonzero(test)),
+        bands=tuple(settings.bands),
+        settings=settings,
         checkpoints=path.with_suffix(".checkpoints"),
-        test_rows=np.flatnonzero(test),
         label=path.name,
     )
+    result = train_fold(task)
     shutil.copyfile(result.weights, path.with_suffix(".safetensors"))
     facts |= score_one(cache, table, settings, fold, result, path.with_suffix(".csv"))
     unfinished = path.with_suffix(".json.unfinished")
     unfinished.write_text(json.dumps(facts, indent=1))
     unfinished.replace(path.with_suffix(".json"))
-    shutil.rmtree(path.with_suffix(".checkpoints"))
+    shutil.rmtree(task.checkpoints)
 
 
 def score_one(

@@ -51,12 +51,12 @@ def ablation_pipeline(
         raise ConfigurationError(f"name is {name!r}.", remedy="Use small letters, digits, - and _, such as table3.")
     grid = resolve(rows, bands=bands, folds=folds, training=training, evaluation=evaluation, seeds=seeds)
     patch_table, data_version = ingest(data=data, bands=bands)
-    caches: dict[BandSettings, Any] = {}
+    sources: dict[BandSettings, Any] = {}
     tables: dict[FoldSettings, Any] = {}
     runs, scores = [], []
     for row in grid:
-        if row.bands not in caches:
-            caches[row.bands] = build_bands(
+        if row.bands not in sources:
+            sources[row.bands] = build_bands(
                 patch_table=patch_table, data_version=data_version, data=data, bands=row.bands
             )
         split_by = replace(row.folds, trained=None)
@@ -66,11 +66,13 @@ def ablation_pipeline(
         for settings in row.trainings:
             prefix = f"{row.label}_seed_{settings.seed}_" if seeds else f"{row.label}_"
             inputs = {
-                "fold_table": tables[split_by], "data_version": data_version, "band_cache": caches[row.bands],
-                "start_from": "", "data": data, "bands": row.bands, "folds": row.folds, "training": settings,
+                "fold_table": tables[split_by], "patches": sources[row.bands], "start_from": "",
+                "folds": row.folds, "training": settings,
             }  # fmt: skip
             run = open_run(**inputs, labels={f"ablation.{name}": row.name}, id=f"{prefix}open_run")
-            _, row_scores = cross_validate(**inputs, run=run, evaluation=evaluation, train=train_row, prefix=prefix)
+            _, row_scores = cross_validate(
+                **inputs, run=run, bands=row.bands, evaluation=evaluation, train=train_row, prefix=prefix
+            )
             runs.append(run)
             scores.append(row_scores)
     described = [

@@ -6,7 +6,7 @@ from landslide.bands.formulas import BandSettings, resolve_bands
 from landslide.inference.symmetries import gradient_channels
 from landslide.training.fold import TrainingSettings
 from steps.evaluate import evaluate
-from steps.settings import DataSettings, EvaluationSettings, FoldSettings
+from steps.settings import EvaluationSettings, FoldSettings
 from steps.train_fold import train_fold
 
 
@@ -14,10 +14,8 @@ def cross_validate(
     *,
     run: Any,
     fold_table: Any,
-    data_version: Any,
-    band_cache: Any,
+    patches: Any,
     start_from: Any,
-    data: DataSettings,
     bands: BandSettings,
     folds: FoldSettings,
     training: TrainingSettings,
@@ -30,10 +28,8 @@ def cross_validate(
     Args:
         run: Output of `open_run`.
         fold_table: The patches with their folds.
-        data_version: Digest of the data set.
-        band_cache: Key of the band cache.
+        patches: Output of `build_bands`.
         start_from: Registered version to start from, empty to train from scratch.
-        data: Where the patches are.
         bands: Band settings.
         folds: How many folds there are, which of them are trained, and whether test and training part touch.
         training: Training settings.
@@ -50,15 +46,14 @@ def cross_validate(
     input_bands(bands, training, evaluation)  # or hours later the evaluation would find the fault
     fold_runs = [
         train(
-            fold=fold, fold_table=fold_table, data_version=data_version, band_cache=band_cache,
-            cross_validation_run=run, start_from=start_from, data=data, bands=bands, training=training,
-            apart=folds.apart, id=f"{prefix}train_fold_{fold}",
+            fold=fold, fold_table=fold_table, patches=patches, cross_validation_run=run, training=training,
+            start_from=start_from, exclude_adjacent=folds.exclude_adjacent, id=f"{prefix}train_fold_{fold}",
         )
         for fold in folds.trained_folds
     ]  # fmt: skip
     scores = evaluate(
-        fold_runs=fold_runs, trained_folds=folds.trained_folds, fold_table=fold_table, data_version=data_version,
-        cross_validation_run=run, data=data, bands=bands, evaluation=evaluation, id=f"{prefix}evaluate",
+        fold_runs=fold_runs, trained_folds=folds.trained_folds, fold_table=fold_table, patches=patches,
+        cross_validation_run=run, evaluation=evaluation, id=f"{prefix}evaluate",
     )  # fmt: skip
     return fold_runs, scores
 

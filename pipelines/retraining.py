@@ -50,28 +50,26 @@ def retraining_pipeline(
         retraining_run=record, patch_table=patch_table, data_version=data_version,
         bands=bands, folds=folds, training=training, retraining=retraining,
     )  # fmt: skip
-    band_cache = build_bands(patch_table=patch_table, data_version=data_version, data=data, bands=bands, after=wanted)
+    patches = build_bands(patch_table=patch_table, data_version=data_version, data=data, bands=bands, after=wanted)
     drifting = report_drift(
-        retraining_run=record, champion=champion, wanted=wanted, fold_table=fold_table, data_version=data_version,
-        band_cache=band_cache, data=data, bands=bands, retraining=retraining,
+        retraining_run=record, champion=champion, wanted=wanted, fold_table=fold_table, patches=patches,
+        retraining=retraining,
     )  # fmt: skip
     run = open_run(
-        fold_table=fold_table, departed_patches=departed, data_version=data_version, band_cache=band_cache,
-        start_from=start_from, wanted=wanted, data=data, bands=bands, folds=folds, training=training,
-        after=drifting,
+        fold_table=fold_table, departed_patches=departed, patches=patches, start_from=start_from, wanted=wanted,
+        folds=folds, training=training, after=drifting,
     )  # fmt: skip
     fold_runs, scores = cross_validate(
-        run=run, fold_table=fold_table, data_version=data_version, band_cache=band_cache, start_from=start_from,
-        data=data, bands=bands, folds=folds, training=training, evaluation=evaluation,
+        run=run, fold_table=fold_table, patches=patches, start_from=start_from,
+        bands=bands, folds=folds, training=training, evaluation=evaluation,
     )  # fmt: skip
     version = register(
-        fold_runs=fold_runs, fold_table=fold_table, scores=scores, data_version=data_version,
-        cross_validation_run=run, data=data, bands=bands, training=training, registration=RegistrationSettings(),
-        give_alias=False,
+        fold_runs=fold_runs, fold_table=fold_table, scores=scores, patches=patches, cross_validation_run=run,
+        training=training, registration=RegistrationSettings(), give_alias=False,
     )  # fmt: skip
     evidence = compare(
         champion=champion, model_version=version, fold_table=fold_table, departed_patches=departed,
-        data_version=data_version, data=data, bands=bands,
+        patches=patches,
     )  # fmt: skip
     decide(
         retraining_run=record, champion=champion, model_version=version, evidence=evidence,

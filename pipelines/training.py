@@ -37,18 +37,15 @@ def training_pipeline(
         start_from: Registered version whose fold models the folds start from; empty to train from scratch.
     """
     patch_table, data_version = ingest(data=data, bands=bands)
-    band_cache = build_bands(patch_table=patch_table, data_version=data_version, data=data, bands=bands)
+    patches = build_bands(patch_table=patch_table, data_version=data_version, data=data, bands=bands)
     # A table is a file that may change under its name; the steps behind compare what was read.
     fold_table = split.with_options(enable_cache=folds.table is None)(patch_table=patch_table, folds=folds)
-    run = open_run(
-        fold_table=fold_table, data_version=data_version, band_cache=band_cache, start_from=start_from,
-        data=data, bands=bands, folds=folds, training=training,
-    )  # fmt: skip
+    run = open_run(fold_table=fold_table, patches=patches, folds=folds, training=training, start_from=start_from)
     fold_runs, scores = cross_validate(
-        run=run, fold_table=fold_table, data_version=data_version, band_cache=band_cache, start_from=start_from,
-        data=data, bands=bands, folds=folds, training=training, evaluation=evaluation,
+        run=run, fold_table=fold_table, patches=patches, start_from=start_from,
+        bands=bands, folds=folds, training=training, evaluation=evaluation,
     )  # fmt: skip
     register(
-        fold_runs=fold_runs, fold_table=fold_table, scores=scores, data_version=data_version,
-        cross_validation_run=run, data=data, bands=bands, training=training, registration=registration,
+        fold_runs=fold_runs, fold_table=fold_table, scores=scores, patches=patches,
+        cross_validation_run=run, training=training, registration=registration,
     )  # fmt: skip

@@ -6,17 +6,16 @@ import pandas as pd
 from tqdm.auto import tqdm
 from zenml import step
 
-from landslide.bands.cache import cache_key
 from landslide.bands.formulas import BandSettings
 from steps.code_dependencies import depends_on_code_of
-from steps.data_access import open_bands
+from steps.data_access import PatchSource
 from steps.settings import DataSettings
 
 
 @step(cache_policy=depends_on_code_of("steps.build_bands"))
 def build_bands(
     patch_table: pd.DataFrame, data_version: str, data: DataSettings, bands: BandSettings
-) -> Annotated[str, "band_cache"]:
+) -> Annotated[PatchSource, "patches"]:
     """Build the band cache.
 
     Args:
@@ -26,8 +25,9 @@ def build_bands(
         bands: How the bands are computed.
 
     Returns:
-        The key of the cache. Whoever needs the cache opens it by key and rebuilds it if it is gone.
+        What opens the cache, and rebuilds it if it is gone.
     """
+    patches = PatchSource(data=data, version=data_version, bands=bands)
     with tqdm(total=len(patch_table), desc="bands", unit="patch", disable=None) as bar:
-        open_bands(data, bands, patch_table, data_version, progress=lambda done, _: bar.update())
-    return cache_key(data_version, bands)
+        patches.open_bands(patch_table, progress=lambda done, _: bar.update())
+    return patches

@@ -8,14 +8,12 @@ import numpy as np
 import pandas as pd
 from zenml import step
 
-from landslide.bands.formulas import BandSettings
 from landslide.inference.ensemble import Ensemble
 from landslide.metrics.counts import patch_counts
 from landslide.retraining.out_of_fold import CHAMPION_AND_CHALLENGER, comparable, evidence_table, predict_unseen
 from landslide.tracking import registry, runs
-from steps.data_access import open_bands
+from steps.data_access import PatchSource
 from steps.provenance import tracking_client
-from steps.settings import DataSettings
 from steps.table_materializer import TableMaterializer
 
 NO_COUNTS = np.zeros((0, 2, 2), np.int64)
@@ -28,9 +26,7 @@ def compare(
     model_version: str,
     fold_table: pd.DataFrame,
     departed_patches: pd.DataFrame,
-    data_version: str,
-    data: DataSettings,
-    bands: BandSettings,
+    patches: PatchSource,
 ) -> Annotated[pd.DataFrame, "evidence"]:
     """Count hits and errors of both models patch by patch, out of fold.
 
@@ -39,9 +35,7 @@ def compare(
         model_version: The challenger's version, empty if there is nothing to do; the champion's own if nothing changed.
         fold_table: The patches with their folds.
         departed_patches: Patches of older fold tables that are gone.
-        data_version: Digest of the data set.
-        data: Where the patches are.
-        bands: Band settings of the challenger.
+        patches: The patches, with the bands of the challenger.
 
     Returns:
         What `landslide.retraining.out_of_fold.evidence_table` returns; no row if there is nothing to compare.
@@ -68,9 +62,9 @@ def compare(
         return nothing
     seen = (known, pd.concat([fold_table, departed_patches]))
     counts = {}
-    for model, ensemble, patches in zip(CHAMPION_AND_CHALLENGER, ensembles, seen, strict=True):
-        cache = open_bands(data, ensemble.settings, fold_table, data_version)
+    for model, ensemble, seen_by in zip(CHAMPION_AND_CHALLENGER, ensembles, seen, strict=True):
+        cache = patches.with_bands(ensemble.settings).open_bands(fold_table)
         counts[model] = np.zeros((len(rows), 2, 2), np.int64)
-        for part, probability, masks in predict_unseen(ensemble, cache, fold_table, rows, patches, model=model):
+        for part, probability, masks in predict_unseen(ensemble, cache, fold_table, rows, seen_by, model=model):
             counts[model][part] = patch_counts(probability, masks)
     return evidence_table(fold_table.iloc[rows], new[rows], counts)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+from pydantic import BaseModel
 from zenml.artifact_stores import BaseArtifactStore
 from zenml.client import Client
 
@@ -24,59 +25,65 @@ from steps.settings import DataSettings
 logger = logging.getLogger(__name__)
 
 
-def patch_folder(data: DataSettings, data_version: str) -> Path:
-    """Return the folder that holds the patches of a data version, bringing them where there is no such folder.
+class PatchSource(BaseModel, frozen=True):
+    """The patches of one data version and how their bands are computed: what steps pass on instead of patches.
 
-    Args:
+    Attributes:
         data: Where the patches are.
-        data_version: Digest of the data set.
-
-    Raises:
-        DataError: If `data.root` is not there and the DVC remote does not give this version.
-    """
-    root = Path(data.root)
-    if root.is_dir():
-        return root
-    folder = pulled_data() / data_version
-    if not folder.is_dir():
-        if data.repository:
-            with newest(data.repository, data.revision, name=root.name) as (clone, _):
-                obtain(data_version, folder, project=clone)
-        else:
-            obtain(data_version, folder, project=root.parent)
-    return folder
-
-
-def open_bands(
-    data: DataSettings,
-    bands: BandSettings,
-    patches: pd.DataFrame,
-    data_version: str,
-    *,
-    progress: Callable[[int, int], object] | None = None,
-) -> BandCache:
-    """Open the band cache of these patches, building it where it is absent or damaged.
-
-    Where the artifact store is not on this machine, the cache is looked for there first, and left there when it
-    had to be built.
-
-    Args:
-        data: Where the patches are.
+        version: Digest of the data set.
         bands: How the bands are computed.
-        patches: Patch table or fold table; row i of the cache belongs to row i of it.
-        data_version: Digest of the data set.
-        progress: Called with (patches done, patches in all) while it is built.
     """
 
-    def build() -> BandCache:
-        folder = patch_folder(data, data_version)
-        return ensure_cache(band_caches(), folder, patches, data_version, bands, progress=progress)
+    data: DataSettings
+    version: str
+    bands: BandSettings
 
-    store = Client().active_stack.artifact_store
-    if store.config.is_local:
-        return build()
-    directory = band_caches() / cache_family(bands) / cache_key(data_version, bands)
-    return _open_shared(store, directory, patches, build)
+    @property
+    def cache_key(self) -> str:
+        """The key of the band cache."""
+        return cache_key(self.version, self.bands)
+
+    def with_bands(self, bands: BandSettings) -> "PatchSource":
+        """Return the same patches with other bands."""
+        return self.model_copy(update={"bands": bands})
+
+    def folder(self) -> Path:
+        """Return the folder that holds the patches; bring them if there is no such folder.
+
+        Raises:
+            DataError: If `data.root` is missing and the DVC remote does not give this version.
+        """
+        root = Path(self.data.root)
+        if root.is_dir():
+            return root
+        folder = pulled_data() / self.version
+        if not folder.is_dir():
+            if self.data.repository:
+                with newest(self.data.repository, self.data.revision, name=root.name) as (clone, _):
+                    obtain(self.version, folder, project=clone)
+            else:
+                obtain(self.version, folder, project=root.parent)
+        return folder
+
+    def open_bands(self, patches: pd.DataFrame, *, progress: Callable[[int, int], object] | None = None) -> BandCache:
+        """Open the band cache, building it if it is missing or damaged.
+
+        If the artifact store is not on this machine, the cache is looked for there first, and left there after it
+        was built.
+
+        Args:
+            patches: Patch table or fold table; row i of the cache belongs to row i of it.
+            progress: Called with (patches done, patches in all) while the cache is built.
+        """
+
+        def build() -> BandCache:
+            return ensure_cache(band_caches(), self.folder(), patches, self.version, self.bands, progress=progress)
+
+        store = Client().active_stack.artifact_store
+        if store.config.is_local:
+            return build()
+        directory = band_caches() / cache_family(self.bands) / self.cache_key
+        return _open_shared(store, directory, patches, build)
 
 
 def _open_shared(

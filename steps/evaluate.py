@@ -12,7 +12,6 @@ from torch import Tensor
 from zenml import step
 
 from landslide.bands.cache import BandCache
-from landslide.bands.formulas import BandSettings
 from landslide.evaluation.report import drawn_rows, fold_figures, overlays_figure, report_figures, report_tables
 from landslide.evaluation.scores import (
     FoldEvaluation,
@@ -27,9 +26,9 @@ from landslide.inference.prediction import number_of_heads, predict_batches
 from landslide.metrics.detection import one_class
 from landslide.tracking import runs
 from steps.code_dependencies import depends_on_code_of
-from steps.data_access import open_bands
+from steps.data_access import PatchSource
 from steps.provenance import configuration_text, tracking_client
-from steps.settings import DataSettings, EvaluationSettings
+from steps.settings import EvaluationSettings
 
 
 @step(cache_policy=depends_on_code_of("steps.evaluate"))
@@ -37,10 +36,8 @@ def evaluate(
     fold_runs: list[str],
     trained_folds: list[int],
     fold_table: pd.DataFrame,
-    data_version: str,
+    patches: PatchSource,
     cross_validation_run: str,
-    data: DataSettings,
-    bands: BandSettings,
     evaluation: EvaluationSettings,
 ) -> Annotated[dict[str, Any], "scores"]:
     """Score the cross-validation.
@@ -49,10 +46,8 @@ def evaluate(
         fold_runs: Ids of the runs of the trained folds; empty for one that could not be trained.
         trained_folds: Their numbers, in the same order; patches of other folds are neither predicted nor scored.
         fold_table: The patches with their folds.
-        data_version: Digest of the data set.
+        patches: The patches and their bands.
         cross_validation_run: Id of the parent run.
-        data: Where the patches are.
-        bands: Band settings.
         evaluation: What is drawn, and in which ways is predicted.
 
     Returns:
@@ -62,7 +57,7 @@ def evaluate(
     if not cross_validation_run or not all(fold_runs):
         return {}
     client = tracking_client()
-    cache = open_bands(data, bands, fold_table, data_version)
+    cache = patches.open_bands(fold_table)
     folds: dict[int, FoldEvaluation] = {}
     histories: dict[int, list[dict[str, float]]] = {}
     scored = np.flatnonzero(fold_table["fold"].isin(trained_folds))

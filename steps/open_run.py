@@ -11,28 +11,24 @@ import numpy as np
 import pandas as pd
 from zenml import step
 
-from landslide.bands.formulas import BandSettings
 from landslide.bands.statistics import describe
-from landslide.errors import ComparisonError
-from landslide.folds.table import departed, known_folds
+from landslide.folds.table import departed
 from landslide.locks import locked
 from landslide.paths import checkpoints
+from landslide.retraining.out_of_fold import refuse_seen_folds
 from landslide.tracking import registry, runs
 from landslide.training.fold import TrainingSettings
 from steps.code_dependencies import code_digest
-from steps.data_access import open_bands
+from steps.data_access import PatchSource
 from steps.provenance import configuration_text, lineage_tags, tracking_client
-from steps.settings import DataSettings, FoldSettings
+from steps.settings import FoldSettings
 from steps.table_materializer import table_digest
 
 
 @step(enable_cache=False)
 def open_run(
     fold_table: pd.DataFrame,
-    data_version: str,
-    band_cache: str,
-    data: DataSettings,
-    bands: BandSettings,
+    patches: PatchSource,
     folds: FoldSettings,
     training: TrainingSettings,
     departed_patches: pd.DataFrame | None = None,
@@ -48,10 +44,7 @@ def open_run(
 
     Args:
         fold_table: The patches with their folds.
-        data_version: Digest of the data set.
-        band_cache: Key of the band cache.
-        data: Where the patches are.
-        bands: Band settings.
+        patches: The patches and their bands.
         folds: Fold settings.
         training: Training settings.
         departed_patches: Patches of older fold tables that are gone; kept with the run for the next one.
@@ -65,7 +58,7 @@ def open_run(
     if not wanted:
         return ""
     client = tracking_client()
-    settings = {"bands": asdict(bands), "folds": asdict(folds), "training": asdict(training)}
+    settings = {"bands": asdict(patches.bands), "folds": asdict(folds), "training": asdict(training)}
     code = code_digest("steps.train_fold")
     fold_digest = table_digest(fold_table)
     origin = ""
@@ -78,7 +71,7 @@ def open_run(
             departed_patches = departed(fold_table, known)
     lineage = lineage_tags()
     lock = lineage["requirements_lock"]  # folds trained under different versions of torch are no one cross-validation
-    parts = [settings, data_version, band_cache, fold_digest, code, lock, origin]
+    parts = [settings, patches.version, patches.cache_key, fold_digest, code, lock, origin]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     tags = {
         **lineage,
@@ -87,7 +80,7 @@ def open_run(
         "fold_scheme": "table" if folds.table else folds.scheme,
         "folds_trained": folds.trained_text,
         "training_code": code,
-        "band_cache": band_cache,
+        "band_cache": patches.cache_key,
         "start_from": start_from,
         "start_run": origin,  # of that version, so that the folds need not ask the registry
     }
@@ -98,38 +91,19 @@ def open_run(
             name=f"{training.model} {training.bands if isinstance(training.bands, str) else 'bands'} {training.loss}",
             params=settings,
             tags=tags,
-            data_version=data_version,
-            data_source=str(Path(data.root)),
+            data_version=patches.version,
+            data_source=str(Path(patches.data.root)),
         )
     runs.set_tags(client, run_id, {"requested": datetime.now(UTC).isoformat(), **(labels or {})})
     runs.log_text(client, run_id, fold_table.to_csv(index=False), "fold_table.csv")
-    configuration = configuration_text(data=data, bands=bands, folds=folds, training=training, start_from=start_from)
+    configuration = configuration_text(
+        data=patches.data, bands=patches.bands, folds=folds, training=training, start_from=start_from
+    )
     runs.log_text(client, run_id, configuration, "configuration.yaml")
     if departed_patches is not None and len(departed_patches):
         runs.log_text(client, run_id, departed_patches.to_csv(index=False), "departed_patches.csv")
     if not runs.has_artifact(client, run_id, "data_statistics.json"):
-        cache = open_bands(data, bands, fold_table, data_version)
+        cache = patches.open_bands(fold_table)
         statistics = describe(cache, np.arange(len(fold_table)))
         runs.log_text(client, run_id, json.dumps(statistics, indent=2), "data_statistics.json")
     return run_id
-
-
-def refuse_seen_folds(fold_table: pd.DataFrame, known: pd.DataFrame, start: dict[str, str]) -> None:
-    """Make sure that what starts from a version has not seen the patches of its test folds.
-
-    Args:
-        fold_table: The patches with their folds.
-        known: What `landslide.tracking.registry.known_patches` returned for the version.
-        start: Tags of the version.
-
-    Raises:
-        ComparisonError: If a patch has another fold than in that version, or its epochs were chosen on test folds.
-    """
-    old = known_folds(fold_table, known)
-    moved = fold_table[(old != 0) & (old != fold_table["fold"].to_numpy())]
-    if start.get("selection") == "test_fold" or len(moved):
-        reason = f"patch {moved['number'].iloc[0]} was in another fold" if len(moved) else "it chose its epochs on them"
-        raise ComparisonError(
-            f"Version {start['version']} has seen patches of the test folds: {reason}.",
-            remedy="Use its fold table (folds.table) or the retraining pipeline, or train from scratch.",
-        )

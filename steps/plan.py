@@ -9,7 +9,6 @@ from dataclasses import asdict
 from typing import Annotated
 
 import pandas as pd
-from mlflow.tracking import MlflowClient
 from zenml import step
 
 from landslide.bands.formulas import BandSettings
@@ -94,7 +93,7 @@ def plan(
         known = registry.known_patches(client, current)
         fold_table = grow(patch_table, known, n_folds=folds.n_folds)
         gone = departed(fold_table, known)
-    reason = _reason_to_stop(client, data_version, digest)
+    reason = record.reason_to_stop(client, data_version, digest)
     if reason and not (retraining.force or os.environ.get("LANDSLIDE_FORCE") == "1"):
         logger.info("Nothing to do: %s.", reason)
         record.close_record(client, retraining_run, record.UNCHANGED, reason)
@@ -106,15 +105,3 @@ def _digest(request: Mapping[str, object], data_version: str) -> str:
     """Return the digest of data, settings and code: equal requests need no second training."""
     text = json.dumps([request, data_version, code_digest("steps.train_fold")], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _reason_to_stop(client: MlflowClient, data_version: str, digest: str) -> str:
-    """Return why there is nothing to do, empty if there is something."""
-    earlier = record.decision_on(client, data_version)
-    if earlier is None:
-        return ""
-    tags = earlier.data.tags
-    decided = f"{earlier.info.run_name} decided on data version {data_version}: {tags['outcome']}"
-    if tags["request"] == digest:
-        return f"data, code and settings are unchanged since {decided}"
-    return f"{decided}, and there is one decision a data version; set retraining.force to decide again"

@@ -8,16 +8,15 @@ import numpy as np
 import pandas as pd
 from zenml import step
 
-from landslide.bands.formulas import BandSettings
 from landslide.data.patches import read_stored
 from landslide.inference.ensemble import Ensemble
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.tracking import registry, runs
 from landslide.training.fold import TrainingSettings
 from steps.code_dependencies import depends_on_code_of
-from steps.data_access import patch_folder
+from steps.data_access import PatchSource
 from steps.provenance import tracking_client
-from steps.settings import DataSettings, RegistrationSettings
+from steps.settings import RegistrationSettings
 
 # Patches whose predictions are recorded with the model, so that anyone can check a loaded copy.
 _N_EXAMPLES = 2
@@ -28,10 +27,8 @@ def register(
     fold_runs: list[str],
     fold_table: pd.DataFrame,
     scores: dict[str, Any],
-    data_version: str,
+    patches: PatchSource,
     cross_validation_run: str,
-    data: DataSettings,
-    bands: BandSettings,
     training: TrainingSettings,
     registration: RegistrationSettings,
     give_alias: bool = True,
@@ -42,10 +39,8 @@ def register(
         fold_runs: Ids of the runs of the trained folds.
         fold_table: The patches with their folds.
         scores: What `evaluate` returned.
-        data_version: Digest of the data set.
+        patches: The patches and their bands.
         cross_validation_run: Id of the parent run.
-        data: Where the patches are.
-        bands: Band settings.
         training: Training settings.
         registration: Which score decides.
         give_alias: Whether to decide about the version's alias here, on the recorded scores.
@@ -61,18 +56,19 @@ def register(
         fetched = [runs.fetch_members(run_id, folder / run_id) for run_id in fold_runs]
         members = [member for fold_members, _ in fetched for member in fold_members]
         positive = fold_table.sort_values("positive_pixels", ascending=False, kind="stable").head(_N_EXAMPLES)
-        patches = patch_folder(data, data_version)
-        stored = [read_stored(patches / image, len(bands.stored)) for image in positive["image"]]
+        files = [patches.folder() / image for image in positive["image"]]
+        stored = [read_stored(file, len(patches.bands.stored)) for file in files]
         images = np.stack(stored).transpose(0, 3, 1, 2)
-        probability, uncertainty = Ensemble(members, bands).predict(images)
+        probability, uncertainty = Ensemble(members, patches.bands).predict(images)
         example = folder / "example.npz"
         np.savez_compressed(example, images=images, probability=probability, uncertainty=uncertainty)
         client.log_artifact(cross_validation_run, str(example), "example")
         model_uri = runs.log_model(
             members,
-            bands,
+            patches.bands,
             images.dtype,
-            {"data_version": data_version, "selection": training.selection, "scores": scores["mean"]},
+            {"data_version": patches.version, "selection": training.selection, "scores": scores["mean"]},
+            with_code=True,
         )
     run_tags = client.get_run(cross_validation_run).data.tags
     lineage = (
@@ -81,7 +77,7 @@ def register(
     )  # fmt: skip
     tags = {
         "run_id": cross_validation_run,
-        "data_version": data_version,
+        "data_version": patches.version,
         **{name: run_tags[name] for name in lineage},
         **{name: f"{scores['mean'][name]:.6f}" for name in METRIC_NAMES},
     }

@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 from zenml import step
 
-from landslide.bands.formulas import BandSettings
 from landslide.bands.statistics import describe, drift
 from landslide.folds.table import known_folds
 from landslide.tracking import registry, runs
-from steps.data_access import open_bands
+from steps.data_access import PatchSource
 from steps.provenance import tracking_client
-from steps.settings import DataSettings, RetrainingSettings
+from steps.settings import RetrainingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +26,7 @@ def report_drift(
     champion: str,
     wanted: bool,
     fold_table: pd.DataFrame,
-    data_version: str,
-    band_cache: str,
-    data: DataSettings,
-    bands: BandSettings,
+    patches: PatchSource,
     retraining: RetrainingSettings,
 ) -> Annotated[list[str], "drifting"]:
     """Compare band statistics and class balance with those of the champion's training data.
@@ -39,11 +35,8 @@ def report_drift(
         retraining_run: Where it is recorded.
         champion: The champion's version, empty if there is none.
         wanted: Whether there is something to do.
-        fold_table: The patches.
-        data_version: Digest of the data set.
-        band_cache: Key of the band cache.
-        data: Where the patches are.
-        bands: Band settings.
+        fold_table: The patch table.
+        patches: The patches and their bands.
         retraining: From where on it is called drift.
 
     Returns:
@@ -53,7 +46,7 @@ def report_drift(
         return []
     client = tracking_client()
     version = registry.version(client, champion)
-    cache = open_bands(data, bands, fold_table, data_version)
+    cache = patches.open_bands(fold_table)
     new = np.flatnonzero(known_folds(fold_table, registry.known_patches(client, version)) == 0)
     with tempfile.TemporaryDirectory() as temporary:
         path = runs.fetch_artifact(client, version["run_id"], "data_statistics.json", Path(temporary))

@@ -56,7 +56,7 @@ class FoldSettings:
         trained: The folds that are trained and scored, such as (1,) for the 80/20 split of the paper's Tables III to
             V; all if None.
         seed: Seed of the random schemes.
-        table: A recorded fold table (CSV) to split by; of `scheme` and `seed`, only `apart` is then used.
+        table: A recorded fold table (CSV) to split by; of `scheme` and `seed`, only `exclude_adjacent` is then used.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -83,8 +83,8 @@ class FoldSettings:
             )
 
     @property
-    def apart(self) -> bool:
-        """Whether training leaves out the tiles that touch the test fold."""
+    def exclude_adjacent(self) -> bool:
+        """Whether training leaves out the tiles that adjoin the test fold."""
         return self.scheme == "scene_blocked"
 
     @property

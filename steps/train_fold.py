@@ -6,55 +6,47 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import pandas as pd
 from zenml import step
 
 from landslide.bands.formulas import BandSettings, resolve_bands
 from landslide.errors import ConfigurationError, TrainingError
 from landslide.files import sha256
-from landslide.folds.parts import inner_validation, touching
+from landslide.folds.parts import fold_rows
 from landslide.inference.ensemble import Member
 from landslide.locks import locked
 from landslide.paths import checkpoints
 from landslide.tracking import runs
-from landslide.training.fold import TrainingSettings
+from landslide.training.fold import FoldTask, TrainingSettings
 from landslide.training.fold import train_fold as fit_fold
 from steps.code_dependencies import depends_on_code_of
-from steps.data_access import open_bands
+from steps.data_access import PatchSource
 from steps.provenance import tracking_client, tracking_uri
-from steps.settings import DataSettings
 
 
 @step(cache_policy=depends_on_code_of("steps.train_fold"))
 def train_fold(
     fold: int,
     fold_table: pd.DataFrame,
-    data_version: str,
-    band_cache: str,
+    patches: PatchSource,
     cross_validation_run: str,
-    data: DataSettings,
-    bands: BandSettings,
     training: TrainingSettings,
     start_from: str = "",
-    apart: bool = False,
+    exclude_adjacent: bool = False,
 ) -> Annotated[str, "fold_run"]:
-    """Train on all folds but one, going on from the last checkpoint if there is one.
+    """Train on all folds but one, resuming from the last checkpoint if there is one.
 
-    Where another process trains this fold already, wait for it and return its run.
+    If another process already trains this fold, wait for it and return its run.
 
     Args:
         fold: The fold that is left out for testing.
         fold_table: The patches with their folds.
-        data_version: Digest of the data set.
-        band_cache: Key of the band cache; it is rebuilt here if it is gone.
+        patches: The patches; their band cache is rebuilt here if it is gone.
         cross_validation_run: Id of the parent run.
-        data: Where the patches are.
-        bands: Band settings.
         training: Training settings.
-        start_from: Registered version whose member of the same fold, and no other, this fold starts from; empty to
-            train from scratch.
-        apart: Train on no tile that touches one of the test fold.
+        start_from: Registered version whose member of the same fold this fold starts from; empty to train from
+            scratch.
+        exclude_adjacent: Train on no tile that adjoins one of the test fold.
 
     Returns:
         The id of the fold's run, which holds its model and learning curves; empty without a parent run.
@@ -67,45 +59,41 @@ def train_fold(
         run_id = runs.open_fold(client, cross_validation_run, fold)
         if runs.is_finished(client, run_id):
             return run_id
-        band_names = resolve_bands(training.bands, bands.names)
-        cache = open_bands(data, bands, fold_table, data_version)
-        training_rows, selection_rows = _parts(fold_table, fold, training, apart)
-        folder = checkpoints() / run_id
         with tempfile.TemporaryDirectory() as temporary, runs.recording(run_id, system_metrics=True):
             parent = client.get_run(cross_validation_run).data.tags
-            start = _member(parent["start_run"], start_from, fold, bands, Path(temporary)) if start_from else None
-            if start is not None:
+            start = None
+            if start_from:
+                start = _member(parent["start_run"], start_from, fold, patches.bands, Path(temporary))
                 runs.set_tags(client, run_id, {"start_weights": sha256(start.weights)})
-            result = fit_fold(
-                cache,
-                training_rows,
-                selection_rows,
-                training,
-                band_names=band_names,
-                checkpoints=folder,
-                test_rows=np.flatnonzero(fold_table["fold"] == fold),
+            task = FoldTask(
+                cache=patches.open_bands(fold_table),
+                rows=fold_rows(
+                    fold_table,
+                    fold,
+                    exclude_adjacent=exclude_adjacent,
+                    validation_fraction=None if training.selection == "test_fold" else training.validation_fraction,
+                    seed=training.seed,
+                ),
+                bands=resolve_bands(training.bands, patches.bands.names),
+                settings=training,
+                checkpoints=checkpoints() / run_id,
                 start=(start.spec, start.weights) if start else None,
-                on_epoch=partial(runs.log_epoch, tracking_uri(), run_id),
                 label=f"fold {fold}",
             )
-            runs.log_model(
-                [
-                    Member(
-                        fold,
-                        result.spec,
-                        result.threshold,
-                        result.weights,
-                        prediction=training.prediction,
-                        detection_threshold=result.detection_threshold,
-                    )
-                ],
-                bands,
-                cache.stored_dtype,
-                {"fold": fold, "data_version": data_version, "selected_epoch": result.epoch},
+            result = fit_fold(task, on_epoch=partial(runs.log_epoch, tracking_uri(), run_id))
+            member = Member(
+                fold,
+                result.spec,
+                result.threshold,
+                result.weights,
+                prediction=training.prediction,
+                detection_threshold=result.detection_threshold,
             )
+            metadata = {"fold": fold, "data_version": patches.version, "selected_epoch": result.epoch}
+            runs.log_model([member], patches.bands, task.cache.stored_dtype, metadata, with_code=False)
             runs.set_tags(client, run_id, {"selected_epoch": str(result.epoch)})
             runs.delete_tag(client, run_id, "failure")  # of an attempt before this one
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(task.checkpoints, ignore_errors=True)
     return run_id
 
 
@@ -124,16 +112,3 @@ def _member(run_id: str, version: str, fold: int, bands: BandSettings, folder: P
             remedy="Start from scratch (retraining.start: scratch), or from a version with a member of every fold.",
         )
     return found[0]
-
-
-def _parts(
-    fold_table: pd.DataFrame, fold: int, training: TrainingSettings, apart: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the training part and of the part on which epoch and threshold are chosen."""
-    rows = np.arange(len(fold_table))
-    test = (fold_table["fold"] == fold).to_numpy()
-    others = ~test & ~touching(fold_table, test) if apart else ~test
-    if training.selection == "test_fold":
-        return rows[others], rows[test]
-    chosen = inner_validation(fold_table[others], fraction=training.validation_fraction, seed=training.seed)
-    return rows[others][~chosen], rows[others][chosen]

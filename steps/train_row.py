@@ -6,11 +6,10 @@ from typing import Annotated
 import pandas as pd
 from zenml import step
 
-from landslide.bands.formulas import BandSettings
 from landslide.tracking import runs
 from landslide.training.fold import TrainingSettings
+from steps.data_access import PatchSource
 from steps.provenance import tracking_client
-from steps.settings import DataSettings
 from steps.train_fold import train_fold
 
 logger = logging.getLogger(__name__)
@@ -21,14 +20,11 @@ logger = logging.getLogger(__name__)
 def train_row(
     fold: int,
     fold_table: pd.DataFrame,
-    data_version: str,
-    band_cache: str,
+    patches: PatchSource,
     cross_validation_run: str,
-    data: DataSettings,
-    bands: BandSettings,
     training: TrainingSettings,
     start_from: str = "",
-    apart: bool = False,
+    exclude_adjacent: bool = False,
 ) -> Annotated[str, "fold_run"]:
     """Train a fold as `train_fold` does, whose arguments these are.
 
@@ -37,9 +33,8 @@ def train_row(
     """
     try:
         run_id: str = train_fold.entrypoint(
-            fold, fold_table, data_version, band_cache, cross_validation_run, data, bands, training, start_from,
-            apart,
-        )  # fmt: skip
+            fold, fold_table, patches, cross_validation_run, training, start_from, exclude_adjacent
+        )
         return run_id
     except Exception as error:
         logger.exception("Fold %d of MLflow run %s failed; the other rows go on.", fold, cross_validation_run)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from landslide.data.positions import landslide4sense_positions
 from landslide.errors import ConfigurationError, DataError
-from landslide.folds.parts import inner_validation, touching
+from landslide.folds.parts import adjacent_to, inner_validation
 from landslide.folds.schemes import BLOCK_SIDE, SCHEMES, assign, neighbour_blocks, tile_blocks
 
 OFFICIAL = 3799
@@ -218,7 +218,7 @@ def test_no_tile_of_scene_blocked_folds_has_a_neighbour_on_the_other_side(label_
     table = a_table(positions, label_counts)
     for fold in range(1, 6):
         test = folds == fold
-        left_out = touching(table, test)
+        left_out = adjacent_to(table, test)
         assert not (left_out & test).any()
         training = positions[~test & ~left_out]
         for scene, row, column in positions[test].tolist():
@@ -231,9 +231,9 @@ def test_patches_touch_across_edges_and_corners_within_a_scene_where_positions_a
     table = a_table(np.concatenate([grid(3, 3), grid(3, 3, scene=2)]), np.zeros(18))
     test = np.zeros(18, bool)
     test[0] = True
-    assert np.flatnonzero(touching(table, test)).tolist() == [1, 3, 4]
+    assert np.flatnonzero(adjacent_to(table, test)).tolist() == [1, 3, 4]
     table.loc[[0, 1], ["scene", "row", "column"]] = pd.NA
-    assert not touching(table, test).any()
+    assert not adjacent_to(table, test).any()
 
 
 @pytest.mark.parametrize(

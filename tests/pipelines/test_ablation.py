@@ -423,9 +423,9 @@ def trainings(monkeypatch) -> list[str]:
 
     fit_fold, losses = steps.train_fold.fit_fold, []
 
-    def recorded(*args, **kwargs):
-        losses.append(args[3].loss)
-        return fit_fold(*args, **kwargs)
+    def recorded(task, **kwargs):
+        losses.append(task.settings.loss)
+        return fit_fold(task, **kwargs)
 
     monkeypatch.setattr(steps.train_fold, "fit_fold", recorded)
     return losses

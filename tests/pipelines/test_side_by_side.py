@@ -13,6 +13,7 @@ from landslide.errors import TrainingError
 from landslide.paths import checkpoints, default_tracking_uri
 from landslide.tracking import runs
 from landslide.training.fold import TrainingSettings
+from steps.data_access import PatchSource
 from steps.settings import DataSettings, FoldSettings
 
 
@@ -26,14 +27,14 @@ def fold(client, monkeypatch, request):
     """Arguments of `train_fold` for a run of the test's own; what reads bands or writes a model does nothing."""
     import steps.train_fold as step
 
-    monkeypatch.setattr(step, "open_bands", lambda *_: SimpleNamespace(stored_dtype="float32"))
-    monkeypatch.setattr(step, "_parts", lambda *_: (None, None))
+    monkeypatch.setattr(PatchSource, "open_bands", lambda *_: SimpleNamespace(stored_dtype="float32"))
+    monkeypatch.setattr(step, "fold_rows", lambda *_, **__: None)
     monkeypatch.setattr(step.runs, "log_model", lambda *_: None)
     parent = runs.open_cross_validation(
         client, request.node.name, name="r", params={}, tags={}, data_version="v", data_source="d"
     )
     table = pd.DataFrame({"fold": [1, 2]})
-    return (1, table, "v", "c", parent, DataSettings(), BandSettings(), TrainingSettings())
+    return (1, table, PatchSource(data=DataSettings(), version="v", bands=BandSettings()), parent, TrainingSettings())
 
 
 RESULT = SimpleNamespace(spec=None, weights=None, epoch=3, threshold=0.5, detection_threshold=0.5)
@@ -44,8 +45,8 @@ def test_a_fold_that_two_pipelines_want_is_trained_by_one_of_them(client, fold, 
 
     trained, both_here = [], threading.Barrier(2)
 
-    def fit(*_, label, **__):
-        trained.append(label)
+    def fit(task, **__):
+        trained.append(task.label)
         time.sleep(1)  # the other one comes meanwhile
         return RESULT
 
@@ -57,7 +58,7 @@ def test_a_fold_that_two_pipelines_want_is_trained_by_one_of_them(client, fold, 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(train, range(2))
     assert trained == ["fold 1"]
-    assert first == second == runs.fold_runs(client, fold[4])[1]
+    assert first == second == runs.fold_runs(client, fold[3])[1]
     assert runs.is_finished(client, first)
     assert not list(checkpoints().glob("*.lock"))
 
@@ -74,7 +75,8 @@ def test_two_pipelines_that_start_together_share_one_run(client, monkeypatch):
     monkeypatch.setattr(runs, "create_run", create_slowly)
     monkeypatch.setattr(runs, "has_artifact", lambda *_: True)  # so that no bands are described
     table = pd.DataFrame({"number": [1, 2], "fold": [1, 2]})
-    arguments = (table, "together", "c", DataSettings(), BandSettings(), FoldSettings(n_folds=2), TrainingSettings())
+    patches = PatchSource(data=DataSettings(), version="together", bands=BandSettings())
+    arguments = (table, patches, FoldSettings(n_folds=2), TrainingSettings())
     both_here = threading.Barrier(2)
 
     def open_run(_) -> str:
@@ -106,7 +108,7 @@ def test_why_a_fold_failed_is_written_down_until_it_is_trained(error, expected, 
 
     monkeypatch.setattr(step, "fit_fold", fails)
     assert train_row.entrypoint(*fold) == ""
-    run = client.get_run(runs.fold_runs(client, fold[4])[1])
+    run = client.get_run(runs.fold_runs(client, fold[3])[1])
     assert (run.data.tags["failure"], run.info.status) == (expected, "FAILED")
 
     monkeypatch.setattr(step, "fit_fold", lambda *_, **__: RESULT)

@@ -152,10 +152,10 @@ def test_a_failed_fold_loses_no_other_and_trains_alone_afterwards(data, client, 
 
     train = steps.train_fold.fit_fold
 
-    def fails_in_fold_2(*args, label, **kwargs):
-        if label == "fold 2":
+    def fails_in_fold_2(task, **kwargs):
+        if task.label == "fold 2":
             raise TrainingError("the loss of fold 2 is nan.", remedy="Lower the learning rate.")
-        return train(*args, label=label, **kwargs)
+        return train(task, **kwargs)
 
     config = write_config(tmp_path / "config.yaml", data, folds={"n_folds": 3}, training={"seed": 30})
     with monkeypatch.context() as broken:

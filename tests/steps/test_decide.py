@@ -199,7 +199,7 @@ def test_there_is_one_decision_a_data_version_unless_forced(two, monkeypatch):
 
     other, plan = _plan(two, training=TrainingSettings(seed=7))
     assert not plan["wanted"]
-    assert "one decision a data version" in two.get_run(other).data.tags["reason"]
+    assert "one decision per data version" in two.get_run(other).data.tags["reason"]
 
     assert _plan(two, data_version="e" * 32 + ".dir")[1]["wanted"]
     assert _plan(two, force=True)[1]["wanted"]
@@ -228,7 +228,7 @@ def test_a_retraining_that_leaves_folds_out_is_refused(client):
 
 
 def test_nothing_starts_from_a_version_that_has_seen_the_test_folds(client, tmp_path):
-    from steps.open_run import refuse_seen_folds
+    from landslide.retraining.out_of_fold import refuse_seen_folds
 
     known = _folded()
     start = {"version": "1", "selection": "inner_validation"}

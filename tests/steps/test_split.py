@@ -6,10 +6,8 @@ import pytest
 
 from landslide.errors import ConfigurationError, DataError
 from landslide.folds.schemes import SCHEMES
-from landslide.training.fold import TrainingSettings
 from steps.settings import FoldSettings
 from steps.split import split
-from steps.train_fold import _parts
 
 # Folds that no scheme gives.
 FOLDS = [1, 2, 2, 1, 2, 1, 1]
@@ -74,24 +72,5 @@ def test_a_file_that_is_no_fold_table_is_named(text, patches, tmp_path):
         split_by(path, patches)
 
 
-@pytest.mark.parametrize("selection", ["inner_validation", "test_fold"])
-def test_tiles_that_touch_the_test_fold_are_not_trained_on_where_folds_are_apart(selection):
-    side = 12
-    table = pd.DataFrame(
-        {
-            "positive_pixels": 1,
-            "scene": 0,
-            "row": np.arange(side * side) // side,
-            "column": np.arange(side * side) % side,
-            "fold": np.arange(side * side) // (side * side // 2) + 1,  # the upper and the lower half
-        }
-    )
-    training = TrainingSettings(selection=selection)
-    for apart in (False, True):
-        used = np.concatenate(_parts(table, 2, training, apart))
-        of_first = table.loc[used].query("fold == 1")
-        assert sorted(of_first["row"].unique()) == list(range(5 if apart else 6))
-
-
-def test_scene_blocked_folds_are_apart_and_no_others():
-    assert [scheme for scheme in SCHEMES if FoldSettings(scheme=scheme).apart] == ["scene_blocked"]
+def test_only_scene_blocked_folds_exclude_adjacent_tiles():
+    assert [scheme for scheme in SCHEMES if FoldSettings(scheme=scheme).exclude_adjacent] == ["scene_blocked"]

@@ -21,6 +21,7 @@ from landslide.bands.formulas import BandSettings
 from landslide.data import demo
 from landslide.data.table import patch_table
 from landslide.errors import ConfigurationError, TrainingError
+from landslide.folds.parts import FoldRows
 from landslide.inference.prediction import PredictionSettings
 from landslide.metrics.counts import METRIC_NAMES, confusion_counts, scores
 from landslide.metrics.detection import select_detection_threshold
@@ -29,7 +30,7 @@ from landslide.models import ModelSpec, build_model
 from landslide.training import fold
 from landslide.training.augmentation import AugmentationSettings
 from landslide.training.epochs import FoldTrainer, _batches
-from landslide.training.fold import FoldResult, TrainingSettings, train_fold
+from landslide.training.fold import FoldResult, FoldTask, TrainingSettings, train_fold
 from landslide.training.losses import create_loss, multi_head_loss
 from tests.support.predictions import predict_rows
 
@@ -74,9 +75,8 @@ def fit(cache, tmp_path):
 
     def fit(folder: str = "fold", *, on=cache, rows=TRAINING, selection=SELECTION, on_epoch=None, **changes):
         settings = replace(TINY, **changes)
-        return train_fold(
-            on, rows, selection, settings, band_names=BANDS, checkpoints=tmp_path / folder, on_epoch=on_epoch
-        )
+        task = FoldTask(on, FoldRows(rows, selection), BANDS, settings, tmp_path / folder)
+        return train_fold(task, on_epoch=on_epoch)
 
     return fit
 
@@ -206,15 +206,8 @@ AVERAGED = {"average_decay": 0.8, "schedule": "cosine", "learning_rate": 1e-3, "
 
 
 def train_four_epochs(cache: BandCache, checkpoints: Path, on_epoch=None, averaged=False) -> FoldResult:
-    return train_fold(
-        cache,
-        TRAINING,
-        SELECTION,
-        replace(TINY, epochs=4, **(AVERAGED if averaged else {})),
-        band_names=BANDS,
-        checkpoints=checkpoints,
-        on_epoch=on_epoch,
-    )
+    settings = replace(TINY, epochs=4, **(AVERAGED if averaged else {}))
+    return train_fold(FoldTask(cache, FoldRows(TRAINING, SELECTION), BANDS, settings, checkpoints), on_epoch=on_epoch)
 
 
 @pytest.mark.parametrize("averaged", [False, True])
@@ -518,16 +511,15 @@ def test_batches_of_one_stay():
 
 def test_a_test_fold_that_chooses_the_epoch_is_not_monitored_as_well(cache, tmp_path):
     settings = replace(TINY, monitor_test_fold=True, selection="test_fold", epochs=1)
-    result = train_fold(cache, TRAINING, OTHERS, settings, band_names=BANDS, checkpoints=tmp_path, test_rows=OTHERS)
+    result = train_fold(FoldTask(cache, FoldRows(TRAINING, OTHERS, OTHERS), BANDS, settings, tmp_path))
     assert not [name for name in result.history[0] if name.startswith("test_")]
 
 
 def test_a_monitored_test_fold_is_scored_and_changes_nothing(fit, cache, tmp_path):
     plain = fit("plain")
     settings = replace(TINY, monitor_test_fold=True)
-    monitored = train_fold(
-        cache, TRAINING, SELECTION, settings, band_names=BANDS, checkpoints=tmp_path / "monitored", test_rows=OTHERS
-    )
+    rows = FoldRows(TRAINING, SELECTION, OTHERS)
+    monitored = train_fold(FoldTask(cache, rows, BANDS, settings, tmp_path / "monitored"))
     assert_equal(load_file(plain.weights), load_file(monitored.weights))
     shared = [{n: v for n, v in record.items() if not n.startswith("test_")} for record in monitored.history]
     assert timeless(shared) == timeless(plain.history)
@@ -677,7 +669,7 @@ def trained(cache, tmp_path_factory) -> FoldResult:
     """A network to start from: trained on other rows, standardised by their statistics."""
     settings = replace(TINY, standardize=True, model_options=PLAIN, learning_rates=((99, 3e-3),))
     folder = tmp_path_factory.mktemp("trained")
-    return train_fold(cache, OTHERS, SELECTION, settings, band_names=BANDS, checkpoints=folder)
+    return train_fold(FoldTask(cache, FoldRows(OTHERS, SELECTION), BANDS, settings, folder))
 
 
 @pytest.fixture
@@ -686,10 +678,10 @@ def fit_from(cache, tmp_path, trained):
 
     def fit_from(folder: str = "warm", *, weights: Path = trained.weights, on_epoch=None, **changes) -> FoldResult:
         spec = ModelSpec.from_dict(json.loads(json.dumps(trained.spec.to_dict())))
-        return train_fold(
-            cache, TRAINING, SELECTION, replace(TINY, standardize=True, model_options=PLAIN, **changes),
-            band_names=BANDS, checkpoints=tmp_path / folder, start=(spec, weights), on_epoch=on_epoch,
-        )  # fmt: skip
+        settings = replace(TINY, standardize=True, model_options=PLAIN, **changes)
+        rows = FoldRows(TRAINING, SELECTION)
+        task = FoldTask(cache, rows, BANDS, settings, tmp_path / folder, start=(spec, weights))
+        return train_fold(task, on_epoch=on_epoch)
 
     return fit_from
 
@@ -759,7 +751,7 @@ def test_a_start_from_another_network_is_a_configuration_error(cache, tmp_path, 
     settings = replace(TINY, **{"standardize": True, "model_options": PLAIN} | changes)
     start = (trained.spec, trained.weights)
     with pytest.raises(ConfigurationError, match=message) as error:
-        train_fold(cache, TRAINING, SELECTION, settings, band_names=BANDS, checkpoints=tmp_path, start=start)
+        train_fold(FoldTask(cache, FoldRows(TRAINING, SELECTION), BANDS, settings, tmp_path, start=start))
     assert "train from scratch" in error.value.remedy
     assert list(tmp_path.iterdir()) == []
 
@@ -768,4 +760,4 @@ def test_a_start_from_a_network_of_other_bands_is_a_configuration_error(cache, t
     start = (trained.spec, trained.weights)
     settings = replace(TINY, standardize=True, model_options=PLAIN)
     with pytest.raises(ConfigurationError, match=r"training\.bands .*'slope'.* and the settings ask for \('B2',\)"):
-        train_fold(cache, TRAINING, SELECTION, settings, band_names=("B2",), checkpoints=tmp_path, start=start)
+        train_fold(FoldTask(cache, FoldRows(TRAINING, SELECTION), ("B2",), settings, tmp_path, start=start))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landslide.training.sampling import epoch_order, spread
+from landslide.training.sampling import epoch_order, evenly_spaced
 
 flags = st.lists(st.booleans(), min_size=1, max_size=60)
 
@@ -44,7 +44,7 @@ def test_the_order_is_random_and_of_its_seed():
 @given(st.integers(1, 500), st.integers(1, 600))
 def test_spread_rows_keep_their_order_and_their_distances(length, n):
     rows = np.arange(length) * 3 + 1
-    chosen = spread(rows, n)
+    chosen = evenly_spaced(rows, n)
     assert len(chosen) == min(n, length)
     assert set(chosen) <= set(rows)
     gaps = np.diff(np.concatenate([(chosen - 1) // 3, [length]]))
@@ -55,4 +55,4 @@ def test_spread_rows_keep_their_order_and_their_distances(length, n):
 
 def test_all_rows_stay_without_a_limit():
     rows = np.array([4, 7, 9])
-    assert spread(rows, None) is rows
+    assert evenly_spaced(rows, None) is rows

@@ -41,11 +41,16 @@ class PatchBatches:
         resident: bool = True,
     ) -> None:
         self._cache, self._rows, self._device = cache, rows, device
+        self.band_names = band_names
         self._columns = np.array(cache.columns(band_names))
         self._images: Tensor | None = None
         self._masks: Tensor | None = None
         if resident and device.type == "cuda" and self._fits():
             self._images, self._masks = self._resident(device)
+
+    def __len__(self) -> int:
+        """The number of patches."""
+        return len(self._rows)
 
     def _fits(self) -> bool:
         per_patch = len(self._columns) * self._cache.bands[0, 0].nbytes + self._cache.masks[0].nbytes

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -71,6 +72,10 @@ class BandCache:
     bands: npt.NDArray[Any]
     masks: npt.NDArray[np.uint8]
     stored_dtype: np.dtype[Any]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Reopen the cache in the other process, instead of copying it there."""
+        return partial(open_cache, verify=False), (self.directory,)
 
     def columns(self, names: tuple[str, ...]) -> list[int]:
         """Return the positions of the named bands along axis 1 of `bands`."""

@@ -1,4 +1,6 @@
-"""Which patches of a fold train, and which select epoch and threshold."""
+"""Which patches of a fold train, which select epoch and threshold, and which test."""
+
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -8,11 +10,56 @@ from landslide.errors import DataError
 from landslide.folds.schemes import neighbour_blocks
 
 
-def touching(table: pd.DataFrame, test: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Find the patches that touch a test patch, across an edge or a corner, and are none themselves.
+@dataclass(frozen=True)
+class FoldRows:
+    """Rows of the fold table, and of its band cache, by part.
+
+    Attributes:
+        training: (n,) rows that train; statistics and donors come from these only.
+        selection: (m,) rows on which the epoch and the thresholds are chosen.
+        test: (k,) rows of the test fold.
+    """
+
+    training: npt.NDArray[np.int64]
+    selection: npt.NDArray[np.int64]
+    test: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+
+def fold_rows(
+    table: pd.DataFrame,
+    fold: int,
+    *,
+    exclude_adjacent: bool = False,
+    validation_fraction: float | None = 0.1,
+    seed: int = 0,
+) -> FoldRows:
+    """Divide the patches for one fold of a cross-validation.
 
     Args:
-        table: Patch table with columns scene, row and column; a patch without position touches none.
+        table: Fold table in natural order: columns fold, positive_pixels, scene, row, column.
+        fold: The test fold.
+        exclude_adjacent: Leave out the tiles that adjoin a tile of the test fold.
+        validation_fraction: Share of the other folds in the inner validation part, on which epoch and threshold are
+            chosen; if None, they are chosen on the test fold itself, which is the paper's protocol and optimistic.
+        seed: Seed of the draw of the validation part.
+
+    Raises:
+        DataError: If fewer than two patches are left to be divided.
+    """
+    rows = np.arange(len(table))
+    test = (table["fold"] == fold).to_numpy()
+    others = ~test & ~adjacent_to(table, test) if exclude_adjacent else ~test
+    if validation_fraction is None:
+        return FoldRows(rows[others], rows[test], rows[test])
+    chosen = inner_validation(table[others], fraction=validation_fraction, seed=seed)
+    return FoldRows(rows[others][~chosen], rows[others][chosen], rows[test])
+
+
+def adjacent_to(table: pd.DataFrame, test: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Find the patches that adjoin a test patch, across an edge or a corner, and are not test patches themselves.
+
+    Args:
+        table: Patch table with columns scene, row and column; a patch without position adjoins none.
         test: (n,) which patches are test patches.
 
     Returns:

@@ -173,3 +173,24 @@ def predict_unseen(
         for batch in zip(*predictions, strict=True):
             part, _, masks = batch[0]
             yield chosen[part], torch.stack([found[""] for _, found, _ in batch]).mean(dim=0), masks
+
+
+def refuse_seen_folds(fold_table: pd.DataFrame, known: pd.DataFrame, start: dict[str, str]) -> None:
+    """Make sure that what starts from a version has not seen the patches of its test folds.
+
+    Args:
+        fold_table: The patches with their folds.
+        known: What `landslide.tracking.registry.known_patches` returned for the version.
+        start: Tags of the version.
+
+    Raises:
+        ComparisonError: If a patch has another fold than in that version, or its epochs were chosen on test folds.
+    """
+    old = known_folds(fold_table, known)
+    moved = fold_table[(old != 0) & (old != fold_table["fold"].to_numpy())]
+    if start.get("selection") == "test_fold" or len(moved):
+        reason = f"patch {moved['number'].iloc[0]} was in another fold" if len(moved) else "it chose its epochs on them"
+        raise ComparisonError(
+            f"Version {start['version']} has seen patches of the test folds: {reason}.",
+            remedy="Use its fold table (folds.table) or the retraining pipeline, or train from scratch.",
+        )

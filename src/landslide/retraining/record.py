@@ -63,6 +63,24 @@ def decision_on(client: MlflowClient, data_version: str) -> Run | None:
     return found[0] if found else None
 
 
+def reason_to_stop(client: MlflowClient, data_version: str, request: str) -> str:
+    """Return why a retraining has nothing to do, empty if it has something to do.
+
+    Args:
+        client: The tracking client.
+        data_version: Digest of the data set.
+        request: Digest of data, settings and code; equal requests need no second training.
+    """
+    earlier = decision_on(client, data_version)
+    if earlier is None:
+        return ""
+    tags = earlier.data.tags
+    decided = f"{earlier.info.run_name} decided on data version {data_version}: {tags['outcome']}"
+    if tags["request"] == request:
+        return f"data, code and settings are unchanged since {decided}"
+    return f"{decided}, and there is one decision per data version; set retraining.force to decide again"
+
+
 def intend(client: MlflowClient, run_id: str, outcome: str, reason: str, tags: Mapping[str, str]) -> None:
     """Write a decision down before it is carried out, so that one that is cut short can be finished.
 

@@ -190,7 +190,7 @@ def _copy_version(client: MlflowClient, number: str, destination: str) -> None:
             return
         run_id = runs.create_run(other, f"version {number}", {"role": "copy"}, {})
         with runs.recording(run_id):
-            model = runs.log_model(members, settings, np.float64, {})
+            model = runs.log_model(members, settings, np.float64, {}, with_code=True)
         # Numbers are given in turn: all those before are the same model.
         while int(registry.register(other, model, {"run_id": run_id, "role": "copy"})) < int(number):
             pass

@@ -209,15 +209,25 @@ def log_text(client: MlflowClient, run_id: str, text: str, artifact: str) -> Non
 
 
 def log_model(
-    members: Sequence[Member], settings: BandSettings, dtype: npt.DTypeLike, metadata: Mapping[str, Any]
+    members: Sequence[Member],
+    settings: BandSettings,
+    dtype: npt.DTypeLike,
+    metadata: Mapping[str, Any],
+    *,
+    with_code: bool,
 ) -> str:
     """Log an ensemble (or a single fold model) as a pyfunc model of the active run.
+
+    A model with code carries a copy of the `landslide` package and loads without this repository. A model without it
+    loads wherever the package can be imported; over HTTP every file of the package would be a request, so fold models
+    go without.
 
     Args:
         members: The trained networks.
         settings: Settings of their bands.
         dtype: Number format of the raw patches, part of the signature.
         metadata: Stored with the model.
+        with_code: Whether a copy of the package goes with it.
 
     Returns:
         The model's address.
@@ -238,7 +248,7 @@ def log_model(
             name="model",
             python_model=str(package / "tracking" / "serving.py"),
             artifacts={"ensemble": str(directory)},
-            code_paths=[str(package)],
+            code_paths=[str(package)] if with_code else None,
             signature=signature,
             pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
             metadata={

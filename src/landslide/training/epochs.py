@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
@@ -17,7 +16,6 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from landslide.bands.batches import PatchBatches, one_ahead
-from landslide.bands.cache import BandCache
 from landslide.errors import TrainingError
 from landslide.metrics.counts import confusion_counts, scores
 from landslide.models import main_logits
@@ -34,10 +32,9 @@ class FoldTrainer:
     Args:
         fabric: Device, precision and the other processes.
         settings: How to train.
-        cache: The bands.
-        parts: Rows of the cache by part: `training`; `validation` and `test`, which are scored after every epoch
-            where they have rows.
-        bands: Names of the input bands.
+        data: Batches by part: `training`; `validation` and `test`, which are scored after every epoch if they hold
+            patches.
+        positive: (n,) boolean: which training patches hold landslides.
         model: The network.
         average: The moving average of its weights, which is scored in its place; None without one.
         wrapped: The network as Fabric runs it.
@@ -49,9 +46,9 @@ class FoldTrainer:
         self,
         fabric: Fabric,
         settings: TrainingSettings,
-        cache: BandCache,
-        parts: Mapping[str, npt.NDArray[np.int64]],
-        bands: tuple[str, ...],
+        data: Mapping[str, PatchBatches],
+        positive: Tensor,
+        *,
         model: nn.Module,
         average: AveragedModel | None,
         wrapped: nn.Module,
@@ -61,15 +58,11 @@ class FoldTrainer:
         self.fabric, self.settings, self.label = fabric, settings, label
         self.model, self.average, self.wrapped, self.optimizer = model, average, wrapped, optimizer
         self.scored: nn.Module = model if average is None else average.module
-        self.training = PatchBatches(cache, parts["training"], bands, fabric.device)
-        self.scored_parts = {
-            part: (len(rows), PatchBatches(cache, rows, bands, fabric.device))
-            for part, rows in parts.items()
-            if part != "training" and len(rows)
-        }
-        self.positive = torch.tensor([bool(cache.masks[row].any()) for row in parts["training"]])
+        self.training = data["training"]
+        self.scored_parts = {part: batches for part, batches in data.items() if part != "training" and len(batches)}
+        self.positive = positive
         self.donor_pool = torch.nonzero(self.positive).squeeze(1)
-        self.augmentation = Augmentation(settings.augmentation, bands)
+        self.augmentation = Augmentation(settings.augmentation, self.training.band_names)
         self.loss: Loss = create_loss(settings.loss, total=total if fabric.world_size > 1 else own)
         self.share_loss: Loss = create_loss(settings.loss)
 
@@ -164,13 +157,13 @@ class FoldTrainer:
         self.wrapped.eval()
         self.scored.eval()
         record: dict[str, float] = {}
-        for part, (n, batches) in self.scored_parts.items():
-            record |= {f"{part}_{name}": value for name, value in self._score(n, batches).items()}
+        for part, batches in self.scored_parts.items():
+            record |= {f"{part}_{name}": value for name, value in self._score(batches).items()}
         return record
 
-    def _score(self, n: int, batches: PatchBatches) -> dict[str, float]:
-        """Return scores and loss of n patches, shared out over the devices."""
-        device = self.fabric.device
+    def _score(self, batches: PatchBatches) -> dict[str, float]:
+        """Return scores and loss of a part, shared out over the devices."""
+        device, n = self.fabric.device, len(batches)
         counts, loss_sum = torch.zeros(2, 2, dtype=torch.int64, device=device), torch.zeros((), device=device)
         mine = torch.arange(self.fabric.global_rank, n, self.fabric.world_size)
         with torch.inference_mode():

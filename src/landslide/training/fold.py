@@ -10,7 +10,7 @@ import json
 import logging
 from array import array
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from landslide.bands.cache import BandCache, open_cache
+from landslide.bands.batches import PatchBatches
+from landslide.bands.cache import BandCache
 from landslide.bands.statistics import band_statistics
 from landslide.errors import ConfigurationError, TrainingError
 from landslide.files import sha256
+from landslide.folds.parts import FoldRows
 from landslide.inference.prediction import predict_batches
 from landslide.metrics.detection import patch_scores, select_detection_threshold
 from landslide.metrics.thresholds import select_threshold, threshold_counts
@@ -35,7 +37,7 @@ from landslide.training.checkpoints import Progress, best_weights, load_last, sa
 from landslide.training.distributed import synchronize_batch_norm
 from landslide.training.epochs import FoldTrainer
 from landslide.training.optimizers import create_optimizer
-from landslide.training.sampling import spread
+from landslide.training.sampling import evenly_spaced
 from landslide.training.settings import TrainingSettings as TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -62,132 +64,117 @@ class FoldResult:
     history: list[dict[str, float]]
 
 
-def train_fold(
-    cache: BandCache,
-    training_rows: npt.NDArray[np.int64],
-    selection_rows: npt.NDArray[np.int64],
-    settings: TrainingSettings,
-    *,
-    band_names: tuple[str, ...],
-    checkpoints: Path,
-    test_rows: npt.NDArray[np.int64] | None = None,
-    start: tuple[ModelSpec, Path] | None = None,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
-    label: str = "training",
-) -> FoldResult:
-    """Train one fold, going on from its last checkpoint where there is one.
+@dataclass(frozen=True)
+class FoldTask:
+    """One fold to train. Picklable, because several GPUs mean several processes.
 
-    Args:
+    Attributes:
         cache: The band cache.
-        training_rows: Rows of the training part; statistics and donors come from these alone, and with
-            `settings.max_patches` from those of them that are used.
-        selection_rows: Rows on which the epoch and the threshold are chosen.
+        rows: Its rows by part.
+        bands: Names of the input bands.
         settings: Training settings.
-        band_names: Names of the input bands.
         checkpoints: Folder of this fold's checkpoints.
-        test_rows: Rows of the test fold, scored after every epoch where `settings.monitor_test_fold` asks for it and
-            the epoch is not chosen on them anyway.
         start: Specification and weights of a trained network to start from; freshly initialised if None. Its
             standardisation is kept. It must not have seen the patches that this fold leaves out.
-        on_epoch: Called after every finished epoch with its record; must be picklable for several devices.
         label: Text in front of the progress bar.
+    """
+
+    cache: BandCache
+    rows: FoldRows
+    bands: tuple[str, ...]
+    settings: TrainingSettings
+    checkpoints: Path
+    start: tuple[ModelSpec, Path] | None = None
+    label: str = "training"
+
+    @property
+    def monitored_rows(self) -> npt.NDArray[np.int64]:
+        """The rows of the test fold if they are scored after every epoch though nothing is chosen on them."""
+        wanted = self.settings.monitor_test_fold and self.settings.selection != "test_fold"
+        return self.rows.test if wanted else self.rows.test[:0]
+
+    def fingerprint(self, spec: ModelSpec) -> str:
+        """Return the digest of all that decides about the weights: checkpoints of another one are not resumed."""
+        parts: list[Any] = [self.cache.directory.name, self.rows.training.tolist(), self.rows.selection.tolist()]
+        parts += [asdict(self.settings), spec.to_dict(), sha256(self.start[1]) if self.start else None]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def train_fold(task: FoldTask, *, on_epoch: Callable[[dict[str, float]], None] | None = None) -> FoldResult:
+    """Train one fold, resuming from its last checkpoint if there is one.
+
+    Args:
+        task: The fold.
+        on_epoch: Called after every finished epoch with its record; must be picklable for several devices.
 
     Returns:
-        The selected weights, epoch and threshold, and the learning curves.
+        The selected weights, epoch and thresholds, and the learning curves.
 
     Raises:
         TrainingError: If the loss is not finite, or a part is empty.
-        ConfigurationError: If the device that the settings ask for is not there, or the network to start from is
+        ConfigurationError: If the device that the settings ask for is unavailable, or the network to start from is
             another one.
     """
-    for part, rows in (("training", training_rows), ("selection", selection_rows)):
+    for part, rows in (("training", task.rows.training), ("selection", task.rows.selection)):
         if len(rows) == 0:
             raise TrainingError(f"The {part} part of this fold is empty.", remedy="Use more patches or fewer folds.")
-    training_rows = spread(training_rows, settings.max_patches)
-    monitored = np.empty(0, np.int64)
-    if test_rows is not None and settings.monitor_test_fold and settings.selection != "test_fold":
-        monitored = test_rows
-    if start is None:
-        spec, initial = _model_spec(cache, training_rows, settings, band_names), None
+    settings = task.settings
+    used = evenly_spaced(task.rows.training, settings.max_patches)
+    task = replace(task, rows=replace(task.rows, training=used))
+    if task.start is None:
+        spec = _model_spec(task)
     else:
-        spec, initial = start
-        _refuse_other_network(spec, settings, band_names)
-    job = _Job(
-        cache.directory, training_rows, selection_rows, monitored, settings, spec, initial, checkpoints, on_epoch,
-        label,
-        fingerprint=_fingerprint(cache, training_rows, selection_rows, settings, spec, initial),
-    )  # fmt: skip
+        spec = task.start[0]
+        _refuse_other_network(spec, settings, task.bands)
     fabric = _fabric(settings)
     # As a partial: Fabric looks into arguments for modules, and into frozen dataclasses it cannot.
-    fabric.launch(partial(_fit, job=job, cache=cache if fabric.world_size == 1 else None))
-    resumed = load_last(checkpoints, job.fingerprint)
+    fabric.launch(partial(_fit, task=task, spec=spec, on_epoch=on_epoch))
+    resumed = load_last(task.checkpoints, task.fingerprint(spec))
     if resumed is None:
         raise TrainingError(
-            f"No checkpoint of the finished fold is in {checkpoints}.",
+            f"No checkpoint of the finished fold is in {task.checkpoints}.",
             remedy="Check that disk, then start again.",
         )
     progress = resumed[0]
-    weights = best_weights(checkpoints, progress.best_epoch)
-    model = build_model(spec, load_file(weights))
-    threshold, detection_threshold = _thresholds(model, cache, selection_rows, settings, band_names)
+    weights = best_weights(task.checkpoints, progress.best_epoch)
+    threshold, detection_threshold = _thresholds(build_model(spec, load_file(weights)), task)
     return FoldResult(spec, weights, progress.best_epoch, threshold, detection_threshold, progress.history)
 
 
-def _thresholds(
-    model: nn.Module,
-    cache: BandCache,
-    rows: npt.NDArray[np.int64],
-    settings: TrainingSettings,
-    band_names: tuple[str, ...],
-) -> tuple[float, float]:
+def _thresholds(model: nn.Module, task: FoldTask) -> tuple[float, float]:
     """Choose the thresholds of segmentation and of detection on the selection part."""
     counts: npt.NDArray[np.int64] | None = None
     detection = array("d")
-    ways = {"": settings.prediction}
+    settings, rows = task.settings, task.rows.selection
     batches = predict_batches(
-        model, cache, rows, band_names, ways, device=device_of(settings), batch_size=settings.batch_size
+        model,
+        task.cache,
+        rows,
+        task.bands,
+        {"": settings.prediction},
+        device=device_of(settings),
+        batch_size=settings.batch_size,
     )
     for _, predicted, masks in batches:
         thresholds, of_batch = threshold_counts(predicted[""], masks)
         counts = of_batch if counts is None else counts + of_batch
         detection.frombytes(patch_scores(predicted[""]).tobytes())
     assert counts is not None
-    truth = np.array([bool(cache.masks[row].any()) for row in rows])
+    truth = np.array([bool(task.cache.masks[row].any()) for row in rows])
     return (
         select_threshold(thresholds, counts, settings.select_by),
         select_detection_threshold(np.array(detection, np.float64), truth),
     )
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What a training process needs; picklable, because several GPUs mean several processes."""
-
-    cache_directory: Path
-    training_rows: npt.NDArray[np.int64]
-    selection_rows: npt.NDArray[np.int64]
-    monitored_rows: npt.NDArray[np.int64]
-    settings: TrainingSettings
-    spec: ModelSpec
-    initial: Path | None
-    checkpoints: Path
-    on_epoch: Callable[[dict[str, float]], None] | None
-    label: str
-    fingerprint: str
-
-
-def _model_spec(
-    cache: BandCache,
-    training_rows: npt.NDArray[np.int64],
-    settings: TrainingSettings,
-    band_names: tuple[str, ...],
-) -> ModelSpec:
+def _model_spec(task: FoldTask) -> ModelSpec:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    settings = task.settings
     if settings.standardize:
-        means, deviations = band_statistics(cache, training_rows, band_names)
+        means, deviations = band_statistics(task.cache, task.rows.training, task.bands)
         mean, std = tuple(means.tolist()), tuple(np.where(deviations == 0, 1.0, deviations).tolist())
-    return ModelSpec(name=settings.model, options=dict(settings.model_options), bands=band_names, mean=mean, std=std)
+    return ModelSpec(name=settings.model, options=dict(settings.model_options), bands=task.bands, mean=mean, std=std)
 
 
 def _refuse_other_network(spec: ModelSpec, settings: TrainingSettings, band_names: tuple[str, ...]) -> None:
@@ -199,20 +186,6 @@ def _refuse_other_network(spec: ModelSpec, settings: TrainingSettings, band_name
                 f"The network to start from has training.{name} {found!r}, and the settings ask for {asked!r}.",
                 remedy="Ask for the same network, or train from scratch.",
             )
-
-
-def _fingerprint(
-    cache: BandCache,
-    training_rows: npt.NDArray[np.int64],
-    selection_rows: npt.NDArray[np.int64],
-    settings: TrainingSettings,
-    spec: ModelSpec,
-    initial: Path | None,
-) -> str:
-    parts: list[Any] = [cache.directory.name, training_rows.tolist(), selection_rows.tolist(), asdict(settings)]
-    parts += [spec.to_dict(), sha256(initial) if initial is not None else None]
-    text = json.dumps(parts, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def device_of(settings: TrainingSettings) -> torch.device:
@@ -249,17 +222,16 @@ def _fabric(settings: TrainingSettings) -> Fabric:
     )
 
 
-def _fit(fabric: Fabric, job: _Job, cache: BandCache | None) -> None:
+def _fit(fabric: Fabric, task: FoldTask, spec: ModelSpec, on_epoch: Callable[[dict[str, float]], None] | None) -> None:
     """Train in this process; with several devices, one process each runs this."""
-    cache = cache or open_cache(job.cache_directory)
-    settings = job.settings
+    settings = task.settings
     if settings.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(settings.seed)
-        model = build_model(job.spec).to(memory_format=torch.channels_last)
-        if job.initial is not None:
-            model.load_state_dict(load_file(job.initial))
+        model = build_model(spec).to(memory_format=torch.channels_last)
+        if task.start is not None:
+            model.load_state_dict(load_file(task.start[1]))
         if fabric.world_size > 1:
             model = synchronize_batch_norm(model, fabric.device)
         optimizer = create_optimizer(
@@ -269,12 +241,13 @@ def _fit(fabric: Fabric, job: _Job, cache: BandCache | None) -> None:
             epsilon=settings.optimizer_epsilon,
             weight_decay=settings.weight_decay,
         )
-        resumed = load_last(job.checkpoints, job.fingerprint)
-        progress = Progress(job.fingerprint)
+        fingerprint = task.fingerprint(spec)
+        resumed = load_last(task.checkpoints, fingerprint)
+        progress = Progress(fingerprint)
         if resumed is not None:
             progress, weights, state = resumed
             model.load_state_dict(state.get("weights", weights))
-            logger.info("%s: going on after epoch %d.", job.label, progress.epoch)
+            logger.info("%s: resuming after epoch %d.", task.label, progress.epoch)
         compiled: Any = torch.compile(model) if settings.compile else model
         wrapped, wrapped_optimizer = fabric.setup(compiled, optimizer)
         average = _average(model, settings)  # a copy of the model where it is now
@@ -283,13 +256,16 @@ def _fit(fabric: Fabric, job: _Job, cache: BandCache | None) -> None:
                 average.module.load_state_dict(weights)
                 average.n_averaged.fill_(state["averaged_steps"])
             optimizer.load_state_dict(state["optimizer"])
-            if job.on_epoch is not None and fabric.is_global_zero:
+            if on_epoch is not None and fabric.is_global_zero:
                 for record in progress.history:  # the last one may not have been reported before the kill
-                    job.on_epoch(record)
-        parts = {"training": job.training_rows, "validation": job.selection_rows, "test": job.monitored_rows}
+                    on_epoch(record)
+        rows = {"training": task.rows.training, "validation": task.rows.selection, "test": task.monitored_rows}
+        data = {part: PatchBatches(task.cache, chosen, task.bands, fabric.device) for part, chosen in rows.items()}
+        positive = torch.tensor([bool(task.cache.masks[row].any()) for row in task.rows.training])
         trainer = FoldTrainer(
-            fabric, settings, cache, parts, job.spec.bands, model, average, wrapped, wrapped_optimizer, job.label
-        )
+            fabric, settings, data, positive, model=model, average=average, wrapped=wrapped,
+            optimizer=wrapped_optimizer, label=task.label,
+        )  # fmt: skip
         while progress.epoch < settings.epochs:
             record = trainer.epoch(progress.epoch)
             progress.epoch += 1
@@ -302,9 +278,9 @@ def _fit(fabric: Fabric, job: _Job, cache: BandCache | None) -> None:
                 state = {"optimizer": optimizer.state_dict()}
                 if average is not None:
                     state |= {"weights": model.state_dict(), "averaged_steps": int(average.n_averaged)}
-                save(job.checkpoints, progress, trainer.scored.state_dict(), state)
-                if job.on_epoch is not None:
-                    job.on_epoch(record)
+                save(task.checkpoints, progress, trainer.scored.state_dict(), state)
+                if on_epoch is not None:
+                    on_epoch(record)
             fabric.barrier()
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 
-def spread(rows: npt.NDArray[np.int64], n: int | None) -> npt.NDArray[np.int64]:
-    """Return at most n of the rows, spread evenly over them in their order; all if n is None."""
+def evenly_spaced(rows: npt.NDArray[np.int64], n: int | None) -> npt.NDArray[np.int64]:
+    """Return at most n of the rows, evenly spaced and in their order; all if n is None."""
     if n is None or n >= len(rows):
         return rows
     return rows[np.arange(n) * len(rows) // n]

@@ -1,0 +1,51 @@
+"""The parts of a fold: training, selection and test rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from landslide.folds.parts import fold_rows
+
+
+@pytest.mark.parametrize("exclude", [False, True])
+@pytest.mark.parametrize("fraction", [0.1, 0.3, None])
+def test_parts_are_disjoint_and_cover_all_patches_but_the_excluded(exclude, fraction):
+    n = 200
+    table = pd.DataFrame(
+        {
+            "positive_pixels": np.arange(n) % 5,
+            "scene": 1,
+            "row": np.arange(n) // 10,
+            "column": np.arange(n) % 10,
+            "fold": np.arange(n) // 40 + 1,
+        }
+    )
+    rows = fold_rows(table, 2, exclude_adjacent=exclude, validation_fraction=fraction, seed=3)
+    np.testing.assert_array_equal(rows.test, np.arange(40, 80))
+    used = np.concatenate([rows.training, rows.selection])
+    if fraction is None:
+        np.testing.assert_array_equal(rows.selection, rows.test)
+        others = rows.training
+    else:
+        others = used
+        assert len(rows.selection) == pytest.approx(fraction * len(used), abs=16)
+    assert len(set(others.tolist())) == len(others) == n - 40 - (20 if exclude else 0)
+    assert not set(rows.training.tolist()) & set(rows.test.tolist())
+
+
+@pytest.mark.parametrize("fraction", [0.1, None])
+def test_tiles_adjacent_to_the_test_fold_can_be_excluded(fraction):
+    side = 12
+    table = pd.DataFrame(
+        {
+            "positive_pixels": 1,
+            "scene": 0,
+            "row": np.arange(side * side) // side,
+            "column": np.arange(side * side) % side,
+            "fold": np.arange(side * side) // (side * side // 2) + 1,  # the upper and the lower half
+        }
+    )
+    for exclude in (False, True):
+        rows = fold_rows(table, 2, exclude_adjacent=exclude, validation_fraction=fraction)
+        of_first = table.loc[np.concatenate([rows.training, rows.selection])].query("fold == 1")
+        assert sorted(of_first["row"].unique()) == list(range(5 if exclude else 6))
