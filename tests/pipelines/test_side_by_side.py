@@ -29,7 +29,7 @@ def fold(client, monkeypatch, request):
 
     monkeypatch.setattr(PatchSource, "open_bands", lambda *_: SimpleNamespace(stored_dtype="float32"))
     monkeypatch.setattr(step, "fold_rows", lambda *_, **__: None)
-    monkeypatch.setattr(step.runs, "log_model", lambda *_: None)
+    monkeypatch.setattr(step.runs, "log_model", lambda *_, **__: None)
     parent = runs.open_cross_validation(
         client, request.node.name, name="r", params={}, tags={}, data_version="v", data_source="d"
     )
