@@ -10,7 +10,6 @@
 import base64
 import html
 import io
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from landslide.ablation.table import SCORES
+from landslide.files import atomic_write
 
 _HEADINGS = {"f1_macro": "F1", "miou": "mIoU", "f1_landslide": "landslide F1"}
 _WAYS = {"_head_average": "mean of the heads", "_tta": "mean of the turned patches"}
@@ -124,13 +124,11 @@ def report_files(table: pd.DataFrame, name: str, reference: str) -> dict[str, by
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files, each under a temporary name first, so that a reader never finds half of one."""
+    """Write files atomically to a folder, which is created if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", delete=False) as file:
-            file.write(content)
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(folder / name)
+        with atomic_write(folder / name) as temporary:
+            temporary.write_bytes(content)
 
 
 def _cells(table: pd.DataFrame, reference: str) -> list[list[str]]:

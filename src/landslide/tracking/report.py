@@ -7,11 +7,11 @@
 """
 
 import json
-import tempfile
 from pathlib import Path
 
 import pandas as pd
 
+from landslide.files import atomic_write
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.paths import default_tracking_uri
 from landslide.tracking import registry, runs
@@ -54,11 +54,9 @@ def write_report(folder: Path, uri: str | None = None) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it: it may be a link into DVC's cache."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False) as file:
-        file.write(text)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+    """Replace a file, which may be a link into DVC's cache, without writing through the link."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text)
 
 
 def _render(client: MlflowClient, run: Run, scores: pd.DataFrame, uri: str, folder: Path) -> str:

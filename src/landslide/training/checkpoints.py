@@ -10,7 +10,6 @@ file but not flipped bits. Random states need no file, because every epoch seeds
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from landslide.files import sha256
+from landslide.files import atomic_write, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -107,17 +106,10 @@ def _stem(epoch: int) -> str:
 
 
 def _write(path: Path, writer: Callable[[Path], object]) -> str:
-    """Write under a temporary name in the same folder, flush to disk, rename; return the SHA-256."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    """Write a file atomically; return its SHA-256."""
+    with atomic_write(path) as temporary:
         writer(temporary)
-        digest = sha256(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return digest
+        return sha256(temporary)
 
 
 def _verify(path: Path, digest: str) -> None:
