@@ -1,8 +1,6 @@
 """A file server on loopback with the faults of real ones: it breaks off, stalls, ignores ranges, changes its files."""
 
-import hashlib
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +15,6 @@ class Fault:
     status: int = 0
     after: int = 0
     stall: bool = False
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -27,24 +24,21 @@ class FileServer:
     Attributes:
         url: Its address.
         files: Content by path; the path may have a query.
-        faults: Faults of the next answers by path, one an answer.
-        asked: (path, Range or "") of every request.
-        knows_ranges: Whether it answers them.
-        knows_tags: Whether it sends entity tags.
-        claims: Content-Length by path where it is not the true one; nothing of the body is sent then.
         headers: Further headers by path.
-        pause: Seconds between the tenths of a body.
+        faults: Faults of the next answers (to GET) by path, one per answer.
+        asked: (path, Range or "") of every GET.
+        tokens: The Authorization header of every request that has one.
+        knows_ranges: Whether it answers them.
+        stalled: Set while an answer stalls.
     """
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
     knows_ranges: bool = True
-    knows_tags: bool = True
-    claims: dict[str, int] = field(default_factory=dict)
-    headers: dict[str, dict[str, str]] = field(default_factory=dict)
-    pause: float = 0.0
     stalled: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -61,52 +55,46 @@ def file_server() -> Iterator[FileServer]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_HEAD(self) -> None:
+            content = state.files.get(self.path)
+            if content is None:
+                self._begin(404, 0)
+            else:
+                self._begin(200, len(content))
+
         def do_GET(self) -> None:
             state.asked.append((self.path, self.headers.get("Range", "")))
             left = state.faults.get(self.path)
             fault = left.pop(0) if left else None
             content = state.files.get(self.path)
             if fault and fault.status:
-                self._refuse(fault.status, fault.headers)
+                self._begin(fault.status, 0)
             elif content is None:
-                self._refuse(404, {})
+                self._begin(404, 0)
             else:
                 self._send(content, fault)
 
-        def _refuse(self, status: int, headers: dict[str, str]) -> None:
+        def _begin(self, status: int, length: int, **headers: str) -> None:
+            state.tokens += self.headers.get_all("Authorization", [])
             self.send_response(status)
-            for name, value in {"Content-Length": "0", **headers}.items():
+            for name, value in {"Content-Length": str(length), **headers, **state.headers.get(self.path, {})}.items():
                 self.send_header(name, value)
             self.end_headers()
 
         def _send(self, content: bytes, fault: Fault | None) -> None:
-            tag = f'"{hashlib.md5(content).hexdigest()}"'
-            start, wanted = 0, self.headers.get("Range")
-            if wanted and state.knows_ranges and self.headers.get("If-Range", tag) == tag:
-                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-                if start >= len(content):
-                    self._refuse(416, {"Content-Range": f"bytes */{len(content)}"})
-                    return
-                self.send_response(206)
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-            else:
-                self.send_response(200)
-            if state.knows_tags:
-                self.send_header("ETag", tag)
-            body = content[start:]
-            self.send_header("Content-Length", str(state.claims.get(self.path, len(body))))
-            for name, value in state.headers.get(self.path, {}).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.close_connection = fault is not None or self.path in state.claims
-            if self.path in state.claims:
+            wanted = self.headers.get("Range") if state.knows_ranges else None
+            start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+            if wanted and start >= len(content):
+                self._begin(416, 0, **{"Content-Range": f"bytes */{len(content)}"})
                 return
-            sent = body if fault is None else body[: fault.after]
-            part = -(-len(sent) // 10) if state.pause else len(sent)
-            for begin in range(0, len(sent), part or 1):
-                self.wfile.write(sent[begin : begin + part])
-                self.wfile.flush()
-                time.sleep(state.pause)
+            body = content[start:]
+            if wanted:
+                self._begin(206, len(body), **{"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"})
+            else:
+                self._begin(200, len(body))
+            self.close_connection = fault is not None
+            self.wfile.write(body if fault is None else body[: fault.after])
+            self.wfile.flush()
             if fault is not None and fault.stall:
                 state.stalled.set()
                 state.ended.wait(30)

@@ -56,34 +56,30 @@ def demo(folder: Path, seed: int) -> None:
     type=click.Choice(["train", "validation", "test"]),
     help="Only this split; may be repeated.  [default: all]",
 )
-@click.option("--source", type=click.Choice(["zenodo", "huggingface"]), default="zenodo", show_default=True)
+@click.option("--source", type=click.Choice(["huggingface", "zenodo"]), default="huggingface", show_default=True)
 @click.option(
     "--url", envvar="LANDSLIDE_DATA_URL", show_envvar=True, help="Address of a mirror with the same paths below it."
 )
-@click.option("--keep-archives", is_flag=True, help="Keep the archives once they are unpacked.")
-def fetch(folder: Path | None, splits: tuple[Any, ...], source: Any, url: str | None, keep_archives: bool) -> None:
+def fetch(folder: Path | None, splits: tuple[Any, ...], source: Any, url: str | None) -> None:
     """Download the official Landslide4Sense set, check it, and pin it as ./data; or put it to DIR, unpinned.
 
-    Whatever ends it, the same command goes on from what has arrived.
+    If it is interrupted, the same command resumes.
     """
     from landslide.data import landslide4sense
-    from landslide.data.fetch import fetch as fetch_data
 
     project = Path.cwd()
     pinned = folder is None or folder.resolve() == project / "data"
     try:
-        done = fetch_data(
+        done = landslide4sense.fetch(
             project / "data" if folder is None else folder.resolve(),
             pin_in=project if pinned else None,
             splits=tuple(dict.fromkeys(splits)) or landslide4sense.SPLITS,
             source=source,
             server=url,
-            keep_archives=keep_archives,
-            release=landslide4sense.LANDSLIDE4SENSE,
             report_to=click.echo,
         )
     except KeyboardInterrupt:
-        click.echo("\nStopped; the same command goes on from what has arrived.", err=True)
+        click.echo("\nStopped; the same command resumes.", err=True)
         raise
     click.echo(f"\n{done}")
     if pinned:

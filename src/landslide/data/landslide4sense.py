@@ -1,61 +1,59 @@
-"""The official Landslide4Sense data set: what was published, and what the servers that hold it say about it.
+"""The official Landslide4Sense data set: what was published, and how it becomes a folder here.
 
-Two copies are public: three archives on Zenodo (record 10463239, CC BY 4.0), and single files in the other layout on
-Hugging Face.
+Two copies are public: single files on Hugging Face, at a pinned revision, and three archives on Zenodo (record
+10463239, CC BY 4.0). The patches are the same, the layouts are not. Either copy is downloaded, verified and checked in
+`.<destination>-fetch` beside the destination, on the same disk, and moved into place once it is complete:
+
+    from_<source>/               the patches that have arrived, in the layout of that copy
+    <name>.zip, <name>.zip.part  an archive, and the beginning of one
+    unpacking/                   what is unpacked of an archive so far
+    verified                     a mark: the data set is complete; it is being moved and pinned
+    previous/                    what ./data held, until the new data set is pinned
 """
 
-import logging
-import re
-from collections.abc import Collection
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import requests
-
-from landslide.data.download import RemoteFile, get_json
-from landslide.data.patches import find_patches
-from landslide.errors import AbsentError, DataError
+from landslide.data.check import check
+from landslide.data.downloads import download_archive, download_snapshot, unpack
+from landslide.data.dvc import run_dvc
+from landslide.data.patches import numbered_files
+from landslide.data.project import hand_over, pin, pinned_version, refuse_unless_replaceable
+from landslide.errors import DataError
+from landslide.locks import locked
 from landslide.schema import LAYOUTS, Split
 
-logger = logging.getLogger(__name__)
-
-Source = Literal["zenodo", "huggingface"]
+Source = Literal["huggingface", "zenodo"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 PATCH_BYTES = 1_837_056 + 18_432
 """Size of a patch on disk: image and mask."""
 
-# Seconds to connect and to be answered; the download itself does not depend on this list.
-_LISTING_TIMEOUT = (5.0, 10.0)
+_ZENODO = "https://zenodo.org"
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive of one split on Zenodo.
+    """An archive on Zenodo.
 
     Attributes:
         name: Its file name.
-        split: What it holds.
-        size: Its bytes.
-        checksum: `md5:` and 32 hexadecimal digits, None where it was never written down.
-        exact_size: Whether it has just so many bytes, rather than about so many.
+        size: Its size in bytes, possibly rounded.
+        checksum: `md5:` and 32 hexadecimal digits, None if it is unknown.
     """
 
     name: str
-    split: Split
     size: int
     checksum: str | None = None
-    exact_size: bool = True
-
-    def at(self, url: str) -> RemoteFile:
-        """Return the archive at an address, with what is known for certain."""
-        return RemoteFile(url, self.size if self.exact_size else None, self.checksum)
-
-    def promises(self, file: RemoteFile) -> bool:
-        """Whether a server's statement about this archive agrees with what is known of it."""
-        known = self.at(file.url)
-        return known.size in (None, file.size) and known.checksum in (None, file.checksum)
 
 
 @dataclass(frozen=True)
@@ -64,14 +62,14 @@ class Release:
 
     Attributes:
         patches: Number of patches of each split.
-        archives: The archives on Zenodo.
-        record: Number of the Zenodo record.
+        archives: The archive of each split, in the Zenodo record.
+        record: Number of that record.
         dataset: Name of the data set on Hugging Face.
         revision: Its commit.
     """
 
     patches: dict[Split, int]
-    archives: tuple[Archive, ...]
+    archives: dict[Split, Archive]
     record: str
     dataset: str
     revision: str
@@ -79,122 +77,182 @@ class Release:
 
 LANDSLIDE4SENSE = Release(
     patches={"train": 3799, "validation": 245, "test": 800},
-    archives=(
-        Archive("TrainData.zip", "train", 2_484_071_934, "md5:408f09247e3dd256458bc2f6e9edbffb"),
-        Archive("ValidData.zip", "validation", 143_423_314),
-        Archive("TestData.zip", "test", 470_900_000, exact_size=False),
-    ),
+    archives={
+        "train": Archive("TrainData.zip", 2_484_071_934, "md5:408f09247e3dd256458bc2f6e9edbffb"),
+        "validation": Archive("ValidData.zip", 143_423_314),
+        "test": Archive("TestData.zip", 470_900_000),
+    },
     record="10463239",
     dataset="ibm-nasa-geospatial/Landslide4sense",
     revision="4b291891badf301b5c75c2153f0f8fe00eeb1435",
 )
 
-SERVERS: dict[Source, str] = {"zenodo": "https://zenodo.org", "huggingface": "https://huggingface.co"}
 
-
-def holds(root: Path, splits: Collection[Split], release: Release) -> bool:
-    """Whether a folder holds as many patches of these splits as were published; their content is not looked at."""
-    try:
-        return all(len(find_patches(root, split)) == release.patches[split] for split in splits)
-    except DataError:
-        return False
-
-
-def zenodo_files(
-    session: requests.Session, server: str, splits: Collection[Split], release: Release
-) -> dict[Archive, RemoteFile]:
-    """Return the archives of these splits, with size and checksum where they are known.
-
-    What is not known beforehand comes from the record's own list of files. A server that has no such list (a mirror)
-    will do; a list that contradicts what is known is not used.
+def fetch(
+    destination: Path,
+    *,
+    pin_in: Path | None = None,
+    splits: Collection[Split] = SPLITS,
+    source: Source = "huggingface",
+    server: str | None = None,
+    release: Release = LANDSLIDE4SENSE,
+    report_to: Callable[[str], object] = lambda text: None,
+) -> str:
+    """Bring the official data set to a folder. The same call resumes an interrupted one.
 
     Args:
-        session: Connections to the server.
-        server: Its address, in front of `/records/...`.
+        destination: Absent, an empty folder, or (if pinned) a folder that `project.replace` may replace.
+        pin_in: Root of the project whose `./data` the destination is, to be pinned in `data.dvc`; None pins nothing.
         splits: Which splits.
+        source: Which of the public copies.
+        server: Address of a mirror with the same paths; None is the public server, or `HF_ENDPOINT`.
         release: What was published.
-    """
-    listed = _record_files(session, f"{server}/api/records/{release.record}")
-    if wrong := [one.name for one in release.archives if one.name in listed and not one.promises(listed[one.name])]:
-        logger.warning(
-            "The list of files of record %s says something else of %s than is known; it is not used.",
-            release.record,
-            ", ".join(wrong),
-        )
-        listed = {}
-    files = {}
-    for archive in release.archives:
-        if archive.split in splits:
-            url = f"{server}/records/{release.record}/files/{archive.name}"
-            found = listed.get(archive.name, archive.at(url))
-            files[archive] = RemoteFile(url, found.size, found.checksum)
-    return files
+        report_to: Called with the report of the check.
 
-
-def _record_files(session: requests.Session, url: str) -> dict[str, RemoteFile]:
-    """Return what Zenodo says of a record's files, by name; nothing if it does not say anything useful."""
-    try:
-        response = session.get(url, timeout=_LISTING_TIMEOUT)
-        response.raise_for_status()
-        return {
-            file["key"]: RemoteFile(url, int(file["size"]), str(file["checksum"])) for file in response.json()["files"]
-        }
-    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-        logger.info("There is no list of files at %s: %s", url, type(error).__name__)
-        return {}
-
-
-def huggingface_files(
-    session: requests.Session, server: str, splits: Collection[Split], release: Release
-) -> dict[str, RemoteFile]:
-    """Return the patches of these splits by their path in the data set, with size and checksum.
-
-    Args:
-        session: Connections to the server.
-        server: Its address, in front of `/api/datasets/...` and `/datasets/...`.
-        splits: Which splits.
-        release: What was published.
+    Returns:
+        What was done, as one line.
 
     Raises:
-        RemoteError: If the server does not list the files.
-        DataError: If another number of images is listed than was published.
+        RemoteError: If the server does not answer, or lacks the files.
+        DataError: If the disk is too small, a file is not the published one, the data set has faults, or the
+            destination is occupied.
+        LockedError: If another process fetches to the same destination.
     """
-    files: dict[str, RemoteFile] = {}
-    resolve = f"{server}/datasets/{release.dataset}/resolve/{release.revision}"
-    for split in splits:
-        image_folder, mask_folder = LAYOUTS[1][split]
-        images = _listed(session, server, release, image_folder, "image", resolve)
-        if len(images) != release.patches[split]:
+    work_folder = destination.with_name(f".{destination.name}-fetch")
+    staged, verified = work_folder / f"from_{source}", work_folder / "verified"
+    if not _incomplete(destination, splits, release):
+        return _pin_existing(destination, pin_in, verified)
+    _refuse_occupied(destination, pin_in, splits, staged)
+    with _disk_errors(work_folder), locked(work_folder / ".lock", wait=False):
+        if not verified.exists() or _incomplete(staged, splits, release):
+            verified.unlink(missing_ok=True)
+            staged.mkdir(exist_ok=True)
+            (_from_huggingface if source == "huggingface" else _from_zenodo)(staged, splits, server, release)
+        _remove_the_rest(staged, splits)
+        if not verified.exists():
+            _refuse_faults(staged, splits, release, report_to)
+            verified.touch()
+        done = f"{destination} is now the official data set ({', '.join(splits)})"
+        if pin_in is None:
+            staged.rename(destination)
+        else:
+            shutil.rmtree(work_folder / "previous", ignore_errors=True)  # of a run that was killed
+            done += f", version {hand_over(pin_in, staged, keep=False)}"
+        shutil.rmtree(work_folder)
+        return done
+
+
+def _incomplete(root: Path, splits: Collection[Split], release: Release) -> list[str]:
+    """Return what is wrong with the number of images in a folder; their content is not looked at."""
+    found = {split: sum(len(numbered_files(root / at[split][0], "image")) for at in LAYOUTS) for split in splits}
+    return [
+        f"{n:,} {split} patches of {release.patches[split]:,}"
+        for split, n in found.items()
+        if n != release.patches[split]
+    ]
+
+
+def _pin_existing(destination: Path, pin_in: Path | None, verified: Path) -> str:
+    """Say that the data set is there; pin it if the run that moved it was killed before that."""
+    there = f"{destination} holds the official data set already"
+    if pin_in is None or _is_pinned(pin_in):
+        return there
+    if not verified.exists():
+        remedy = "pin what is there with `dvc add data`"
+        raise DataError(f"{there}, but that is not what data.dvc pins", remedy=remedy)
+    with locked(verified.with_name(".lock"), wait=False):
+        pin(pin_in, link=True)
+        shutil.rmtree(verified.parent)
+    return f"{there}; data.dvc pins it now"
+
+
+def _is_pinned(project: Path) -> bool:
+    """Whether DVC finds ./data as data.dvc pins it; DVC remembers files that did not change."""
+    if pinned_version(project / "data.dvc") is None:
+        return False
+    return bool(json.loads(run_dvc(project, "status", "--json", "data.dvc")) == {})
+
+
+def _refuse_occupied(destination: Path, pin_in: Path | None, splits: Collection[Split], staged: Path) -> None:
+    """Raise before the download unless the data set can be put in place afterwards."""
+    if pin_in is not None:
+        if "train" not in splits:
             raise DataError(
-                f"{server} lists {len(images)} files in {image_folder}, and {release.patches[split]} were published",
-                remedy="name another server (--url), or take the archives (--source zenodo)",
+                "./data is what models are trained on, and the training split is not asked for",
+                remedy="give a folder for the other splits: landslide data fetch DIR --split test",
             )
-        files |= images
-        try:
-            files |= _listed(session, server, release, mask_folder, "mask", resolve)
-        except AbsentError:
-            if split == "train":
-                raise
-            logger.warning("There are no masks of the %s split on %s.", split, server)
-    return files
+        refuse_unless_replaceable(pin_in, staged)
+    elif os.path.lexists(destination) and not (destination.is_dir() and not any(destination.iterdir())):
+        raise DataError(
+            f"{destination} exists and is not an empty folder", remedy="choose a new folder, or move it away"
+        )
 
 
-def _listed(
-    session: requests.Session, server: str, release: Release, folder: str, kind: str, resolve: str
-) -> dict[str, RemoteFile]:
-    """List the numbered files of a folder, page by page."""
-    url: str | None = f"{server}/api/datasets/{release.dataset}/tree/{release.revision}/{folder}?recursive=true"
-    name = re.compile(rf"{folder}/{kind}_\d+\.h5")
-    files = {}
-    while url:
-        entries, url = get_json(session, url)
-        for entry in entries:
-            if entry["type"] == "file" and name.fullmatch(entry["path"]):
-                files[entry["path"]] = RemoteFile(f"{resolve}/{entry['path']}", *_promise(entry))
-    return files
+def _from_huggingface(staged: Path, splits: Collection[Split], server: str | None, release: Release) -> None:
+    arrived = sum(path.stat().st_size for path in staged.rglob("*.h5"))
+    _refuse_small_disk(staged, sum(release.patches[split] * PATCH_BYTES for split in splits) - arrived)
+    folders = [LAYOUTS[1][split] for split in splits]
+    # annotations/train also holds five stray files image_*.h5 of 800 bytes: the patterns leave them out.
+    patterns = [f"{images}/image_*.h5" for images, _ in folders] + [f"{masks}/mask_*.h5" for _, masks in folders]
+    download_snapshot(staged, release.dataset, release.revision, patterns, server)
 
 
-def _promise(entry: dict[str, Any]) -> tuple[int, str]:
-    """Return size and checksum of a file: of its content where it is in large file storage, else of its git blob."""
-    large = entry.get("lfs")
-    return (large["size"], f"sha256:{large['oid']}") if large else (entry["size"], f"git-sha1:{entry['oid']}")
+def _from_zenodo(staged: Path, splits: Collection[Split], server: str | None, release: Release) -> None:
+    """Download and unpack one archive after another, so that the disk holds only one at a time."""
+    folders = {split: (staged / LAYOUTS[0][split][0]).parent for split in SPLITS if split in splits}
+    missing = [split for split, folder in folders.items() if not folder.exists()]
+    unpacked = accumulate(release.patches[split] * PATCH_BYTES for split in missing)
+    largest = max((n + release.archives[split].size for split, n in zip(missing, unpacked, strict=True)), default=0)
+    _refuse_small_disk(staged, largest - sum(path.stat().st_size for path in staged.parent.glob("*.zip*")))
+    for split in missing:
+        archive = release.archives[split]
+        path = staged.with_name(archive.name)
+        url = f"{(server or _ZENODO).rstrip('/')}/records/{release.record}/files/{archive.name}"
+        download_archive(url, path, archive.checksum)
+        unpack(path, folders[split], release.patches[split])
+
+
+def _remove_the_rest(staged: Path, splits: Collection[Split]) -> None:
+    """Delete the notes of huggingface_hub, and splits that only an earlier run was asked for."""
+    shutil.rmtree(staged / ".cache", ignore_errors=True)
+    for layout in LAYOUTS:
+        for folder in (folder for split in layout.keys() - set(splits) for folder in layout[split]):
+            shutil.rmtree(staged / folder, ignore_errors=True)
+            with suppress(OSError):
+                (staged / folder).parent.rmdir()  # if it is empty now
+
+
+def _refuse_faults(
+    staged: Path, splits: Collection[Split], release: Release, report_to: Callable[[str], object]
+) -> None:
+    report = check(staged, required=splits)
+    report_to(report.render())
+    faults = _incomplete(staged, splits, release)
+    if not report.ok:
+        faults.append(f"{len(report.faults)} fault(s), see above")
+    if faults:
+        raise DataError(
+            f"{staged} has {' and '.join(faults)}",
+            remedy=f"delete {staged.parent} and run this again to download everything again, or take another --source",
+        )
+
+
+def _refuse_small_disk(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"fetching needs {needed / 1e9:,.1f} GB on the disk of {folder}, and {free / 1e9:,.1f} GB are free",
+            remedy="make room, fetch fewer splits (--split train), or choose a folder on a larger disk",
+        )
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Explain a full disk, and a folder that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.filename or folder} cannot be written: {error.strerror or error}"
+        if error.errno in _OUT_OF_SPACE:
+            raise DataError(what, remedy="make room on the disk, then run this again: it resumes") from error
+        raise DataError(what, remedy="choose a folder that you may write to") from error
