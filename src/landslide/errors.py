@@ -32,10 +32,6 @@ class RemoteError(DataError):
     """Data cannot be had: the server, the remote or the repository does not answer, or lacks them."""
 
 
-class AbsentError(RemoteError):
-    """The server answers, and has no such file."""
-
-
 class ConfigurationError(LandslideError):
     """A setting is unknown, out of range or contradicts another."""
 
