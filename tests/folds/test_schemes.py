@@ -1,5 +1,6 @@
 """Fold schemes and the inner validation part."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,88 @@ def test_an_unknown_scheme_is_a_configuration_error_that_lists_the_others():
     with pytest.raises(ConfigurationError, match="no fold scheme 'grouped'") as error:
         assign(range(10), scheme="grouped")
     assert all(scheme in error.value.remedy for scheme in SCHEMES)
+
+
+# ---- names and their order
+
+RECORDED = {  # 60 patches of two scenes, seed 3
+    "contiguous": "555555555555444444444444333333333333222222222222111111111111",
+    "random": "221312255132543422242114314344345355454325345154251123115313",
+    "stratified": "243545352441223331115252451155533332154444222211333514424151",
+    "scene_blocked": "554411554411223344223344553333442233442233551122551122115544",
+}
+# The official positions, seed 7: digest of the folds.
+RECORDED_OFFICIAL = {
+    "contiguous": "7166b5d84b9e0e16",
+    "random": "ce58dd036c56a903",
+    "stratified": "89f49fc7332e7452",
+    "scene_blocked": "c43a98b63fe2b510",
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_names_in_natural_order_get_the_recorded_folds(scheme):
+    positions = np.concatenate([grid(5, 6, 1), grid(5, 6, 2)])
+    pixels = np.where(np.arange(60) % 3 == 0, np.arange(60) * 7 % 40, 0)
+    folds = assign(range(1, 61), scheme=scheme, seed=3, positive_pixels=pixels, scenes=positions)
+    assert "".join(map(str, folds)) == RECORDED[scheme]
+    numbers = np.arange(OFFICIAL)
+    pixels = np.where(numbers % 3 == 0, numbers * 2654435761 % 997, 0)
+    folds = assign(numbers + 1, scheme=scheme, seed=7, positive_pixels=pixels, scenes=official_positions())
+    assert hashlib.sha256(folds.tobytes()).hexdigest()[:16] == RECORDED_OFFICIAL[scheme]
+
+
+def names_of_patches() -> st.SearchStrategy[list[object]]:
+    text = st.builds(
+        "{}{}{}".format, st.sampled_from(["image_", "a", "b", ""]), st.integers(0, 120), st.sampled_from("xy")
+    )
+    return st.one_of(
+        st.lists(st.integers(-50, 500), min_size=5, max_size=60, unique=True),
+        st.lists(text, min_size=5, max_size=60, unique=True),
+    )
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@settings(max_examples=60, deadline=None)
+@given(names_of_patches(), st.integers(2, 5), st.integers(0, 50), st.randoms(use_true_random=False))
+def test_the_folds_do_not_depend_on_the_order_of_the_patches(scheme, names, n_folds, seed, random):
+    n = len(names)
+    pixels, positions = np.arange(n) * 7 % 4, grid(-(-n // 6), 6)[:n]
+
+    def folds(order: list[int]) -> np.ndarray:
+        return assign(
+            [names[i] for i in order], scheme=scheme, n_folds=n_folds, seed=seed,
+            positive_pixels=pixels[order], scenes=positions[order],
+        )  # fmt: skip
+
+    order = random.sample(range(n), n)
+    np.testing.assert_array_equal(folds(order), folds(list(range(n)))[order])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 10**12), min_size=5, max_size=60, unique=True), st.sampled_from(["", "image_", "b7_"]))
+def test_contiguous_folds_follow_the_numbers_inside_the_names(numbers, prefix):
+    folds = assign([f"{prefix}{number}" for number in numbers], scheme="contiguous")
+    by_number = folds[np.argsort(numbers)]
+    np.testing.assert_array_equal(by_number, assign(range(len(numbers)), scheme="contiguous"))
+    np.testing.assert_array_equal(folds, assign(numbers, scheme="contiguous"))
+
+
+def test_contiguous_folds_follow_every_number_of_a_name():
+    names = ["s2_t1", "s10_t1", "s2_t10", "s2_t2", "s1_t100", "s10_t02"]
+    assert assign(names, scheme="contiguous", n_folds=6).tolist() == [5, 2, 3, 4, 6, 1]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("names", [["a", "b", "a"], [1, 2, "1"]])
+def test_a_name_that_occurs_twice_is_a_configuration_error(scheme, names):
+    with pytest.raises(ConfigurationError, match=f"1 patch names occur more than once: {names[0]}"):
+        assign(names, scheme=scheme, n_folds=2, positive_pixels=[0, 1, 2], scenes=grid(1, 3))
+
+
+def test_landslide_pixels_of_other_patches_are_a_configuration_error():
+    with pytest.raises(ConfigurationError, match=r"shape \(5,\), and there are 4 patches"):
+        assign(range(4), scheme="stratified", n_folds=2, positive_pixels=np.zeros(5))
 
 
 # ---- contiguous

@@ -5,14 +5,17 @@ few scenes, so a random split puts neighbouring tiles on both sides. The schemes
 every run records which one it used.
 """
 
+import re
+from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, get_args
+from numbers import Integral
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from landslide.errors import ConfigurationError
+from landslide.errors import ConfigurationError, first_few
 
 Scheme = Literal["contiguous", "random", "stratified", "scene_blocked"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
@@ -36,21 +39,24 @@ def assign(
     """Assign a fold to every patch.
 
     Args:
-        names: Patch names or numbers in natural file order; only their count matters.
-        scheme: `contiguous` (the authors' protocol: fold 1 is the last fifth, fold k takes [int(n a), int(n b))
-            for (a, b) = (.8, 1), (.6, .8), (.4, .6), (.2, .4), (0, .2)), `random`, `stratified` (random, with
-            equal shares of patches by landslide pixels), or `scene_blocked` (blocks of neighbouring tiles stay
-            together; no tile has a neighbour on the other side when training leaves out those that `touching` finds).
+        names: Distinct patch names or numbers, in any order. Their natural order (`image_2` before `image_10`)
+            stands for the order of the tiles: a patch gets the same fold in whatever order the names come.
+        scheme: `contiguous` (the authors' protocol: fold 1 is the last fifth in natural order, fold k takes
+            [int(n a), int(n b)) for (a, b) = (.8, 1), (.6, .8), (.4, .6), (.2, .4), (0, .2)), `random`, `stratified`
+            (random, with equal shares of patches by landslide pixels), or `scene_blocked` (blocks of neighbouring tiles
+            stay together; no tile has a neighbour on the other side when training leaves out those that `touching`
+            finds).
         n_folds: Number of folds.
         seed: Seed of the random schemes.
-        positive_pixels: (n,) landslide pixels a patch; `stratified` needs it, `scene_blocked` balances by it.
-        scenes: (n, 3) scene, row and column a patch; `scene_blocked` needs it.
+        positive_pixels: (n,) landslide pixels of each patch; `stratified` needs it, `scene_blocked` balances by it.
+        scenes: (n, 3) scene, row and column of each patch; `scene_blocked` needs it.
 
     Returns:
         (n,) int64 fold numbers 1..n_folds in the order given; every fold holds at least one patch.
 
     Raises:
-        ConfigurationError: On an unknown scheme, too few patches, or when a scheme lacks what it needs.
+        ConfigurationError: On an unknown scheme, a name that occurs twice, too few patches, or when a scheme lacks
+            what it needs.
     """
     n = len(names)
     if scheme not in SCHEMES:
@@ -60,27 +66,58 @@ def assign(
             f"{n} patches cannot be split into {n_folds} folds.",
             remedy="Use at least 2 folds, and no more folds than there are patches.",
         )
+    order = _natural_order(names)
+    pixels = None if positive_pixels is None else np.asarray(positive_pixels)
+    if pixels is not None:
+        if pixels.shape != (n,):
+            raise ConfigurationError(
+                f"positive_pixels has shape {pixels.shape}, and there are {n} patches.",
+                remedy="Pass one number per patch.",
+            )
+        pixels = pixels[order]
     rng = np.random.default_rng(seed)
     if scheme == "contiguous":
-        return _contiguous(n, n_folds)
-    if scheme == "random":
-        return _deal(rng.permutation(n), n_folds)
-    if scheme == "stratified":
-        if positive_pixels is None:
+        folds = _contiguous(n, n_folds)
+    elif scheme == "random":
+        folds = _deal(rng.permutation(n), n_folds)
+    elif scheme == "stratified":
+        if pixels is None:
             raise ConfigurationError(
                 "The stratified folds need the landslide pixels of every patch.",
                 remedy="Pass positive_pixels, or choose another scheme.",
             )
         # Sorted by landslide pixels with random ties, then dealt out round by round in random order.
-        order = np.lexsort((rng.random(n), -np.asarray(positive_pixels)))
-        return _deal(order, n_folds, rng)
-    positions = np.asarray(scenes, dtype=object)
-    if positions.shape != (n, 3) or pd.isna(positions).any():
+        folds = _deal(np.lexsort((rng.random(n), -pixels)), n_folds, rng)
+    else:
+        positions = np.asarray(scenes, dtype=object)
+        if positions.shape != (n, 3) or pd.isna(positions).any():
+            raise ConfigurationError(
+                "The scene_blocked folds need scene, row and column of every patch, and some are missing.",
+                remedy="Put a scenes.csv (n,scene,row,column) beside the data, or choose another scheme.",
+            )
+        folds = _scene_blocked(positions[order].astype(np.int64), n_folds, rng, pixels)
+    in_given_order = np.empty(n, np.int64)
+    in_given_order[order] = folds
+    return in_given_order
+
+
+def _natural_order(names: Sequence[object]) -> npt.NDArray[np.int64]:
+    """Return the places of the names in natural order: numbers inside names compare as numbers."""
+    twice = [name for name, count in Counter(map(str, names)).items() if count > 1]
+    if twice:
         raise ConfigurationError(
-            "The scene_blocked folds need scene, row and column of every patch, and some are missing.",
-            remedy="Put a scenes.csv (n,scene,row,column) beside the data, or choose another scheme.",
+            f"{len(twice)} patch names occur more than once: {first_few(twice)}.",
+            remedy="Give every patch a name of its own.",
         )
-    return _scene_blocked(positions.astype(np.int64), n_folds, rng, positive_pixels)
+    return np.array(sorted(range(len(names)), key=lambda place: _natural_key(names[place])), np.int64)
+
+
+def _natural_key(name: object) -> tuple[list[str | int], str]:
+    """Return the texts and numbers of a name in turn, then the name itself, which tells `1` from `01`."""
+    if isinstance(name, Integral):
+        return ["", int(name)], str(name)
+    parts = re.split(r"(\d+)", str(name))
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], str(name)
 
 
 def _contiguous(n: int, n_folds: int) -> npt.NDArray[np.int64]:
@@ -105,7 +142,7 @@ def _scene_blocked(
     positions: npt.NDArray[np.int64],
     n_folds: int,
     rng: np.random.Generator,
-    positive_pixels: npt.ArrayLike | None,
+    positive_pixels: npt.NDArray[Any] | None,
 ) -> npt.NDArray[np.int64]:
     """Give whole blocks, largest first, to the fold that has the least (patches, and landslides if known)."""
     n = len(positions)
