@@ -46,6 +46,7 @@ from landslide.models import build_model
 from landslide.models.complexity import complexity
 from landslide.training.augmentation import AugmentationSettings
 from landslide.training.fold import FoldResult, FoldTask, TrainingSettings, device_of, train_fold
+from landslide.training.optimizers import CosineSchedule, StepSchedule
 
 if TYPE_CHECKING:
     from landslide.ablation.table import AblationRow
@@ -60,15 +61,25 @@ def settings_of(common: dict[str, Any], row: dict[str, Any], seed: int) -> Train
     changes = row.get("training", {})
     if "model" in changes:
         common = {**common, "model_options": {}}
+    if changes.get("schedule", {}).get("kind") not in (None, common.get("schedule", {}).get("kind")):
+        common = {**common, "schedule": {}}
     merged = {**common, **changes, "seed": seed}
-    for name in ("model_options", "augmentation", "prediction", "head_weights"):
+    for name in ("model_options", "augmentation", "prediction", "head_weights", "schedule"):
         if name in merged:
             merged[name] = {**common.get(name, {}), **changes.get(name, {})}
     merged["augmentation"] = AugmentationSettings(**merged.get("augmentation", {}))
     merged["prediction"] = PredictionSettings(**merged.get("prediction", {}))
     merged["bands"] = tuple(merged["bands"])
-    merged["learning_rates"] = tuple(map(tuple, merged.get("learning_rates", TrainingSettings.learning_rates)))
+    if "schedule" in merged:
+        merged["schedule"] = schedule_of(**merged["schedule"])
     return TrainingSettings(**merged)
+
+
+def schedule_of(kind: str, **values: Any) -> StepSchedule | CosineSchedule:
+    """Build the schedule of a kind."""
+    if kind == "cosine":
+        return CosineSchedule(**values)
+    return StepSchedule(**{name: tuple(map(tuple, rates)) for name, rates in values.items()})
 
 
 def read_grid(path: Path) -> dict[str, Any]:

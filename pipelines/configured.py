@@ -7,7 +7,7 @@ ends the run before it starts, and a failure ends with the message of the error 
 import inspect
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
@@ -165,23 +165,30 @@ def describe(error: ValidationError, where: str, root: str, settings: Callable[.
     lines = []
     where = f"{where}: " if where else ""
     for fault in error.errors():
-        place = root + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
+        below, known = _located(settings, fault["loc"])
+        place = root + below
         if fault["type"] == "unexpected_keyword_argument":
-            *parents, key = fault["loc"]
             lines.append(f"{where}unknown key {place}.")
-            lines.append(f"  -> {_suggestion(str(key), _known_names(settings, parents))}")
+            lines.append(f"  -> {_suggestion(str(fault['loc'][-1]), known)}")
         else:
             lines.append(f"{where}{place} is {fault['input']!r}: {fault['msg']}.")
             lines.append("  -> Correct the value; README.md and the settings' docstrings say what is allowed.")
     return "\n".join(lines)
 
 
-def _known_names(settings: Any, place: list[str | int]) -> list[str]:
-    """Return the names of the settings at a place below a function or a settings class."""
+def _located(settings: Any, place: Sequence[str | int]) -> tuple[str, list[str]]:
+    """Return a place below a function or a settings class as text, and the names that are known beside its end."""
+    text, known = "", []
     for part in place:
+        kinds = {kind.kind: kind for kind in get_args(getattr(settings, "__origin__", None))}  # of an Annotated union
+        if part in kinds:  # pydantic puts the kind into the place, a configuration does not
+            settings = kinds[str(part)]
+            continue
+        known = list(_named(settings))
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
         inside = get_args(settings) if isinstance(part, int) else [_named(settings).get(str(part))]
         settings = inside[0] if inside else None
-    return list(_named(settings))
+    return text, known
 
 
 def _named(settings: Any) -> dict[str, Any]:

@@ -36,7 +36,8 @@ class RowSettings:
         bands: Changes of the band settings.
         folds: Changes of the fold settings.
         training: Changes of the training settings. Mappings are merged key by key, but a row that names another
-            `model` starts without the `model_options` of the common one.
+            `model` starts without the `model_options` of the common one, and a row that names another kind of
+            `schedule` without its values.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -180,6 +181,8 @@ def _changed(
 
 
 def _merged(common: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    if "kind" in changes and changes["kind"] != common.get("kind"):
+        return dict(changes)
     merged = dict(common)
     for key, value in changes.items():
         old = merged.get(key)

@@ -14,7 +14,7 @@ from landslide.data import demo
 from landslide.metrics.counts import scores
 from tests.support import pipeline_runs
 
-SCRIPT = pipeline_runs.ROOT / "benchmarks" / "real_rgb.py"
+SCRIPT = pipeline_runs.ROOT / "experiments" / "real_rgb.py"
 GRID = {
     "data": {"root": "data", "positions": "auto"},
     "bands": {"stored": ["B4", "B3", "B2"]},
@@ -27,8 +27,7 @@ GRID = {
         "epochs": 2,
         "batch_size": 4,
         "max_patches": 8,
-        "schedule": "cosine",
-        "learning_rate": 1.0e-2,
+        "schedule": {"kind": "cosine", "peak": 1.0e-2},
         "augmentation": {"mode": "none"},
         "monitor_test_fold": True,
         "model": "unet",

@@ -17,6 +17,7 @@ from landslide.metrics.bootstrap import paired_differences, score_intervals
 from landslide.metrics.counts import scores
 from landslide.paths import default_tracking_uri, home
 from landslide.tracking import runs
+from landslide.training.optimizers import CosineSchedule, StepSchedule
 from tests.support import pipeline_runs
 
 TAGS = {"folds_trained": "1", "fold_scheme": "contiguous", "selection": "test_fold"}
@@ -311,6 +312,19 @@ def test_a_row_changes_what_it_names_and_keeps_the_rest():
     assert (plain.folds.trained, plain.trainings[0].model_options) == (None, {"width": 4})
 
 
+def test_a_row_changes_the_common_schedule_or_names_another_kind():
+    cosine = CosineSchedule(peak=0.01, warmup_epochs=2)
+    same, lower, steps = resolve(
+        {"name": "same"},
+        {"name": "lower", "training": {"schedule": {"peak": 0.001}}},
+        {"name": "steps", "training": {"schedule": {"kind": "steps", "rates": [[7, 0.1]]}}},
+        schedule=cosine,
+    )
+    assert same.trainings[0].schedule == cosine
+    assert lower.trainings[0].schedule == CosineSchedule(peak=0.001, warmup_epochs=2)
+    assert steps.trainings[0].schedule == StepSchedule(rates=((7, 0.1),))
+
+
 def test_another_network_starts_without_the_options_of_the_common_one():
     (found,) = resolve({"name": "r", "training": {"model": "rau_net", "bands": "23"}}, model_options={"heads": 3})
     assert found.trainings[0].model_options == {}
@@ -370,6 +384,15 @@ def test_every_row_is_trained_with_every_seed():
             [r"rows\[1\] \(x\)", "training.epochz", "Did you mean 'epochs'"],
         ),
         ({"name": "x", "training": {"augmentation": {"mod": 1}}}, None, ["training.augmentation.mod", "'mode'"]),
+        ({"name": "x", "training": {"schedule": {"kind": "cosine", "peek": 1}}}, None, ["schedule.peek", "'peak'"]),
+        (
+            {"name": "x", "training": {"schedule": {"kind": "line"}}},
+            None,
+            ["training.schedule is", "'steps', 'cosine'"],
+        ),
+        ({"name": "x", "training": {"schedule": {"kind": "cosine", "rates": [[1, 1]]}}}, None, ["schedule.rates"]),
+        ({"name": "x", "training": {"schedule": "cosine"}}, None, [r"\(x\)", "schedule is 'cosine'", "kind: cosine"]),
+        ({"name": "x", "training": {"learning_rates": [[1, 1]]}}, None, ["training.learning_rates", "kind: steps"]),
         ({"name": "x", "training": {"epochs": "many"}}, None, [r"\(x\)", "training.epochs is 'many'"]),
         ({"name": "x", "training": {"epochs": 0}}, None, [r"\(x\)", "training.epochs is 0"]),
         ({"name": "x", "training": {"loss": "guess"}}, None, [r"\(x\)", "no loss 'guess'"]),
@@ -436,7 +459,8 @@ def write_grid(path: Path, data: Path, *rows: dict, **parameters) -> Path:
         "name": "tiny",
         "data": {"root": str(data)},
         "folds": {"n_folds": 2, "trained": [1]},
-        "training": dict(pipeline_runs.TINY_TRAINING) | {"epochs": 1, "learning_rates": [[1, 0.003]]},
+        "training": dict(pipeline_runs.TINY_TRAINING)
+        | {"epochs": 1, "schedule": {"kind": "steps", "rates": [[1, 0.003]]}},
     }
     path.write_text(yaml.safe_dump({"parameters": {**common, "rows": list(rows), **parameters}}))
     return path
@@ -456,7 +480,7 @@ def test_a_table_shares_goes_on_after_a_failure_and_says_what_the_runs_say(tiny_
     from pipelines.configured import PipelineError
 
     # the training pipeline trains what is to be the first row
-    quick = {"epochs": 1, "learning_rates": [[1, 0.003]]}
+    quick = {"epochs": 1, "schedule": {"kind": "steps", "rates": [[1, 0.003]]}}
     folds = {"n_folds": 2, "trained": [1]}
     pipeline_runs.run_pipeline(
         pipeline_runs.write_config(tmp_path / "config.yaml", tiny_set, folds=folds, training=quick)
@@ -467,7 +491,10 @@ def test_a_table_shares_goes_on_after_a_failure_and_says_what_the_runs_say(tiny_
     # the second row fails, and the table of the other is there
     trainings.clear()
     steady = {"name": "steady", "paper": {"f1_macro": 67.83}}
-    diverging = {"name": "diverging", "training": {"loss": "iou", "epochs": 2, "learning_rates": [[2, 3.0e37]]}}
+    diverging = {
+        "name": "diverging",
+        "training": {"loss": "iou", "epochs": 2, "schedule": {"kind": "steps", "rates": [[2, 3.0e37]]}},
+    }
     last = {"name": "last", "training": {"seed": 0}}  # the settings of the first
     config = tmp_path / "grid.yaml"
     with pytest.raises(PipelineError) as caught:

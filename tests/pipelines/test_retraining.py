@@ -64,8 +64,8 @@ class Group:
         pipeline_runs.copy_project(self.checkout, ".gitignore", ".dvcignore")
         (self.checkout / "configs").mkdir()
         data, folds = {"fetch": True}, {"n_folds": 2}
-        first = TRAINING | {"epochs": 1, "learning_rates": [[1, 1e-4]]}
-        better = TRAINING | {"epochs": 6, "learning_rates": [[4, 4e-3], [6, 1e-3]]}
+        first = TRAINING | {"epochs": 1, "schedule": {"kind": "steps", "rates": [[1, 1e-4]]}}
+        better = TRAINING | {"epochs": 6, "schedule": {"kind": "steps", "rates": [[4, 4e-3], [6, 1e-3]]}}
         for name, training in (("first", first), ("retrain", better)):
             path = self.checkout / "configs" / f"{name}.yaml"
             pipeline_runs.write_config(path, Path("data"), data=data, folds=folds, training=training)

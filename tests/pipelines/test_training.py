@@ -73,7 +73,7 @@ def test_our_recipe_runs_on_real_landslide4sense_patches(real_data, client, tmp_
     parameters = yaml.safe_load((pipeline_runs.ROOT / "configs" / "best.yaml").read_text())["parameters"]
     parameters["data"] = {"root": str(real_data / "landslide4sense-sample"), "positions": "landslide4sense"}
     parameters["folds"] = {"n_folds": 2, "trained": [1]}
-    parameters["training"] |= {"epochs": 1, "warmup_epochs": 0}
+    parameters["training"] |= {"epochs": 1, "schedule": {"kind": "cosine", "warmup_epochs": 0}}
     config = tmp_path / "best.yaml"
     config.write_text(yaml.safe_dump({"parameters": parameters}))
     pipeline_runs.run_pipeline(config)
@@ -258,6 +258,12 @@ def test_data_that_dvc_pins_otherwise_is_refused(data, stack, tmp_path):
         ({"parameters": {"training": {"augmentation": {"modus": 1}}}}, ["augmentation.modus", "mode"]),
         ({"parameters": {"training": {"epochs": "many"}}}, ["parameters.training.epochs", "many"]),
         ({"parameters": {"training": {"epochs": 0}}}, ["training.epochs", "1 or more"]),
+        ({"parameters": {"training": {"schedule": "cosine"}}}, ["training.schedule is 'cosine'", "kind: cosine"]),
+        ({"parameters": {"training": {"learning_rate": 1}}}, ["training.learning_rate is 1", "kind: cosine"]),
+        (
+            {"parameters": {"training": {"schedule": {"kind": "cosine", "peek": 1}}}},
+            ["training.schedule.peek", "'peak'"],
+        ),
         ({"parameters": {"bands": {"stored": ["B4", "B99"]}}}, ["B99"]),
         ({"parameters": {"folds": {"scheme": "sorted"}}}, ["sorted", "contiguous"]),
         ({"parameters": {"folds": {"trained": [6]}}}, ["folds.trained is [6]", "from 1 to 5"]),

@@ -19,7 +19,7 @@ TINY_TRAINING: dict[str, Any] = {
     "epochs": 2,
     "batch_size": 4,
     "crop": 32,
-    "learning_rates": [[2, 0.003]],
+    "schedule": {"kind": "steps", "rates": [[2, 0.003]]},
     "augmentation": {"plain_epochs": 1},
     "device": "cpu",
 }

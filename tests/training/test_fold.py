@@ -32,6 +32,7 @@ from landslide.training.augmentation import AugmentationSettings
 from landslide.training.epochs import FoldTrainer, _batches
 from landslide.training.fold import FoldResult, FoldTask, TrainingSettings, train_fold
 from landslide.training.losses import create_loss, multi_head_loss
+from landslide.training.optimizers import CosineSchedule, StepSchedule
 from tests.support.predictions import predict_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -127,7 +128,7 @@ def test_a_trained_fold_is_complete_and_every_epoch_is_reported(fit, cache):
 
 
 def test_training_learns(fit):
-    losses = [r["train_loss"] for r in fit(epochs=6, learning_rates=((99, 3e-3),)).history]
+    losses = [r["train_loss"] for r in fit(epochs=6, schedule=StepSchedule(rates=((99, 3e-3),))).history]
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -202,7 +203,7 @@ FoldTrainer._training_batch = training_batch
 test_fold.train_four_epochs(cache, checkpoints, print, averaged=sys.argv[4] == "True")
 """
 # Everything that has a state of its own or counts steps.
-AVERAGED = {"average_decay": 0.8, "schedule": "cosine", "learning_rate": 1e-3, "positive_share": 0.5}
+AVERAGED = {"average_decay": 0.8, "schedule": CosineSchedule(), "positive_share": 0.5}
 
 
 def train_four_epochs(cache: BandCache, checkpoints: Path, on_epoch=None, averaged=False) -> FoldResult:
@@ -308,7 +309,7 @@ def test_a_constant_band_is_standardized_to_zero(fit, cache):
 
 def test_a_loss_that_is_not_finite_is_a_training_error(fit):
     with pytest.raises(TrainingError, match=r"loss of epoch \d is (nan|inf)") as error:
-        fit(epochs=3, learning_rates=((99, 1e30),))
+        fit(epochs=3, schedule=StepSchedule(rates=((99, 1e30),)))
     assert "learning rate" in error.value.remedy
 
 
@@ -341,10 +342,6 @@ def test_an_empty_part_is_a_training_error(fit, part):
         ("positive_share", 0.0),
         ("positive_share", 1.1),
         ("average_decay", 1.0),
-        ("learning_rate", 0.0),
-        ("learning_rates", ()),
-        ("learning_rates", ((8, 1e-4), (65, -1e-5))),
-        ("learning_rates", ((65, float("nan")),)),
         ("weight_decay", -0.1),
         ("optimizer_epsilon", -1e-7),
         ("devices", 0),
@@ -375,14 +372,14 @@ def test_an_unknown_loss_is_a_configuration_error():
 
 
 def test_a_warm_up_as_long_as_the_training_is_a_configuration_error():
-    with pytest.raises(ConfigurationError, match=r"training\.warmup_epochs is 2"):
-        replace(TINY, schedule="cosine", epochs=2, warmup_epochs=2)
+    with pytest.raises(ConfigurationError, match=r"training\.schedule\.warmup_epochs is 2, and training\.epochs 2"):
+        replace(TINY, schedule=CosineSchedule(warmup_epochs=2), epochs=2)
 
 
 # ---- settings and selection
 
 
-def test_the_default_learning_rates_are_the_published_ones():
+def test_the_default_schedule_is_the_published_one():
     published = {8: 1e-4, 15: 5e-5, 20: 2e-5, 25: 1e-5, 30: 5e-6, 35: 2e-6, 42: 1e-6, 50: 5e-7, 65: 1e-7}
     settings = TrainingSettings()
     for epoch in range(70):
@@ -402,7 +399,7 @@ def test_the_other_defaults_are_the_published_ones():
 
 
 def test_each_epoch_runs_at_its_rate(fit):
-    history = fit(epochs=3, learning_rates=((1, 1e-3), (2, 1e-4))).history
+    history = fit(epochs=3, schedule=StepSchedule(rates=((1, 1e-3), (2, 1e-4)))).history
     assert [record["learning_rate"] for record in history] == [1e-3, 1e-4, 1e-4]
 
 
@@ -414,7 +411,7 @@ def test_a_cosine_moves_with_every_batch(fit, monkeypatch):
         return original(self, *arguments, **options)
 
     monkeypatch.setattr(torch.optim.Adam, "step", step)
-    history = fit(epochs=3, schedule="cosine", learning_rate=1e-3, warmup_epochs=1).history
+    history = fit(epochs=3, schedule=CosineSchedule(peak=1e-3, warmup_epochs=1)).history
 
     def expected(progress: np.ndarray) -> np.ndarray:
         falling = 0.5e-3 * (1 + np.cos(np.pi * (progress - 1) / 2))
@@ -484,7 +481,7 @@ def test_the_average_is_a_copy_of_the_network_where_it_is_trained(fit, monkeypat
         ),
     )
     with pytest.raises(TrainingError):  # such weights do not train
-        fit(average_decay=0.5, learning_rates=((9, 1e30),))
+        fit(average_decay=0.5, schedule=StepSchedule(rates=((9, 1e30),)))
     assert (first[0] == mark).all()
 
 
@@ -638,7 +635,7 @@ def test_two_processes_train_together(fit, cache, tmp_path):
 
 
 ONE_RESULT = {
-    "batch_size": 3, "optimizer": "sgd", "schedule": "cosine", "learning_rate": 0.01, "warmup_epochs": 0,
+    "batch_size": 3, "optimizer": "sgd", "schedule": CosineSchedule(peak=0.01, warmup_epochs=0),
     "augmentation": AugmentationSettings(plain_epochs=0, flips=True, illumination=0.3),
 }  # fmt: skip
 
@@ -667,7 +664,7 @@ PLAIN = {"width": 4, "head_width": 4, "dropout": 0.0}  # what a network computes
 @pytest.fixture(scope="module")
 def trained(cache, tmp_path_factory) -> FoldResult:
     """A network to start from: trained on other rows, standardised by their statistics."""
-    settings = replace(TINY, standardize=True, model_options=PLAIN, learning_rates=((99, 3e-3),))
+    settings = replace(TINY, standardize=True, model_options=PLAIN, schedule=StepSchedule(rates=((99, 3e-3),)))
     folder = tmp_path_factory.mktemp("trained")
     return train_fold(FoldTask(cache, FoldRows(OTHERS, SELECTION), BANDS, settings, folder))
 
@@ -691,7 +688,7 @@ def test_a_warm_start_begins_with_the_weights_and_statistics_of_the_network_it_s
 ):
     # One batch of everything and a rate of nothing: the loss is that of the network as it was.
     one_batch = {
-        "epochs": 1, "batch_size": len(TRAINING), "crop": None, "learning_rates": ((9, 1e-30),),
+        "epochs": 1, "batch_size": len(TRAINING), "crop": None, "schedule": StepSchedule(rates=((9, 1e-30),)),
         "augmentation": AugmentationSettings(mode="none"),
     }  # fmt: skip
     warm, cold = fit_from(**one_batch), fit("cold", standardize=True, model_options=PLAIN, **one_batch)

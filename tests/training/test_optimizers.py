@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from landslide.training.optimizers import OPTIMIZER_NAMES, cosine_rate, create_optimizer, step_rate
+from landslide.errors import ConfigurationError
+from landslide.training.optimizers import OPTIMIZER_NAMES, CosineSchedule, StepSchedule, create_optimizer
 
 RATE, EPSILON = 0.1, 1e-3
 GRADIENT, START = 0.5, 2.0
@@ -51,15 +52,31 @@ def test_every_optimizer_has_its_test():
 
 
 def test_steps_hold_to_the_end():
-    rates = ((2, 1e-3), (4, 1e-4))
-    assert [step_rate(rates, epoch) for epoch in range(6)] == [1e-3, 1e-3, 1e-4, 1e-4, 1e-4, 1e-4]
+    schedule = StepSchedule(rates=((2, 1e-3), (4, 1e-4)))
+    assert [schedule.rate(epoch, 6) for epoch in range(6)] == [1e-3, 1e-3, 1e-4, 1e-4, 1e-4, 1e-4]
+    assert schedule.rate(1.99, 6) == 1e-3
 
 
 def test_a_cosine_rises_peaks_and_ends_at_zero():
     def rate(progress):
-        return cosine_rate(progress, peak=2.0, warmup=2, epochs=10)
+        return CosineSchedule(peak=2.0, warmup_epochs=2).rate(progress, 10)
 
     assert [rate(p) for p in (0, 1, 2, 6, 10)] == pytest.approx([0.0, 1.0, 2.0, 1.0, 0.0])
     falling = [rate(2 + i / 10) for i in range(81)]
     assert falling == sorted(falling, reverse=True)
-    assert cosine_rate(0, peak=2.0, warmup=0, epochs=10) == 2.0
+    assert CosineSchedule(peak=2.0, warmup_epochs=0).rate(0, 10) == 2.0
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [(), ((8, 1e-4), (65, -1e-5)), ((65, float("nan")),), ((65, 0.0),), ((8, 1e-4), (5, 1e-5)), ((8, 1e-4), (8, 1e-5))],
+)
+def test_rates_that_no_training_can_follow_are_a_configuration_error(rates):
+    with pytest.raises(ConfigurationError, match=r"training\.schedule\.rates is "):
+        StepSchedule(rates=rates)
+
+
+@pytest.mark.parametrize(("name", "value"), [("peak", 0.0), ("peak", float("nan")), ("warmup_epochs", -1)])
+def test_a_cosine_out_of_range_is_a_configuration_error(name, value):
+    with pytest.raises(ConfigurationError, match=rf"training\.schedule\.{name} is "):
+        CosineSchedule(**{name: value})

@@ -5,11 +5,14 @@ PyTorch's differ: RMSprop forgets with 0.9, Adagrad's accumulator starts at 0.1,
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 from torch import nn, optim
+
+from landslide.errors import ConfigurationError
 
 OptimizerName = Literal["adam", "adamw", "nadam", "rmsprop", "adagrad", "sgd"]
 OPTIMIZER_NAMES: tuple[str, ...] = get_args(OptimizerName)
@@ -46,16 +49,79 @@ def create_optimizer(
     return _OPTIMIZERS[name](parameters, **options)
 
 
-def step_rate(rates: Sequence[tuple[int, float]], epoch: int) -> float:
-    """Return the rate of an epoch, counted from 0, from pairs (first epoch at which this rate ends, rate)."""
-    return next((rate for end, rate in rates if epoch < end), rates[-1][1])
+@dataclass(frozen=True, kw_only=True)
+class StepSchedule:
+    """A learning rate that changes between epochs; the default is the published one (authors' code).
+
+    Attributes:
+        kind: `steps`.
+        rates: Pairs (first epoch at which this rate ends, rate), epochs counted from 0 and ascending; the last rate
+            holds to the end.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    kind: Literal["steps"] = "steps"
+    rates: tuple[tuple[int, float], ...] = (
+        (8, 1e-4), (15, 5e-5), (20, 2e-5), (25, 1e-5), (30, 5e-6), (35, 2e-6), (42, 1e-6), (50, 5e-7), (65, 1e-7),
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        ends = [end for end, _ in self.rates]
+        if not ends or ends != sorted(set(ends)) or not all(rate > 0 for _, rate in self.rates):
+            raise ConfigurationError(
+                f"training.schedule.rates is {self.rates!r}.",
+                remedy="Set it to at least one (epoch, rate) pair, with ascending epochs and rates above 0.",
+            )
+
+    def rate(self, progress: float, epochs: int) -> float:
+        """Return the learning rate after `progress` of `epochs` epochs."""
+        return next((rate for end, rate in self.rates if int(progress) < end), self.rates[-1][1])
 
 
-def cosine_rate(progress: float, *, peak: float, warmup: float, epochs: int) -> float:
-    """Return the rate after `progress` epochs: a linear rise to the peak, then half a cosine to zero.
+@dataclass(frozen=True, kw_only=True)
+class CosineSchedule:
+    """A learning rate that rises linearly to its peak, then falls by half a cosine to zero with the last batch.
 
     Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017, without restarts.
+
+    Attributes:
+        kind: `cosine`.
+        peak: The highest rate.
+        warmup_epochs: Epochs of linear rise, fewer than the training has.
     """
-    if progress < warmup:
-        return peak * progress / warmup
-    return peak * 0.5 * (1.0 + math.cos(math.pi * (progress - warmup) / (epochs - warmup)))
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    kind: Literal["cosine"] = "cosine"
+    peak: float = 1e-3
+    warmup_epochs: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, ok, needed in (
+            ("peak", self.peak > 0, "above 0"),
+            ("warmup_epochs", self.warmup_epochs >= 0, "0 or more"),
+        ):
+            if not ok:
+                raise ConfigurationError(
+                    f"training.schedule.{name} is {getattr(self, name)!r}.", remedy=f"Set it to {needed}."
+                )
+
+    def rate(self, progress: float, epochs: int) -> float:
+        """Return the learning rate after `progress` of `epochs` epochs, a fraction within an epoch."""
+        if progress < self.warmup_epochs:
+            return self.peak * progress / self.warmup_epochs
+        falling = (progress - self.warmup_epochs) / (epochs - self.warmup_epochs)
+        return self.peak * 0.5 * (1.0 + math.cos(math.pi * falling))
+
+
+class _ByKind:
+    """Lets pydantic, if it validates the settings, choose the schedule by its `kind`; nothing else needs pydantic."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic import Field
+
+        return handler(Annotated[source, Field(discriminator="kind")])
+
+
+Schedule: TypeAlias = Annotated[StepSchedule | CosineSchedule, _ByKind()]

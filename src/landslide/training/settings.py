@@ -9,7 +9,7 @@ from landslide.inference.prediction import PUBLISHED, PredictionSettings
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.training.augmentation import AugmentationSettings
 from landslide.training.losses import HEAD_WEIGHTS, create_loss
-from landslide.training.optimizers import OptimizerName, cosine_rate, step_rate
+from landslide.training.optimizers import CosineSchedule, OptimizerName, Schedule, StepSchedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,8 @@ class TrainingSettings:
         optimizer: Name of the optimizer (see `landslide.training.optimizers.create_optimizer`).
         optimizer_epsilon: Term in the denominator of the update; SGD has none.
         weight_decay: Weight decay of the optimizer, decoupled for `adamw`, else added to the gradient.
-        schedule: `steps` takes the rates of `learning_rates`, `cosine` rises to `learning_rate` during the
-            `warmup_epochs` and falls to zero with the last batch.
-        learning_rates: For `steps`: pairs (first epoch at which this rate ends, rate), epochs counted from 0; the last
-            pair holds to the end.
-        learning_rate: For `cosine`: the highest rate.
-        warmup_epochs: For `cosine`: epochs of linear rise.
+        schedule: The learning rates: `{kind: steps, rates: ...}` or `{kind: cosine, peak: ..., warmup_epochs: ...}`
+            (see `landslide.training.optimizers`).
         average_decay: Keep an exponential moving average of the weights with this decay a step, and select, score
             and record the average; no average if None.
         augmentation: Augmentation settings.
@@ -74,12 +70,7 @@ class TrainingSettings:
     optimizer: OptimizerName = "adam"
     optimizer_epsilon: float = 1e-7
     weight_decay: float = 0.0
-    schedule: Literal["steps", "cosine"] = "steps"
-    learning_rates: tuple[tuple[int, float], ...] = (
-        (8, 1e-4), (15, 5e-5), (20, 2e-5), (25, 1e-5), (30, 5e-6), (35, 2e-6), (42, 1e-6), (50, 5e-7), (65, 1e-7),
-    )  # fmt: skip
-    learning_rate: float = 1e-3
-    warmup_epochs: float = 1.0
+    schedule: Schedule = field(default_factory=StepSchedule)
     average_decay: float | None = None
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     selection: Literal["inner_validation", "test_fold"] = "inner_validation"
@@ -107,10 +98,6 @@ class TrainingSettings:
             ("positive_share", self.positive_share is None or 0 < self.positive_share <= 1, "above 0 and up to 1"),
             ("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1"),
             ("select_by", self.select_by in METRIC_NAMES, f"one of {', '.join(METRIC_NAMES)}"),
-            ("learning_rates", len(self.learning_rates) > 0, "at least one (epoch, rate) pair"),
-            ("learning_rates", all(rate > 0 for _, rate in self.learning_rates), "rates above 0"),
-            ("learning_rate", self.learning_rate > 0, "above 0"),
-            ("warmup_epochs", 0 <= self.warmup_epochs < self.epochs or self.schedule == "steps", "0 to below epochs"),
             ("average_decay", self.average_decay is None or 0 < self.average_decay < 1, "between 0 and 1"),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
             ("optimizer_epsilon", self.optimizer_epsilon > 0, "above 0"),
@@ -118,10 +105,36 @@ class TrainingSettings:
         ):
             if not ok:
                 raise ConfigurationError(f"training.{name} is {getattr(self, name)!r}.", remedy=f"Set it to {needed}.")
+        if isinstance(self.schedule, CosineSchedule) and self.schedule.warmup_epochs >= self.epochs:
+            raise ConfigurationError(
+                f"training.schedule.warmup_epochs is {self.schedule.warmup_epochs}, and training.epochs {self.epochs}.",
+                remedy="Set training.schedule.warmup_epochs below training.epochs.",
+            )
         create_loss(self.loss)
 
     def rate(self, progress: float) -> float:
         """Return the learning rate after `progress` epochs, a fraction within an epoch."""
-        if self.schedule == "steps":
-            return step_rate(self.learning_rates, int(progress))
-        return cosine_rate(progress, peak=self.learning_rate, warmup=self.warmup_epochs, epochs=self.epochs)
+        return self.schedule.rate(progress, self.epochs)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Tell pydantic, if it validates the settings, to look for fields that a schedule replaced first."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(_refuse_former_fields, handler(source))
+
+
+def _refuse_former_fields(values: Any) -> Any:
+    """Return settings as a configuration has them, unless they hold a field that a schedule replaced."""
+    if not isinstance(values, Mapping):
+        return values
+    former = [name for name in ("learning_rates", "learning_rate", "warmup_epochs") if name in values]
+    if isinstance(values.get("schedule"), str):
+        former.insert(0, "schedule")
+    if former:
+        raise ConfigurationError(
+            f"training.{former[0]} is {values[former[0]]!r}; kind and rates stand together in training.schedule now.",
+            remedy="Write schedule: {kind: steps, rates: [[8, 1.0e-4], [15, 5.0e-5], ...]} or "
+            "schedule: {kind: cosine, peak: 1.0e-3, warmup_epochs: 1}.",
+        )
+    return values
