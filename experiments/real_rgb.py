@@ -63,6 +63,8 @@ def settings_of(common: dict[str, Any], row: dict[str, Any], seed: int) -> Train
         common = {**common, "model_options": {}}
     if changes.get("schedule", {}).get("kind") not in (None, common.get("schedule", {}).get("kind")):
         common = {**common, "schedule": {}}
+    if changes.get("augmentation", {}).get("mode") == "none":
+        common = {**common, "augmentation": {}}
     merged = {**common, **changes, "seed": seed}
     for name in ("model_options", "augmentation", "prediction", "head_weights", "schedule"):
         if name in merged:

@@ -4,7 +4,11 @@ from typing import Any
 
 from landslide.bands.formulas import BandSettings, resolve_bands
 from landslide.inference.symmetries import gradient_channels
+from landslide.models.complexity import resolutions
+from landslide.schema import PATCH_SIZE
 from landslide.training.fold import TrainingSettings
+from landslide.training.losses import HEAD_WEIGHTS
+from landslide.training.settings import refuse_ignored_heads
 from steps.evaluate import evaluate
 from steps.settings import EvaluationSettings, FoldSettings
 from steps.train_fold import train_fold
@@ -67,10 +71,15 @@ def input_bands(bands: BandSettings, training: TrainingSettings, evaluation: Eva
         evaluation: In which ways is predicted.
 
     Raises:
-        ConfigurationError: If the selection asks for bands that there are not, or if patches are to be rotated and one
-            gradient band is there without the other.
+        ConfigurationError: If the selection asks for bands that there are not, if patches are to be rotated and one
+            gradient band is there without the other, or if a setting of bands or heads has no effect.
     """
     names = resolve_bands(training.bands, bands.names)
+    bands.refuse_ignored()
+    if training.prediction.heads != "main" or training.head_weights != HEAD_WEIGHTS:
+        size = training.crop or PATCH_SIZE
+        heads = resolutions(training.model, len(names), training.model_options, size=size)
+        refuse_ignored_heads(training, heads)
     turned = {evaluation.test_time_augmentation, training.prediction.augmentation} != {"none"}
     if turned or training.augmentation.mode == "consistent":
         gradient_channels(names)

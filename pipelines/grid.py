@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from landslide.bands.formulas import BandSettings
-from landslide.errors import ConfigurationError, LandslideError
+from landslide.errors import ConfigurationError, LandslideError, refuse_ignored
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.models.complexity import Complexity, complexity, resolutions
 from landslide.schema import PATCH_SIZE
@@ -36,8 +36,8 @@ class RowSettings:
         bands: Changes of the band settings.
         folds: Changes of the fold settings.
         training: Changes of the training settings. Mappings are merged key by key, but a row that names another
-            `model` starts without the `model_options` of the common one, and a row that names another kind of
-            `schedule` without its values.
+            `model` starts without the `model_options` of the common one, a row that names another kind of `schedule`
+            without its values, and `augmentation: {mode: none}` without the other common values.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -108,6 +108,8 @@ def resolve(
         raise ConfigurationError("The grid has no rows.", remedy="Add some under parameters.rows (docs/ablation.md).")
     if seeds is not None and (not seeds or len(set(seeds)) < len(seeds)):
         raise ConfigurationError(f"seeds is {list(seeds)}.", remedy="Name distinct seeds, or leave it out.")
+    if seeds is not None:
+        refuse_ignored(training, "training", ("seed",), because="the grid has seeds")
     resolved: list[Row] = []
     for number, row in enumerate(rows):
         try:
@@ -181,7 +183,7 @@ def _changed(
 
 
 def _merged(common: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    if "kind" in changes and changes["kind"] != common.get("kind"):
+    if changes.get("kind", common.get("kind")) != common.get("kind") or changes.get("mode") == "none":
         return dict(changes)
     merged = dict(common)
     for key, value in changes.items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
-from landslide.errors import ConfigurationError
+from landslide.errors import ConfigurationError, refuse_ignored
 from landslide.folds.schemes import SCHEMES
 from landslide.inference.symmetries import TestTimeAugmentation
 from landslide.metrics.counts import METRIC_NAMES
@@ -39,6 +39,8 @@ class DataSettings:
                 f"data.repository is {self.repository}, and data.fetch is off.",
                 remedy="Set data.fetch: true, or leave data.repository out.",
             )
+        if not self.repository:
+            refuse_ignored(self, "data", ("revision",), because="data.repository is not given")
         if self.repository and urlsplit(self.repository).password:
             raise ConfigurationError(
                 "data.repository holds a password, and settings are recorded in MLflow.",
@@ -56,7 +58,8 @@ class FoldSettings:
         trained: The folds that are trained and scored, such as (1,) for the 80/20 split of the paper's Tables III to
             V; all if None.
         seed: Seed of the random schemes.
-        table: A recorded fold table (CSV) to split by; of `scheme` and `seed`, only `exclude_adjacent` is then used.
+        table: A recorded fold table (CSV) to split by. Beside it, `scheme` is left out, or `scene_blocked` if
+            training is to leave out the tiles that touch the test fold.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -81,6 +84,11 @@ class FoldSettings:
                 f"folds.trained is {list(self.trained)}.",
                 remedy=f"Name distinct folds from 1 to {self.n_folds}, or leave it out to train all.",
             )
+        if self.table is not None:
+            names = ("seed",) if self.exclude_adjacent else ("seed", "scheme")
+            refuse_ignored(self, "folds", names, because="the folds are those of folds.table")
+        elif self.scheme == "contiguous":
+            refuse_ignored(self, "folds", ("seed",), because="contiguous folds are not random")
 
     @property
     def exclude_adjacent(self) -> bool:

@@ -1,6 +1,8 @@
 """Errors that speak to the user: what is wrong, where, and what to do about it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import fields
+from typing import Any
 
 
 class LandslideError(Exception):
@@ -54,6 +56,29 @@ class LockedError(LandslideError):
 
 class ComparisonError(LandslideError):
     """Two models cannot be compared fairly."""
+
+
+def refuse_ignored(settings: Any, group: str, names: Collection[str], *, because: str) -> None:
+    """Refuse settings that have no effect.
+
+    A value that equals the default passes, because nobody can tell whether it was written down.
+
+    Args:
+        settings: A settings dataclass.
+        group: Its place in a configuration, such as `training.augmentation`.
+        names: Fields that have no effect.
+        because: Why, as a clause.
+
+    Raises:
+        ConfigurationError: If one of these fields has another value than its default.
+    """
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.name in names and value != field.default:
+            raise ConfigurationError(
+                f"{group}.{field.name} is {value!r} and has no effect: {because}.",
+                remedy=f"Leave {group}.{field.name} out.",
+            )
 
 
 def first_few(names: Sequence[str], limit: int = 5) -> str:

@@ -198,6 +198,29 @@ def test_impossible_settings_are_configuration_errors(wrong, says):
 
 
 @pytest.mark.parametrize(
+    ("stored", "setting", "value", "missing"),
+    [
+        (("B2", "B3", "B8"), "blur", "gaussian", "gray"),
+        (("B2", "B3", "B8"), "blur_kernel", 5, "gray"),
+        (("B2", "B3", "B8"), "median_kernel", 5, "gray"),
+        (("B2", "B3", "B8"), "canny_low", 10.0, "gray"),
+        (("B2", "B3", "B8"), "canny_high", 300.0, "gray"),
+        (("B4", "B3", "B2"), "reflectance", True, "ndvi or ndmi or nbr"),
+        (("B8", "slope"), "global_rgb", True, "red_global or green_global or blue_global"),
+    ],
+)
+def test_a_setting_of_bands_that_the_stored_ones_do_not_give_is_refused(stored, setting, value, missing):
+    kernel = {"blur_kernel": 9} if value == "gaussian" else {}
+    settings_ = BandSettings(stored=stored, **{setting: value}, **kernel)  # a registered model may have them
+    with pytest.raises(
+        ConfigurationError, match=rf"bands\.{setting} is .* has no effect: {missing} cannot be computed"
+    ):
+        settings_.refuse_ignored()
+    BandSettings(**{setting: value}, **kernel).refuse_ignored()
+    BandSettings(stored=stored).refuse_ignored()
+
+
+@pytest.mark.parametrize(
     ("changes", "changed"),
     [
         ({"reflectance": True}, {"ndvi", "ndmi", "nbr"}),

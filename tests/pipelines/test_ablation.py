@@ -17,6 +17,7 @@ from landslide.metrics.bootstrap import paired_differences, score_intervals
 from landslide.metrics.counts import scores
 from landslide.paths import default_tracking_uri, home
 from landslide.tracking import runs
+from landslide.training.augmentation import AugmentationSettings
 from landslide.training.optimizers import CosineSchedule, StepSchedule
 from tests.support import pipeline_runs
 
@@ -323,6 +324,18 @@ def test_a_row_changes_the_common_schedule_or_names_another_kind():
     assert same.trainings[0].schedule == cosine
     assert lower.trainings[0].schedule == CosineSchedule(peak=0.001, warmup_epochs=2)
     assert steps.trainings[0].schedule == StepSchedule(rates=((7, 0.1),))
+
+
+def test_a_row_without_augmentation_needs_none_of_the_common_values():
+    (found,) = resolve(
+        {"name": "r", "training": {"augmentation": {"mode": "none"}}}, augmentation=AugmentationSettings(flips=True)
+    )
+    assert found.trainings[0].augmentation == AugmentationSettings(mode="none")
+
+
+def test_a_common_seed_beside_seeds_is_refused():
+    with pytest.raises(ConfigurationError, match=r"training\.seed is 4 and has no effect: the grid has seeds"):
+        resolve({"name": "r"}, seeds=[1, 2], seed=4)
 
 
 def test_another_network_starts_without_the_options_of_the_common_one():

@@ -74,6 +74,7 @@ def test_our_recipe_runs_on_real_landslide4sense_patches(real_data, client, tmp_
     parameters["data"] = {"root": str(real_data / "landslide4sense-sample"), "positions": "landslide4sense"}
     parameters["folds"] = {"n_folds": 2, "trained": [1]}
     parameters["training"] |= {"epochs": 1, "schedule": {"kind": "cosine", "warmup_epochs": 0}}
+    parameters["training"]["augmentation"] = {"plain_epochs": 0}
     config = tmp_path / "best.yaml"
     config.write_text(yaml.safe_dump({"parameters": parameters}))
     pipeline_runs.run_pipeline(config)
@@ -278,6 +279,14 @@ def test_data_that_dvc_pins_otherwise_is_refused(data, stack, tmp_path):
                 }
             },
             ["only gradient_y is selected"],
+        ),
+        (
+            {"parameters": {"bands": {"stored": ["B4", "B3"], "blur_kernel": 5}}},
+            ["bands.blur_kernel is 5", "no effect"],
+        ),
+        (
+            {"parameters": {"training": {"model": "unet", "prediction": {"heads": "average"}}}},
+            ["training.prediction.heads is 'average' and has no effect: the network unet has one head"],
         ),
         ({"steps": {"train_folds": {"enable_cache": False}}}, ["train_folds", "train_fold_1"]),
         (["no", "mapping"], ["no settings"]),

@@ -9,11 +9,13 @@ import mlflow
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from pydantic import TypeAdapter
 
 from landslide import cli
 from landslide.errors import RegistryError
 from landslide.schema import ORIGINAL_BANDS
 from landslide.tracking import reproduction, runs
+from steps.settings import FoldSettings
 from tests.support import pipeline_runs
 from tests.support.versions import add_version, fold_table
 
@@ -170,6 +172,21 @@ def test_a_folder_that_holds_something_else_is_left_alone(store, project, tmp_pa
     assert result.exit_code == 1
     assert "is not empty" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("scheme", ["random", "scene_blocked"])
+def test_the_recorded_folds_replace_the_scheme_but_for_the_tiles_that_it_leaves_out(store, tmp_path, scheme):
+    client, folder = store
+    folds = {"scheme": scheme, "n_folds": 3, "trained": [1], "seed": 4, "table": None}
+    recorded = {"data": {"root": "data", "positions": "auto", "fetch": True}, "folds": folds, "training": {"epochs": 3}}
+    texts = {"configuration.yaml": yaml.safe_dump({"parameters": recorded})}
+    source = reproduction.origin(client, add_version(client, folder, texts=texts))
+    configuration = yaml.safe_load(reproduction.download(client.tracking_uri, source, tmp_path).read_text())
+    settings = TypeAdapter(FoldSettings).validate_python(configuration["parameters"]["folds"])
+    table = str(tmp_path / "recorded" / "fold_table.csv")
+    kept = {"scheme": scheme} if scheme == "scene_blocked" else {}
+    assert settings == FoldSettings(n_folds=3, trained=(1,), table=table, **kept)
+    assert configuration["parameters"]["training"] == {"epochs": 3}
 
 
 def test_without_a_recorded_configuration_it_says_so(store, tmp_path):

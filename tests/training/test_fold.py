@@ -422,7 +422,7 @@ def test_a_cosine_moves_with_every_batch(fit, monkeypatch):
 
 
 def test_reading_ahead_changes_nothing(fit, monkeypatch, tmp_path):
-    changes = {"epochs": 2, "augmentation": AugmentationSettings(flips=True)}
+    changes = {"epochs": 2, "augmentation": AugmentationSettings(flips=True, plain_epochs=0)}
     plain = fit("plain", **changes)
     monkeypatch.setattr(FoldTrainer, "_reads_ahead", lambda self: True)
     made = []
@@ -504,12 +504,6 @@ def test_a_single_patch_left_over_joins_the_batch_before(n, size, sizes):
 
 def test_batches_of_one_stay():
     assert [len(batch) for batch in _batches(torch.arange(3), 1)] == [1, 1, 1]
-
-
-def test_a_test_fold_that_chooses_the_epoch_is_not_monitored_as_well(cache, tmp_path):
-    settings = replace(TINY, monitor_test_fold=True, selection="test_fold", epochs=1)
-    result = train_fold(FoldTask(cache, FoldRows(TRAINING, OTHERS, OTHERS), BANDS, settings, tmp_path))
-    assert not [name for name in result.history[0] if name.startswith("test_")]
 
 
 def test_a_monitored_test_fold_is_scored_and_changes_nothing(fit, cache, tmp_path):

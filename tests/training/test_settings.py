@@ -5,8 +5,10 @@ import yaml
 from pydantic import TypeAdapter
 
 from landslide.errors import ConfigurationError
+from landslide.inference.prediction import PredictionSettings
+from landslide.training.losses import HEAD_WEIGHTS
 from landslide.training.optimizers import CosineSchedule, StepSchedule
-from landslide.training.settings import TrainingSettings
+from landslide.training.settings import TrainingSettings, refuse_ignored_heads
 
 ADAPTER = TypeAdapter(TrainingSettings)
 
@@ -45,3 +47,74 @@ def test_the_former_fields_of_a_schedule_are_refused_with_what_to_write(former):
         ADAPTER.validate_python(former)
     for schedule in ("schedule: {kind: steps, rates:", "schedule: {kind: cosine, peak: 1.0e-3, warmup_epochs: 1}"):
         assert schedule in error.value.remedy
+
+
+# ---- settings without effect
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "because"),
+    [
+        ("{optimizer: sgd, optimizer_epsilon: 1.0e-8}", "optimizer_epsilon", "training.optimizer is sgd"),
+        ("{selection: test_fold, validation_fraction: 0.2}", "validation_fraction", "selection is test_fold"),
+        ("{selection: test_fold, monitor_test_fold: true}", "monitor_test_fold", "selection is test_fold"),
+        ("augmentation: {mode: none, rotation_probability: 0.5}", "augmentation.rotation_probability", "mode is none"),
+        ("augmentation: {mode: none, max_pastes: 0}", "augmentation.max_pastes", "mode is none"),
+        ("augmentation: {mode: none, flips: true}", "augmentation.flips", "mode is none"),
+        ("augmentation: {mode: none, illumination: 0.4}", "augmentation.illumination", "mode is none"),
+        ("augmentation: {mode: none, plain_epochs: 1}", "augmentation.plain_epochs", "mode is none"),
+        ("{epochs: 4, augmentation: {flips: true}}", "augmentation", "last 4 epochs are not augmented"),
+        ("{epochs: 1, augmentation: {plain_epochs: 1}}", "augmentation", "last 1 epochs are not augmented"),
+    ],
+)
+def test_a_setting_without_effect_is_refused_with_the_reason(text, named, because):
+    with pytest.raises(ConfigurationError, match=rf"training\.{named}.* has no effect: .*{because}") as error:
+        ADAPTER.validate_python(yaml.safe_load(text))
+    assert f"training.{named}" in error.value.remedy
+    assert "out." in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{optimizer: sgd, optimizer_epsilon: 1.0e-7}",
+        "{selection: test_fold, validation_fraction: 0.1, monitor_test_fold: false}",
+        "augmentation: {mode: none, rotation_probability: 0.7, plain_epochs: 4}",
+        "{epochs: 2, augmentation: {mode: none}}",
+        "{epochs: 2}",
+        "{epochs: 2, augmentation: {flips: true, plain_epochs: 1}}",
+    ],
+)
+def test_defaults_that_are_spelt_out_are_no_fault(text):
+    ADAPTER.validate_python(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize(
+    ("changes", "heads", "named"),
+    [
+        ({"prediction": PredictionSettings(heads="average")}, ["128"], r"training\.prediction\.heads is 'average'"),
+        ({"head_weights": {"128": 0.5}}, ["128"], "weight of 128 .*one head"),
+        (
+            {"head_weights": {**HEAD_WEIGHTS, "32": 1.0}},
+            ["256", "128", "64"],
+            "weight of 32 .*256, 128, 64 for patches",
+        ),
+        ({"head_weights": {**HEAD_WEIGHTS, "32": 1.0}, "crop": 64}, ["128", "64", "32"], "weight of 32 .*64 pixels"),
+    ],
+)
+def test_settings_of_heads_that_the_network_does_not_have_are_refused(changes, heads, named):
+    with pytest.raises(ConfigurationError, match=named):
+        refuse_ignored_heads(TrainingSettings(**changes), heads)
+
+
+@pytest.mark.parametrize(
+    ("changes", "heads"),
+    [
+        ({}, ["128"]),
+        ({}, ["256", "128", "64"]),
+        ({"crop": 64, "head_weights": {"256": 1, "128": 1, "64": 2}}, ["128", "64", "32"]),
+        ({"prediction": PredictionSettings(heads="average")}, ["256", "128", "64"]),
+    ],
+)
+def test_settings_of_heads_that_the_network_has_pass(changes, heads):
+    refuse_ignored_heads(TrainingSettings(**changes), heads)

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from landslide.errors import ConfigurationError
+from landslide.errors import ConfigurationError, refuse_ignored
 from landslide.schema import ORIGINAL_BANDS
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -141,6 +141,23 @@ class BandSettings:
     def names(self) -> tuple[str, ...]:
         """The bands that these settings give, in order: see `available_bands`."""
         return available_bands(self.stored, global_rgb=self.global_rgb)
+
+    def refuse_ignored(self) -> None:
+        """Refuse settings of bands that the stored ones do not give.
+
+        A configuration is checked for these, a registered model is not: it loads with what it was trained with.
+
+        Raises:
+            ConfigurationError: If a setting of a band that does not exist is set.
+        """
+        for bands, names in (
+            (("gray",), ("blur", "blur_kernel", "median_kernel", "canny_low", "canny_high")),
+            (("ndvi", "ndmi", "nbr"), ("reflectance",)),
+            (GLOBAL_RGB_BANDS, ("global_rgb",)),
+        ):
+            if not set(bands) & set(self.names):
+                because = f"{' or '.join(bands)} cannot be computed from bands.stored"
+                refuse_ignored(self, "bands", names, because=because)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""

@@ -171,7 +171,10 @@ def download(uri: str, source: Origin, home: Path) -> Path:
     content = yaml.safe_load(configuration.read_text())
     parameters = content["parameters"]
     parameters["data"] = {"root": str(home / "data"), "positions": parameters["data"]["positions"]}
-    parameters["folds"]["table"] = str(table)
+    # The table replaces scheme and seed, but scene-blocked folds still leave out the tiles that touch the test fold.
+    replaced = {"seed"} if parameters["folds"].get("scheme") == "scene_blocked" else {"seed", "scheme"}
+    folds = {name: value for name, value in parameters["folds"].items() if name not in replaced}
+    parameters["folds"] = {**folds, "table": str(table)}
     evaluation = runs.fetch_artifact(client, source.run_id, "evaluation.yaml", folder)
     if evaluation is not None:
         parameters |= yaml.safe_load(evaluation.read_text())["parameters"]

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from landslide.bands.formulas import GLOBAL_RGB_BANDS
-from landslide.errors import ConfigurationError
+from landslide.errors import ConfigurationError, refuse_ignored
 from landslide.inference.symmetries import NO_GRADIENTS, flip, gradient_channels, rotate
 from landslide.schema import ORIGINAL_BANDS
 
@@ -61,6 +61,9 @@ class AugmentationSettings:
                 f"training.augmentation has a value out of range: {self}.",
                 remedy="Use a probability between 0 and 1, and 0 or more for the others.",
             )
+        if self.mode == "none":
+            others = ("rotation_probability", "max_pastes", "flips", "illumination", "plain_epochs")
+            refuse_ignored(self, "training.augmentation", others, because="training.augmentation.mode is none")
 
 
 @dataclass(frozen=True)

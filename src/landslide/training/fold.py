@@ -89,9 +89,8 @@ class FoldTask:
 
     @property
     def monitored_rows(self) -> npt.NDArray[np.int64]:
-        """The rows of the test fold if they are scored after every epoch though nothing is chosen on them."""
-        wanted = self.settings.monitor_test_fold and self.settings.selection != "test_fold"
-        return self.rows.test if wanted else self.rows.test[:0]
+        """The rows of the test fold if they are scored after every epoch, although nothing is chosen on them."""
+        return self.rows.test if self.settings.monitor_test_fold else self.rows.test[:0]
 
     def fingerprint(self, spec: ModelSpec) -> str:
         """Return the digest of all that decides about the weights: checkpoints of another one are not resumed."""

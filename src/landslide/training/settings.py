@@ -1,12 +1,13 @@
 """The settings of a training, validated when they are made."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from landslide.errors import ConfigurationError
+from landslide.errors import ConfigurationError, refuse_ignored
 from landslide.inference.prediction import PUBLISHED, PredictionSettings
 from landslide.metrics.counts import METRIC_NAMES
+from landslide.schema import PATCH_SIZE
 from landslide.training.augmentation import AugmentationSettings
 from landslide.training.losses import HEAD_WEIGHTS, create_loss
 from landslide.training.optimizers import CosineSchedule, OptimizerName, Schedule, StepSchedule
@@ -43,7 +44,7 @@ class TrainingSettings:
         select_by: Score by which the epoch and the threshold are chosen.
         validation_fraction: Share of the training patches in the inner validation part.
         monitor_test_fold: Score the test fold after every epoch as well, as `test_*`, to measure what a choice on it
-            would gain. Nothing is chosen by these scores; without effect where `selection` is `test_fold`.
+            would gain. Nothing is chosen by these scores. Not with the selection `test_fold`.
         prediction: How the trained network predicts: which heads, which test-time augmentation. The thresholds are
             chosen for it; the epoch is chosen in the published way, which is quicker.
         seed: Seed of everything random.
@@ -111,6 +112,25 @@ class TrainingSettings:
                 remedy="Set training.schedule.warmup_epochs below training.epochs.",
             )
         create_loss(self.loss)
+        self._refuse_ignored()
+
+    def _refuse_ignored(self) -> None:
+        if self.optimizer == "sgd":
+            refuse_ignored(self, "training", ("optimizer_epsilon",), because="training.optimizer is sgd")
+        if self.selection == "test_fold":
+            names = ("validation_fraction", "monitor_test_fold")
+            refuse_ignored(self, "training", names, because="training.selection is test_fold")
+        plain = self.augmentation.plain_epochs
+        if plain >= self.epochs and self.augmentation not in (
+            AugmentationSettings(),
+            AugmentationSettings(mode="none"),
+        ):
+            raise ConfigurationError(
+                f"training.augmentation has no effect: the last {plain} epochs are not augmented (plain_epochs), and "
+                f"training.epochs is {self.epochs}.",
+                remedy="Set training.augmentation.plain_epochs below training.epochs, or leave training.augmentation "
+                "out.",
+            )
 
     def rate(self, progress: float) -> float:
         """Return the learning rate after `progress` epochs, a fraction within an epoch."""
@@ -122,6 +142,32 @@ class TrainingSettings:
         from pydantic_core import core_schema
 
         return core_schema.no_info_before_validator_function(_refuse_former_fields, handler(source))
+
+
+def refuse_ignored_heads(settings: TrainingSettings, resolutions: Sequence[str]) -> None:
+    """Refuse settings of heads that the network does not have.
+
+    Args:
+        settings: Training settings.
+        resolutions: Of the network's heads, as text, for patches of the size that it is trained on.
+
+    Raises:
+        ConfigurationError: If `head_weights` or `prediction.heads` is set and has no effect.
+    """
+    if len(resolutions) == 1:
+        because = f"the network {settings.model} has one head"
+        refuse_ignored(settings.prediction, "training.prediction", ("heads",), because=because)
+        unused = list(settings.head_weights) if settings.head_weights != HEAD_WEIGHTS else []
+    else:
+        size = settings.crop or PATCH_SIZE
+        because = f"the heads of {settings.model} are {', '.join(resolutions)} for patches of {size} pixels"
+        used = {int(resolution) * PATCH_SIZE for resolution in resolutions}
+        unused = [weight for weight in settings.head_weights if int(weight) * size not in used]
+    if unused:
+        raise ConfigurationError(
+            f"training.head_weights has a weight of {unused[0]} that has no effect: {because}.",
+            remedy="Leave it out.",
+        )
 
 
 def _refuse_former_fields(values: Any) -> Any:

@@ -1,0 +1,39 @@
+"""Settings of data and folds that would have no effect are refused with the reason."""
+
+import pytest
+
+from landslide.errors import ConfigurationError
+from steps.settings import DataSettings, FoldSettings
+
+
+@pytest.mark.parametrize(
+    ("values", "named", "because"),
+    [
+        ({"seed": 3}, "seed is 3", "contiguous folds are not random"),
+        ({"scheme": "random", "table": "t.csv"}, "scheme is 'random'", "folds.table"),
+        ({"scheme": "stratified", "table": "t.csv"}, "scheme is 'stratified'", "folds.table"),
+        ({"scheme": "scene_blocked", "seed": 3, "table": "t.csv"}, "seed is 3", "folds.table"),
+        ({"seed": 3, "table": "t.csv"}, "seed is 3", "folds.table"),
+    ],
+)
+def test_a_fold_setting_without_effect_is_refused(values, named, because):
+    with pytest.raises(ConfigurationError, match=rf"folds\.{named} and has no effect: .*{because}"):
+        FoldSettings(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"scheme": "random", "seed": 3},
+        {"scheme": "contiguous", "seed": 0, "table": "t.csv"},
+        {"scheme": "scene_blocked", "table": "t.csv"},  # still leaves out the tiles that touch the test fold
+    ],
+)
+def test_fold_settings_that_have_an_effect_pass(values):
+    FoldSettings(**values)
+
+
+def test_a_revision_without_a_repository_is_refused():
+    with pytest.raises(ConfigurationError, match=r"data\.revision is 'labels' and has no effect: data\.repository"):
+        DataSettings(fetch=True, revision="labels")
+    DataSettings(fetch=True, repository="https://git.example.com/labels.git", revision="labels")
