@@ -51,7 +51,7 @@ def plan(
         patch_table: The patches.
         data_version: Digest of the data set.
         bands: Band settings.
-        folds: How to split where there is no champion.
+        folds: How to split the first time; later the same settings, because patches keep the champion's folds.
         training: Training settings.
         retraining: Where to start, and whether to go on although nothing changed.
 
@@ -60,8 +60,8 @@ def plan(
         version and the version to start from (empty: none); and whether there is something to do.
 
     Raises:
-        ConfigurationError: If the settings, or the champion to start from, choose epochs on the test folds, or if
-            some folds are not to be trained.
+        ConfigurationError: If the settings, or the champion to start from, choose epochs on the test folds, if some
+            folds are not to be trained, or if `folds` says something else than the champion's run.
         ComparisonError: If it is not known which patches the champion has seen.
     """
     if training.selection == "test_fold":
@@ -91,6 +91,7 @@ def plan(
         fold_table, gone = split.entrypoint(patch_table=patch_table, folds=folds), patch_table.head(0).assign(fold=0)
     else:
         known = registry.known_patches(client, current)
+        _refuse_other_folds(folds, registry.cross_validation(client, current).data.params, version)
         fold_table = grow(patch_table, known, n_folds=folds.n_folds)
         gone = departed(fold_table, known)
     reason = record.reason_to_stop(client, data_version, digest)
@@ -99,6 +100,25 @@ def plan(
         record.close_record(client, retraining_run, record.UNCHANGED, reason)
         return fold_table, gone, version, "", False
     return fold_table, gone, version, version if retraining.start == "champion" else "", True
+
+
+def _refuse_other_folds(folds: FoldSettings, recorded: Mapping[str, str], version: str) -> None:
+    """Refuse fold settings that differ from those of the champion's run, whose folds the patches keep.
+
+    The number of folds is compared when the table grows. A table may be left out once its folds are the champion's.
+    """
+    drawn = folds.scheme != "contiguous" and recorded.get("folds.table") == "None"
+    names = ["scheme", *(["seed"] if drawn else []), *(["table"] if folds.table is not None else [])]
+    for name in names:
+        value, of_champion = getattr(folds, name), recorded.get(f"folds.{name}", str(getattr(folds, name)))
+        if str(value) != of_champion:
+            instead = f"Leave folds.{name} out" if of_champion == "None" else f"Set folds.{name}: {of_champion}"
+            raise ConfigurationError(
+                f"folds.{name} is {value!r} and has no effect: patches keep the folds of the champion, version "
+                f"{version}, which was trained with {of_champion!r}.",
+                remedy=f"{instead}. For other folds, train with pipelines.training.training_pipeline and promote that "
+                "version (`landslide models promote`).",
+            )
 
 
 def _digest(request: Mapping[str, object], data_version: str) -> str:

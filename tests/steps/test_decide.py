@@ -149,7 +149,7 @@ def test_the_first_model_goes_into_service(client, tmp_path):
     assert tags["reason"] == "the first registered model"
 
 
-def _plan(client, patches=None, data_version="d" * 32 + ".dir", training=None, trained=None, **options):
+def _plan(client, patches=None, data_version="d" * 32 + ".dir", training=None, folds=None, **options):
     from landslide.bands.formulas import BandSettings
     from landslide.training.fold import TrainingSettings
     from steps.plan import plan
@@ -159,7 +159,7 @@ def _plan(client, patches=None, data_version="d" * 32 + ".dir", training=None, t
     names = ("fold_table", "departed", "champion", "start_from", "wanted")
     values = plan.entrypoint(
         retraining_run=retraining_run, patch_table=_patches() if patches is None else patches,
-        data_version=data_version, bands=BandSettings(), folds=FoldSettings(n_folds=2, trained=trained),
+        data_version=data_version, bands=BandSettings(), folds=FoldSettings(n_folds=2, **folds or {}),
         training=training or TrainingSettings(), retraining=RetrainingSettings(**options),
     )  # fmt: skip
     return retraining_run, dict(zip(names, values, strict=True))
@@ -184,6 +184,52 @@ def test_a_plan_with_a_champion_keeps_its_folds_and_remembers_who_left(two):
     old = _folded().set_index("number")["fold"]
     pd.testing.assert_series_equal(kept.loc[5:32], old.loc[5:32])
     assert plan["departed"]["number"].tolist() == [1, 2, 3, 4]
+
+
+RANDOM = {"scheme": "random", "n_folds": 2, "seed": 3, "table": None}
+CONTIGUOUS = {"scheme": "contiguous", "n_folds": 2, "seed": 0, "table": None}
+
+
+def _champion_of(client, folder, folds):
+    params = {"training": {"epochs": 3}} | ({"folds": folds} if folds else {})
+    versions.add_version(client, folder, table=_folded(), params=params)
+    registry.apply(client, "1", Decision(registry.CHAMPION, "the first registered model"))
+
+
+@pytest.mark.parametrize(
+    ("champion", "folds", "named", "remedy"),
+    [
+        (RANDOM, {}, "folds.scheme is 'contiguous'", "Set folds.scheme: random"),
+        (CONTIGUOUS, {"scheme": "scene_blocked"}, "folds.scheme is 'scene_blocked'", "Set folds.scheme: contiguous"),
+        (RANDOM, {"scheme": "random", "seed": 4}, "folds.seed is 4", "Set folds.seed: 3"),
+        (CONTIGUOUS, {"table": "other.csv"}, "folds.table is 'other.csv'", "Leave folds.table out"),
+        (CONTIGUOUS | {"table": "t.csv"}, {"table": "other.csv"}, "folds.table is 'other.csv'", "Set folds.table: t.csv"),
+    ],
+)
+def test_other_folds_than_the_champions_are_refused(client, tmp_path, champion, folds, named, remedy):
+    _champion_of(client, tmp_path, champion)
+    with pytest.raises(ConfigurationError, match=f"{named} and has no effect: .* champion, version 1") as error:
+        _plan(client, folds=folds)
+    assert error.value.remedy.startswith(remedy)
+    assert "landslide models promote" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("champion", "folds"),
+    [
+        (CONTIGUOUS, {}),
+        (RANDOM, {"scheme": "random", "seed": 3}),
+        (CONTIGUOUS | {"seed": 7}, {}),  # of an older version, when it was accepted in silence
+        (CONTIGUOUS | {"table": "t.csv"}, {}),
+        (CONTIGUOUS | {"table": "t.csv"}, {"table": "t.csv"}),
+        (RANDOM | {"table": "t.csv"}, {"scheme": "random"}),
+        (None, {"scheme": "random"}),  # nobody knows
+    ],
+)
+def test_the_champions_fold_settings_pass(client, tmp_path, champion, folds):
+    _champion_of(client, tmp_path, champion)
+    _, plan = _plan(client, folds=folds)
+    assert (plan["champion"], plan["wanted"]) == ("1", True)
 
 
 def test_there_is_one_decision_a_data_version_unless_forced(two, monkeypatch):
@@ -224,7 +270,7 @@ def test_epochs_chosen_on_the_test_folds_are_refused(client):
 
 def test_a_retraining_that_leaves_folds_out_is_refused(client):
     with pytest.raises(ConfigurationError, match=r"folds.trained is \[2\](.|\n)*Leave folds.trained out"):
-        _plan(client, trained=(2,))
+        _plan(client, folds={"trained": (2,)})
 
 
 def test_nothing_starts_from_a_version_that_has_seen_the_test_folds(client, tmp_path):
