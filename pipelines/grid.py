@@ -27,26 +27,23 @@ _PUBLISHED = (*METRIC_NAMES, "parameters")
 
 @dataclass(frozen=True, kw_only=True)
 class RowSettings:
-    """A row of the grid: what it changes of the settings that all rows have in common.
-
-    Attributes:
-        name: Its name in the table.
-        paper: Published figures to put beside ours: scores in percent under the names of `landslide.metrics.counts`,
-            and `parameters` in millions.
-        bands: Changes of the band settings.
-        folds: Changes of the fold settings.
-        training: Changes of the training settings. Mappings are merged key by key, but a row that names another
-            `model` starts without the `model_options` of the common one, a row that names another kind of `schedule`
-            without its values, and `augmentation: {mode: none}` without the other common values.
-    """
+    """A row of the grid: what it changes of the settings that all rows have in common."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     name: str
+    """Its name in the table."""
     paper: Mapping[str, float] = field(default_factory=dict)
+    """Published figures to put beside ours: scores in percent under their metric names, and `parameters` in
+    millions."""
     bands: Mapping[str, Any] = field(default_factory=dict)
+    """Changes of the band settings; not of `stored`."""
     folds: Mapping[str, Any] = field(default_factory=dict)
+    """Changes of the fold settings."""
     training: Mapping[str, Any] = field(default_factory=dict)
+    """Changes of the training settings. Mappings are merged key by key, but a row that names another `model` starts
+    without the `model_options` of the common one, a row that names another kind of `schedule` without its values, and
+    `augmentation: {mode: none}` without the other common values."""
 
     def __post_init__(self) -> None:
         for key, value in self.paper.items():

@@ -15,23 +15,23 @@ from landslide.metrics.counts import METRIC_NAMES
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Where the patches are.
-
-    Attributes:
-        root: Folder of the data set, relative to the working folder or absolute.
-        positions: Where scene, row and column of the patches come from (see `landslide.data.positions.read_positions`).
-        fetch: Bring what `<root>.dvc` pins from the DVC remote first (see `landslide.data.project.fetch`).
-        repository: Where there is no checkout: git repository whose newest commit pins the data.
-        revision: Branch or tag of that repository.
-    """
+    """Where the patches are."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     root: str = "data"
+    """Folder of the data set, relative to the working folder or absolute."""
     positions: Literal["auto", "landslide4sense", "none"] = "auto"
+    """Where scene, row and column of the patches come from: `scenes.csv` beside the data if there is one; otherwise
+    `landslide4sense` takes the built-in table of the official set, and `auto` does so if it is the official set. With
+    `none` no positions are known."""
     fetch: bool = False
+    """First bring what `<root>.dvc` pins from the DVC remote."""
     repository: str | None = None
+    """Address of a git repository whose newest commit pins the data, for a place without a checkout, such as a
+    container. Needs `fetch`, and holds no password."""
     revision: str = "main"
+    """Branch or tag of that repository."""
 
     def __post_init__(self) -> None:
         if self.repository and not self.fetch:
@@ -50,25 +50,24 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldSettings:
-    """How the patches are split for cross-validation.
-
-    Attributes:
-        scheme: How they are split anew (see `landslide.folds.schemes.assign`).
-        n_folds: Number of folds.
-        trained: The folds that are trained and scored, such as (1,) for the 80/20 split of the paper's Tables III to
-            V; all if None.
-        seed: Seed of the random schemes.
-        table: A recorded fold table (CSV) to split by. Beside it, `scheme` is left out, or `scene_blocked` if
-            training is to leave out the tiles that touch the test fold.
-    """
+    """How the patches are split for cross-validation."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     scheme: str = "contiguous"
+    """`contiguous` (the authors' folds: fifths in natural file order, fold 1 is the last), `random`, `stratified` (by
+    landslide pixels), or `scene_blocked` (blocks of neighbouring tiles stay together, and training leaves out the tiles
+    that touch the test fold; needs positions). A retraining keeps the champion's."""
     n_folds: int = 5
+    """Number of folds, 2 or more. The paper has 5."""
     trained: tuple[int, ...] | None = None
+    """The folds that are trained and scored, such as [1] for the 80/20 split of the paper's Tables III to V; all if
+    null."""
     seed: int = 0
+    """Seed of the schemes that are random. Not with `contiguous`."""
     table: str | None = None
+    """A recorded fold table (CSV with number, image_md5 and fold) to split by instead. Beside it only the scheme
+    `scene_blocked` has an effect: training then leaves out the tiles that touch the test fold."""
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES or self.n_folds < 2:
@@ -108,31 +107,26 @@ class FoldSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """What is drawn and recorded.
-
-    Attributes:
-        overlays: Number of patches of each fold shown in the prediction figure.
-        test_time_augmentation: Also score the mean over `rotations` (four passes through the network) or
-            `flips_and_rotations` (eight), as `<score>_tta`.
-    """
+    """What is drawn and recorded."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     overlays: int = 4
+    """Number of patches of each fold shown in the prediction figure."""
     test_time_augmentation: TestTimeAugmentation = "none"
+    """Also score the mean over `rotations` (four passes through the network) or `flips_and_rotations` (eight), as
+    `<score>_tta`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegistrationSettings:
-    """Which model is called better.
-
-    Attributes:
-        metric: The cross-validated score that decides between champion and challenger.
-    """
+    """Which model is called better."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     metric: str = "f1_macro"
+    """The cross-validated score that decides between champion and challenger: `f1_macro`, `miou`, `f1_landslide`,
+    `iou_landslide`, `precision_landslide`, `recall_landslide` or `accuracy`."""
 
     def __post_init__(self) -> None:
         if self.metric not in METRIC_NAMES:
@@ -143,24 +137,21 @@ class RegistrationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingSettings:
-    """How the unattended retraining goes about its work.
-
-    Attributes:
-        start: Train from `scratch`, or warm from the `champion`: fold k then starts from the champion's fold k.
-        force: Train and decide although nothing changed, or although this data version has had its decision. The
-            environment variable `LANDSLIDE_FORCE=1` does the same.
-        drift_limit: Shift of a band's mean, in standard deviations of the champion's training data, from which it is
-            reported as drift; for the shares of landslides, the logarithm of their ratio.
-        disk_budget_gb: Gigabytes that everything under `LANDSLIDE_HOME` may take before old caches and abandoned
-            checkpoints are deleted; no limit if None.
-    """
+    """How the unattended retraining goes about its work."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     start: Literal["scratch", "champion"] = "scratch"
+    """Train from `scratch`, or start fold k from the champion's network of fold k."""
     force: bool = False
+    """Train and decide even if nothing changed, or if this data version has its decision already. The environment
+    variable `LANDSLIDE_FORCE=1` does the same."""
     drift_limit: float = 0.5
+    """Shift of a band's mean from which it is reported as drift, in standard deviations of the champion's training
+    data; for the shares of landslides, the logarithm of their ratio. Above 0."""
     disk_budget_gb: float | None = None
+    """Gigabytes that everything under `LANDSLIDE_HOME` may take before old caches and abandoned checkpoints are
+    deleted; above 0. No limit if null."""
 
     def __post_init__(self) -> None:
         if self.drift_limit <= 0 or (self.disk_budget_gb is not None and self.disk_budget_gb <= 0):

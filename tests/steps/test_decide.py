@@ -203,7 +203,12 @@ def _champion_of(client, folder, folds):
         (CONTIGUOUS, {"scheme": "scene_blocked"}, "folds.scheme is 'scene_blocked'", "Set folds.scheme: contiguous"),
         (RANDOM, {"scheme": "random", "seed": 4}, "folds.seed is 4", "Set folds.seed: 3"),
         (CONTIGUOUS, {"table": "other.csv"}, "folds.table is 'other.csv'", "Leave folds.table out"),
-        (CONTIGUOUS | {"table": "t.csv"}, {"table": "other.csv"}, "folds.table is 'other.csv'", "Set folds.table: t.csv"),
+        (
+            CONTIGUOUS | {"table": "t.csv"},
+            {"table": "other.csv"},
+            "folds.table is 'other.csv'",
+            "Set folds.table: t.csv",
+        ),
     ],
 )
 def test_other_folds_than_the_champions_are_refused(client, tmp_path, champion, folds, named, remedy):

@@ -90,35 +90,32 @@ _own = threading.local()
 
 @dataclass(frozen=True, kw_only=True)
 class BandSettings:
-    """How the engineered bands are computed and stored. Part of the cache key.
-
-    Attributes:
-        stored: Names of the bands in the patch files, in file order (a subset of `ORIGINAL_BANDS`).
-        reflectance: Compute the indices from reflectance (the divisors multiplied back) instead of the values
-            as stored. The stored bands themselves stay as they are.
-        blur: `box` as published by the authors' code, `gaussian` as the paper's text says.
-        blur_kernel: Side of the blur kernel in pixels; a Gaussian needs an odd one.
-        median_kernel: Side of the median kernel in pixels, odd.
-        canny_low: Lower hysteresis threshold of the Canny detector on the 8-bit gray.
-        canny_high: Upper hysteresis threshold.
-        global_rgb: Also compute `red_global`, `green_global` and `blue_global`, last in the order of the bands:
-            reflectance, one scale for all patches. The authors' record names a global RGB normalisation and not its
-            constants. Values that are no Landslide4Sense values (8-bit RGB) are scaled by the same factors: still
-            alike in all patches, but no reflectance.
-        dtype: Number format of the cache on disk. float16 keeps 11 significant bits.
-    """
+    """How the engineered bands are computed and stored. Part of the cache key."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     stored: tuple[str, ...] = ORIGINAL_BANDS
+    """The bands in the patch files, in file order: distinct names out of the 14 of Landslide4Sense."""
     reflectance: bool = False
+    """Compute the indices from reflectance, that is, with the publishers' divisors multiplied back. The authors' code
+    takes the values as stored. The stored bands themselves stay as they are."""
     blur: Literal["box", "gaussian"] = "box"
+    """The filter behind the band `gaussian`: `box` as in the authors' code, `gaussian` as the paper's text says (Table
+    II)."""
     blur_kernel: int = 10
+    """Side of the blur kernel in pixels, 1 or more, odd for `gaussian`. 10 in the paper."""
     median_kernel: int = 15
+    """Side of the median kernel in pixels, odd, 3 or more. 15 in the authors' code."""
     canny_low: float = 150.0
+    """Lower hysteresis threshold of the Canny edges, on gray from 0 to 255 (authors' code)."""
     canny_high: float = 227.0
+    """Upper hysteresis threshold of the Canny edges, on gray from 0 to 255 (authors' code)."""
     global_rgb: bool = False
+    """Also compute `red_global`, `green_global` and `blue_global`, last in the order of the bands: reflectance, with
+    one scale for all patches. The authors' record names a global RGB normalisation without its constants. 8-bit RGB is
+    scaled by the same factors: still with one scale for all patches, but no reflectance."""
     dtype: Literal["float16", "float32"] = "float16"
+    """Number format of the band cache on disk. float16 keeps 11 significant bits."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.stored if name not in ORIGINAL_BANDS]

@@ -19,21 +19,18 @@ from landslide.schema import PATCH_SIZE
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionSettings:
-    """How a probability comes from a network's logits; the default is how the authors' record is scored.
-
-    Attributes:
-        heads: `main` takes the head of the input's resolution. `average` takes the mean of the softmax of all heads,
-            as the paper's text says; it does not say how they are brought together, and here the finer one is
-            averaged over its 2 x 2 pixels and the coarser one interpolated bilinearly.
-        augmentation: Test-time augmentation, the mean over moved patches: `none`, the four `rotations`, or with
-            `flips_and_rotations` all eight symmetries. It costs four or eight times as much. Gradient bands are
-            turned along, whatever the augmentation of the training did.
-    """
+    """How a probability comes from a network's logits; the default is how the authors' record is scored."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     heads: Literal["main", "average"] = "main"
+    """`main` takes the head of the input's resolution. `average` takes the mean of the softmax of all heads, as the
+    paper's text says. The text does not say how the heads are brought to one size: here the finer one is averaged over
+    its 2 x 2 pixels, the coarser one interpolated bilinearly."""
     augmentation: TestTimeAugmentation = "none"
+    """Test-time augmentation, the mean over moved patches: `none`, the four `rotations`, or all eight symmetries with
+    `flips_and_rotations`. It costs four or eight times as much. Gradient bands are swapped and signed with the patch,
+    whatever the augmentation of the training did."""
 
 
 PUBLISHED = PredictionSettings()

@@ -20,23 +20,22 @@ DECIDING = ("f1_landslide", "f1_macro")
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionSettings:
-    """When a challenger replaces the champion.
-
-    Attributes:
-        margin: How much better landslide-class F1 and macro F1 each have to be, in units of F1 (0.01 is one point).
-        confidence: Share of the bootstrap resamples in which each has to be better by more than the margin.
-        resamples: Number of bootstrap resamples.
-        seed: Seed of the resampling.
-        min_blocks: Fewest blocks of neighbouring tiles on which a decision is made at all.
-    """
+    """When a challenger replaces the champion."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     margin: float = 0.0
+    """By how much landslide-class F1 and macro F1 each have to be better, in units of F1 (0.01 is one point): 0 or
+    more, below 1."""
     confidence: float = 0.95
+    """Share of the bootstrap resamples in which each has to be better by more than the margin: at least 0.5, below
+    1."""
     resamples: int = RESAMPLES
+    """Number of bootstrap resamples, 100 or more."""
     seed: int = 0
+    """Seed of the resampling."""
     min_blocks: int = 5
+    """Fewest blocks of neighbouring tiles on which a challenger can be promoted, 2 or more."""
 
     def __post_init__(self) -> None:
         for name, ok, needed in (

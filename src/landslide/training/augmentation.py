@@ -34,26 +34,25 @@ _REFLECTANCES = {*(name for name in ORIGINAL_BANDS if name not in ("slope", "dem
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationSettings:
-    """How training patches are varied.
-
-    Attributes:
-        mode: `published`, `consistent` or `none`.
-        rotation_probability: Probability of a rotation by 90, 180 or 270 degrees, each equally likely.
-        max_pastes: A patch gets 0 to this many landslides of other patches, each number equally likely.
-        flips: Also flip horizontally and vertically, each with probability 1/2 (not in the paper).
-        illumination: Also make a patch brighter or darker: all reflectances are multiplied by exp(u), u uniform in
-            +-illumination (not in the paper). Indices, bands scaled by patch, and terrain do not change with light.
-        plain_epochs: Number of epochs at the end without augmentation.
-    """
+    """How training patches are varied; the defaults are the paper's (section III-A and the authors' code)."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     mode: Literal["published", "consistent", "none"] = "published"
+    """`published` moves all bands as they are, as the authors' code does. `consistent` also swaps and signs gradients
+    under rotations and flips, and recomputes or masks bands around a paste. `none` varies nothing."""
     rotation_probability: float = 0.7
+    """Probability of a rotation by 90, 180 or 270 degrees, each equally likely; from 0 to 1."""
     max_pastes: int = 2
+    """A patch gets 0 to this many landslides of other training patches, each number equally likely; 0 or more."""
     flips: bool = False
+    """Also flip horizontally and vertically, each with probability 1/2. Not in the paper."""
     illumination: float = 0.0
+    """Also make a patch brighter or darker: all reflectances are multiplied by exp(u), u uniform between -illumination
+    and +illumination; 0 or more. Indices, bands scaled per patch, and terrain do not change with light. Not in the
+    paper."""
     plain_epochs: int = 4
+    """Number of epochs at the end without augmentation; 0 or more."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rotation_probability <= 1 or min(self.max_pastes, self.illumination, self.plain_epochs) < 0:

@@ -51,20 +51,17 @@ def create_optimizer(
 
 @dataclass(frozen=True, kw_only=True)
 class StepSchedule:
-    """A learning rate that changes between epochs; the default is the published one (authors' code).
-
-    Attributes:
-        kind: `steps`.
-        rates: Pairs (first epoch at which this rate ends, rate), epochs counted from 0 and ascending; the last rate
-            holds to the end.
-    """
+    """A learning rate that changes between epochs."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     kind: Literal["steps"] = "steps"
+    """Says that this is a schedule of steps."""
     rates: tuple[tuple[int, float], ...] = (
         (8, 1e-4), (15, 5e-5), (20, 2e-5), (25, 1e-5), (30, 5e-6), (35, 2e-6), (42, 1e-6), (50, 5e-7), (65, 1e-7),
     )  # fmt: skip
+    """Pairs of the first epoch at which a rate ends, counted from 0 and ascending, and the rate, above 0. The last rate
+    holds to the end. The default is the authors'."""
 
     def __post_init__(self) -> None:
         ends = [end for end, _ in self.rates]
@@ -84,18 +81,16 @@ class CosineSchedule:
     """A learning rate that rises linearly to its peak, then falls by half a cosine to zero with the last batch.
 
     Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017, without restarts.
-
-    Attributes:
-        kind: `cosine`.
-        peak: The highest rate.
-        warmup_epochs: Epochs of linear rise, fewer than the training has.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     kind: Literal["cosine"] = "cosine"
+    """Says that this is a cosine."""
     peak: float = 1e-3
+    """The highest rate, above 0."""
     warmup_epochs: float = 1.0
+    """Epochs of linear rise from zero: 0 or more, and fewer than the training has."""
 
     def __post_init__(self) -> None:
         for name, ok, needed in (

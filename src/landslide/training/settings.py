@@ -15,76 +15,80 @@ from landslide.training.optimizers import CosineSchedule, OptimizerName, Schedul
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How a fold is trained; the defaults are the paper's (section V and the authors' code).
-
-    Attributes:
-        bands: Band group or names (see `landslide.bands.formulas.resolve_bands`).
-        model: Network name (see `landslide.models.create_model`).
-        model_options: The network's own options, such as `width`.
-        standardize: Subtract mean and divide by standard deviation of the training part, band by band. The paper
-            feeds bands as stored.
-        loss: Loss name, or several joined by a plus (see `landslide.training.losses.create_loss`).
-        head_weights: Weight of each head by its resolution for 128-pixel input.
-        epochs: Passes over the training part.
-        batch_size: Patches a batch, over all devices together.
-        crop: Side of random crops to train on, a multiple of 16; whole patches if None.
-        max_patches: Train on this many patches at most, spread evenly over the training part; all if None.
-        positive_share: Share of the patches of an epoch that hold landslides, drawn again or left out to reach it; as
-            they come if None.
-        optimizer: Name of the optimizer (see `landslide.training.optimizers.create_optimizer`).
-        optimizer_epsilon: Term in the denominator of the update; SGD has none.
-        weight_decay: Weight decay of the optimizer, decoupled for `adamw`, else added to the gradient.
-        schedule: The learning rates: `{kind: steps, rates: ...}` or `{kind: cosine, peak: ..., warmup_epochs: ...}`
-            (see `landslide.training.optimizers`).
-        average_decay: Keep an exponential moving average of the weights with this decay a step, and select, score
-            and record the average; no average if None.
-        augmentation: Augmentation settings.
-        selection: Where the epoch and the threshold are chosen: on an `inner_validation` part of the training
-            folds, or on the `test_fold` itself, which is the paper's protocol and optimistic.
-        select_by: Score by which the epoch and the threshold are chosen.
-        validation_fraction: Share of the training patches in the inner validation part.
-        monitor_test_fold: Score the test fold after every epoch as well, as `test_*`, to measure what a choice on it
-            would gain. Nothing is chosen by these scores. Not with the selection `test_fold`.
-        prediction: How the trained network predicts: which heads, which test-time augmentation. The thresholds are
-            chosen for it; the epoch is chosen in the published way, which is quicker.
-        seed: Seed of everything random.
-        device: `auto` (GPU where there is one), `cpu` or `cuda`.
-        devices: Number of devices, or `auto` for all GPUs or one CPU.
-        precision: `auto` (bf16 on a GPU that has it, float32 otherwise) or a precision of Lightning Fabric.
-        deterministic: Ask for deterministic GPU algorithms.
-        compile: Compile the network with torch.compile.
-    """
+    """How a fold is trained; the defaults are the paper's (section V and the authors' code), but for `selection`."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     bands: str | tuple[str, ...] = "23"
+    """The input bands: a group (`14`, `17`, `21`, `23`, `25`, `26`, `sentinel_only`, `rgb`), `all` for every available
+    band, or a list of names. The groups with a number are the first n bands, the rows of the paper's Table IV."""
     model: str = "rau_net"
+    """The network: `unet`, `rau_net`, `rau_net_small`, `l4s_baseline`, `lite_unet`, or `smp:<Architecture>:<encoder>`
+    of segmentation_models.pytorch. `rau_net` is the paper's best (Fig. 4, Table VI)."""
     model_options: Mapping[str, Any] = field(default_factory=dict)
+    """The network's own options, such as `width` (docs/networks.md)."""
     standardize: bool = False
+    """Subtract the mean and divide by the standard deviation of the training part, band by band. The paper feeds bands
+    as stored."""
     loss: str = "focal_iou"
+    """The loss, or several joined by a plus: `cross_entropy`, `hard_cross_entropy`, `focal`, `iou`, `focal_iou`,
+    `log_cosh`, `tversky`, `lovasz`, `boundary`. `focal_iou` is the paper's (section IV-B, Table III)."""
     head_weights: Mapping[str, float] = field(default_factory=lambda: dict(HEAD_WEIGHTS))
+    """Weight of the loss of each head, by the head's resolution for patches of 128 pixels (authors' code). The weights
+    of the heads that a network has are divided by their sum."""
     epochs: int = 65
+    """Passes over the training part, 1 or more."""
     batch_size: int = 12
+    """Patches per batch, over all devices together; 1 or more."""
     crop: int | None = None
+    """Side in pixels of random crops to train on, a multiple of 16 up to 128; whole patches if null."""
     max_patches: int | None = None
+    """Train on this many patches at most, spread evenly over the training part; on all if null."""
     positive_share: float | None = None
+    """Share of an epoch's patches that hold landslides, above 0 and up to 1. Patches are repeated or left out to reach
+    it; they are taken as they come if null."""
     optimizer: OptimizerName = "adam"
+    """The optimizer. `adam` is the paper's; options that are no settings have the defaults of Keras, in which the
+    authors compared them."""
     optimizer_epsilon: float = 1e-7
+    """Term in the denominator of an update, above 0; `sgd` has none. The default is that of Keras."""
     weight_decay: float = 0.0
+    """Weight decay, 0 or more: decoupled for `adamw`, added to the gradient for the others."""
     schedule: Schedule = field(default_factory=StepSchedule)
+    """The learning rates by epoch, `{kind: steps, ...}` or `{kind: cosine, ...}`."""
     average_decay: float | None = None
+    """Keep an exponential moving average of the weights, with this decay per step, between 0 and 1. The average is what
+    is selected, scored and recorded. No average if null."""
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    """How training patches are varied."""
     selection: Literal["inner_validation", "test_fold"] = "inner_validation"
+    """Where the epoch and the thresholds are chosen: on an inner validation part of the training folds, or on the test
+    fold itself, which is the paper's protocol and optimistic."""
     select_by: str = "f1_macro"
+    """The score by which the epoch and the threshold are chosen: `f1_macro`, `miou`, `f1_landslide`, `iou_landslide`,
+    `precision_landslide`, `recall_landslide` or `accuracy`."""
     validation_fraction: float = 0.1
+    """Share of the training patches in the inner validation part, between 0 and 1. Not with the selection
+    `test_fold`."""
     monitor_test_fold: bool = False
+    """Also score the test fold after every epoch, as `test_<score>`, to measure what a choice on it would gain. Nothing
+    is chosen by these scores. Not with the selection `test_fold`."""
     prediction: PredictionSettings = PUBLISHED
+    """How the trained network predicts. The thresholds are chosen for this; the epoch is chosen in the published way,
+    which is quicker."""
     seed: int = 0
+    """Seed of everything random in a training."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU if there is one."""
     devices: int | Literal["auto"] = "auto"
+    """Number of GPUs, or of processes on a CPU, 1 or more; `auto` takes all GPUs or one process."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    """Number format of the computation: `auto` is bf16 on a GPU that has it and float32 otherwise; the others are the
+    names of Lightning Fabric."""
     deterministic: bool = False
+    """Ask PyTorch for deterministic algorithms, so that a training on a GPU can be repeated bit for bit."""
     compile: bool = False
+    """Compile the network with torch.compile."""
 
     def __post_init__(self) -> None:
         for name, ok, needed in (
