@@ -19,7 +19,7 @@ ENVIRONMENT := .venv/.complete
 STACK := $(LANDSLIDE_HOME)/zenml/.stack-registered
 ACTIVATE := source ./activate.sh
 
-.PHONY: help setup data run ablation report test soak lint types ui clean
+.PHONY: help setup data run ablation report test soak lint types docs ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -64,6 +64,9 @@ lint: $(ENVIRONMENT) ## check style
 
 types: $(ENVIRONMENT) ## check types
 	@$(ACTIVATE) && mypy
+
+docs: $(ENVIRONMENT) ## write the pages of docs/reference from the code
+	@$(ACTIVATE) && PYTHONPATH=. python docs/generate.py
 
 ui: $(ENVIRONMENT) ## open the MLflow UI on http://127.0.0.1:5000 (PORT=...)
 	@$(ACTIVATE) && mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI" --host 127.0.0.1 --port $(PORT)

@@ -172,7 +172,7 @@ def describe(error: ValidationError, where: str, root: str, settings: Callable[.
             lines.append(f"  -> {_suggestion(str(fault['loc'][-1]), known)}")
         else:
             lines.append(f"{where}{place} is {fault['input']!r}: {fault['msg']}.")
-            lines.append("  -> Correct the value; README.md and the settings' docstrings say what is allowed.")
+            lines.append("  -> Correct the value; docs/reference/settings.md says what is allowed.")
     return "\n".join(lines)
 
 

@@ -9,6 +9,8 @@ from sklearn.metrics import f1_score, roc_auc_score
 from landslide.evaluation.report import drawn_rows, fold_figures, overlays_figure, report_figures, report_tables
 from landslide.evaluation.scores import (
     INTERVAL_NAMES,
+    SCORES,
+    SUFFIXES,
     FoldEvaluator,
     cross_validated,
     patch_report,
@@ -176,6 +178,25 @@ def test_without_a_monitored_test_fold_there_is_no_gap():
     assert selection_gap(HISTORY) == {}
     assert selection_gap([]) == {}
     assert selection_gap([{**HISTORY[0], "test_f1_macro": 0.5}, HISTORY[1]]) == {}
+
+
+def test_every_recorded_score_is_described(case):
+    table, folds, probability, masks = case
+    ways = {"": probability, "_head_average": probability, "_tta": probability}
+    fold = evaluate_fold(ways, masks, threshold=0.3, detection_threshold=0.7).scores
+    epoch = {f"{part}_{name}": 0.5 for part in ("validation", "test") for name in INTERVAL_NAMES}
+    fold = fold | selection_gap([epoch])
+    recorded = {**fold, **cross_validated({1: fold, 2: fold}), **pooled_scores(patch_report(table, folds))}
+    endings = sorted(SUFFIXES, key=len, reverse=True)
+    used = set()
+    for name in recorded:
+        base = name.removesuffix("_std")
+        used |= {"_std"} if base != name else set()
+        ending = next((e for e in endings if base.endswith(e)), "") if base not in SCORES else ""
+        used.add(ending)
+        assert base.removesuffix(ending) in SCORES, name
+    assert used == {"", *SUFFIXES}
+    assert set(SCORES) <= set(recorded)
 
 
 # ---- tables and figures

@@ -29,7 +29,7 @@ from landslide.metrics.thresholds import select_threshold, threshold_counts
 from landslide.models import ModelSpec, build_model
 from landslide.training import fold
 from landslide.training.augmentation import AugmentationSettings
-from landslide.training.epochs import FoldTrainer, _batches
+from landslide.training.epochs import EPOCH_METRICS, FoldTrainer, _batches
 from landslide.training.fold import FoldResult, FoldTask, TrainingSettings, train_fold
 from landslide.training.losses import create_loss, multi_head_loss
 from landslide.training.optimizers import CosineSchedule, StepSchedule
@@ -111,6 +111,8 @@ def test_a_trained_fold_is_complete_and_every_epoch_is_reported(fit, cache):
     assert result.history == records
     expected = {"epoch", "train_loss", "learning_rate", "epoch_seconds", "epoch_processor_seconds", "validation_loss"}
     expected |= {f"validation_{m}" for m in METRIC_NAMES}
+    described = {name.replace("<score>", metric) for name in EPOCH_METRICS for metric in METRIC_NAMES}
+    assert expected - {"epoch"} == {name for name in described if not name.startswith("test_")}
     for record in records:
         assert set(record) == expected
         assert np.isfinite(list(record.values())).all()

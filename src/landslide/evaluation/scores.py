@@ -20,6 +20,37 @@ from landslide.metrics.detection import detection_counts, detection_scores, patc
 from landslide.metrics.thresholds import threshold_counts
 from landslide.schema import POSITION_COLUMNS
 
+SCORES: dict[str, str] = {
+    "f1_macro": "Mean of the F1 of both classes: the paper's F1.",
+    "miou": "Mean of the IoU of both classes: the paper's mIoU.",
+    "f1_landslide": "F1 of the landslide class.",
+    "iou_landslide": "IoU of the landslide class.",
+    "precision_landslide": "Share of the predicted landslide pixels that are true.",
+    "recall_landslide": "Share of the true landslide pixels that are predicted.",
+    "accuracy": "Share of all pixels whose class is predicted.",
+    "threshold": "Landslide probability from which a pixel is a landslide in `_tuned`.",
+    "detection_f1": "F1 of patches that hold a landslide; a patch scores as its most probable pixel.",
+    "detection_precision": "Share of the patches said to hold a landslide that do.",
+    "detection_recall": "Share of the patches with a landslide that are found.",
+    "detection_auc": "Area under the ROC curve of the patch scores.",
+    "detection_average_precision": "Precision of the patch scores, averaged over the steps of recall.",
+    "detection_threshold": "Score from which a patch is said to hold a landslide in `_tuned`.",
+    "expected_calibration_error": "Mean distance of predicted probability and observed share, weighted by pixels.",
+    "brier_score": "Mean squared distance of probability and truth.",
+}
+"""What each recorded score means (docs/reference/metrics.md)."""
+SUFFIXES: dict[str, str] = {
+    "_std": "Population standard deviation over the folds.",
+    "_tuned": "At the threshold that was chosen on the selection part.",
+    "_head_average": "Predicted by the average of all heads.",
+    "_tta": "Predicted with the test-time augmentation of the evaluation.",
+    "_pooled": "Of all scored patches together.",
+    "_low": "Lower end of the 95 % interval of the pooled score.",
+    "_high": "Upper end of the 95 % interval of the pooled score.",
+    "_test_selected": "At the epoch that is best on the test fold.",
+    "_selection_gap": "By how much that exceeds the epoch that was chosen on inner validation.",
+}
+"""What the endings of a score's name mean."""
 INTERVAL_NAMES = ("f1_macro", "miou", "f1_landslide")
 """The scores whose confidence intervals are recorded."""
 

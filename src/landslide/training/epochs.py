@@ -25,6 +25,18 @@ from landslide.training.losses import Loss, create_loss, multi_head_loss, own
 from landslide.training.sampling import epoch_order
 from landslide.training.settings import TrainingSettings
 
+EPOCH_METRICS: dict[str, str] = {
+    "train_loss": "Mean loss of the epoch's training patches.",
+    "learning_rate": "Learning rate in the middle of the epoch.",
+    "epoch_seconds": "Seconds of training, without scoring.",
+    "epoch_processor_seconds": "Processor seconds of this process for the same.",
+    "validation_<score>": "Score of the selection part at threshold 0.5.",
+    "validation_loss": "Loss of the selection part.",
+    "test_<score>": "Score of the test fold, with `training.monitor_test_fold`.",
+    "test_loss": "Loss of the test fold, with `training.monitor_test_fold`.",
+}
+"""What is recorded after every epoch."""
+
 
 class FoldTrainer:
     """Trains and scores epoch by epoch, on one device or as one of several processes.

@@ -48,8 +48,8 @@ class TrainingSettings:
     """Share of an epoch's patches that hold landslides, above 0 and up to 1. Patches are repeated or left out to reach
     it; they are taken as they come if null."""
     optimizer: OptimizerName = "adam"
-    """The optimizer. `adam` is the paper's; options that are no settings have the defaults of Keras, in which the
-    authors compared them."""
+    """The optimizer. `adam` is the paper's. Options other than those below have the defaults of Keras, with which the
+    authors compared optimizers."""
     optimizer_epsilon: float = 1e-7
     """Term in the denominator of an update, above 0; `sgd` has none. The default is that of Keras."""
     weight_decay: float = 0.0
