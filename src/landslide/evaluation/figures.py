@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-# Colours that stay apart for colour-blind readers and on vegetation.
+# Colours that colour-blind readers can tell apart, and that show on vegetation.
 HIT, MISS, FALSE_ALARM = "#00c8ff", "#ff2fa0", "#ffd400"
 
 
@@ -81,11 +81,11 @@ def prediction_figure(
 def uncertainty_figure(
     patches: Sequence[tuple[str, npt.NDArray[np.float64], npt.NDArray[Any] | None, npt.NDArray[Any], npt.NDArray[Any]]],
 ) -> Figure:
-    """Draw image, mask, mean probability and its standard deviation over the members of an ensemble, a row a patch.
+    """Draw image, mask, mean probability and its standard deviation over the members of an ensemble, one row per patch.
 
     Args:
         patches: Title, picture (H, W, 3), mask (H, W) or None, mean and standard deviation (H, W) of each patch, as
-            `landslide.inference.ensemble.Ensemble.predict` gives them. The column of the masks is left out where no
+            `landslide.inference.ensemble.Ensemble.predict` gives them. The column of the masks is left out if no
             patch has one. Standard deviations share a scale up to 0.5, the most that probabilities can have.
     """
     with_masks = any(mask is not None for _, _, mask, _, _ in patches)

@@ -1,4 +1,4 @@
-"""What an evaluation leaves for people: tables and figures of the folds and of the cross-validation."""
+"""Tables and figures of the folds and of the cross-validation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -68,12 +68,12 @@ def report_figures(
     """Draw the tables of a cross-validation.
 
     Args:
-        tables: What `report_tables` returned.
+        tables: The result of `report_tables`.
         folds: The evaluations by fold.
         histories: The epochs' records by fold.
 
     Returns:
-        Figures by name: precision_recall, learning_curves, thresholds, calibration, and roc where that table has rows.
+        Figures by name: precision_recall, learning_curves, thresholds, calibration, and roc if that table has rows.
     """
     curves = {f"fold {fold}": threshold_table(one.threshold_counts) for fold, one in folds.items()}
     figures = {
@@ -95,11 +95,13 @@ def fold_figures(fold: int, evaluation: FoldEvaluation, history: History) -> dic
 
 
 def drawn_rows(pixels: npt.ArrayLike, number: int) -> npt.NDArray[np.int64]:
-    """Choose patches spread evenly over those with landslides, from few pixels to many; over all if none has any.
+    """Choose patches to draw: evenly spaced among those with landslides, from few landslide pixels to many.
+
+    If no patch has landslides, all patches are candidates.
 
     Args:
         pixels: (n,) landslide pixels of the patches.
-        number: How many are chosen at most.
+        number: Maximum number of patches.
     """
     pixels = np.asarray(pixels)
     order = np.argsort(pixels, kind="stable")
@@ -119,8 +121,8 @@ def overlays_figure(
     Args:
         cache: Bands and masks of all patches.
         fold_table: The patches.
-        probability: Landslide probabilities (H, W) by row, at least of those that are drawn.
-        rows: Which are drawn, see `drawn_rows`.
+        probability: Landslide probabilities (H, W) by row, for all drawn rows at least.
+        rows: The rows to draw, see `drawn_rows`.
     """
     return prediction_figure(
         [

@@ -1,4 +1,4 @@
-"""Evaluation: the scores of a fold, of a cross-validation, and of trivial answers to compare with."""
+"""Scores of a fold and of a cross-validation."""
 
 from array import array
 from collections.abc import Mapping, Sequence
@@ -80,7 +80,7 @@ def prediction_ways(
 
 @dataclass(frozen=True)
 class FoldEvaluation:
-    """What is kept of the predictions of a test fold.
+    """The evaluation of a test fold.
 
     Attributes:
         scores: Every score by its metric name.
@@ -103,28 +103,28 @@ class FoldEvaluation:
 
 
 def holds_landslide(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Return which patches have a landslide pixel, (n,), by their counts (n, 2, 2)."""
+    """Return which patches have a landslide pixel, (n,) boolean, from their counts (n, 2, 2)."""
     return np.asarray(counts[:, 1].sum(axis=-1) > 0)
 
 
 class FoldEvaluator:
-    """Scores the predictions of a test fold batch by batch, and keeps counts alone.
+    """Scores the predictions of a test fold batch by batch, and keeps only counts.
 
     Args:
-        threshold: The tuned threshold, chosen elsewhere (see `landslide.metrics.thresholds.select_threshold`).
-        detection_threshold: The tuned threshold of detection, if one was chosen elsewhere.
+        threshold: The tuned threshold, chosen on other patches (see `landslide.metrics.thresholds.select_threshold`).
+        detection_threshold: The tuned threshold of detection, if one was chosen.
     """
 
     def __init__(self, *, threshold: float, detection_threshold: float | None = None) -> None:
         self._threshold, self._detection_threshold = threshold, detection_threshold
         self._totals: dict[str, npt.NDArray[np.int64]] = {}
-        # One growing piece of memory each: small ones between the large ones of the batches would scatter those.
+        # Arrays that grow in place: many small allocations between those of the batches would fragment the memory.
         self._patch_counts, self._patch_scores = array("q"), array("d")
         self._swept: npt.NDArray[np.int64] = np.zeros((_N_THRESHOLDS, 2, 2), np.int64)
         self._calibration: Calibration | None = None
 
     def add(self, predicted: Mapping[str, Any], masks: Any) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Args:
             predicted: (B, H, W) landslide probabilities by the ways of `prediction_ways`, the same ways in every batch:
@@ -144,7 +144,7 @@ class FoldEvaluator:
         self._calibration = calibrated if self._calibration is None else self._calibration + calibrated
 
     def evaluation(self) -> FoldEvaluation:
-        """Return the evaluation of all batches, in the order in which they came.
+        """Return the evaluation of all batches, in the order in which they were added.
 
         Scores: every one of `METRIC_NAMES` at the usual threshold 0.5, as `<name>_tuned` at the tuned one, and as
         `<name>_head_average` and `<name>_tta` at 0.5 in these ways of predicting; `threshold` itself; the scores of
@@ -174,8 +174,8 @@ def _suffixed(values: Mapping[str, float], suffix: str) -> dict[str, float]:
 def cross_validated(folds: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
     """Aggregate the scores of the folds: `<name>` is the mean, `<name>_std` the population standard deviation.
 
-    A score that is not defined in every fold, such as the area under the curve where all patches hold a landslide, is
-    left out.
+    A score that is undefined in some fold is left out: for example the area under the ROC curve, if all patches of a
+    fold hold a landslide.
     """
     defined = set.intersection(*(set(values) for values in folds.values()))
     first = folds[min(folds)]
@@ -185,14 +185,14 @@ def cross_validated(folds: Mapping[int, Mapping[str, float]]) -> dict[str, float
 
 
 def patch_report(table: pd.DataFrame, folds: Mapping[int, FoldEvaluation]) -> pd.DataFrame:
-    """Return what became of every scored patch.
+    """Return the counts and the detection score of every scored patch.
 
     Args:
         table: Fold table, all patches.
         folds: The evaluations by fold, each in the order of the table.
 
     Returns:
-        One row a patch of these folds, in the order of the table: number, scene, row, column, fold, block (see
+        One row per patch of these folds, in the order of the table: number, scene, row, column, fold, block (see
         `landslide.metrics.bootstrap.resampling_blocks`), positive_pixels, tn, fp, fn, tp (pixels at threshold 0.5) and
         detection_score.
     """
@@ -208,16 +208,16 @@ def patch_report(table: pd.DataFrame, folds: Mapping[int, FoldEvaluation]) -> pd
 
 
 def pooled_scores(report: pd.DataFrame, *, seed: int = 0) -> dict[str, float]:
-    """Score all patches together, each predicted by the model that has not seen it.
+    """Score all patches together, each predicted by the fold model that has not seen it.
 
     Args:
-        report: What `patch_report` returned.
+        report: The result of `patch_report`.
         seed: Seed of the bootstrap.
 
     Returns:
         `<name>_pooled` for `INTERVAL_NAMES` and `detection_f1`, and the ends of the 95 % interval, `<name>_low` and
-        `<name>_high`, where there are two blocks or more; `detection_auc_pooled` and
-        `detection_average_precision_pooled` where both kinds of patches are there.
+        `<name>_high`, if there are at least two blocks; `detection_auc_pooled` and
+        `detection_average_precision_pooled` if there are patches with and without landslides.
     """
     counts = report[["tn", "fp", "fn", "tp"]].to_numpy(np.int64).reshape(-1, 2, 2)
     blocks, patch_score = report["block"].to_numpy(), report["detection_score"].to_numpy()
@@ -229,7 +229,7 @@ def pooled_scores(report: pd.DataFrame, *, seed: int = 0) -> dict[str, float]:
 
 
 def score_table(folds: Mapping[int, Mapping[str, float]]) -> pd.DataFrame:
-    """Return a table of scores: one row a fold, then mean and std; the columns are `METRIC_NAMES`."""
+    """Return a table of scores: one row per fold, then mean and std; the columns are `METRIC_NAMES`."""
     table = pd.DataFrame(
         [[values[name] for name in METRIC_NAMES] for _, values in sorted(folds.items())],
         index=[f"fold {fold}" for fold in sorted(folds)],
@@ -245,7 +245,7 @@ def threshold_table(counts: npt.NDArray[np.int64]) -> pd.DataFrame:
 
     Args:
         counts: (n, 2, 2) counts at n thresholds from 0 to below 1 (see
-            `landslide.metrics.thresholds.threshold_counts`); those of folds can be added.
+            `landslide.metrics.thresholds.threshold_counts`); counts of several folds can be added.
 
     Returns:
         Columns threshold, f1_macro, miou, f1_landslide, precision and recall (of the landslide class).
@@ -272,7 +272,7 @@ def pooled_calibration(folds: Mapping[int, FoldEvaluation]) -> Calibration:
 
 
 def selection_gap(history: Sequence[Mapping[str, float]], select_by: str = "f1_macro") -> dict[str, float]:
-    """Return what choosing the epoch on the test fold would have added to the scores of one and the same training.
+    """Return what choosing the epoch on the test fold would have gained in the same training.
 
     Args:
         history: The epochs' records of `landslide.training.fold`, of a run that monitored its test fold.
@@ -280,13 +280,15 @@ def selection_gap(history: Sequence[Mapping[str, float]], select_by: str = "f1_m
 
     Returns:
         For `INTERVAL_NAMES`: `<name>_test_selected`, the test score of the epoch that is best on the test fold (the
-        paper's way of choosing), and `<name>_selection_gap`, by how much it exceeds that of the epoch that is best on
-        validation. Empty if the test fold was not monitored. The paper also trains on the validation part; that is
-        not in the gap.
+        paper's selection), and `<name>_selection_gap`, its difference to the test score of the epoch that is best on
+        the validation part. Empty if the test fold was not monitored. The paper also trains on the validation part;
+        the gap does not include that.
     """
     if not history or any(f"test_{select_by}" not in record for record in history):
         return {}
-    chosen = max(history, key=lambda record: record[f"validation_{select_by}"])  # of equal ones the first, as training
+    chosen = max(
+        history, key=lambda record: record[f"validation_{select_by}"]
+    )  # the first of equal ones, as in training
     best = max(history, key=lambda record: record[f"test_{select_by}"])
     values: dict[str, float] = {}
     for name in INTERVAL_NAMES:

@@ -1,4 +1,4 @@
-"""Metrics as functions of confusion counts, and what is derived from them."""
+"""Metrics as functions of confusion counts, and statistics derived from them."""
 
 from landslide.metrics.counts import confusion_counts, scores
 

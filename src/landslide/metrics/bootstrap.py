@@ -1,10 +1,10 @@
 """Confidence intervals of scores and of their differences, by a block bootstrap.
 
-Neighbouring tiles resemble each other, so not patches but blocks of neighbouring tiles are drawn with replacement
-(Künsch, 1989); the counts are pooled over each draw, and the score is computed from them again (Efron and Tibshirani,
-1993). Two models are scored on the same draws, so that what makes a patch hard for both cancels out. The intervals say
-how far a score may be off because these patches were scored and no others of the kind; what another random seed of
-the training would change is not in them.
+Neighbouring tiles resemble each other. Therefore blocks of neighbouring tiles, not single patches, are drawn with
+replacement (Künsch, 1989); the counts are pooled over each draw, and the score is computed again from the pooled counts
+(Efron and Tibshirani, 1993). Two models are scored on the same draws, so patches that are hard for both cancel out. An
+interval covers the choice of these patches among others of their kind. It does not cover the random seed of the
+training.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ RESAMPLES = 2000
 
 
 def resampling_blocks(table: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Number the blocks to resample: squares of 4 x 4 tiles, single patches where there is no position.
+    """Number the blocks to resample: squares of 4 x 4 tiles; patches without position are blocks of one.
 
     Args:
         table: Patch table with columns scene, row and column, possibly missing.
@@ -50,14 +50,19 @@ def score_draws(
         seed: Seed.
 
     Returns:
-        One row a draw, one column a score of `METRIC_NAMES`.
+        One row per draw, one column per score of `METRIC_NAMES`.
     """
     (drawn,) = _drawn_counts([counts], blocks, resamples, seed)
     return pd.DataFrame(score_arrays(drawn))
 
 
 def fold_mean(counts: npt.NDArray[np.int64], folds: npt.NDArray[np.int64]) -> dict[str, float]:
-    """Return the mean over the folds of every score of `METRIC_NAMES`, each fold's counts (n, 2, 2) pooled."""
+    """Return the mean over the folds of every score of `METRIC_NAMES`.
+
+    Args:
+        counts: (n, 2, 2) confusion counts of every patch; they are pooled fold by fold.
+        folds: (n,) fold of every patch.
+    """
     of_folds = [scores(counts[folds == fold].sum(axis=0)) for fold in np.unique(folds)]
     return {name: float(np.mean([of_fold[name] for of_fold in of_folds])) for name in METRIC_NAMES}
 
@@ -72,7 +77,7 @@ def fold_mean_draws(
 ) -> pd.DataFrame:
     """Resample the blocks of all folds and return the mean over the folds of the scores of every draw.
 
-    The draws are those of `score_draws`. A fold of which nothing is drawn is left out of the mean of that draw.
+    The draws are those of `score_draws`. A fold without any drawn patch is left out of the mean of that draw.
 
     Args:
         counts: (n, 2, 2) confusion counts of every patch, rows truth, columns prediction.
@@ -82,7 +87,7 @@ def fold_mean_draws(
         seed: Seed.
 
     Returns:
-        One row a draw, one column a score of `METRIC_NAMES`.
+        One row per draw, one column per score of `METRIC_NAMES`.
     """
     of_folds = [counts * (folds == fold)[:, None, None] for fold in np.unique(folds)]
     drawn = np.stack(_drawn_counts(of_folds, blocks, resamples, seed))
@@ -102,7 +107,7 @@ def difference_draws(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Resample the blocks and return by how much the second model is better, both scored on the same draw.
+    """Resample the blocks and return how much better the second model is, both scored on the same draws.
 
     Args:
         first: (n, 2, 2) counts of the first model.
@@ -112,7 +117,7 @@ def difference_draws(
         seed: Seed.
 
     Returns:
-        One row a draw, one column a score of `METRIC_NAMES`: second minus first.
+        One row per draw, one column per score of `METRIC_NAMES`: second minus first.
     """
     one, other = (pd.DataFrame(score_arrays(c)) for c in _drawn_counts([first, second], blocks, resamples, seed))
     return other - one
@@ -129,15 +134,15 @@ def score_intervals(
     """Return every score of the pooled counts with its confidence interval.
 
     Args:
-        counts: (n, 2, 2) confusion counts of every patch, rows truth, columns prediction; n of 1 or more.
+        counts: (n, 2, 2) confusion counts of every patch, rows truth, columns prediction; n at least 1.
         blocks: (n,) block of every patch, see `resampling_blocks`.
-        confidence: Share of the draws that the interval holds (percentiles with equal tails).
+        confidence: Share of the draws inside the interval (percentiles with equal tails).
         resamples: Number of draws.
         seed: Seed.
 
     Returns:
-        Rows `METRIC_NAMES`; columns value, low, high. The ends are NaN where all patches are of one block: nothing
-        can be said about others then.
+        Rows `METRIC_NAMES`; columns value, low, high. The ends are NaN if all patches are in one block, because
+        nothing can be said about other blocks then.
     """
     draws = score_draws(counts, blocks, resamples=resamples, seed=seed)
     return _with_interval("value", scores(counts.sum(axis=0)), draws, blocks, confidence)
@@ -155,18 +160,18 @@ def paired_differences(
     """Return the difference of every pooled score, second minus first, with its confidence interval.
 
     Args:
-        first: (n, 2, 2) counts of the first model; n of 1 or more.
+        first: (n, 2, 2) counts of the first model; n at least 1.
         second: (n, 2, 2) counts of the second on the same patches, in the same order.
         blocks: (n,) block of every patch.
-        confidence: Share of the draws that the interval holds.
+        confidence: Share of the draws inside the interval.
         resamples: Number of draws.
         seed: Seed.
 
     Returns:
-        Rows `METRIC_NAMES`; columns difference, low, high. The ends are NaN where all patches are of one block.
+        Rows `METRIC_NAMES`; columns difference, low, high. The ends are NaN if all patches are in one block.
 
     Raises:
-        ValueError: If the two do not count the same patches.
+        ValueError: If the two models were not scored on the same patches.
     """
     if not np.array_equal(np.sum(first, axis=-1), np.sum(second, axis=-1)):
         raise ValueError("The two models were not scored on the same patches: their numbers of true pixels differ.")
@@ -181,10 +186,10 @@ def named_intervals(intervals: pd.DataFrame, names: Sequence[str]) -> dict[str, 
 
     Args:
         intervals: What `score_intervals` returned.
-        names: Scores to take.
+        names: The scores to return.
 
     Returns:
-        `<name>_pooled`, and `<name>_low` and `<name>_high` where there is an interval.
+        `<name>_pooled`, and `<name>_low` and `<name>_high` if there is an interval.
     """
     ends = {"value": "pooled", "low": "low", "high": "high"}
     rows = intervals.to_dict(orient="index")

@@ -1,9 +1,9 @@
-"""Calibration: whether pixels with a landslide probability of 0.7 are landslides in seven of ten cases.
+"""Calibration: are pixels with a landslide probability of 0.7 landslides in seven of ten cases?
 
-Probabilities of all pixels are sorted into bins of equal width; a bin's mean probability and the share of landslides
-in it should agree. The expected calibration error is the mean distance of the two, weighted by the pixels of a bin
-(Naeini et al., 2015, for two classes); the Brier score is the mean squared distance of probability and truth. Since
-nearly all pixels are background, both are small for any network: the table by bins says more.
+The probabilities of all pixels are sorted into bins of equal width; in each bin, the mean probability and the share of
+landslides should agree. The expected calibration error is the mean difference of the two, weighted by the pixels of
+the bins (Naeini et al., 2015, for two classes). The Brier score is the mean squared difference between probability and
+truth. As nearly all pixels are background, both are small for any network: the table by bins tells more.
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ N_BINS = 10
 
 @dataclass(frozen=True)
 class Calibration:
-    """Sums over the pixels of some patches, by bin of the probability; sums of parts can be added.
+    """Sums over the pixels of some patches, by probability bin. Sums of several parts can be added.
 
     Attributes:
         pixels: (n_bins,) int64 number of pixels.
-        landslides: (n_bins,) int64 number of true landslide pixels among them.
+        landslides: (n_bins,) int64 number of landslide pixels among them.
         probability: (n_bins,) float64 sum of their landslide probabilities.
         squared_error: Sum over all pixels of (probability - truth) squared.
     """
@@ -45,8 +45,8 @@ class Calibration:
         """Return the reliability table.
 
         Returns:
-            One row a bin: low, high (the last bin holds 1), pixels, mean_probability and observed_frequency, which
-            are NaN for an empty bin.
+            One row per bin. Columns low, high (the last bin includes 1), pixels, mean_probability and
+            observed_frequency; the last two are NaN for an empty bin.
         """
         edges = np.arange(len(self.pixels) + 1) / len(self.pixels)
         with np.errstate(invalid="ignore"):
@@ -61,7 +61,7 @@ class Calibration:
             )
 
     def scores(self) -> dict[str, float]:
-        """Return `expected_calibration_error` and `brier_score`, both 0 at best."""
+        """Return `expected_calibration_error` and `brier_score`; 0 is best for both."""
         n = self.pixels.sum()
         distance = np.abs(self.probability - self.landslides).sum()
         return {
@@ -74,8 +74,8 @@ def calibration(probability: Any, masks: Any, n_bins: int = N_BINS) -> Calibrati
     """Compare probabilities with the truth.
 
     Args:
-        probability: (n, H, W) landslide probabilities, n of 1 or more, an array or a tensor, which is summed on its
-            device.
+        probability: (n, H, W) landslide probabilities, n at least 1: an array, or a tensor, which is summed on its
+            own device.
         masks: (n, H, W) masks 0 and 1 of the same kind.
         n_bins: Number of bins of equal width.
     """

@@ -1,7 +1,7 @@
 """Confusion counts, and every score as a pure function of them.
 
-Scores of a fold come from counts pooled over all its pixels, never from averages over patches or batches. The
-paper's F1 and mIoU are unweighted means over the two classes; scores of the landslide class stand beside them.
+Scores of a fold are computed from counts pooled over all its pixels, never averaged over patches or batches. The
+paper's F1 and mIoU are unweighted means over the two classes; scores of the landslide class are reported as well.
 """
 
 from typing import Any
@@ -28,8 +28,8 @@ def confusion_counts(prediction: Any, mask: Any) -> Any:
         mask: True class, same shape and kind.
 
     Returns:
-        (2, 2) int64: rows truth, columns prediction, class 0 is background and 1 landslide. A NumPy array for
-        arrays; for tensors a tensor on the same device, computed without synchronising with it.
+        (2, 2) int64: rows truth, columns prediction; class 0 is background, class 1 landslide. Arrays give a NumPy
+        array; tensors give a tensor on the same device, without synchronising with it.
 
     Raises:
         ValueError: If the shapes differ.
@@ -53,7 +53,7 @@ def scores(counts: npt.ArrayLike) -> dict[str, float]:
     """Compute every score from pooled counts.
 
     Args:
-        counts: (2, 2) counts, rows truth, columns prediction, as `confusion_counts` gives them.
+        counts: (2, 2) counts, rows truth, columns prediction, as returned by `confusion_counts`.
 
     Returns:
         `METRIC_NAMES` with values in [0, 1]. `f1_macro` and `miou` are means over both classes (the paper's F1
@@ -67,9 +67,9 @@ def patch_counts(probability: Any, masks: Any, threshold: float = 0.5) -> npt.ND
     """Return the confusion counts of every patch at a threshold.
 
     Args:
-        probability: (n, H, W) landslide probabilities, an array or a tensor, which is counted on its device.
+        probability: (n, H, W) landslide probabilities: an array, or a tensor, which is counted on its own device.
         masks: (n, H, W) masks 0 and 1 of the same kind.
-        threshold: Probability from which a pixel is called landslide.
+        threshold: A pixel with at least this probability is predicted as landslide.
 
     Returns:
         (n, 2, 2), rows truth, columns prediction.
@@ -92,7 +92,7 @@ def score_arrays(counts: npt.ArrayLike) -> dict[str, npt.NDArray[np.float64]]:
         counts: (..., 2, 2) counts, rows truth, columns prediction.
 
     Returns:
-        What `scores` gives, each score an array (...).
+        The scores of `scores`, each an array (...).
     """
     table = np.asarray(counts, dtype=np.float64)
     true_positives = np.diagonal(table, axis1=-2, axis2=-1)
@@ -102,15 +102,15 @@ def score_arrays(counts: npt.ArrayLike) -> dict[str, npt.NDArray[np.float64]]:
     absent = union == 0
 
     def ratio(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
-        safe = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
-        return np.where(absent, 1.0, safe)
+        quotient = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+        return np.where(absent, 1.0, quotient)
 
     f1 = ratio(2 * true_positives, 2 * true_positives + false_positives + false_negatives)
     iou = ratio(true_positives, union)
     precision = ratio(true_positives, true_positives + false_positives)
     recall = ratio(true_positives, true_positives + false_negatives)
     total = table.sum(axis=(-2, -1))
-    right = true_positives.sum(axis=-1)
+    correct = true_positives.sum(axis=-1)
     return {
         "f1_macro": f1.mean(axis=-1),
         "miou": iou.mean(axis=-1),
@@ -118,7 +118,7 @@ def score_arrays(counts: npt.ArrayLike) -> dict[str, npt.NDArray[np.float64]]:
         "iou_landslide": iou[..., 1],
         "precision_landslide": precision[..., 1],
         "recall_landslide": recall[..., 1],
-        "accuracy": np.divide(right, total, out=np.ones_like(total), where=total > 0),
+        "accuracy": np.divide(correct, total, out=np.ones_like(total), where=total > 0),
     }
 
 
@@ -126,7 +126,7 @@ def mean_and_std(folds: list[dict[str, float]]) -> dict[str, float]:
     """Aggregate the scores of the folds.
 
     Args:
-        folds: One dictionary of scores a fold, equal keys.
+        folds: One dictionary of scores per fold, with equal keys.
 
     Returns:
         `<name>`, the unweighted mean over folds, and `<name>_std`, the population standard deviation (ddof 0,

@@ -1,8 +1,8 @@
-"""Detection: does a patch hold a landslide at all? The paper's title asks it beside the outline.
+"""Detection: does a patch hold a landslide at all? The paper's title names detection besides segmentation.
 
 The score of a patch is the largest landslide probability of its pixels. It has no parameter, and it agrees with the
-segmentation: at a threshold the patch is called positive exactly when the predicted mask at that threshold is not
-empty. A patch is truly positive when its mask has a landslide pixel.
+segmentation: at any threshold, a patch is detected exactly if the predicted mask at that threshold is not empty. The
+truth of a patch is whether its mask has a landslide pixel.
 """
 
 from typing import Any
@@ -23,7 +23,11 @@ _CURVE = ("threshold", "false_positive_rate", "true_positive_rate", "precision")
 
 
 def patch_scores(probability: Any) -> npt.NDArray[np.float64]:
-    """Return the score of every patch, (n,) float64 in [0, 1]; landslide probabilities (n, H, W) of any kind."""
+    """Return the score of every patch, (n,) float64 in [0, 1].
+
+    Args:
+        probability: (n, H, W) landslide probabilities, an array or a tensor.
+    """
     largest: npt.NDArray[np.float64] = torch.as_tensor(probability).amax(dim=(1, 2)).double().cpu().numpy()
     return largest
 
@@ -31,43 +35,43 @@ def patch_scores(probability: Any) -> npt.NDArray[np.float64]:
 def detection_counts(
     patch_score: npt.NDArray[Any], truth: npt.NDArray[Any], threshold: float = 0.5
 ) -> npt.NDArray[np.int64]:
-    """Return the confusion counts of every patch as a whole.
+    """Return the confusion counts of detection, patch by patch.
 
     Args:
         patch_score: (n,) scores of the patches.
         truth: (n,) whether a patch holds a landslide.
-        threshold: Score from which it is said to hold one.
+        threshold: A patch with at least this score is detected.
 
     Returns:
-        (n, 2, 2) with a single 1 each, rows truth, columns answer: as counts of pixels, for
+        (n, 2, 2) with a single 1 per patch, rows truth, columns prediction: the form of pixel counts, for
         `landslide.metrics.bootstrap.score_intervals`.
     """
     counts = np.zeros((len(patch_score), 2, 2), np.int64)
-    answer = np.asarray(patch_score) >= threshold
-    counts[np.arange(len(counts)), np.asarray(truth, np.int64), answer.astype(np.int64)] = 1
+    detected = np.asarray(patch_score) >= threshold
+    counts[np.arange(len(counts)), np.asarray(truth, np.int64), detected.astype(np.int64)] = 1
     return counts
 
 
 def detection_scores(
     patch_score: npt.NDArray[Any], truth: npt.NDArray[Any], threshold: float = 0.5
 ) -> dict[str, float]:
-    """Score the answers at a threshold.
+    """Score detection at a threshold.
 
     Args:
         patch_score: (n,) scores of the patches.
         truth: (n,) whether a patch holds a landslide.
-        threshold: Score from which it is said to hold one.
+        threshold: A patch with at least this score is detected.
 
     Returns:
         `detection_f1`, `detection_precision`, `detection_recall`, with the conventions of
-        `landslide.metrics.counts.scores` where a ratio is 0/0.
+        `landslide.metrics.counts.scores` for 0/0.
     """
     values = scores(confusion_counts(np.asarray(patch_score) >= threshold, np.asarray(truth)))
     return {name: values[source] for source, name in _NAMES.items()}
 
 
 def one_class(truth: npt.NDArray[Any]) -> str:
-    """Say why there is no ROC curve: that all patches or none hold a landslide; empty where both kinds are there."""
+    """Say why there is no ROC curve: all patches or none hold a landslide. Empty if there are both kinds."""
     positive = np.asarray(truth) != 0
     if positive.any() and not positive.all():
         return ""
@@ -75,7 +79,7 @@ def one_class(truth: npt.NDArray[Any]) -> str:
 
 
 def ranking_scores(patch_score: npt.NDArray[Any], truth: npt.NDArray[Any]) -> dict[str, float]:
-    """Score the order of the patches, whatever the threshold.
+    """Score the ranking of the patches, independently of any threshold.
 
     Args:
         patch_score: (n,) scores of the patches.
@@ -83,7 +87,7 @@ def ranking_scores(patch_score: npt.NDArray[Any], truth: npt.NDArray[Any]) -> di
 
     Returns:
         `detection_auc`, the area under the ROC curve, and `detection_average_precision`, the mean of the precision
-        over the steps of recall; nothing where they are not defined (see `one_class`).
+        over the steps of recall. Empty if they are undefined (see `one_class`).
     """
     if one_class(truth):
         return {}
@@ -96,16 +100,16 @@ def ranking_scores(patch_score: npt.NDArray[Any], truth: npt.NDArray[Any]) -> di
 
 
 def roc_curve(patch_score: npt.NDArray[Any], truth: npt.NDArray[Any]) -> pd.DataFrame:
-    """Return the rates of true and false alarms by threshold.
+    """Return the true and the false positive rate by threshold.
 
     Args:
         patch_score: (n,) scores of the patches.
         truth: (n,) whether a patch holds a landslide.
 
     Returns:
-        One row a distinct score, highest first, behind one of an infinite threshold: threshold,
-        false_positive_rate, true_positive_rate and precision (1 where nothing is called positive). No row where the
-        curve is not defined (see `one_class`).
+        One row per distinct score, highest first, after a first row with an infinite threshold. Columns threshold,
+        false_positive_rate, true_positive_rate and precision (1 if nothing is detected). No rows if the curve is
+        undefined (see `one_class`).
     """
     if one_class(truth):
         return pd.DataFrame(columns=list(_CURVE), dtype=np.float64)
@@ -120,15 +124,15 @@ def roc_curve(patch_score: npt.NDArray[Any], truth: npt.NDArray[Any]) -> pd.Data
 
 
 def select_detection_threshold(patch_score: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
-    """Return the threshold of the best F1 of the patches on a selection part.
+    """Return the threshold with the best detection F1 on a selection part.
 
     Args:
         patch_score: (n,) scores of the patches of the selection part.
         truth: (n,) whether a patch holds a landslide.
 
     Returns:
-        The middle between two neighbouring scores; of equally good ones the nearest to 0.5, and 0.5 itself where it
-        is as good or where only one kind of patch is there.
+        The midpoint of two neighbouring scores. Of equally good thresholds, the one nearest to 0.5; 0.5 itself if it
+        is as good, or if there is only one kind of patch.
     """
     if one_class(truth):
         return 0.5

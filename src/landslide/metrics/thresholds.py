@@ -12,16 +12,16 @@ from landslide.metrics.counts import scores
 def threshold_counts(
     probability: Any, mask: Any, n_thresholds: int = 100
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Count for every threshold at once, by a histogram of the probabilities.
+    """Count at all thresholds at once, by a histogram.
 
     Args:
-        probability: Landslide probability in [0, 1], any shape, an array or a tensor, which is counted on its device.
-        mask: True class 0 or 1, same shape and kind.
+        probability: Landslide probability in [0, 1], any shape: an array, or a tensor, which is counted on its own
+        device. mask: True class 0 or 1, same shape and kind.
         n_thresholds: Number of thresholds, evenly spaced from 0 to below 1.
 
     Returns:
-        thresholds (n,) float64 and counts (n, 2, 2) int64; a pixel is predicted as landslide where its
-        probability is at least the threshold.
+        Thresholds (n,) float64 and counts (n, 2, 2) int64. A pixel is predicted as landslide if its probability is
+        at least the threshold.
     """
     thresholds = np.arange(n_thresholds) / n_thresholds
     # Each probability belongs to the highest threshold that it reaches.
@@ -36,11 +36,11 @@ def threshold_counts(
 
 
 def select_threshold(thresholds: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], select_by: str) -> float:
-    """Return the threshold in [0, 1) of the best score on the selection part; 0.5 where several are equal.
+    """Return the threshold in [0, 1) with the best score on the selection part; of several, the one nearest to 0.5.
 
     Args:
         thresholds: (n,) thresholds.
-        counts: (n, 2, 2) counts of the selection part at these, see `landslide.metrics.thresholds.threshold_counts`.
+        counts: (n, 2, 2) counts of the selection part at these thresholds, see `threshold_counts`.
         select_by: Score to maximise.
     """
     values = np.array([scores(table)[select_by] for table in counts])
