@@ -39,7 +39,7 @@ def test_a_webhook_that_fails_twice_is_told_once_with_growing_pauses(monkeypatch
     assert content.pop("time").endswith("+00:00")
     assert content == {
         "event": "promotion",
-        "text": "landslide-segmentation version 4 is the champion now: +2.1 points",
+        "text": "landslide-segmentation version 4 is now the champion: +2.1 points",
         "model": "landslide-segmentation",
         "version": "4",
         "champion": "3",
@@ -88,7 +88,7 @@ def test_a_webhook_that_keeps_failing_is_given_up(monkeypatch, caplog):
         monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", url)
         assert not notify("failure", model="m")
     assert len(posts) == 4
-    assert "127.0.0.1 was not told of the failure: it answered 503" in caplog.text
+    assert "The webhook at 127.0.0.1 did not receive the failure notification: it answered 503" in caplog.text
 
 
 @pytest.mark.parametrize("listening", [True, False], ids=["hanging", "unreachable"])
@@ -103,7 +103,7 @@ def test_a_webhook_that_does_not_answer_is_never_fatal_and_its_secrets_are_not_l
         before = time.monotonic()
         assert not notify("failure", model="m")
     assert time.monotonic() - before < 5
-    assert "127.0.0.1 was not told" in caplog.text
+    assert "127.0.0.1 did not receive" in caplog.text
     assert ("Timeout" if listening else "ConnectionError") in caplog.text
     assert SECRET not in caplog.text
 
@@ -112,7 +112,7 @@ def test_a_webhook_that_does_not_answer_is_never_fatal_and_its_secrets_are_not_l
 def test_an_address_that_is_none_is_never_fatal(url, monkeypatch, caplog):
     monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", url)
     assert not notify("failure", model="m")
-    assert "was not told" in caplog.text
+    assert "did not receive" in caplog.text
 
 
 def test_without_an_address_nothing_is_sent_or_said(monkeypatch, caplog):

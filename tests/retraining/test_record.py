@@ -94,7 +94,7 @@ def test_a_closed_record_is_in_mlflow_in_the_report_and_told_to_the_webhook(
         "| drift | slope |",
         "| all compared patches, out of fold | champion | challenger |",
         "| f1_landslide | 0.5000 | 0.6124 |",
-        "| new patches alone | champion | challenger |",
+        "| new patches only | champion | challenger |",
         "| blocks | 31 |",
     ):
         assert line in report.splitlines()
@@ -115,7 +115,7 @@ def test_a_closed_record_is_in_mlflow_in_the_report_and_told_to_the_webhook(
 def test_a_record_without_scores_has_a_report_as_well(client, home):
     close_record(client, open_record(client, "run"), FAILED, "step ingest: broken")
     report = (home / "reports" / "retraining.md").read_text()
-    assert "| drift | not looked at |" in report
+    assert "| drift | not computed |" in report
     assert "champion | challenger" not in report
 
 

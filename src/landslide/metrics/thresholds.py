@@ -16,7 +16,8 @@ def threshold_counts(
 
     Args:
         probability: Landslide probability in [0, 1], any shape: an array, or a tensor, which is counted on its own
-        device. mask: True class 0 or 1, same shape and kind.
+            device.
+        mask: True class 0 or 1, same shape and kind.
         n_thresholds: Number of thresholds, evenly spaced from 0 to below 1.
 
     Returns:

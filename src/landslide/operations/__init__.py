@@ -1,1 +1,1 @@
-"""What an operator asks: is the installation healthy, does the disk suffice."""
+"""Operation of an installation: health checks and the disk budget."""

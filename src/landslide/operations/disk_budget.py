@@ -1,6 +1,6 @@
-"""A budget for the disk: old band caches, old pulled data and abandoned checkpoints go when it is exceeded.
+"""A disk budget: when it is exceeded, old band caches, old pulled data and abandoned checkpoints are deleted.
 
-They can all be had again, by computing, pulling or training. MLflow's runs and models are never touched.
+All of them can be restored by computing, pulling or training. Runs and models of MLflow are never deleted.
 """
 
 import os
@@ -12,16 +12,16 @@ from pathlib import Path
 
 from landslide.paths import band_caches, checkpoints, home, pulled_data
 
-# What was written or opened within this time may be in use by another process.
+# A folder that was written or opened within this time may be in use by another process.
 _IN_USE_SECONDS = 3600
-# A night that was cut off goes on from its checkpoints in one of the next ones.
+# A later retraining resumes from the checkpoints of an interrupted one.
 _ABANDONED_SECONDS = 14 * 24 * 3600
 
 
 def prune(budget: int) -> list[Path]:
-    """Delete what was not used for longest, until everything under `LANDSLIDE_HOME` fits the budget.
+    """Delete the least recently used folders until everything under `LANDSLIDE_HOME` fits the budget.
 
-    The band cache used last stays in any case: the next one copies its rows. Checkpoints stay for two weeks.
+    The most recently used band cache always stays: the next one copies its rows. Checkpoints stay for two weeks.
 
     Args:
         budget: Bytes.
@@ -32,7 +32,7 @@ def prune(budget: int) -> list[Path]:
     excess = size_of(home()) - budget
     caches = sorted(band_caches().glob("*/[!.]*"), key=_last_used)
     kept_for = dict.fromkeys([*caches[:-1], *pulled_data().glob("*")], _IN_USE_SECONDS)
-    kept_for |= dict.fromkeys(checkpoints().glob("*/"), _ABANDONED_SECONDS)  # not the locks beside them
+    kept_for |= dict.fromkeys(checkpoints().glob("*/"), _ABANDONED_SECONDS)  # not the lock files next to them
     deleted = []
     for folder in sorted(kept_for, key=_last_used):
         if excess <= 0:
@@ -51,12 +51,12 @@ def size_of(folder: Path) -> int:
 
 
 def _last_used(folder: Path) -> float:
-    """Return when anything in a folder was last written, in seconds since 1970; opening a cache counts."""
+    """Return when anything in a folder was last written, in seconds since 1970. Opening a cache counts as writing."""
     return max((status.st_mtime for status in _statuses(folder)), default=0.0)
 
 
 def _statuses(folder: Path) -> Iterator[os.stat_result]:
-    """Yield the status of every folder and file; other processes may delete them meanwhile."""
+    """Yield the status of every folder and file. Other processes may delete files meanwhile."""
     for directory, _, files in os.walk(folder):
         for path in (Path(directory), *(Path(directory, name) for name in files)):
             try:

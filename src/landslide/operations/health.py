@@ -1,4 +1,4 @@
-"""Is this installation able to work: libraries, state folder, tracking store."""
+"""Health checks of an installation: libraries, state folder, tracking store."""
 
 import shutil
 import tempfile
@@ -10,13 +10,13 @@ from landslide.errors import LandslideError, RegistryError, TrainingError
 
 
 @dataclass(frozen=True)
-class Finding:
+class HealthFinding:
     """The result of one check.
 
     Attributes:
         name: What was checked.
-        ok: Whether it is as it should be.
-        text: What was found; for a failure also what to do.
+        ok: Whether the check passed.
+        text: The result; for a failure also the remedy.
     """
 
     name: str
@@ -24,11 +24,11 @@ class Finding:
     text: str
 
 
-def findings(*, need_gpu: bool = False) -> Iterator[Finding]:
-    """Check one thing after the other; a failure does not end the rest.
+def findings(*, need_gpu: bool = False) -> Iterator[HealthFinding]:
+    """Run all checks; a failure does not stop the others.
 
     Args:
-        need_gpu: Whether a machine without a GPU is a failure.
+        need_gpu: Whether a missing GPU is a failure.
     """
     checks: dict[str, Callable[[], str]] = {
         "torch": lambda: _torch(need_gpu),
@@ -37,9 +37,9 @@ def findings(*, need_gpu: bool = False) -> Iterator[Finding]:
     }
     for name, check in checks.items():
         try:
-            yield Finding(name, True, check())
+            yield HealthFinding(name, True, check())
         except (LandslideError, OSError, ImportError) as error:
-            yield Finding(name, False, str(error))
+            yield HealthFinding(name, False, str(error))
 
 
 def _torch(need_gpu: bool) -> str:
@@ -48,7 +48,7 @@ def _torch(need_gpu: bool) -> str:
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     if need_gpu and not names:
         raise TrainingError(
-            f"torch {torch.__version__} sees no GPU.",
+            f"torch {torch.__version__} finds no GPU.",
             remedy="Check `nvidia-smi`, and in a container the option `--gpus all`.",
         )
     return f"torch {torch.__version__}, {', '.join(names) or 'no GPU'}"
@@ -71,6 +71,8 @@ def _tracking_store() -> str:
         runs.connect(uri)
     except RegistryError:
         raise
-    except Exception as error:  # whatever a database driver raises
-        raise RegistryError(f"{uri} does not answer: {error}.", remedy="Check that it is there.") from error
+    except Exception as error:  # any error of a database driver
+        raise RegistryError(
+            f"{uri} does not answer: {error}.", remedy="Check that the file or server exists."
+        ) from error
     return f"{uri} answers"

@@ -1,4 +1,4 @@
-"""Champion and challenger on patches that neither has seen: which patches these are, predictions, counts."""
+"""Champion and challenger on patches that neither has seen: which patches, their predictions, their counts."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -30,15 +30,15 @@ def comparable(
     member_folds: Collection[int],
     selected_on_test_fold: bool,
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Say which patches the champion has not seen, so that they can be compared.
+    """Find the patches on which the two models can be compared: those that the champion has not seen.
 
-    A patch that the champion's table has under the same fold was kept from the member of that fold, if there is such
-    a member and if the epoch was not chosen on it. A patch that no table knows is new to all members. An image that
-    occurs in several folds is left out.
+    A patch with the same fold in the champion's table is unseen by the member of that fold, if there is such a member
+    and if its epoch was not chosen on the patch. A patch that is missing from the champion's table is new to all
+    members. An image that occurs in several folds is left out.
 
     Args:
         table: Fold table of the challenger.
-        known: Fold table of the champion, with patches that left earlier; columns as in `landslide.folds.table.grow`.
+        known: Fold table of the champion, including removed patches; columns as in `landslide.folds.table.grow`.
         member_folds: Folds of which the champion has a member.
         selected_on_test_fold: Whether its epochs were chosen on the test folds (the paper's protocol).
 
@@ -53,7 +53,7 @@ def comparable(
 
 
 def _in_several_folds(table: pd.DataFrame, known: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Whether the image of a patch, or its ground, is also in another fold of either table."""
+    """Return for which patches the image or the position is also in another fold of either table."""
     everything = pd.concat([known, table])
     several = np.zeros(len(table), bool)
     for key in (["image_md5"], list(POSITION_COLUMNS)):
@@ -69,29 +69,29 @@ def _keys(table: pd.DataFrame, columns: list[str]) -> list[Any]:
 
 
 def refuse_seen(table: pd.DataFrame, rows: npt.NDArray[np.int64], fold: int, known: pd.DataFrame, model: str) -> None:
-    """Make sure that no compared patch was in the training part of the member that predicts it.
+    """Check that no compared patch was in the training part of the member that predicts it.
 
     Args:
         table: Fold table of the compared patches.
         rows: (n,) rows of it that the member predicts.
-        fold: The member's fold, 0 for all members together (which have seen everything in `known`).
+        fold: The member's fold; 0 for all members together, which have seen everything in `known`.
         known: Every patch that the model, or one that it started from, was trained on or tested on, with its fold.
         model: Name of the model for the message.
 
     Raises:
-        ComparisonError: If an image, or the ground of a patch, was in that training part.
+        ComparisonError: If the image or the position of a patch was in that training part.
     """
     trained = known[known["fold"] != fold]
     seen = table.iloc[rows]["image_md5"].isin(trained["image_md5"]).to_numpy()
     columns = list(POSITION_COLUMNS)
-    ground = set(_keys(trained[columns].dropna(), columns))
-    seen = seen | np.array([position in ground for position in _keys(table.iloc[rows], columns)], bool)
+    positions = set(_keys(trained[columns].dropna(), columns))
+    seen = seen | np.array([position in positions for position in _keys(table.iloc[rows], columns)], bool)
     if seen.any():
         numbers = table.iloc[rows[seen]]["number"].tolist()
         raise ComparisonError(
             f"The {model} was trained on {len(numbers)} of the patches to compare (fold {fold}): patch {numbers[0]}"
             + (" and others." if len(numbers) > 1 else "."),
-            remedy="Look for images that occur twice (`landslide data check`), or compare on new patches alone.",
+            remedy="Look for images that occur twice (`landslide data check`), or compare on new patches only.",
         )
 
 
@@ -100,7 +100,7 @@ def evidence_table(
     new: npt.NDArray[np.bool_],
     counts: Mapping[str, npt.NDArray[np.int64]],
 ) -> pd.DataFrame:
-    """Return the counts of both models patch by patch: all that the decision is computed from.
+    """Return the counts of both models for every patch: the decision is computed from these only.
 
     Args:
         table: Fold table of the compared patches.
@@ -108,7 +108,7 @@ def evidence_table(
         counts: (n, 2, 2) counts of `champion` and `challenger`.
 
     Returns:
-        One row a patch: number, image_md5, scene, row, column, fold, new, block, and `<model>_<cell>`.
+        One row per patch: number, image_md5, scene, row, column, fold, new, block, and `<model>_<cell>`.
     """
     evidence = table[["number", "image_md5", *POSITION_COLUMNS, "fold"]].reset_index(drop=True)
     evidence = evidence.assign(new=new, block=resampling_blocks(table))
@@ -139,16 +139,16 @@ def predict_unseen(
     *,
     model: str,
 ) -> Iterator[tuple[npt.NDArray[np.int64], Tensor, Tensor]]:
-    """Predict patches out of fold batch by batch: a patch of fold k by the member that left fold k out.
+    """Predict patches out of fold, batch by batch: a patch of fold k is predicted by the member that left out fold k.
 
-    Where the ensemble has no such member, all members answer together; they must not have seen the patch then.
+    If the ensemble has no such member, all members predict together; then none of them may have seen the patch.
 
     Args:
         ensemble: The fold models.
-        cache: Their bands of the patches of `table`.
+        cache: The bands of the patches of `table`.
         table: Fold table.
         rows: (n,) rows of it to predict, ascending.
-        known: Every patch that the members, or those that they started from, know, with its fold.
+        known: Every patch that the members, or the members that they started from, have seen, with its fold.
         model: Name of the model for messages.
 
     Yields:
@@ -162,13 +162,13 @@ def predict_unseen(
     fold_of_row = table["fold"].to_numpy()[rows]
     for fold in np.unique(fold_of_row):
         chosen = np.flatnonzero(fold_of_row == fold)
-        answering = [members[fold]] if fold in members else list(members.values())
+        predicting = [members[fold]] if fold in members else list(members.values())
         refuse_seen(table, rows[chosen], int(fold) if fold in members else 0, known, model)
         predictions = [
             predict_batches(
                 network, cache, rows[chosen], member.spec.bands, {"": member.prediction}, device=ensemble.device
             )
-            for member, network in answering
+            for member, network in predicting
         ]
         for batch in zip(*predictions, strict=True):
             part, _, masks = batch[0]
@@ -176,15 +176,15 @@ def predict_unseen(
 
 
 def refuse_seen_folds(fold_table: pd.DataFrame, known: pd.DataFrame, start: dict[str, str]) -> None:
-    """Make sure that what starts from a version has not seen the patches of its test folds.
+    """Check that a version has not seen the patches of the test folds of the trainings that start from it.
 
     Args:
         fold_table: The patches with their folds.
-        known: What `landslide.tracking.registry.known_patches` returned for the version.
+        known: The result of `landslide.tracking.registry.known_patches` for the version.
         start: Tags of the version.
 
     Raises:
-        ComparisonError: If a patch has another fold than in that version, or its epochs were chosen on test folds.
+        ComparisonError: If a patch had another fold in that version, or its epochs were chosen on the test folds.
     """
     old = known_folds(fold_table, known)
     moved = fold_table[(old != 0) & (old != fold_table["fold"].to_numpy())]

@@ -1,7 +1,7 @@
 """Comparison of two cross-validated models on patches that neither has seen, and the decision between them.
 
-Both predict a patch of fold k by their fold-k member alone. The difference of their scores is judged by a paired
-block bootstrap (see `landslide.metrics.bootstrap`).
+Both models predict a patch of fold k with their member of fold k only. The difference of their scores is judged by a
+paired block bootstrap (see `landslide.metrics.bootstrap`).
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from landslide.metrics.bootstrap import RESAMPLES, difference_draws
 from landslide.retraining.out_of_fold import CHAMPION_AND_CHALLENGER, count_columns, model_scores
 
 DECIDING = ("f1_landslide", "f1_macro")
-"""The scores of which both have to be better."""
+"""Both of these scores must be better."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +25,10 @@ class PromotionSettings:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     margin: float = 0.0
-    """By how much landslide-class F1 and macro F1 each have to be better, in units of F1 (0.01 is one point): 0 or
-    more, below 1."""
+    """The landslide-class F1 and the macro F1 must each be better by more than this margin, in units of F1 (0.01 is one
+    point): 0 or more, below 1."""
     confidence: float = 0.95
-    """Share of the bootstrap resamples in which each has to be better by more than the margin: at least 0.5, below
+    """Share of the bootstrap resamples in which each score must be better by more than the margin: at least 0.5, below
     1."""
     resamples: int = RESAMPLES
     """Number of bootstrap resamples, 100 or more."""
@@ -50,10 +50,10 @@ class PromotionSettings:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the evidence says.
+    """The result of a comparison.
 
     Attributes:
-        better: Whether the challenger is to replace the champion.
+        better: Whether the challenger replaces the champion.
         reason: Why, as one sentence.
     """
 
@@ -65,12 +65,12 @@ def bootstrap(evidence: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int =
     """Resample the blocks and return the differences, challenger minus champion.
 
     Args:
-        evidence: What `evidence_table` returned.
+        evidence: The result of `evidence_table`.
         resamples: Number of resamples.
         seed: Seed.
 
     Returns:
-        One row a resample, one column a score of `DECIDING`.
+        One row per resample, one column per score of `DECIDING`.
     """
     first, second = (evidence[count_columns(model)].to_numpy().reshape(-1, 2, 2) for model in CHAMPION_AND_CHALLENGER)
     draws = difference_draws(first, second, evidence["block"].to_numpy(), resamples=resamples, seed=seed)
@@ -78,12 +78,12 @@ def bootstrap(evidence: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int =
 
 
 def judge(evidence: pd.DataFrame, differences: pd.DataFrame, settings: PromotionSettings) -> Verdict:
-    """Decide whether the challenger is to replace the champion.
+    """Decide whether the challenger replaces the champion.
 
     Args:
-        evidence: What `evidence_table` returned.
-        differences: What `bootstrap` returned.
-        settings: Margin, confidence and the fewest blocks.
+        evidence: The result of `evidence_table`.
+        differences: The result of `bootstrap`.
+        settings: Margin, confidence and minimum number of blocks.
     """
     n_blocks = evidence["block"].nunique()
     if n_blocks < settings.min_blocks:
@@ -110,7 +110,7 @@ def summary(evidence: pd.DataFrame, differences: pd.DataFrame) -> dict[str, floa
 
     Returns:
         patches, new_patches, blocks; `<model>_<score>` for both models, `<score>_difference` and its 95 % interval
-        (`_low`, `_high`) for the deciding scores; the same scores of the new patches alone as `new_<model>_<score>`.
+        (`_low`, `_high`) for the deciding scores; the same scores of the new patches only as `new_<model>_<score>`.
     """
     values: dict[str, float] = {
         "patches": len(evidence),

@@ -1,21 +1,20 @@
-"""The record of retrainings in MLflow: what was asked for, what was decided, and on which evidence.
+"""The record of retrainings in MLflow: the request, the decision, and its evidence.
 
 Each retraining is a run with the tag `role=retraining`. Its tag `outcome` says how it ended:
 
-    promoted     the challenger is in service now
-    refused      there was a decision, and the champion stays; or the data are broken
-    unchanged    nothing had changed since the last decision, or the data version has had its decision
-    failed       an error ended it
+    promoted     the challenger is in service
+    refused      the champion stays; or the data set is faulty
+    unchanged    nothing changed since the last decision, or this data version already has a decision
+    failed       it ended with an error
     interrupted  it was killed; the next retraining noticed
 """
 
 import json
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+from landslide.files import atomic_write
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.paths import home
 from landslide.retraining.notification import notify
@@ -29,11 +28,11 @@ _ROLE = "tags.role = 'retraining'"
 
 
 def open_record(client: MlflowClient, pipeline_run: str) -> str:
-    """Open the record of a retraining; records that a killed one left open are closed as interrupted.
+    """Open the record of a retraining, and close the records of killed ones as interrupted.
 
     Args:
         client: The tracking client.
-        pipeline_run: Id of the ZenML run; a step that is retried finds its record again by it.
+        pipeline_run: Id of the ZenML run, by which a retried step finds its record again.
 
     Returns:
         The id of the MLflow run.
@@ -82,20 +81,20 @@ def reason_to_stop(client: MlflowClient, data_version: str, request: str) -> str
 
 
 def intend(client: MlflowClient, run_id: str, outcome: str, reason: str, tags: Mapping[str, str]) -> None:
-    """Write a decision down before it is carried out, so that one that is cut short can be finished.
+    """Record a decision before it is carried out, so that an interrupted one can be completed.
 
     Args:
         client: The tracking client.
         run_id: The retraining's run.
         outcome: `promoted` or `refused`.
         reason: Why.
-        tags: The challenger's version as `challenger`, and more to keep with the record.
+        tags: The challenger's version as `challenger`, and further tags of the record.
     """
     runs.set_tags(client, run_id, {**tags, "reason_intended": reason[:5000], "intended": outcome})
 
 
 def finish_decision(client: MlflowClient, run_id: str) -> None:
-    """Close the record of a decision that has been carried out."""
+    """Close the record of a decision that was carried out."""
     runs.set_tags(client, run_id, {"decided": "true"})
     tags = client.get_run(run_id).data.tags
     challenger, compared = tags["challenger"], tags.get("champion", "none")
@@ -105,7 +104,7 @@ def finish_decision(client: MlflowClient, run_id: str) -> None:
 
 
 def _was_carried_out(client: MlflowClient, run: Run) -> bool:
-    """Whether a decision that was written down has had its effect: a refusal needs none."""
+    """Return whether a recorded decision took effect; a refusal needs no further action."""
     tags = run.data.tags
     if tags.get("intended") != PROMOTED:
         return tags.get("intended") == REFUSED
@@ -116,20 +115,20 @@ def _was_carried_out(client: MlflowClient, run: Run) -> bool:
 def close_record(
     client: MlflowClient, run_id: str, outcome: str, reason: str, facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Write how a retraining ended: to MLflow, to the report for the morning, and to the webhook.
+    """Record how a retraining ended: in MLflow, in the report files, and by the webhook.
 
     Args:
         client: The tracking client.
         run_id: The retraining's run.
-        outcome: One of the outcomes above. The first one stays: a second failing step changes nothing. Only
-            `interrupted` is a guess, which gives way to what really happened.
-        reason: Why, as text for a person.
-        facts: More to report: versions, scores.
+        outcome: One of the outcomes above. The first outcome stays: a second failing step changes nothing. Only
+            `interrupted` is a guess, which the real outcome replaces.
+        reason: Why, as text for people.
+        facts: Further facts for the report: versions, scores.
     """
     run = client.get_run(run_id)
     earlier = run.data.tags.get("outcome", INTERRUPTED)
     if earlier != INTERRUPTED:
-        if run.info.status == "RUNNING":  # killed while it wrote down how it ended
+        if run.info.status == "RUNNING":  # killed while its outcome was being recorded
             client.set_terminated(run_id, _status(earlier))
         return
     runs.set_tags(client, run_id, {"outcome": outcome, "reason": reason[:5000]})
@@ -152,13 +151,13 @@ def _render(run: Run, outcome: str, reason: str, facts: Mapping[str, Any]) -> st
     rows = {
         **{name.replace("_", " "): value for name, value in facts.items() if value},
         "data version": tags.get("data_version", "unknown"),
-        "drift": tags.get("drift", "not looked at"),
+        "drift": tags.get("drift", "not computed"),
         "git commit": tags.get("git_commit", "unknown"),
         "MLflow run": f"{run.info.run_name} ({run.info.run_id})",
     }
     lines = [f"# Retraining: {outcome}", "", reason, "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
-    for prefix, title in (("", "all compared patches, out of fold"), ("new_", "new patches alone")):
+    for prefix, title in (("", "all compared patches, out of fold"), ("new_", "new patches only")):
         scored = [name for name in METRIC_NAMES if f"{prefix}challenger_{name}" in metrics]
         if scored:
             lines += ["", f"| {title} | champion | challenger |", "|---|---|---|"]
@@ -175,6 +174,5 @@ def _write_reports(report: str, content: Mapping[str, Any]) -> None:
     folder = home() / "reports"
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("retraining.md", report), ("retraining.json", json.dumps(content, indent=2) + "\n")):
-        temporary = folder / f".{name}.{os.getpid()}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(Path(folder, name))
+        with atomic_write(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
