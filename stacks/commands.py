@@ -12,7 +12,7 @@ def stack_group() -> None:
 
 @stack_group.group()
 def register() -> None:
-    """Register a stack, or bring it up to date; repeating it changes nothing."""
+    """Register a stack, or update it; repeating it changes nothing."""
 
 
 @register.command()
@@ -21,7 +21,7 @@ def register() -> None:
 @click.option("--kubernetes-context", default="", metavar="NAME", help="Instead: a context of your kubeconfig.")
 @click.option("--namespace", default="kubeflow", show_default=True, help="Namespace of Kubeflow Pipelines.")
 @click.option("--bucket", required=True, metavar="s3://BUCKET/FOLDER", help="Where the artifacts go.")
-@click.option("--s3-endpoint", default="", metavar="URL", help="S3-compatible storage, where it is not AWS.")
+@click.option("--s3-endpoint", default="", metavar="URL", help="Address of S3-compatible storage other than AWS.")
 @click.option("--s3-secret", default="", metavar="SECRET", help="ZenML secret with access_key and secret_key.")
 @click.option("--registry", required=True, metavar="HOST/PATH", help="Container registry of the image of the steps.")
 @click.option("--mlflow-url", required=True, metavar="URL", help="The MLflow server.")

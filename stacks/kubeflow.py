@@ -1,7 +1,7 @@
 """The Kubeflow stack: our orchestrator, S3-compatible artifacts, a container registry and an MLflow server.
 
-Credentials are references to ZenML secrets, `{{name.key}}`; they are resolved in the pods and are never written
-into the stack. Repeating the registration changes nothing, and with other values it changes exactly those.
+Credentials are references to ZenML secrets, `{{name.key}}`; they are resolved in the pods and are never stored
+in the stack. Repeating the registration changes nothing; with other values it changes exactly those.
 """
 
 import re
@@ -26,7 +26,7 @@ _HOSTNAME = re.compile(r"[\w.-]+(:\d+)?(/[\w./-]+)?")
 
 @dataclass(frozen=True, kw_only=True)
 class KubeflowStack:
-    """What a Kubeflow stack consists of.
+    """The components of a Kubeflow stack.
 
     Attributes:
         name: Name of the stack and of its components.
@@ -35,10 +35,10 @@ class KubeflowStack:
         namespace: Kubernetes namespace of Kubeflow Pipelines.
         bucket: Folder of the artifacts, s3://bucket/folder.
         s3_endpoint: Address of S3-compatible storage; empty for AWS.
-        s3_secret: ZenML secret with access_key and secret_key; empty where pods have a role of their own.
+        s3_secret: ZenML secret with access_key and secret_key; empty if the pods have their own role.
         registry: Container registry that holds the image of the steps.
         mlflow_url: Address of the MLflow server.
-        mlflow_secret: ZenML secret with username and password; empty where the server asks for none.
+        mlflow_secret: ZenML secret with username and password; empty if the server needs none.
         secrets: ZenML secrets whose keys become environment variables of every step.
     """
 
@@ -74,7 +74,7 @@ class KubeflowStack:
             )
 
     def components(self) -> dict[StackComponentType, tuple[str, dict[str, Any]]]:
-        """Return flavour and configuration of each component; None stands for an option that is not set."""
+        """Return flavour and configuration of each component; None means that an option is not set."""
         return {
             StackComponentType.ORCHESTRATOR: (
                 _FLAVOR.name,
@@ -104,7 +104,7 @@ class KubeflowStack:
 
 
 def register_kubeflow_stack(stack: KubeflowStack, *, activate: bool = False) -> bool:
-    """Register the stack at the ZenML server, or bring the one of this name up to date.
+    """Register the stack at the ZenML server, or update the stack of this name.
 
     Args:
         stack: What it consists of.

@@ -33,7 +33,7 @@ class LandslideKubeflowFlavor(KubeflowOrchestratorFlavor):
 
     @property
     def implementation_class(self) -> type[BaseOrchestrator]:  # type: ignore[override]
-        """The orchestrator, imported only where a pipeline is submitted or a step runs."""
+        """The orchestrator, imported only when a pipeline is submitted or a step runs."""
         from stacks.kubeflow_orchestrator import LandslideKubeflowOrchestrator
 
         return cast(type[BaseOrchestrator], LandslideKubeflowOrchestrator)

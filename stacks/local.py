@@ -2,7 +2,7 @@
 
     python -m stacks.local
 
-registers it and makes it the active stack, all under `LANDSLIDE_HOME`. Repeating it changes nothing.
+registers and activates it, all under `LANDSLIDE_HOME`. Repeating it changes nothing.
 """
 
 import os
@@ -17,13 +17,13 @@ NAME = "landslide"
 
 
 def register_local_stack() -> str:
-    """Register the embedded stack if it is not there, and activate it.
+    """Register the embedded stack if it is missing, and activate it.
 
     Returns:
         The stack's name.
     """
     repository = Path(os.environ.get("ZENML_REPOSITORY_PATH") or home() / "zenml")
-    (repository / ".zen").mkdir(parents=True, exist_ok=True)  # else every command warns that there is none
+    (repository / ".zen").mkdir(parents=True, exist_ok=True)  # otherwise every command warns that it is missing
     client = Client()
     if not client.list_stacks(name=NAME).items:
         artifacts = home() / "zenml" / "artifacts"
@@ -31,7 +31,7 @@ def register_local_stack() -> str:
         components: tuple[tuple[StackComponentType, str, dict[str, str]], ...] = (
             (StackComponentType.ORCHESTRATOR, "local", {}),
             (StackComponentType.ARTIFACT_STORE, "local", {"path": str(artifacts)}),
-            # Without an address: the environment has it, and may have another one tomorrow.
+            # Without an address: it comes from the environment, where it may change.
             (StackComponentType.EXPERIMENT_TRACKER, "mlflow", {}),
             (StackComponentType.MODEL_REGISTRY, "mlflow", {}),
         )

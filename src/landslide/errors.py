@@ -1,4 +1,4 @@
-"""Errors that speak to the user: what is wrong, where, and what to do about it."""
+"""Errors that tell the user what is wrong, where, and what to do about it."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import fields
@@ -27,11 +27,11 @@ def _rebuild(kind: type[LandslideError], what: str, remedy: str) -> LandslideErr
 
 
 class DataError(LandslideError):
-    """The patches on disk are missing, damaged or not what was declared."""
+    """The patches on disk are missing, damaged or different from what was declared."""
 
 
 class RemoteError(DataError):
-    """Data cannot be had: the server, the remote or the repository does not answer, or lacks them."""
+    """Data are unavailable: the server, the remote or the repository does not answer, or lacks them."""
 
 
 class ConfigurationError(LandslideError):
@@ -43,11 +43,11 @@ class CacheError(LandslideError):
 
 
 class TrainingError(LandslideError):
-    """Training cannot start or go on."""
+    """Training cannot start or continue."""
 
 
 class RegistryError(LandslideError):
-    """The tracking store or the model registry does not hold what was asked for."""
+    """The tracking store or the model registry lacks the requested object, or is unavailable."""
 
 
 class LockedError(LandslideError):
@@ -82,6 +82,6 @@ def refuse_ignored(settings: Any, group: str, names: Collection[str], *, because
 
 
 def first_few(names: Sequence[str], limit: int = 5) -> str:
-    """Join the first names, and say how many more there are."""
+    """Join the first names of a list and state the number of the others."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

@@ -1,4 +1,4 @@
-"""Where generated state lives: one folder, `LANDSLIDE_HOME`, `.landslide` in the working folder by default."""
+"""Paths of generated state: all in one folder, `LANDSLIDE_HOME`, by default `.landslide` in the working folder."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ def checkpoints() -> Path:
 
 
 def pulled_data() -> Path:
-    """Return the folder of data versions that were pulled where there is no checkout."""
+    """Return the folder of data versions that were pulled without a checkout."""
     return home() / "data"
 
 

@@ -1,12 +1,13 @@
-"""The table of an ablation: cross-validations that differ in a few settings, each beside a published figure.
+"""The table of an ablation: cross-validations that differ in a few settings, compared with published figures.
 
-A score is the mean over the scored folds, as the paper's is. A row may have been trained with several seeds: its score
-is the mean over them, and `_spread` their population standard deviation. The intervals are of a two-level bootstrap:
-every draw takes blocks of neighbouring tiles (see `landslide.metrics.bootstrap`) and, among the seeds of the row, seeds
-with replacement; each drawn seed is scored on the drawn blocks, fold by fold, and the draw's value is the mean over the
-folds and the drawn seeds. So an interval covers other patches of the kind and, as far as so few can show it, other
-seeds. In differences both rows see the same blocks; their seeds are drawn independently, because equal seeds make no
-pair of two different networks.
+A score is the mean over the scored folds, as in the paper. A row may be trained with several seeds: then its score is
+the mean over the seeds, and `_spread` is their population standard deviation.
+
+The intervals come from a two-level bootstrap. Every draw takes blocks of neighbouring tiles with replacement (see
+`landslide.metrics.bootstrap`), and seeds of the row with replacement. Each drawn seed is scored on the drawn blocks,
+fold by fold; the value of the draw is the mean over the folds and the drawn seeds. So an interval covers other patches
+of the same kind and, as far as a few seeds can show it, other seeds. For a difference, both rows are scored on the same
+blocks; their seeds are drawn independently, because equal seeds do not pair two different networks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from landslide.metrics.bootstrap import RESAMPLES, fold_mean, fold_mean_draws
 SCORES = ("f1_macro", "miou", "f1_landslide")
 """The scores of the table."""
 WAYS = ("_head_average", "_tta")
-"""Other ways of predicting, whose scores stand beside the plain ones where an evaluation has them."""
+"""Other prediction variants. Their scores are shown as well if the evaluation has them."""
 
 _OF_A_SCORE = (
     "{}", "{}_low", "{}_high", "{}_spread", "paper_{}", "{}_minus_paper", "{}_gain", "{}_gain_low", "{}_gain_high",
@@ -39,16 +40,16 @@ CELLS = ["tn", "fp", "fn", "tp"]
 
 @dataclass(frozen=True)
 class Trained:
-    """One cross-validation of a row: the row under one seed.
+    """One cross-validation of a row: the row trained with one seed.
 
     Attributes:
         seed: The seed.
         run_id: Its parent run.
         tags: Tags of that run.
-        patches: One row a scored patch: number, fold, block, tn, fp, fn, tp; in the order of the numbers.
+        patches: One row per scored patch, ordered by number: number, fold, block, tn, fp, fn, tp.
         seconds: Training time of all folds and epochs, NaN if not recorded.
-        failure: Why it could not be trained or scored; empty if it was.
-        ways: Mean over the folds of `<score><way>`, for the `WAYS` in which the evaluation predicted as well.
+        failure: Why it could not be trained or scored; empty otherwise.
+        ways: Mean over the folds of `<score><way>`, for those of `WAYS` that were evaluated.
     """
 
     seed: int
@@ -69,7 +70,7 @@ class AblationRow:
         paper: Published figures: scores in percent, `parameters` in millions.
         parameters: Trainable parameters of the network.
         gflop: 10^9 operations of its forward pass for one patch.
-        trained: Its cross-validations, one a seed.
+        trained: Its cross-validations, one per seed.
     """
 
     name: str
@@ -85,7 +86,7 @@ class AblationRow:
 
     @property
     def failure(self) -> str:
-        """Why seeds are missing; empty if none is."""
+        """Why seeds are missing; empty if all are there."""
         return "; ".join(f"seed {one.seed}: {one.failure}" for one in self.trained if one.failure)
 
 
@@ -98,12 +99,12 @@ def ablation_table(rows: Sequence[AblationRow], *, resamples: int = RESAMPLES, s
         seed: Seed of the draws.
 
     Returns:
-        One row a row. For each score of `SCORES`: `<score>` (mean over folds and seeds) with its 95 % interval
+        One line per row. For each score of `SCORES`: `<score>` (mean over folds and seeds) with its 95 % interval
         `<score>_low` and `_high`, `<score>_spread` (over the seeds), `paper_<score>`, `<score>_minus_paper`, and
         `<score>_gain`: the score minus that of the first row on their `common_patches`, with `<score>_gain_low` and
-        `_gain_high`; `<score>_head_average` and `<score>_tta`, the same patches predicted in these `WAYS`. Also row,
+        `_gain_high`; `<score>_head_average` and `<score>_tta`, the same patches predicted by these variants. Also row,
         seeds, folds, scheme, selection, patches, parameters, paper_parameters (millions),
-        gflop, seconds (of training, mean over the seeds), runs, failure. What is not known is NaN or empty.
+        gflop, seconds (of training, mean over the seeds), runs, failure. Unknown values are NaN or empty.
     """
     described = [_described(rows[0], row, resamples, (seed, number)) for number, row in enumerate(rows)]
     return pd.DataFrame(described, columns=list(_COLUMNS))
@@ -169,7 +170,7 @@ def average_over_seeds(
         trained: The seeds of a row.
         numbers: (n,) the patches to score, ascending.
         resamples: Number of draws.
-        seed: Seed of the draws of blocks, and beside it what distinguishes the draws of training seeds.
+        seed: Seed of the draws of blocks, and a number that distinguishes the draws of training seeds.
 
     Returns:
         (resamples + 1) rows, the first without resampling; columns `SCORES`, in percent. A single block of tiles

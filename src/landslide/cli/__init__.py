@@ -1,6 +1,6 @@
-"""The command line, `landslide ...`: one module a group of commands.
+"""The command line, `landslide ...`: one module per group of commands.
 
-Commands import what they need when they run, so that `landslide --help` is quick.
+Commands import their modules when they run, so that `landslide --help` is quick.
 """
 
 from typing import Any

@@ -27,20 +27,20 @@ _bands_option = click.option(
     "--bands",
     metavar="B4,B3,B2",
     callback=_band_list,
-    help="The bands of the images in stored order, where they are not the 14 of Landslide4Sense.",
+    help="The bands of the images in stored order, if they are not the 14 of Landslide4Sense.",
 )
 
 
 @click.group("data")
 def data_group() -> None:
-    """Make, check, identify and hand over data sets."""
+    """Generate, download, check, identify and install data sets."""
 
 
 @data_group.command()
 @click.argument("folder", metavar="DIR", type=_FOLDER)
-@click.option("--seed", default=0, show_default=True, help="Another seed is another terrain.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the terrain.")
 def demo(folder: Path, seed: int) -> None:
-    """Generate a small data set in DIR, which must be empty or not there yet."""
+    """Generate a small data set in DIR, which must be empty or missing."""
     from landslide.data.demo import generate
 
     generate(folder, seed=seed)
@@ -61,7 +61,7 @@ def demo(folder: Path, seed: int) -> None:
     "--url", envvar="LANDSLIDE_DATA_URL", show_envvar=True, help="Address of a mirror with the same paths below it."
 )
 def fetch(folder: Path | None, splits: tuple[Any, ...], source: Any, url: str | None) -> None:
-    """Download the official Landslide4Sense set, check it, and pin it as ./data; or put it to DIR, unpinned.
+    """Download the official Landslide4Sense set, check it, and pin it as ./data; or store it in DIR, unpinned.
 
     If it is interrupted, the same command resumes.
     """
@@ -93,7 +93,7 @@ def fetch(folder: Path | None, splits: tuple[Any, ...], source: Any, url: str | 
 def check(folder: Path, as_json: bool, bands: tuple[str, ...] | None) -> None:
     """Check every file of the data set in DIR and report every fault.
 
-    The exit code is 1 when there is a fault; warnings alone leave it 0.
+    The exit code is 1 when there is a fault; warnings do not change it.
     """
     from landslide.data.check import check as check_patches
 
@@ -114,7 +114,7 @@ def digest(folder: Path) -> None:
 
 @data_group.command()
 def prepare() -> None:
-    """Bring what data.dvc pins to ./data: nothing to do where it is, generated where it is the demo set."""
+    """Create ./data with the version that data.dvc pins, if it is missing and the version is the demo set."""
     from landslide.data import project
 
     click.echo(project.prepare(Path.cwd()))
@@ -124,10 +124,10 @@ def prepare() -> None:
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @_bands_option
 def use(folder: Path, bands: tuple[str, ...] | None) -> None:
-    """Make the data set in DIR the project's own: copy it to ./data and pin it in ./data.dvc.
+    """Use the data set in DIR: copy it to ./data and pin it in ./data.dvc.
 
-    DIR is checked first and stays as it is. What ./data holds is replaced only where it can be had again:
-    where it is what data.dvc pins, and is in the DVC cache or is the demo set.
+    DIR is checked first and stays unchanged. ./data is replaced only if its content can be restored: it must be the
+    version that data.dvc pins, and must be in the DVC cache or be the demo set.
     """
     from landslide.data import project
 
@@ -140,7 +140,7 @@ def use(folder: Path, bands: tuple[str, ...] | None) -> None:
 @click.argument("version")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 def pull(version: str, folder: Path) -> None:
-    """Bring the data set of exactly this VERSION (its digest) to DIR: from ./data, or from the DVC remote."""
+    """Store the data set of VERSION (its digest) in DIR: from ./data, or from the DVC remote."""
     from landslide.data import project
 
     click.echo(project.copy_version(version, folder.resolve(), project=Path.cwd()))

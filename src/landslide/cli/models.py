@@ -62,10 +62,10 @@ def compare(a: str, b: str, as_json: bool) -> None:
 )
 @_as_json
 def score(version: str, folder: Path, split: Any, output: Path | None, as_json: bool) -> None:
-    """Score VERSION, all members together and each alone, on the official validation or test patches in DIR.
+    """Score VERSION on the official validation or test patches in DIR: the ensemble, and each of its members.
 
-    Their masks must be there, and no patch may be one that the version was trained on. The result is recorded on an
-    MLflow run with the tag role=held_out_evaluation.
+    DIR must hold their masks, and the version must not have been trained on any of the patches. The result is recorded
+    in an MLflow run with the tag role=held_out_evaluation.
     """
     from tqdm.auto import tqdm
 
@@ -88,20 +88,20 @@ def score(version: str, folder: Path, split: Any, output: Path | None, as_json: 
 @click.argument("version")
 @click.option("--reason", required=True, help="Why; it is recorded with the version.")
 def promote(version: str, reason: str) -> None:
-    """Put VERSION into service by hand, without a comparison."""
+    """Put VERSION into service without a comparison."""
     from landslide.paths import default_tracking_uri
     from landslide.tracking import registry, runs
 
     client = runs.connect(default_tracking_uri())
     number = registry.version(client, version)["version"]
-    registry.apply(client, number, registry.Decision(registry.CHAMPION, f"promoted by hand: {reason}"))
+    registry.apply(client, number, registry.Decision(registry.CHAMPION, f"promoted manually: {reason}"))
     click.echo(f"{registry.MODEL_NAME} version {number} is in service (@{registry.CHAMPION}).")
 
 
 @models_group.command()
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--dry-run", is_flag=True, help="Only print the versions.")
 def rollback(dry_run: bool) -> None:
-    """Return to the version that the champion replaced; repeated, one further back."""
+    """Roll back to the version that the champion replaced; repeat it to go further back."""
     from landslide.paths import default_tracking_uri
     from landslide.tracking import registry, runs
 
@@ -120,9 +120,9 @@ def rollback(dry_run: bool) -> None:
     help="Folder of the git worktree  [default: LANDSLIDE_HOME/reproductions/version-N]",
 )
 def reproduce(version: str, run: bool, into: Path | None) -> None:
-    """Print the commands that build VERSION again and compare it with what is recorded; --run executes them.
+    """Print the commands that rebuild VERSION and compare it with the recorded one; --run executes them.
 
-    Ends with exit code 1 when the scores or the weights differ.
+    The exit code is 1 if the scores or the weights differ.
     """
     from landslide.errors import RegistryError
     from landslide.paths import default_tracking_uri, home
@@ -135,16 +135,16 @@ def reproduce(version: str, run: bool, into: Path | None) -> None:
     obstacles = reproduction.obstacles(source)
     if not run:
         for text in obstacles:
-            click.echo(f"# WARNING: {text}; what comes out may differ")
+            click.echo(f"# WARNING: {text}; the result may differ")
         click.echo("\n".join(lines))
         return
     if obstacles:
         raise RegistryError(
-            f"Version {source.version} cannot be built again exactly: {'; '.join(obstacles)}.",
-            remedy="Without --run the commands are printed, to be followed as far as they lead.",
+            f"Version {source.version} cannot be rebuilt exactly: {'; '.join(obstacles)}.",
+            remedy="Without --run the commands are printed; follow them as far as they lead.",
         )
     reproduction.check_worktree(source, project, into)
-    programs = Path(sys.executable).parent  # `landslide` and `zenml` are beside this Python
+    programs = Path(sys.executable).parent  # holds `landslide` and `zenml`
     environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", "\n".join(lines)], env=environment)
     raise click.exceptions.Exit(1 if done.returncode else 0)
@@ -166,11 +166,13 @@ def download(version: str, folder: Path) -> None:
 @models_group.command()
 @click.argument("version")
 @click.argument("store")
-@click.option("--tolerance", default=0.0, help="Accept scores that differ by so much (of 1), and other weights.")
+@click.option(
+    "--tolerance", default=0.0, help="Accept score differences up to this (scores go from 0 to 1), and other weights."
+)
 def verify(version: str, store: str, tolerance: float) -> None:
     """Compare VERSION with the last cross-validation of another MLflow STORE: all scores, all weights.
 
-    Ends with exit code 1 when they differ.
+    The exit code is 1 if they differ.
     """
     from landslide.paths import default_tracking_uri
     from landslide.tracking import reproduction, runs

@@ -1,13 +1,12 @@
-"""A terrain with landslides, generated in the Landslide4Sense format: what a fresh machine runs on.
+"""The demo data set: generated terrain with landslides, in the Landslide4Sense format.
 
-Deterministic to the byte on any machine: numbers come from hashing coordinates, never from a stream;
-arithmetic is + - * / and sqrt on float64, which IEEE 754 rounds in one way only; every band is rounded to
-the integer that the sensor would deliver before it is divided by the published divisor. So no NumPy random
-generator, no transcendental function, no floating-point sum over an array may enter here: a data version
-that `data.dvc` pins depends on it.
+It is deterministic to the byte on any machine. Random numbers are hashes of coordinates. Arithmetic is + - * / and sqrt
+on float64, which IEEE 754 rounds in one way only. Every band is rounded to the integer that the sensor would deliver
+before it is divided by the published divisor. Therefore this module may not use NumPy's random generators,
+transcendental functions, or floating-point sums over arrays: the data version that `data.dvc` pins depends on it.
 
-A scene is made as a whole and then cut into patches: relief -> slope and illumination -> land cover ->
-landslides that run down the relief -> reflectance of 12 Sentinel-2 bands with noise.
+A scene is generated as a whole and then cut into patches: relief, slope and illumination, land cover, landslides that
+run down the relief, reflectance of 12 Sentinel-2 bands with noise.
 """
 
 import csv
@@ -54,19 +53,19 @@ SUN = (0.5, 0.5, 0.70710678)  # unit vector to the sun along rows, along columns
 
 
 def generate(destination: Path, *, seed: int = 0, scenes: Sequence[tuple[int, int]] = DEFAULT_SCENES) -> None:
-    """Write a generated data set in the Landslide4Sense layout, whole or not at all.
+    """Write a generated data set in the Landslide4Sense layout, completely or not at all.
 
     `TrainData/img/image_N.h5` holds `img`, float64 (128, 128, 14); `TrainData/mask/mask_N.h5` holds `mask`,
-    uint8 (128, 128), 1 on a landslide; `scenes.csv` says scene (from 1), row and column (from 0) of every N.
+    uint8 (128, 128), 1 on a landslide; `scenes.csv` lists scene (from 1), row and column (from 0) of every N.
     N runs from 1 over the scenes in row-major order.
 
     Args:
-        destination: A folder that does not exist yet or is empty.
-        seed: Another seed, another country.
+        destination: A folder that is missing or empty.
+        seed: Seed; another seed gives another terrain.
         scenes: (rows, columns) of each scene, counted in patches.
 
     Raises:
-        DataError: The destination holds anything, is no folder, or cannot be written.
+        DataError: The destination is not empty, is no folder, or cannot be written.
         ConfigurationError: A scene has no rows or no columns, or there is no scene.
     """
     if not scenes or any(rows < 1 or columns < 1 for rows, columns in scenes):
@@ -83,7 +82,7 @@ def generate(destination: Path, *, seed: int = 0, scenes: Sequence[tuple[int, in
     except OSError as error:
         raise DataError(
             f"{destination} cannot be written: {error}.",
-            remedy="Choose a folder that you may write to, on a disk with room for 2 MB a patch.",
+            remedy="Choose a folder that you may write to, on a disk with 2 MB of free space per patch.",
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -94,8 +93,8 @@ def _refuse_what_is_not_empty(destination: Path) -> None:
         return
     if os.path.lexists(destination):
         raise DataError(
-            f"{destination} is there already and is not an empty folder.",
-            remedy="Choose a new folder, or move away what this one holds.",
+            f"{destination} exists and is not an empty folder.",
+            remedy="Choose a new folder, or move its content away.",
         )
 
 
@@ -178,7 +177,7 @@ class _Random:
         return total / weights
 
     def _octave(self, name: str, wavelength: int) -> Floats:
-        offset = self.bits(name, np.arange(2)) % np.uint64(wavelength)  # keeps lattices of octaves apart
+        offset = self.bits(name, np.arange(2)) % np.uint64(wavelength)  # separates the lattices of the octaves
         (top, y), (left, x) = (
             _lattice(size, wavelength, int(start))
             for size, start in zip((self.height, self.width), offset, strict=True)
@@ -316,7 +315,7 @@ def _landslides(
 def _sources(random: _Random, steepness: Floats, rock: Floats) -> list[int]:
     """Return the flat indices of pixels where slides may start, the likeliest first: steep, in clusters.
 
-    Landslides of one earthquake or storm come in clusters; a slow noise stands for the shaking or the rain.
+    Landslides of one earthquake or storm come in clusters; slow noise represents the shaking or the rain.
     Rock holds. One pixel in a hundred is a candidate.
     """
     luck = 100.0 * random.uniform("luck", np.arange(steepness.size))
@@ -337,7 +336,7 @@ def _track(source: int, length: int, gradient: tuple[Floats, Floats]) -> list[tu
         rise_y, rise_x = float(down[int(y), int(x)]), float(right[int(y), int(x)])
         dy, dx = 0.85 * dy - rise_y, 0.85 * dx - rise_x  # debris does not follow every dent
         speed = float(np.sqrt(dy * dy + dx * dx))
-        if speed < 1.0:  # what a lasting rise of 0.15 keeps up
+        if speed < 1.0:  # the speed that a constant slope of 0.15 maintains
             break
         y, x = y + dy / speed, x + dx / speed
         if not (0.0 <= y < rows and 0.0 <= x < columns):
@@ -365,7 +364,7 @@ def _discs(
         yield window, radius - np.sqrt(dy * dy + dx * dx) * (0.7 + 0.6 * roughness[window])
 
 
-# --- what the sensor sees -----------------------------------------------------------------------------------
+# --- reflectance at the sensor -----------------------------------------------------------------------------------
 
 
 def _reflectance(random: _Random, layers: list[Layer], light: Floats) -> list[Floats]:

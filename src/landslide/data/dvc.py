@@ -1,6 +1,6 @@
-"""Data sets by version, from the DVC remote: what a fresh clone, the runner and a pod have in common.
+"""Data sets by version from the DVC remote, for fresh clones, runners and pods.
 
-A folder is pulled beside its destination, verified, and renamed, so that nothing half pulled is ever in its place.
+A folder is pulled next to its destination, verified, and renamed, so the destination never holds half a data set.
 """
 
 import os
@@ -19,17 +19,17 @@ from landslide.data.digests import directory_digest
 from landslide.errors import DataError, RemoteError
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-_N_LINES = 8  # of what DVC prints when it fails; it may list every file
+_N_LINES = 8  # shown of the output of a failing DVC, which may list every file
 
 
 def pull(version: str, destination: Path, *, project: Path) -> None:
-    """Bring the data set of exactly this version.
+    """Pull the data set of a version.
 
-    In a git checkout the files also go through the project's DVC cache; elsewhere nothing else is kept.
+    In a git checkout the files also go through the project's DVC cache; elsewhere no other copy is kept.
 
     Args:
         version: Digest of the folder as `data.dvc` pins it.
-        destination: Where it goes; absent or empty. When another process brings it meanwhile, its copy stays.
+        destination: Folder to create; missing or empty. If another process creates it meanwhile, that copy stays.
         project: Folder whose `.dvc/config` (and `config.local`) names the remote.
 
     Raises:
@@ -59,10 +59,10 @@ def pull(version: str, destination: Path, *, project: Path) -> None:
 
 
 def run_dvc(folder: Path, *arguments: str) -> str:
-    """Run DVC in a folder and return what it prints.
+    """Run DVC in a folder and return its output.
 
     Raises:
-        DataError: If it fails; the message holds no credentials.
+        DataError: If it fails; the message contains no credentials.
     """
     command = [sys.executable, "-m", "dvc", *arguments]
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
@@ -71,13 +71,13 @@ def run_dvc(folder: Path, *arguments: str) -> str:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
         text = "\n".join([*lines[:_N_LINES], *(["..."] if len(lines) > _N_LINES else [])])
         what = f"`dvc {' '.join(arguments)}` failed: {without_credentials(text)}"
-        raise DataError(what, remedy="mend what DVC complains about, then run this again")
+        raise DataError(what, remedy="correct the problem that DVC reports, then run this again")
     return done.stdout
 
 
 @contextmanager
 def newest(repository: str, revision: str, *, name: str = "data") -> Iterator[tuple[Path, str]]:
-    """Look up what the newest commit of a git repository pins.
+    """Look up the data version that the newest commit of a git repository pins.
 
     Args:
         repository: Address or path of the repository.
@@ -85,7 +85,8 @@ def newest(repository: str, revision: str, *, name: str = "data") -> Iterator[tu
         name: Name of the pinned folder; the pin is `<name>.dvc` in the root.
 
     Yields:
-        A temporary folder with what the commit holds, the remote's configuration included, and the text of the pin.
+        A temporary folder with the files of the commit, including the configuration of the remote, and the text of
+        the pin.
 
     Raises:
         RemoteError: If the repository cannot be read.
@@ -108,7 +109,7 @@ def newest(repository: str, revision: str, *, name: str = "data") -> Iterator[tu
                 f"{revision} of {shown} has no {name}.dvc",
                 remedy=f"pin the data set there with `dvc add {name}`, and commit {name}.dvc",
             )
-        # No checkout any more: what is pulled must not link into a cache that goes with it.
+        # Without .git it is no checkout: pulled files must not link into a cache that is deleted with this folder.
         shutil.rmtree(Path(temporary, ".git"))
         yield Path(temporary), pin.read_text()
 
@@ -119,7 +120,7 @@ def without_credentials(text: str) -> str:
 
 
 def _settings(project: Path) -> dict[str, str]:
-    """Return DVC's settings as they hold in a project, paths made absolute: value by dotted name."""
+    """Return the effective DVC settings of a project, with absolute paths: value by dotted name."""
     lines = run_dvc(project, "config", "--list").splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
@@ -132,7 +133,7 @@ def _write_workspace(workspace: Path, settings: Mapping[str, str], version: str,
     if (project / ".git").exists():
         cache = settings.get("cache.dir") or str((project / ".dvc" / "cache").resolve())
         sections["cache"] = {"dir": cache, "type": settings.get("cache.type", "reflink,copy")}
-    else:  # a cache that is deleted with the workspace: links must not lead into it
+    else:  # the cache is deleted with the workspace, so links must not lead into it
         sections["cache"] = {"type": "reflink,hardlink,copy"}
     for name, value in settings.items():
         if name.startswith("remote."):
@@ -148,7 +149,7 @@ def _write_workspace(workspace: Path, settings: Mapping[str, str], version: str,
 
 
 def _quoted(value: str) -> str:
-    """Quote a value for DVC's configuration, which knows no escapes."""
+    """Quote a value for DVC's configuration, which has no escapes."""
     return f"'{value}'" if '"' in value else f'"{value}"'
 
 
@@ -166,6 +167,6 @@ def _not_pulled(version: str, settings: Mapping[str, str], error: DataError) -> 
         )
     return RemoteError(
         f"version {version} could not be pulled from the remote {_describe(settings)}: {error.what}",
-        remedy="check that the remote answers and that its credentials are there, and that whoever committed this "
+        remedy="check that the remote answers, that its credentials are set, and that whoever committed this "
         "version also ran `dvc push` (docs/operations.md, Remotes)",
     )

@@ -12,27 +12,27 @@ from landslide.schema import LAYOUTS, POSITION_COLUMNS, Positions
 
 _OFFICIAL_PATCHES = 3799
 
-# Patches and row stride of each scene, in file order; the last patch is a scene of its own.
+# Patches and row stride of each scene, in file order; the last patch is a separate scene.
 _OFFICIAL_SCENES = ((3033, 41), (150, 15), (121, 11), (494, 26), (1, 1))
 
 
 def read_positions(root: Path, numbers: Sequence[int], *, positions: Positions = "auto") -> pd.DataFrame:
     """Scene, row and column of training patches; the patch files themselves carry no position.
 
-    They come from `scenes.csv` in `root` (header `n,scene,row,column`, whole numbers) if it is there, else
+    They come from `scenes.csv` in `root` (header `n,scene,row,column`, whole numbers) if it exists, otherwise
     from the built-in table of the official Landslide4Sense training set, if this is that set.
 
     Args:
         root: Folder of the data set.
         numbers: Patch numbers, in the order of the result's rows.
         positions: "auto" takes a set for the official one when it holds exactly the numbers 1 to 3799;
-            "landslide4sense" says that it is (a part of) that set; "none" knows no positions.
+            "landslide4sense" declares it to be (a part of) that set; "none" means no positions.
 
     Returns:
-        Columns scene, row, column (Int64), one row a number; <NA> where nothing is known.
+        Columns scene, row, column (Int64), one row per number; <NA> for unknown positions.
 
     Raises:
-        DataError: `scenes.csv` is malformed, or lists a number twice or not at all; or the set is declared
+        DataError: `scenes.csv` is malformed, lists a number twice, or lacks a number; or the set is declared
             official and has a number above 3799.
     """
     path = root / "scenes.csv"
@@ -59,8 +59,8 @@ def landslide4sense_positions() -> pd.DataFrame:
     """Positions of the 3,799 official training patches, which are contiguous tiles of four scenes.
 
     Returns:
-        Columns scene (from 1), row, column (from 0), Int64, indexed by patch number. The one patch that no
-        scene claims is scene 5.
+        Columns scene (from 1), row, column (from 0), Int64, indexed by patch number. The one patch outside these
+        scenes is scene 5.
     """
     rows = [
         (scene, tile // stride, tile % stride)
@@ -83,7 +83,7 @@ def _numbers_on_disk(root: Path) -> list[Iterable[int]]:
 
 def _read_scenes(path: Path) -> pd.DataFrame:
     header = ["n", *POSITION_COLUMNS]
-    remedy = f"write it as `{','.join(header)}`, whole numbers, one line a training patch"
+    remedy = f"write it as `{','.join(header)}`, whole numbers, one line per training patch"
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = [(reader_line, line) for reader_line, line in enumerate(csv.reader(file), start=1) if line]

@@ -1,6 +1,6 @@
 """The project's own data folder: `./data`, pinned by `./data.dvc`.
 
-Nothing here ever writes over data that cannot be had again.
+No function here overwrites data that cannot be restored.
 """
 
 import shutil
@@ -19,7 +19,7 @@ from landslide.errors import DataError
 
 
 def pinned_version(pointer: Path) -> str | None:
-    """Return the version that a `.dvc` file pins, None where there is no such file.
+    """Return the version that a `.dvc` file pins, None if there is no such file.
 
     Raises:
         DataError: If the file is no DVC pointer.
@@ -34,20 +34,21 @@ def pinned_version(pointer: Path) -> str | None:
 
 
 def prepare(project: Path) -> str:
-    """Bring what `data.dvc` pins to `./data` where that folder is absent.
+    """Create `./data` with the version that `data.dvc` pins, if the folder is missing.
 
     Args:
         project: Root of the project.
 
     Returns:
-        What was done, as one line.
+        One line about what was done.
 
     Raises:
-        DataError: If the pinned data is not the demo set, which alone can be generated, or comes out different.
+        DataError: If the pinned version is not the demo set, the only one that can be generated, or if the generated
+            set differs from it.
     """
     folder, version = project / "data", pinned_version(project / "data.dvc")
     if folder.exists():
-        return f"./data is there ({version or 'not pinned'})"
+        return f"./data exists ({version or 'not pinned'})"
     if version != demo.DEMO_VERSION:
         raise DataError(
             f"./data is absent and data.dvc pins {version or 'nothing'}, which is not the demo set",
@@ -61,23 +62,23 @@ def prepare(project: Path) -> str:
 
 
 def fetch(project: Path, repository: str | None = None, *, revision: str = "main", name: str = "data") -> str:
-    """Bring what the pin says to the data folder, from the DVC remote.
+    """Bring the data folder to the pinned version, from the DVC remote.
 
-    Where the folder is what the pin says, no remote is asked. Otherwise it is replaced as a whole, once the new
-    data set is complete beside it, and only where everything that it holds can be had again.
+    If the folder already holds that version, the remote is not contacted. Otherwise the folder is replaced as a whole,
+    after the new data set is complete next to it, and only if everything in it can be restored.
 
     Args:
         project: Folder that holds the data folder and its pin `<name>.dvc`; the remote is in its `.dvc/config`.
-        repository: For a place without a checkout, such as a container: git repository whose newest commit has the
-            pin and the remote's configuration. The pin is then written to the project.
+        repository: Without a checkout, for example in a container: git repository whose newest commit has the pin and
+            the configuration of the remote. The pin is then written to the project.
         revision: Branch or tag of that repository.
         name: Name of the data folder.
 
     Returns:
-        What was done, as one line.
+        One line about what was done.
 
     Raises:
-        DataError: If nothing is pinned, the remote does not give the version, or local files would be lost.
+        DataError: If nothing is pinned, the remote lacks the version, or local files would be lost.
     """
     pin = project / f"{name}.dvc"
     if repository is None:
@@ -104,15 +105,15 @@ def fetch(project: Path, repository: str | None = None, *, revision: str = "main
 
 
 def obtain(version: str, destination: Path, *, project: Path) -> None:
-    """Bring a version to a folder that is not there yet: generate the demo set, pull any other from the remote.
+    """Create a folder with a version: generate the demo set, pull any other version from the remote.
 
     Args:
         version: Digest of the data set.
-        destination: Where it goes. It appears when it is whole; another process may do the same meanwhile.
+        destination: Folder to create. It appears when it is complete; another process may create it meanwhile.
         project: Folder whose `.dvc/config` names the remote.
 
     Raises:
-        DataError: If the remote does not give the version.
+        DataError: If the remote lacks the version.
     """
     if version != demo.DEMO_VERSION:
         pull(version, destination, project=project)
@@ -125,24 +126,24 @@ def obtain(version: str, destination: Path, *, project: Path) -> None:
 
 
 def copy_version(version: str, destination: Path, *, project: Path) -> str:
-    """Bring a version to another folder: from `./data` where it is that one, else as `obtain`.
+    """Create another folder with a version: a copy of `./data` if it holds that version, otherwise as `obtain`.
 
     Args:
         version: Digest of the data set.
-        destination: Where it goes; absent, or that version already.
+        destination: Folder to create, or one that already holds that version.
         project: Root of the project.
 
     Returns:
-        What was done, as one line.
+        One line about what was done.
 
     Raises:
-        DataError: If the destination holds something else, or the version is not to be had.
+        DataError: If the destination holds something else, or the version is unavailable.
     """
     if destination.is_dir() and any(destination.iterdir()):
         found = directory_digest(destination)[0]
         if found != version:
             raise DataError(f"{destination} holds {found}, not {version}", remedy="give another folder")
-        return f"{destination} is there ({version})"
+        return f"{destination} exists ({version})"
     data = project / "data"
     if not data.is_dir() or directory_digest(data)[0] != version:
         obtain(version, destination, project=project)
@@ -163,10 +164,10 @@ def _generate_demo(folder: Path) -> None:
 
 
 def _bring(project: Path, name: str, version: str, *, remote_of: Path) -> str:
-    """Make the data folder this version."""
+    """Bring the data folder to this version."""
     folder = project / name
     if folder.is_dir() and directory_digest(folder)[0] == version:
-        return f"{folder} is there ({version})"
+        return f"{folder} exists ({version})"
     with tempfile.TemporaryDirectory(prefix=".data-", dir=project) as work_folder:
         copy = Path(work_folder, "copy")
         obtain(version, copy, project=remote_of)
@@ -181,13 +182,13 @@ def replace(
 ) -> str:
     """Copy a data set to `./data` and pin it in `./data.dvc`.
 
-    The data set is checked first and stays as it is. What `./data` holds is replaced only where it can be had
-    again: where it is what data.dvc pins, and is in the DVC cache or is the demo set.
+    The data set is checked first and stays unchanged. `./data` is replaced only if its content can be restored: it must
+    be the version that data.dvc pins, and must be in the DVC cache or be the demo set.
 
     Args:
         project: Root of the project.
         folder: The data set.
-        bands: The bands that its images store, where they are not the 14 of Landslide4Sense.
+        bands: The bands of its images, if they are not the 14 of Landslide4Sense.
         report_to: Called with the report of the check.
 
     Returns:
@@ -200,18 +201,18 @@ def replace(
     report = check(folder, bands=bands)
     report_to(report.render())
     if not report.ok:
-        raise DataError(f"{folder} has {len(report.faults)} fault(s), see above", remedy="mend them first")
+        raise DataError(f"{folder} has {len(report.faults)} fault(s), see above", remedy="correct them first")
     return hand_over(project, folder)
 
 
 def hand_over(project: Path, folder: Path, *, keep: bool = True) -> str:
-    """Put a data set that was checked to `./data` and pin it in `./data.dvc`.
+    """Install a checked data set as `./data` and pin it in `./data.dvc`.
 
     Args:
         project: Root of the project.
-        folder: The data set; without `keep`, on the disk of the project and with no `previous` beside it.
-        keep: Copy the folder. Otherwise it is moved, or stays where it is if anything fails; and its files are linked
-            to DVC's cache, so that the disk holds them once.
+        folder: The data set. Without `keep` it must be on the disk of the project, without a `previous` next to it.
+        keep: Copy the folder. Otherwise it is moved, or stays if anything fails, and its files are linked to DVC's
+            cache, so that the disk holds them once.
 
     Returns:
         The version now pinned.
@@ -226,7 +227,7 @@ def hand_over(project: Path, folder: Path, *, keep: bool = True) -> str:
 
 
 def pin(project: Path, *, link: bool = False) -> None:
-    """Pin what `./data` holds in `data.dvc`.
+    """Pin the content of `./data` in `data.dvc`.
 
     Args:
         project: Root of the project.
@@ -242,10 +243,10 @@ def refuse_unless_replaceable(project: Path, successor: Path) -> None:
 
     Args:
         project: Root of the project.
-        successor: The folder that is to replace it, not necessarily there yet.
+        successor: The folder that will replace it; it may not exist yet.
 
     Raises:
-        DataError: If it may not; the message says why.
+        DataError: If it may not be replaced, with the reason.
     """
     _refuse_unusable_place(successor, project)
     _refuse_to_lose(project)
@@ -269,33 +270,33 @@ def _refuse_unusable_place(folder: Path, project: Path) -> None:
 
 
 def _refuse_to_lose(project: Path) -> None:
-    """Raise unless everything that ./data holds can be had again."""
+    """Raise unless the whole content of ./data can be restored."""
     destination = project / "data"
     if not destination.is_dir() or not any(destination.iterdir()):
         return
     version, digests = directory_digest(destination)
     remedy = "move ./data away, or keep this version with `dvc add data`; then run this again"
     if version != pinned_version(project / "data.dvc"):
-        raise DataError("./data holds something else than data.dvc pins; it is left as it is", remedy=remedy)
+        raise DataError("./data differs from the version that data.dvc pins; it is unchanged", remedy=remedy)
     if version != demo.DEMO_VERSION and not _in_cache(project, version, digests):
-        raise DataError("./data is not (wholly) in the DVC cache; it is left as it is", remedy=remedy)
+        raise DataError("./data is not (completely) in the DVC cache; it is unchanged", remedy=remedy)
 
 
 def _refuse_to_lose_files(project: Path, folder: Path, successor: Path) -> None:
-    """Raise unless every file of a data folder is in its successor, in DVC's cache, or otherwise to be had again."""
+    """Raise unless every file of a data folder is in its successor, in DVC's cache, or can be restored otherwise."""
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     version, digests = directory_digest(folder)
     in_git = (project / ".git").exists()
     if version == demo.DEMO_VERSION or (not in_git and version == pinned_version(project / f"{folder.name}.dvc")):
-        return  # outside of a checkout, what the pin says came from the remote
+        return  # without a checkout, the pinned version came from the remote
     kept = set(directory_digest(successor)[1].values())
     cache = _cache(project) if in_git else None
     lost = [path for path, md5 in digests.items() if md5 not in kept and not (cache and _is_cached(cache, md5))]
     if lost:
         shown = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
         raise DataError(
-            f"{len(lost)} file(s) of {folder} are in no other place ({shown}); the folder is left as it is",
+            f"{len(lost)} file(s) of {folder} exist nowhere else ({shown}); the folder is unchanged",
             remedy=f"pin them with `dvc add {folder.name}` and commit {folder.name}.dvc, or move them away; then run "
             "this again",
         )
@@ -318,9 +319,9 @@ def _in_cache(project: Path, version: str, digests: dict[str, str]) -> bool:
 
 
 def _link_to_cache(project: Path) -> None:
-    """Give DVC's cache the files of ./data by hard links, where both are on one disk.
+    """Add the files of ./data to DVC's cache by hard links, if both are on one disk.
 
-    `dvc add` copies them where reflinks, the first in `cache.type`, do not exist. Linked files are read-only.
+    `dvc add` would copy them if the file system has no reflinks. Linked files are read-only.
     """
     cache = _cache(project)
     for path, md5 in directory_digest(project / "data")[1].items():
@@ -336,17 +337,17 @@ def _link_to_cache(project: Path) -> None:
 
 @contextmanager
 def _replaced(destination: Path, source: Path) -> Iterator[None]:
-    """Put a copy of `source` in the place of `destination`; if the body fails, all is as it was before.
+    """Replace `destination` by a copy of `source`; if the body fails, everything is restored.
 
-    The copy is made beside the destination and renamed when it is complete, so that a full disk leaves no
-    half-written folder.
+    The copy is made next to the destination and renamed when it is complete, so a full disk leaves no half-written
+    folder.
     """
     with tempfile.TemporaryDirectory(prefix=".data-", dir=destination.parent) as work_folder:
         copy = Path(work_folder, "copy")
         try:
             shutil.copytree(source, copy, ignore=shutil.ignore_patterns(*IGNORED_NAMES))
         except OSError as error:
-            remedy = "make room on the disk, then run this again; ./data is as it was"
+            remedy = "make room on the disk, then run this again; ./data is unchanged"
             raise DataError(f"{source} could not be copied: {error}", remedy=remedy) from error
         with _swapped(destination, copy):
             yield
@@ -354,7 +355,7 @@ def _replaced(destination: Path, source: Path) -> Iterator[None]:
 
 @contextmanager
 def _swapped(destination: Path, copy: Path) -> Iterator[None]:
-    """Rename a folder to its destination and what was there to `previous` beside it; undo it if the body fails."""
+    """Rename a folder to its destination and the old one to `previous`; undo both if the body fails."""
     previous = copy.with_name("previous")
     if destination.exists():
         destination.rename(previous)

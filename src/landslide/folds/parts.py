@@ -44,7 +44,7 @@ def fold_rows(
         seed: Seed of the draw of the validation part.
 
     Raises:
-        DataError: If fewer than two patches are left to be divided.
+        DataError: If fewer than two patches are left to divide.
     """
     rows = np.arange(len(table))
     test = (table["fold"] == fold).to_numpy()
@@ -80,7 +80,7 @@ def inner_validation(table: pd.DataFrame, *, fraction: float = 0.1, seed: int = 
     """Choose the inner validation part of a training set, on which epoch and threshold are selected.
 
     Blocks of neighbouring tiles are drawn at random until the part holds the fraction of the patches; the first
-    block drawn holds landslides where two blocks or more do, so that both parts have some.
+    block holds landslides if at least two blocks do, so that both parts have some.
 
     Args:
         table: Training patches in natural order: columns positive_pixels, scene, row, column.
@@ -91,7 +91,7 @@ def inner_validation(table: pd.DataFrame, *, fraction: float = 0.1, seed: int = 
         (n,) boolean, True for validation.
 
     Raises:
-        DataError: If fewer than two patches are there to be divided.
+        DataError: If there are fewer than two patches.
     """
     n = len(table)
     if n < 2:

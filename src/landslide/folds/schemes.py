@@ -1,8 +1,7 @@
-"""Cross-validation folds, and the inner validation part of a training set.
+"""Fold schemes: how patches are split for cross-validation.
 
-The paper's folds are contiguous in natural file order, fold 1 being the last fifth; the patches are tiles of a
-few scenes, so a random split puts neighbouring tiles on both sides. The schemes stand side by side here, and
-every run records which one it used.
+The paper's folds are contiguous in natural file order; fold 1 is the last fifth. The patches are tiles of a few scenes,
+so a random split puts neighbouring tiles on both sides. Every run records its scheme.
 """
 
 import re
@@ -19,11 +18,11 @@ from landslide.errors import ConfigurationError, first_few
 
 Scheme = Literal["contiguous", "random", "stratified", "scene_blocked"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
-# Side, in tiles, of the largest block of neighbouring tiles that is drawn or put into a validation part as a whole.
+# Side in tiles of the largest block of neighbouring tiles that is drawn, or put into a validation part, as a whole.
 BLOCK_SIDE = 4
-# The same for scene-blocked folds, larger so that few tiles touch another fold: multiples of that side.
+# The same for scene-blocked folds: larger, so that few tiles adjoin another fold, and multiples of that side.
 _FOLD_BLOCK_SIDES = (12, 8)
-# Blocks of these sides that each fold should get.
+# Number of blocks of these sides that each fold should get.
 _FOLD_BLOCKS = 5
 
 
@@ -40,12 +39,12 @@ def assign(
 
     Args:
         names: Distinct patch names or numbers, in any order. Their natural order (`image_2` before `image_10`)
-            stands for the order of the tiles: a patch gets the same fold in whatever order the names come.
+            is taken as the order of the tiles, so a patch gets the same fold in any order of the names.
         scheme: `contiguous` (the authors' protocol: fold 1 is the last fifth in natural order, fold k takes
             [int(n a), int(n b)) for (a, b) = (.8, 1), (.6, .8), (.4, .6), (.2, .4), (0, .2)), `random`, `stratified`
             (random, with equal shares of patches by landslide pixels), or `scene_blocked` (blocks of neighbouring tiles
-            stay together; no tile has a neighbour on the other side when training leaves out those that `touching`
-            finds).
+            stay together; no tile has a neighbour on the other side if training leaves out the tiles that
+            `landslide.folds.parts.adjacent_to` finds).
         n_folds: Number of folds.
         seed: Seed of the random schemes.
         positive_pixels: (n,) landslide pixels of each patch; `stratified` needs it, `scene_blocked` balances by it.
@@ -55,8 +54,8 @@ def assign(
         (n,) int64 fold numbers 1..n_folds in the order given; every fold holds at least one patch.
 
     Raises:
-        ConfigurationError: On an unknown scheme, a name that occurs twice, too few patches, or when a scheme lacks
-            what it needs.
+        ConfigurationError: On an unknown scheme, a name that occurs twice, too few patches, or a missing argument of
+            the scheme.
     """
     n = len(names)
     if scheme not in SCHEMES:
@@ -93,7 +92,7 @@ def assign(
         if positions.shape != (n, 3) or pd.isna(positions).any():
             raise ConfigurationError(
                 "The scene_blocked folds need scene, row and column of every patch, and some are missing.",
-                remedy="Put a scenes.csv (n,scene,row,column) beside the data, or choose another scheme.",
+                remedy="Put a scenes.csv (n,scene,row,column) next to the data, or choose another scheme.",
             )
         folds = _scene_blocked(positions[order].astype(np.int64), n_folds, rng, pixels)
     in_given_order = np.empty(n, np.int64)
@@ -102,18 +101,18 @@ def assign(
 
 
 def _natural_order(names: Sequence[object]) -> npt.NDArray[np.int64]:
-    """Return the places of the names in natural order: numbers inside names compare as numbers."""
+    """Return the indices that sort the names in natural order: numbers inside names compare as numbers."""
     twice = [name for name, count in Counter(map(str, names)).items() if count > 1]
     if twice:
         raise ConfigurationError(
             f"{len(twice)} patch names occur more than once: {first_few(twice)}.",
-            remedy="Give every patch a name of its own.",
+            remedy="Give every patch a unique name.",
         )
     return np.array(sorted(range(len(names)), key=lambda place: _natural_key(names[place])), np.int64)
 
 
 def _natural_key(name: object) -> tuple[list[str | int], str]:
-    """Return the texts and numbers of a name in turn, then the name itself, which tells `1` from `01`."""
+    """Return the alternating texts and numbers of a name, then the name itself, to distinguish `1` from `01`."""
     if isinstance(name, Integral):
         return ["", int(name)], str(name)
     parts = re.split(r"(\d+)", str(name))
@@ -129,7 +128,7 @@ def _contiguous(n: int, n_folds: int) -> npt.NDArray[np.int64]:
 
 
 def _deal(order: npt.NDArray[np.int64], n_folds: int, rng: np.random.Generator | None = None) -> npt.NDArray[np.int64]:
-    """Give the patches, in that order, to the folds in turn (in a random turn each round with `rng`)."""
+    """Deal the patches out to the folds, round by round; with `rng` in a random order of folds each round."""
     folds = np.empty(len(order), np.int64)
     turns = [
         rng.permutation(n_folds) if rng is not None else np.arange(n_folds) for _ in range(-(-len(order) // n_folds))
@@ -144,7 +143,7 @@ def _scene_blocked(
     rng: np.random.Generator,
     positive_pixels: npt.NDArray[Any] | None,
 ) -> npt.NDArray[np.int64]:
-    """Give whole blocks, largest first, to the fold that has the least (patches, and landslides if known)."""
+    """Assign whole blocks, largest first, to the fold with the fewest patches (and landslide pixels, if known)."""
     n = len(positions)
     large = (side for side in _FOLD_BLOCK_SIDES if n >= _FOLD_BLOCKS * n_folds * side * side)
     blocks = tile_blocks(positions, next(large, _block_side(n, n_folds)))
@@ -182,7 +181,7 @@ def tile_blocks(positions: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.i
 
 
 def neighbour_runs(n: int, side: int) -> npt.NDArray[np.int64]:
-    """Number runs of side x side consecutive patches: what stands for blocks where no position is known."""
+    """Number runs of side x side consecutive patches: the substitute for blocks if positions are unknown."""
     return np.arange(n) // (side * side)
 
 
@@ -191,10 +190,10 @@ def neighbour_blocks(table: pd.DataFrame, parts: int) -> npt.NDArray[np.int64]:
 
     Args:
         table: Patch table in natural order with columns scene, row and column, possibly missing.
-        parts: Number of parts that blocks will be dealt out to.
+        parts: Number of parts among which the blocks will be divided.
 
     Returns:
-        (n,) block numbers: squares of tiles where positions are known, runs of consecutive patches otherwise.
+        (n,) block numbers: squares of tiles if all positions are known, runs of consecutive patches otherwise.
     """
     side = _block_side(len(table), parts)
     positions = table[["scene", "row", "column"]]

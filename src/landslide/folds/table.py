@@ -1,7 +1,7 @@
-"""The fold table as the data grow: who was in which fold stays there, and new patches join their neighbours.
+"""The fold table of a growing data set: patches keep their folds, and new patches join their neighbours.
 
-A model of fold k has seen every patch of the other folds. If a patch changed its fold between two trainings, or a
-new tile beside it went to another fold, the comparison of the two models would no longer be out of sample.
+A model of fold k has seen every patch of the other folds. If a patch changed its fold between two trainings, or a new
+adjacent tile went to another fold, the two models could no longer be compared out of sample.
 """
 
 from collections import Counter
@@ -18,31 +18,30 @@ from landslide.schema import POSITION_COLUMNS
 
 Position = tuple[int, int, int]
 
-# Neighbours across an edge count first; those across a corner where there are none.
+# Neighbours across an edge count first; neighbours across a corner only if there are none.
 _EDGES = ((-1, 0), (1, 0), (0, -1), (0, 1))
 _CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 
 
 def grow(table: pd.DataFrame, known: pd.DataFrame, *, n_folds: int) -> pd.DataFrame:
-    """Give every patch its fold, as an older table has it or as its neighbours have it.
+    """Give every patch a fold: its fold in an older table, or the fold of its neighbours.
 
-    A patch is known by the content of its image, equal images by position or number; a changed image by its position,
-    or by its number where no position is known. New tiles that adjoin known ones take the fold of most of these
-    neighbours. The rest is dealt out in blocks of neighbouring tiles, each to the fold that has the least.
+    A patch is recognised by the content of its image; equal images by position or number; a changed image by its
+    position, or by its number if it has no position. New tiles next to recognised ones take the fold of most of these
+    neighbours. The others are assigned in blocks of neighbouring tiles, each block to the smallest fold.
 
     Args:
         table: Patch table in natural order (see `landslide.data.table.patch_table`).
-        known: Older fold table, with the patches that have left since: columns number, image_md5, scene, row,
-            column and fold.
+        known: Older fold table, including removed patches: columns number, image_md5, scene, row, column and fold.
         n_folds: Number of folds.
 
     Returns:
-        The patch table with an int64 column `fold` (1..n_folds). If it has no positions, patches that the older table
-        knows get theirs from there.
+        The patch table with an int64 column `fold` (1..n_folds). If it has no positions, recognised patches get
+        theirs from the older table.
 
     Raises:
         ConfigurationError: If the folds of the older table are not 1..n_folds.
-        DataError: If a fold is left without patches.
+        DataError: If a fold has no patches left.
     """
     if set(known["fold"]) != set(range(1, n_folds + 1)):
         last = known["fold"].max()
@@ -64,10 +63,10 @@ def grow(table: pd.DataFrame, known: pd.DataFrame, *, n_folds: int) -> pd.DataFr
 
 
 def read_folds(path: Path, table: pd.DataFrame, *, n_folds: int) -> npt.NDArray[np.int64]:
-    """Read the folds of exactly these patches from the CSV file of a recorded fold table.
+    """Read the folds of these patches from the CSV file of a recorded fold table.
 
     Args:
-        path: The file: columns number, image_md5 and fold, one row a patch.
+        path: The file: columns number, image_md5 and fold, one row per patch.
         table: Patch table.
         n_folds: Number of folds.
 
@@ -76,7 +75,7 @@ def read_folds(path: Path, table: pd.DataFrame, *, n_folds: int) -> npt.NDArray[
 
     Raises:
         ConfigurationError: If the file is no fold table, or its folds are not 1..n_folds.
-        DataError: If a patch is not in it with this number and image.
+        DataError: If a patch is missing there (its number and image together).
     """
     try:
         recorded = pd.read_csv(path, usecols=["number", "image_md5", "fold"], dtype={"image_md5": str})
@@ -88,7 +87,7 @@ def read_folds(path: Path, table: pd.DataFrame, *, n_folds: int) -> npt.NDArray[
     if recorded["fold"].isna().any() or set(recorded["fold"]) != set(range(1, n_folds + 1)):
         raise ConfigurationError(
             f"The folds in {path} are {sorted(set(recorded['fold']))}, not 1 to {n_folds}.",
-            remedy="Set folds.n_folds to what the table has, or give another table.",
+            remedy="Set folds.n_folds to the number in the table, or give another table.",
         )
     fold_of = dict(zip(zip(recorded["number"], recorded["image_md5"], strict=True), recorded["fold"], strict=True))
     patches = list(zip(table["number"], table["image_md5"], strict=True))
@@ -102,7 +101,7 @@ def read_folds(path: Path, table: pd.DataFrame, *, n_folds: int) -> npt.NDArray[
 
 
 def known_folds(table: pd.DataFrame, known: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Return the fold that an older table gives to each patch, 0 where it does not know the patch.
+    """Return the fold of each patch in an older table, 0 for patches that are missing there.
 
     Args:
         table: Patch table.
@@ -114,7 +113,7 @@ def known_folds(table: pd.DataFrame, known: pd.DataFrame) -> npt.NDArray[np.int6
     by_image_and_number = _first(zip(known["image_md5"], known["number"], strict=True), known["fold"])
     by_image = _first(known["image_md5"], known["fold"])
     by_position = _first(old_positions, known["fold"])
-    # A number says something only of an image that is gone; one that is still there was renumbered.
+    # A number identifies only an image that is gone; an image that is still present was renumbered.
     gone = ~known["image_md5"].isin(table["image_md5"])
     nowhere = all(position is None for position in positions)
     numbers = zip(known["number"], gone, old_positions, strict=True)
@@ -133,7 +132,7 @@ def known_folds(table: pd.DataFrame, known: pd.DataFrame) -> npt.NDArray[np.int6
 
 
 def _first(keys: Iterable[Hashable], folds: Iterable[int]) -> dict[Hashable, int]:
-    """Return the fold of every key but None; of equal keys the first counts, patches that left come last."""
+    """Return the fold by key, without None. Of equal keys the first counts; removed patches come last."""
     found: dict[Hashable, int] = {}
     for key, fold in zip(keys, folds, strict=True):
         if key is not None:
@@ -142,11 +141,11 @@ def _first(keys: Iterable[Hashable], folds: Iterable[int]) -> dict[Hashable, int
 
 
 def departed(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of an older fold table whose images a newer one has no more, or has in other folds.
+    """Return the rows of an older fold table whose images are missing in a newer one, or are in other folds there.
 
-    They are kept beside the fold table: models that started from older ones have seen them, so that a patch that
-    comes back must come back to its fold. The position of an image may have been corrected; only where an image
-    occurs several times, each of its positions is remembered.
+    They are kept with the fold table: models that started from older ones have seen these patches, so a patch that
+    returns must return to its fold. An image whose position was corrected counts as present; if an image occurs several
+    times, each of its positions counts.
 
     Args:
         table: Fold table.
@@ -163,7 +162,7 @@ def departed(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_known_positions(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
-    """Keep the positions that are lost when patches are added to a published set without a table of positions."""
+    """Keep the positions that get lost when patches are added to a published set without a table of positions."""
     if has_position(table).any():
         return table
     columns = list(POSITION_COLUMNS)
@@ -181,7 +180,7 @@ def _positions(table: pd.DataFrame) -> list[Position | None]:
 
 
 def _join_neighbours(table: pd.DataFrame, known: pd.DataFrame, fold: npt.NDArray[np.int64], n_folds: int) -> None:
-    """Give new tiles that adjoin known ones the fold of most of these neighbours, in place."""
+    """Give new tiles next to recognised ones the fold of most of these neighbours, in place."""
     positions = _positions(table)
     fold_at = _first(_positions(known), known["fold"])
     fold_at |= {p: int(f) for p, f in zip(positions, fold, strict=True) if p is not None and f}
@@ -202,9 +201,9 @@ def _votes(position: Position, offsets: Iterable[tuple[int, int]], fold_at: dict
 
 
 def _deal_blocks(table: pd.DataFrame, fold: npt.NDArray[np.int64], n_folds: int) -> None:
-    """Give the remaining patches, block by block, to the fold that has the least, in place.
+    """Assign the remaining patches, block by block, to the smallest fold, in place.
 
-    A block that neighbours have drawn to a fold in part follows as a whole.
+    A block that is partly assigned through its neighbours follows as a whole.
     """
     new = np.flatnonzero(fold == 0)
     if len(new) == 0:

@@ -1,8 +1,8 @@
-"""The eight symmetries of a square patch, with the gradients turned along.
+"""The eight symmetries of a square patch; gradient bands are transformed accordingly.
 
 A patch seen from above has no natural orientation, so its quarter turns and mirror images are patches as well:
-augmentation trains on them, and test-time augmentation averages over them. Two bands point somewhere, the Sobel
-gradients in x (to the right) and in y (down); they are swapped and signed so that they are those of the moved patch.
+augmentation trains on them, and test-time augmentation averages over them. Two bands have a direction: the Sobel
+gradients in x (to the right) and in y (down). They are swapped and signed so that they match the transformed patch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,19 +16,19 @@ from torch import Tensor
 from landslide.errors import ConfigurationError
 
 Gradients = tuple[int | None, int | None]
-"""Channels of gradient_x and gradient_y; None for one that is not there."""
+"""Channels of gradient_x and gradient_y; None for a missing one."""
 
 NO_GRADIENTS: Gradients = (None, None)
 
 
 def gradient_channels(band_names: Sequence[str]) -> Gradients:
-    """Return where the gradients are among the bands.
+    """Return the channels of the gradients.
 
     Args:
         band_names: Names of the channels, in order.
 
     Raises:
-        ConfigurationError: If one of the two is there without the other: a quarter turn makes each of the other.
+        ConfigurationError: If only one of the two is selected: a quarter turn turns each into the other.
     """
     names = list(band_names)
     x, y = (names.index(name) if name in names else None for name in ("gradient_x", "gradient_y"))
@@ -47,7 +47,7 @@ def rotate(images: Tensor, quarter_turns: int, gradients: Gradients = NO_GRADIEN
     Args:
         images: (..., C, H, W).
         quarter_turns: Turns by 90 degrees.
-        gradients: Channels to turn as vectors: a quarter turn maps (x, y) to (y, -x).
+        gradients: Channels that rotate as vectors: a quarter turn maps (x, y) to (y, -x).
 
     Returns:
         New images (..., C, H, W), or (..., C, W, H) after an odd number of turns.
@@ -80,23 +80,23 @@ def flip(images: Tensor, axis: int, gradients: Gradients = NO_GRADIENTS) -> Tens
 
 @dataclass(frozen=True)
 class Symmetry:
-    """A rotation, and then perhaps a mirror image.
+    """A rotation, optionally followed by a horizontal flip.
 
     Attributes:
         quarter_turns: Counter-clockwise turns by 90 degrees, 0 to 3.
-        mirrored: Whether left and right are swapped afterwards.
+        mirrored: Whether left and right are swapped after the rotation.
     """
 
     quarter_turns: int
     mirrored: bool = False
 
     def apply(self, images: Tensor, gradients: Gradients = NO_GRADIENTS) -> Tensor:
-        """Move images (..., C, H, W), gradients turned along."""
+        """Transform images (..., C, H, W), including their gradient bands."""
         moved = rotate(images, self.quarter_turns, gradients) if self.quarter_turns else images
         return flip(moved, -1, gradients) if self.mirrored else moved
 
     def invert(self, maps: Tensor) -> Tensor:
-        """Move maps without direction (..., H, W), such as probabilities of moved images, back to their place."""
+        """Undo the transformation of maps (..., H, W) without direction, such as probabilities."""
         back = maps.flip(-1) if self.mirrored else maps
         return torch.rot90(back, -self.quarter_turns, dims=(-2, -1))
 

@@ -1,4 +1,4 @@
-"""Rows of an ablation as MLflow has recorded them."""
+"""Reads the cross-validations of an ablation's rows from MLflow."""
 
 from io import StringIO
 
@@ -10,7 +10,7 @@ from landslide.tracking.runs import MlflowClient
 
 
 def read_trained(client: MlflowClient, run_id: str, seed: int) -> Trained:
-    """Read what a cross-validation left in MLflow.
+    """Read the results of a cross-validation from MLflow.
 
     Args:
         client: The tracking client.
