@@ -6,8 +6,6 @@ import sys
 import threading
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -17,6 +15,7 @@ from landslide.data.digests import directory_digest
 from landslide.data.dvc import newest, pull, without_credentials
 from landslide.data.project import fetch
 from landslide.errors import ConfigurationError, DataError
+from tests.support.patch_sets import write_patch_set
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -34,12 +33,8 @@ def set_remote(project: Path, address: Path | None) -> None:
     (project / ".dvc" / "config").write_text(text)
 
 
-def write_patch(root: Path, number: int) -> None:
-    for kind, key, shape in (("image", "img", (128, 128, 3)), ("mask", "mask", (128, 128))):
-        folder = root / "TrainData" / key
-        folder.mkdir(parents=True, exist_ok=True)
-        with h5py.File(folder / f"{kind}_{number}.h5", "w") as file:
-            file[key] = np.random.default_rng(number).integers(0, 2, shape, dtype=np.uint8)
+def write_rgb_patches(root: Path, *numbers: int) -> None:
+    write_patch_set(root, numbers, bands=3, dtype="uint8")
 
 
 def commit_data(project: Path) -> str:
@@ -59,11 +54,10 @@ def origin(tmp_path_factory) -> Path:
     dvc(project, "init")
     dvc(project, "remote", "add", "--default", "store", str(project.parent / "store"))
     (project / ".gitignore").write_text("/data\n")
-    write_patch(project / "data", 1)
-    write_patch(project / "data", 2)
+    write_rgb_patches(project / "data", 1, 2)
     commit_data(project)
     git(project, "tag", "first")
-    write_patch(project / "data", 3)
+    write_rgb_patches(project / "data", 3)
     commit_data(project)
     git(project, "checkout", "--quiet", "-b", "linked")
     with (project / ".dvc" / "config").open("a") as config:
@@ -147,7 +141,7 @@ def test_a_remote_that_lacks_a_file_gives_nothing(origin, clone, tmp_path):
 
 def test_local_files_that_are_nowhere_else_are_never_lost(clone):
     fetch(clone)
-    write_patch(clone / "data", 7)
+    write_rgb_patches(clone / "data", 7)
     git(clone, "checkout", "--quiet", "main")
     before = directory_digest(clone / "data")
     with pytest.raises(DataError, match=r"2 file\(s\) of .*image_7\.h5(.|\n)*dvc add data"):
@@ -194,7 +188,7 @@ def test_what_a_container_pulls_does_not_link_into_a_cache_that_goes_away(origin
 
 
 def test_a_container_does_not_lose_what_did_not_come_from_the_remote(origin, container):
-    write_patch(container / "data", 9)
+    write_rgb_patches(container / "data", 9)
     with pytest.raises(DataError, match="2 file"):
         fetch(container, str(origin))
     assert len(list(container.rglob("image_*.h5"))) == 1

@@ -1,0 +1,252 @@
+"""Checking a data set: every fault of every file in one report."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from landslide.data.check import CheckReport, check
+from landslide.data.patches import find_patches
+from landslide.schema import ORIGINAL_BANDS
+from tests.support.patch_sets import (
+    HUGGING_FACE,
+    build_image,
+    build_mask,
+    image_path,
+    mask_path,
+    write_h5,
+    write_patch_set,
+)
+
+
+def truncate(path: Path, size: int = 10_000) -> None:
+    os.truncate(path, size)
+
+
+def codes(report: CheckReport) -> list[tuple[str, str]]:
+    return sorted((finding.path, finding.code) for finding in report.faults)
+
+
+def test_a_sound_set_has_no_findings_and_is_counted(root):
+    write_patch_set(root, (1, 2), split="validation")
+    for name in ("scenes.csv", "README.md", "LICENSE"):
+        (root / name).write_text("n,scene,row,column\n1,1,0,0\n2,1,0,1\n10,1,1,0\n")
+    report = check(root)
+    assert report.ok
+    assert report.faults == report.warnings == []
+    assert report.counts == {
+        "patches": 5,
+        "train_patches": 3,
+        "validation_patches": 2,
+        "test_patches": 0,
+        "positive_patches": 5,
+        "landslide_pixels": 16,
+        "landslide_share": 16 / (5 * 128 * 128),
+    }
+
+
+@pytest.mark.parametrize(("bands", "dtype"), [(3, "uint8"), (12, "uint16"), (12, "float32")])
+def test_sets_with_fewer_bands_are_sound_when_declared(tmp_path, bands, dtype):
+    write_patch_set(tmp_path, bands=bands, dtype=dtype)
+    assert check(tmp_path, n_bands=bands).ok
+    assert check(tmp_path, bands=ORIGINAL_BANDS[:bands]).ok
+    assert [code for _, code in codes(check(tmp_path))] == ["wrong_shape"] * 3
+
+
+def overwrite(path: Path, key: str, values: np.ndarray) -> None:
+    path.unlink(missing_ok=True)
+    write_h5(path, key, values)
+
+
+def with_values(**places: float) -> np.ndarray:
+    image = build_image()
+    image[0, 0, 2] = places.get("b3", image[0, 0, 2])
+    image[:5, 7, 13] = places.get("dem", image[:5, 7, 13])
+    return image
+
+
+IMAGE_1, MASK_1 = "TrainData/img/image_1.h5", "TrainData/mask/mask_1.h5"
+FAULTS = {
+    "missing_mask": (lambda r: mask_path(r, 1).unlink(), IMAGE_1, "no mask_1.h5"),
+    "mask_without_image": (lambda r: image_path(r, 1).unlink(), MASK_1, "no image_1.h5"),
+    "unreadable": (lambda r: truncate(image_path(r, 1)), IMAGE_1, "truncated"),
+    "unreadable mask": (lambda r: truncate(mask_path(r, 1), 0), MASK_1, "truncated"),
+    "unreadable link": (
+        lambda r: (image_path(r, 1).unlink(), image_path(r, 1).symlink_to("gone")),
+        IMAGE_1,
+        "missing",
+    ),
+    "wrong_key": (lambda r: overwrite(image_path(r, 1), "image", build_image()), IMAGE_1, "`image`"),
+    "wrong_key mask": (lambda r: overwrite(mask_path(r, 1), "label", build_mask()), MASK_1, "`label`"),
+    "wrong_shape": (
+        lambda r: overwrite(image_path(r, 1), "img", build_image()[:64]),
+        IMAGE_1,
+        "(64, 128, 14); expected (128, 128, 14)",
+    ),
+    "wrong_shape mask": (
+        lambda r: overwrite(mask_path(r, 1), "mask", build_mask()[None]),
+        MASK_1,
+        "(1, 128, 128)",
+    ),
+    "wrong_dtype": (
+        lambda r: overwrite(image_path(r, 1), "img", build_image(dtype="complex128")),
+        IMAGE_1,
+        "complex128",
+    ),
+    "wrong_dtype mask": (lambda r: overwrite(mask_path(r, 1), "mask", build_mask().astype("S1")), MASK_1, "S1"),
+    "not_finite": (
+        lambda r: overwrite(image_path(r, 1), "img", with_values(b3=np.inf, dem=np.nan)),
+        IMAGE_1,
+        "1 infinite in band 3 (B3); 5 NaN in band 14 (dem)",
+    ),
+    "not_finite in float32": (
+        lambda r: overwrite(image_path(r, 1), "img", with_values(b3=-1e300)),
+        IMAGE_1,
+        "1 infinite in band 3 (B3)",
+    ),
+    "mask_values": (
+        lambda r: overwrite(mask_path(r, 1), "mask", build_mask(9) * 255),
+        MASK_1,
+        "255 (9 pixels)",
+    ),
+    "mask_values NaN": (
+        lambda r: overwrite(mask_path(r, 1), "mask", np.full((128, 128), np.nan)),
+        MASK_1,
+        "nan (16384 pixels)",
+    ),
+    "duplicate_number": (
+        lambda r: shutil.copy(image_path(r, 1), r / "TrainData/img/image_01.h5"),
+        IMAGE_1,
+        "number 1 is also image_01.h5",
+    ),
+    "unused_patch name": (
+        lambda r: shutil.copy(image_path(r, 1), r / "TrainData/img/image_1 (copy).h5"),
+        "TrainData/img/image_1 (copy).h5",
+        "ignored",
+    ),
+    "unused_patch folder": (
+        lambda r: write_patch_set(r / "TrainData", (5,)),
+        "TrainData/TrainData/img/image_5.h5",
+        "ignored",
+    ),
+    "positions": (
+        lambda r: (r / "scenes.csv").write_text("n,scene,row,column\n1,1,0,0\n"),
+        "scenes.csv",
+        "no position for patch 2, 10",
+    ),
+    "missing_folder": (lambda r: shutil.rmtree(r / "TrainData/mask"), "TrainData/mask", "does not exist"),
+    "missing_folder images": (
+        lambda r: shutil.rmtree(r / "TrainData/img"),
+        "TrainData/img",
+        "does not exist",
+    ),
+    "no_patches": (
+        lambda r: [path.unlink() for path in (r / "TrainData/img").iterdir()],
+        "TrainData/img",
+        "no file is named",
+    ),
+    "two_layouts": (
+        lambda r: write_patch_set(r, (4,), layout=HUGGING_FACE),
+        ".",
+        "TrainData/img and as images/train",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_every_kind_of_fault_is_found_where_it_is(root, kind):
+    damage, path, says = FAULTS[kind]
+    damage(root)
+    found = [f for f in check(root).faults if f.code == kind.split()[0] and f.path == path]
+    assert len(found) == 1, check(root).render()
+    assert says in found[0].message
+    assert found[0].remedy
+
+
+def test_all_faults_are_in_one_report(tmp_path):
+    root = write_patch_set(tmp_path / "set", range(1, 11))
+    truncate(image_path(root, 1))
+    overwrite(image_path(root, 2), "data", build_image())
+    overwrite(image_path(root, 3), "img", build_image(bands=13, dtype="complex64"))
+    overwrite(image_path(root, 4), "img", with_values(dem=np.nan))
+    overwrite(mask_path(root, 4), "mask", build_mask() * 2)
+    mask_path(root, 5).unlink()
+    image_path(root, 6).unlink()
+    truncate(mask_path(root, 7))
+    shutil.copy(image_path(root, 8), root / "TrainData/img/image_8.hdf5")
+    shutil.copy(image_path(root, 9), root / "TrainData/img/image_009.h5")
+    write_patch_set(root, (1,), split="test")
+    truncate(root / "TestData/img/image_1.h5")
+    (root / "notes.doc").write_text("by hand")
+    report = check(root)
+    assert codes(report) == [
+        ("TestData/img/image_1.h5", "unreadable"),
+        ("TrainData/img/image_1.h5", "unreadable"),
+        ("TrainData/img/image_2.h5", "wrong_key"),
+        ("TrainData/img/image_3.h5", "wrong_dtype"),
+        ("TrainData/img/image_3.h5", "wrong_shape"),
+        ("TrainData/img/image_4.h5", "not_finite"),
+        ("TrainData/img/image_5.h5", "missing_mask"),
+        ("TrainData/img/image_8.hdf5", "unused_patch"),
+        ("TrainData/img/image_9.h5", "duplicate_number"),
+        ("TrainData/mask/mask_4.h5", "mask_values"),
+        ("TrainData/mask/mask_6.h5", "mask_without_image"),
+        ("TrainData/mask/mask_7.h5", "unreadable"),
+    ]
+    assert [(w.path, w.code) for w in report.warnings] == [("notes.doc", "stray")]
+    text = report.render()
+    assert all(finding.path in text and finding.message in text for finding in report.faults)
+    assert "12 faults:" in text
+    assert "unreadable (3)" in text
+    assert report.to_json()["ok"] is False
+    assert json.loads(json.dumps(report.to_json()))["faults"] == [vars(finding) for finding in report.faults]
+
+
+@pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: p.write_text("a file")])
+def test_a_folder_that_is_not_a_data_set_is_a_fault_and_never_an_exception(tmp_path, make):
+    make(tmp_path / "set")
+    report = check(tmp_path / "set")
+    assert codes(report) == [(".", "missing_folder")]
+    assert report.render()
+
+
+def test_the_strays_of_the_hugging_face_copy_are_warnings(tmp_path):
+    write_patch_set(tmp_path, layout=HUGGING_FACE)
+    for number in range(5):
+        with h5py.File(tmp_path / f"annotations/train/image_{number}.h5", "w"):
+            pass
+    assert (tmp_path / "annotations/train/image_0.h5").stat().st_size == 800
+    report = check(tmp_path)
+    assert report.ok
+    assert {(w.path, w.code) for w in report.warnings} == {
+        (f"annotations/train/image_{number}.h5", "stray") for number in range(5)
+    }
+    assert [p.number for p in find_patches(tmp_path)] == [1, 2, 10]
+
+
+def test_a_constant_elevation_is_a_warning_where_there_is_an_elevation(root):
+    image = build_image()
+    image[:, :, 13] = 0.5
+    overwrite(image_path(root, 2), "img", image)
+    report = check(root)
+    assert report.ok
+    assert [(w.path, w.code) for w in report.warnings] == [("TrainData/img/image_2.h5", "constant_dem")]
+    assert not check(root, bands=[f"x{i}" for i in range(14)]).warnings
+
+
+def test_the_real_sample_is_sound(real_data):
+    report = check(real_data / "landslide4sense-sample")
+    assert report.ok
+    assert report.counts["patches"] == 27
+
+
+def test_a_truncated_real_file_is_found(real_data, tmp_path):
+    shutil.copytree(real_data / "landslide4sense-sample", tmp_path / "set")
+    image = tmp_path / "set/TrainData/img/image_700.h5"
+    image.chmod(0o644)
+    os.truncate(image, 1_000_000)
+    assert codes(check(tmp_path / "set")) == [("TrainData/img/image_700.h5", "unreadable")]

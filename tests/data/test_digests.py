@@ -1,0 +1,80 @@
+"""Digests of files and folders against those of the real DVC."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from landslide.data.digests import directory_digest, file_digest
+from landslide.errors import DataError
+from tests.support.patch_sets import image_path, mask_path, write_patch_set
+
+
+@pytest.fixture(scope="module")
+def dvc_pinned(tmp_path_factory) -> tuple[Path, dict]:
+    """A folder that the real `dvc add` has pinned, and what it wrote into data.dvc."""
+    import yaml
+
+    repository = tmp_path_factory.mktemp("dvc")
+    write_patch_set(repository / "data", (1, 2, 10), bands=3, dtype="uint8")
+    for name in (
+        "scenes.csv",
+        "TrainData.txt",
+        "TrainData/img2",
+        "TrainData/a/b/c",
+        'Ünï çode/"quoted".txt',
+        "Z",
+    ):
+        path = repository / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    (repository / "data/empty").touch()
+    (repository / "data/empty_folder").mkdir()
+    (repository / "data/link").symlink_to("scenes.csv")
+    (repository / "elsewhere").mkdir()
+    (repository / "elsewhere/file").write_text("not pinned")
+    (repository / "data/link_to_folder").symlink_to("../elsewhere", target_is_directory=True)
+    (repository / "data/.git").mkdir()
+    (repository / "data/.git/config").write_text("not pinned")
+    for arguments in (["init", "--no-scm", "-q"], ["add", "-q", "data"]):
+        subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=repository, check=True)
+    return repository, yaml.safe_load((repository / "data.dvc").read_text())["outs"][0]
+
+
+def test_the_digest_of_a_folder_is_the_one_that_dvc_pins(dvc_pinned):
+    repository, pinned = dvc_pinned
+    digest, files = directory_digest(repository / "data")
+    assert digest == pinned["md5"]
+    assert len(digest) == 36
+    assert len(files) == pinned["nfiles"]
+
+
+def test_the_digests_of_the_files_are_those_in_the_dvc_cache(dvc_pinned):
+    repository, pinned = dvc_pinned
+    cache = repository / ".dvc/cache/files/md5"
+    listing = json.loads((cache / pinned["md5"][:2] / pinned["md5"][2:]).read_text())
+    files = directory_digest(repository / "data")[1]
+    assert files == {entry["relpath"]: entry["md5"] for entry in listing}
+    assert file_digest(repository / "data/scenes.csv") == files["scenes.csv"]
+
+
+def test_the_digest_sees_content_and_names_and_not_times(root):
+    before = directory_digest(root)[0]
+    os.utime(image_path(root, 1), (0, 0))
+    assert directory_digest(root)[0] == before
+    image_path(root, 1).rename(image_path(root, 3))
+    renamed = directory_digest(root)[0]
+    assert renamed != before
+    os.truncate(mask_path(root, 1), 18_000)
+    assert directory_digest(root)[0] not in (before, renamed)
+
+
+def test_a_digest_of_nothing_is_a_data_error(tmp_path):
+    with pytest.raises(DataError, match="not a folder"):
+        directory_digest(tmp_path / "nowhere")
+    (tmp_path / "broken").symlink_to("nowhere")
+    with pytest.raises(DataError, match="broken cannot be read"):
+        directory_digest(tmp_path)
