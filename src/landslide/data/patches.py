@@ -1,8 +1,8 @@
-"""The data set on disk: its two layouts, pairing by number, reading, digests and positions.
+"""The data set on disk: its two layouts, pairing by number, and reading.
 
 A patch is `image_N.h5` (data set `img`, stored H x W x C) and `mask_N.h5` (data set `mask`, H x W, 0 or 1).
 Image and mask belong together by their number N, never by their place in two listings: some published copies
-hold stray files beside the masks. Checking a whole data set is next door, in `patch_check`.
+hold stray files beside the masks. Checking a whole data set is next door, in `landslide.data.check`.
 """
 
 import re
@@ -14,7 +14,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from landslide.data import direct_read
 from landslide.errors import DataError, first_few
 from landslide.schema import LAYOUTS, PATCH_SIZE, Split
 
@@ -164,18 +163,13 @@ def load_stored(
         The array and no finding, or None and at least one. Values are looked at (masks: 0 and 1 only)
         where shape and type are as expected.
     """
-    faults: list[Finding] = []
     try:
-        stored = direct_read.read(path, key)
-        if stored is None or stored.shape != shape:
-            with h5py.File(path, "r") as file:
-                dataset = file.get(key)
-                if not isinstance(dataset, h5py.Dataset):
-                    return None, [_wrong_key(path, key, list(file))]
-                faults = _wrong_form(path, dataset, shape)
-                stored = None if faults else dataset[()]
-                if not faults:
-                    direct_read.learn(path, dataset)
+        with h5py.File(path, "r") as file:
+            dataset = file.get(key)
+            if not isinstance(dataset, h5py.Dataset):
+                return None, [_wrong_key(path, key, list(file))]
+            faults = _wrong_form(path, dataset, shape)
+            stored = None if faults else dataset[()]
     except Exception as error:  # HDF5 reports damage as OSError, RuntimeError, KeyError, ValueError, ...
         return None, [_unreadable(path, error)]
     if stored is not None and key == "mask" and not ((stored == 0) | (stored == 1)).all():
@@ -227,9 +221,3 @@ def _wrong_values(path: Path, mask: NDArray[Any]) -> Finding:
         f"values other than 0 and 1: {first_few(others)}",
         "store 1 where there is a landslide and 0 elsewhere",
     )
-
-
-# ---- digests
-
-
-# ---- tables
