@@ -8,8 +8,7 @@ import pandas as pd
 from zenml import step
 
 from landslide.bands.formulas import BandSettings
-from landslide.data.check import check
-from landslide.data.digests import directory_digest
+from landslide.data.check import survey
 from landslide.data.project import fetch
 from landslide.data.table import patch_table
 from landslide.errors import DataError
@@ -48,13 +47,15 @@ def ingest(
             remedy="Generate the demo set with `landslide data demo data`, fetch pinned data with `dvc pull`, or "
             "set parameters.data.root.",
         )
-    version, digests = directory_digest(root)
-    check_pin(root, version)
-    report = check(root, bands=bands.stored)
+    found = survey(root, bands=bands.stored)
+    version, report = found.version, found.report
+    if version is not None:
+        check_pin(root, version)
     logger.info(report.render())
-    if not report.ok:
+    if version is None or not report.ok:
         raise DataError(
             f"The data set in {root} has {len(report.faults)} fault(s):\n{report.render()}",
             remedy=f"Mend or remove these files; `landslide data check {root}` shows the same report.",
         )
-    return patch_table(root, digests=digests, positions=data.positions), version
+    table = patch_table(root, digests=found.digests, positive_pixels=found.positive_pixels, positions=data.positions)
+    return table, version

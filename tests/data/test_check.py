@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from landslide.data.check import CheckReport, check
+from landslide.data.check import CheckReport, check, survey
+from landslide.data.digests import directory_digest
 from landslide.data.patches import find_patches
 from landslide.schema import ORIGINAL_BANDS
 from tests.support.patch_sets import (
@@ -236,6 +237,53 @@ def test_a_constant_elevation_is_a_warning_where_there_is_an_elevation(root):
     assert report.ok
     assert [(w.path, w.code) for w in report.warnings] == [("TrainData/img/image_2.h5", "constant_dem")]
     assert not check(root, bands=[f"x{i}" for i in range(14)]).warnings
+
+
+# ---- what the same reading gives besides
+
+
+def test_a_survey_identifies_the_folder_as_its_digest_does(root):
+    write_patch_set(root, (1, 2), split="test")
+    (root / "TestData/mask/mask_2.h5").unlink()
+    (root / "README.md").write_text("read")
+    (root / "stray.bin").write_bytes(bytes(range(256)))
+    (root / "link").symlink_to("README.md")
+    truncate(image_path(root, 1))
+    overwrite(mask_path(root, 2), "mask", build_mask() * 2)
+    found = survey(root)
+    assert (found.version, found.digests) == directory_digest(root)
+    assert found.positive_pixels == {
+        "TrainData/mask/mask_1.h5": 1,
+        "TrainData/mask/mask_10.h5": 10,
+        "TestData/mask/mask_1.h5": 1,
+    }
+    assert found.report == check(root)
+
+
+def test_the_files_of_a_linked_folder_are_checked_and_not_part_of_the_version(root, tmp_path):
+    """As DVC, which does not follow links to folders."""
+    (root / "TrainData/img").rename(tmp_path / "images")
+    (root / "TrainData/img").symlink_to(tmp_path / "images", target_is_directory=True)
+    truncate(image_path(root, 1))
+    found = survey(root)
+    assert codes(found.report) == [("TrainData/img/image_1.h5", "unreadable")]
+    assert (found.version, found.digests) == directory_digest(root)
+    assert set(found.digests) == {f"TrainData/mask/mask_{n}.h5" for n in (1, 2, 10)}
+
+
+@pytest.mark.parametrize("name", ["notes.txt", IMAGE_1])
+def test_a_folder_with_a_file_that_cannot_be_read_has_no_version(root, name):
+    (root / name).unlink(missing_ok=True)
+    (root / name).symlink_to("gone")
+    found = survey(root)
+    assert found.version is None
+    assert codes(found.report) == [(name, "unreadable")]
+    assert "No such file" in found.report.faults[0].message
+    assert name not in found.digests
+    assert len(found.digests) == len(list(root.rglob("*.*"))) - 1
+
+
+# ---- real patches
 
 
 def test_the_real_sample_is_sound(real_data):

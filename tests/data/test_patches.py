@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from landslide.data.patches import find_patches, read_image, read_mask
+from landslide.data.patches import find_patches, load_stored, read_image, read_mask, read_stored
 from landslide.errors import DataError
 from landslide.schema import LAYOUTS
 from tests.support.patch_sets import (
@@ -183,6 +183,17 @@ def test_an_unusable_image_says_which_file_what_was_found_and_what_expected(tmp_
     assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
 
 
+def test_bytes_in_memory_are_judged_as_the_file_is(tmp_path):
+    shape = (128, 128, 14)
+    for path in damaged_images(tmp_path).values():
+        if path.is_file():
+            found, faults = load_stored(path, "img", shape, path.read_bytes())
+            assert found is None
+            assert [fault.code for fault in faults] == [fault.code for fault in load_stored(path, "img", shape)[1]]
+    whole = tmp_path / "whole.h5"
+    np.testing.assert_array_equal(load_stored(whole, "img", shape, whole.read_bytes())[0], read_stored(whole))
+
+
 def test_damage_at_any_byte_gives_an_image_or_a_data_error(tmp_path):
     sound = write_h5(tmp_path / "image_1.h5", "img", build_image()).read_bytes()
     damaged, draw, refused = tmp_path / "damaged.h5", random.Random(0), 0
@@ -191,9 +202,11 @@ def test_damage_at_any_byte_gives_an_image_or_a_data_error(tmp_path):
         for _ in range(3):
             content[draw.randrange(2048)] = draw.randrange(256)
         damaged.write_bytes(content)
+        in_memory, _ = load_stored(damaged, "img", (128, 128, 14), bytes(content))
         try:
-            assert read_image(damaged).shape == (14, 128, 128)
+            np.testing.assert_array_equal(read_stored(damaged), in_memory)
         except DataError:
+            assert in_memory is None
             refused += 1
     assert refused > 10
 

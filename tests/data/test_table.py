@@ -1,8 +1,11 @@
 """The patch table."""
 
+import os
+
 import pandas as pd
 import pytest
 
+from landslide.data.check import survey
 from landslide.data.digests import directory_digest, file_digest
 from landslide.data.table import patch_table
 from landslide.errors import DataError
@@ -23,9 +26,19 @@ def test_the_patch_table_has_a_row_a_patch_in_natural_order(root):
     pd.testing.assert_frame_equal(patch_table(root, digests=directory_digest(root)[1]), table)
 
 
-def test_digests_of_another_folder_are_refused(root):
+def test_what_a_survey_found_is_not_read_again(root):
+    table, found = patch_table(root), survey(root)
+    for path in root.rglob("*.h5"):
+        os.truncate(path, 0)
+    given = patch_table(root, digests=found.digests, positive_pixels=found.positive_pixels)
+    pd.testing.assert_frame_equal(given, table)
+
+
+def test_digests_and_pixels_of_another_folder_are_refused(root):
     with pytest.raises(DataError, match=r"lack TrainData/img/image_1\.h5"):
         patch_table(root, digests={})
+    with pytest.raises(DataError, match=r"lack TrainData/mask/mask_1\.h5"):
+        patch_table(root, positive_pixels={})
 
 
 def test_a_table_of_patches_without_mask_says_that_nothing_is_known(tmp_path):

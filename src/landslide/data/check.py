@@ -1,19 +1,19 @@
 """Checking a whole data set: every fault of every file, with a remedy for each, in one report.
 
+One reading of each file also gives what else a run asks of it: its digest, and the landslide pixels of a mask.
 Faults block training; warnings (a constant DEM, files that belong to neither layout) are worth knowing.
 """
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
-from landslide.data.digests import files_below
-from landslide.data.patches import Finding, load_stored, numbered_files
+from landslide.data.content import FileContent, read_content
+from landslide.data.digests import N_THREADS, files_below, listing_digest
+from landslide.data.patches import Finding, numbered_files
 from landslide.data.positions import read_positions
 from landslide.errors import DataError
 from landslide.schema import LAYOUTS, ORIGINAL_BANDS, PATCH_SIZE, Split
@@ -68,6 +68,23 @@ class CheckReport:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What one reading of every file of a data set found.
+
+    Attributes:
+        report: Every fault and warning.
+        version: Digest of the folder, as `directory_digest` gives it; None if a file cannot be read, which is a fault.
+        digests: MD5 of each file by its path below the folder (with forward slashes).
+        positive_pixels: Landslide pixels of each sound mask by its path below the folder.
+    """
+
+    report: CheckReport
+    version: str | None
+    digests: dict[str, str]
+    positive_pixels: dict[str, int]
+
+
 def check(
     root: Path, n_bands: int = 14, *, bands: Sequence[str] | None = None, required: Collection[Split] = _TRAIN
 ) -> CheckReport:
@@ -84,8 +101,23 @@ def check(
         missing_mask, mask_without_image, unreadable, wrong_key, wrong_shape, wrong_dtype, not_finite,
         mask_values, unused_patch, positions. Codes of warnings: constant_dem, stray.
     """
-    names = tuple(bands) if bands is not None else _default_names(n_bands)
-    return _Check(Path(root), names, required).run()
+    return survey(root, bands=_default_names(n_bands) if bands is None else bands, required=required).report
+
+
+def survey(root: Path, *, bands: Sequence[str] = ORIGINAL_BANDS, required: Collection[Split] = _TRAIN) -> Survey:
+    """Check a data set as `check` does, and identify it in the same reading; bad data never raises.
+
+    Each file is opened once, so that digest, findings and counts are of the same bytes.
+
+    Args:
+        root: Folder of the data set, in either layout of `schema.LAYOUTS`.
+        bands: Names of the bands that each image must have.
+        required: Splits that must be there.
+
+    Returns:
+        Report, version, and digest and landslide pixels by file.
+    """
+    return _Check(Path(root), tuple(bands), required).run()
 
 
 def _default_names(n_bands: int) -> tuple[str, ...]:
@@ -108,24 +140,29 @@ def _render_group(kind: Literal["fault", "warning"], findings: list[Finding]) ->
 
 
 class _Check:
-    """One pass over a data set; collects what it finds in `report`."""
+    """One pass over a data set; collects what it finds."""
 
     def __init__(self, root: Path, bands: tuple[str, ...], required: Collection[Split]) -> None:
         self.root = root
         self.bands = bands
         self.required = required
+        self.files = files_below(root)
         self.report = CheckReport()
         self.patches: dict[Split, int] = dict.fromkeys(get_args(Split), 0)
-        self.positive_pixels: list[int] = []
-        self.belonging: set[str] = set()
+        self.keys: dict[str, Literal["img", "mask"]] = {}  # of the files that belong to patches
+        self.digests: dict[str, str] = {}
+        self.positive_pixels: dict[str, int] = {}
 
-    def run(self) -> CheckReport:
+    def run(self) -> Survey:
         for split in self.patches:
             self.check_split(split)
+        self.read_files()
         self.check_other_files()
         self.check_positions()
         self.count()
-        return self.report
+        digests = {path: self.digests[path] for path in self.files if path in self.digests}
+        version = listing_digest(digests) if len(digests) == len(self.files) else None
+        return Survey(self.report, version, digests, self.positive_pixels)
 
     def fault(self, path: Path | str, code: str, message: str, remedy: str) -> None:
         self.report.faults.append(Finding(self.relative(path), code, message, remedy))
@@ -166,55 +203,41 @@ class _Check:
         if split == "train" and not mask_folder.is_dir():
             self.fault(mask_folder, "missing_folder", "the folder of the masks does not exist", "add it")
         for number, paths in images.items():
-            self.check_number(number, paths)
+            self.check_number(number, paths, "img")
             if split == "train" and number not in masks:
                 message = f"no mask_{number}.h5 in {self.relative(mask_folder)}"
                 self.fault(paths[0], "missing_mask", message, "add the mask, or move the image away")
-            for path in paths:
-                self.check_image(path)
         for number, paths in masks.items():
-            self.check_number(number, paths)
+            self.check_number(number, paths, "mask")
             if number not in images:
                 message = f"no image_{number}.h5 in {self.relative(image_folder)}"
                 self.fault(paths[0], "mask_without_image", message, "add the image, or move the mask away")
-            for path in paths:
-                self.check_mask(path)
 
-    def check_number(self, number: int, paths: list[Path]) -> None:
-        self.belonging.update(map(self.relative, paths))
+    def check_number(self, number: int, paths: list[Path], key: Literal["img", "mask"]) -> None:
+        self.keys.update(dict.fromkeys(map(self.relative, paths), key))
         for path in paths[1:]:
             message = f"number {number} is also {paths[0].name}"
             self.fault(path, "duplicate_number", message, "keep one file of each number")
 
-    def check_image(self, path: Path) -> None:
-        stored = self.load(path, "img", (PATCH_SIZE, PATCH_SIZE, len(self.bands)))
-        if stored is None:
-            return
-        # Training reads float32, so a float64 beyond its range counts as infinite.
-        with np.errstate(over="ignore"):
-            image = stored.astype(np.float32, copy=False)
-        if not np.isfinite(image).all():
-            message = "; ".join(_not_finite(image, self.bands))
-            self.fault(path, "not_finite", message, "fill the gaps, or move the patch away with its mask")
-        if "dem" in self.bands:
-            elevation = image[:, :, self.bands.index("dem")]
-            if elevation.min() == elevation.max():
-                message = f"the elevation is {elevation[0, 0]:g} everywhere"
-                self.warn(path, "constant_dem", message, "known of 114 official patches; nothing need be done")
+    def read_files(self) -> None:
+        """Read every file once, those of patches first."""
 
-    def check_mask(self, path: Path) -> None:
-        stored = self.load(path, "mask", (PATCH_SIZE, PATCH_SIZE))
-        if stored is not None:
-            self.positive_pixels.append(int(np.count_nonzero(stored)))
+        def read(path: str) -> FileContent:
+            return read_content(self.root / path, self.keys.get(path), self.bands)
 
-    def load(self, path: Path, key: Literal["img", "mask"], shape: tuple[int, ...]) -> NDArray[Any] | None:
-        stored, faults = load_stored(path, key, shape)
-        self.report.faults += [replace(fault, path=self.relative(path)) for fault in faults]
-        return stored
+        paths = list(dict.fromkeys([*self.keys, *self.files]))
+        with ThreadPoolExecutor(N_THREADS) as pool:
+            for path, content in zip(paths, pool.map(read, paths), strict=True):
+                if content.digest is not None:
+                    self.digests[path] = content.digest
+                if content.positive_pixels is not None:
+                    self.positive_pixels[path] = content.positive_pixels
+                self.report.faults += [replace(fault, path=path) for fault in content.faults]
+                self.report.warnings += [replace(warning, path=path) for warning in content.warnings]
 
     def check_other_files(self) -> None:
-        for relpath in files_below(self.root):
-            if relpath in self.belonging or _is_text(PurePosixPath(relpath)):
+        for relpath in self.files:
+            if relpath in self.keys or _is_text(PurePosixPath(relpath)):
                 continue
             if _may_hold_a_patch(self.root / relpath):
                 message = "looks like a patch, but its name or its folder belongs to neither layout: it is ignored"
@@ -243,26 +266,15 @@ class _Check:
             self.fault("scenes.csv", "positions", error.what.replace(f"{self.root}/", ""), error.remedy)
 
     def count(self) -> None:
-        pixels = sum(self.positive_pixels)
-        masks = len(self.positive_pixels)
+        positive = self.positive_pixels.values()
+        pixels, masks = sum(positive), len(positive)
         self.report.counts = {
             "patches": sum(self.patches.values()),
             **{f"{split}_patches": patches for split, patches in self.patches.items()},
-            "positive_patches": sum(positive > 0 for positive in self.positive_pixels),
+            "positive_patches": sum(n > 0 for n in positive),
             "landslide_pixels": pixels,
             "landslide_share": pixels / (masks * PATCH_SIZE**2) if masks else 0.0,
         }
-
-
-def _not_finite(image: NDArray[np.float32], bands: Sequence[str]) -> list[str]:
-    """What is not finite in an image (H, W, C), band by band."""
-    messages = []
-    for index, name in enumerate(bands):
-        label = name if name.startswith("band") else f"band {index + 1} ({name})"
-        for what, where in (("NaN", np.isnan(image[..., index])), ("infinite", np.isinf(image[..., index]))):
-            if where.any():
-                messages.append(f"{np.count_nonzero(where)} {what} in {label}")
-    return messages
 
 
 def _is_text(path: PurePosixPath) -> bool:

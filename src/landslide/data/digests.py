@@ -11,6 +11,8 @@ from landslide.errors import DataError
 
 # What DVC leaves out of a folder that it pins.
 IGNORED_NAMES = frozenset({".git", ".hg", ".dvc"})
+# MD5 releases the interpreter's lock, so that every core computes.
+N_THREADS = min(8, os.cpu_count() or 1)
 
 
 def file_digest(path: Path) -> str:
@@ -27,6 +29,11 @@ def file_digest(path: Path) -> str:
             f"{path} cannot be read: {error.strerror or error}",
             remedy="fetch the file again (`dvc checkout` mends links into a DVC cache)",
         ) from error
+
+
+def content_digest(content: bytes) -> str:
+    """MD5 of bytes, 32 hexadecimal characters."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def directory_digest(root: Path) -> tuple[str, dict[str, str]]:
@@ -51,7 +58,7 @@ def directory_digest(root: Path) -> tuple[str, dict[str, str]]:
 def listing_digest(digests: Mapping[str, str]) -> str:
     """The version of a folder that holds these files, by the MD5 of each by relative path."""
     listing = [{"md5": md5, "relpath": relpath} for relpath, md5 in sorted(digests.items())]
-    return hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    return content_digest(json.dumps(listing).encode()) + ".dir"
 
 
 def files_below(root: Path) -> list[str]:
@@ -65,5 +72,5 @@ def files_below(root: Path) -> list[str]:
 
 def file_digests(paths: Iterable[Path]) -> list[str]:
     """Return the MD5 of files, in their order; see `file_digest`."""
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(N_THREADS) as pool:
         return list(pool.map(file_digest, paths))

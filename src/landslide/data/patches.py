@@ -5,6 +5,7 @@ Image and mask belong together by their number N, never by their place in two li
 hold stray files beside the masks. Checking a whole data set is next door, in `landslide.data.check`.
 """
 
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,23 +156,29 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 
 
 def load_stored(
-    path: Path, key: Literal["img", "mask"], shape: tuple[int, ...]
+    path: Path, key: Literal["img", "mask"], shape: tuple[int, ...], content: bytes | None = None
 ) -> tuple[NDArray[Any] | None, list[Finding]]:
     """Load a data set as stored, or say everything that is wrong with it.
+
+    Args:
+        path: An HDF5 file.
+        key: Name of the data set in it.
+        shape: The shape that it must have.
+        content: The bytes of the file, if they have been read already; else the file is opened.
 
     Returns:
         The array and no finding, or None and at least one. Values are looked at (masks: 0 and 1 only)
         where shape and type are as expected.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path if content is None else io.BytesIO(content), "r") as file:
             dataset = file.get(key)
             if not isinstance(dataset, h5py.Dataset):
                 return None, [_wrong_key(path, key, list(file))]
             faults = _wrong_form(path, dataset, shape)
             stored = None if faults else dataset[()]
     except Exception as error:  # HDF5 reports damage as OSError, RuntimeError, KeyError, ValueError, ...
-        return None, [_unreadable(path, error)]
+        return None, [unreadable(path, error)]
     if stored is not None and key == "mask" and not ((stored == 0) | (stored == 1)).all():
         faults = [_wrong_values(path, stored)]
     return (None if faults else stored), faults
@@ -183,7 +190,8 @@ def _sound(stored: NDArray[Any] | None, faults: list[Finding]) -> NDArray[Any]:
     return stored
 
 
-def _unreadable(path: Path, error: Exception) -> Finding:
+def unreadable(path: Path, error: Exception) -> Finding:
+    """The finding for a patch file that could not be opened or read."""
     return Finding(
         str(path),
         "unreadable",

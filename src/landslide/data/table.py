@@ -17,6 +17,7 @@ def patch_table(
     split: Split = "train",
     digests: Mapping[str, str] | None = None,
     *,
+    positive_pixels: Mapping[str, int] | None = None,
     positions: Positions = "auto",
 ) -> pd.DataFrame:
     """One row a patch, in natural order: what fold assignment and the band cache need to know.
@@ -24,7 +25,8 @@ def patch_table(
     Args:
         root: Folder of the data set.
         split: Which part of it.
-        digests: MD5 of each file by relative path, from `directory_digest`; computed where it is not given.
+        digests: MD5 of each file by relative path, from `directory_digest` or `survey`; computed if not given.
+        positive_pixels: Landslide pixels of each mask by relative path, from `survey`; counted if not given.
         positions: Where positions come from, see `read_positions`. Other splits than training have none.
 
     Returns:
@@ -33,7 +35,7 @@ def patch_table(
         or test patch has no mask, its mask, mask_md5 and positive_pixels (then Int64) are missing values.
 
     Raises:
-        DataError: As `find_patches`, `read_mask` and `read_positions`; or `digests` lacks a file.
+        DataError: As `find_patches`, `read_mask` and `read_positions`; or `digests` or `positive_pixels` lacks a file.
     """
     patches = find_patches(root, split)
     numbers = [patch.number for patch in patches]
@@ -42,12 +44,16 @@ def patch_table(
     files = images + [mask for mask in masks if mask]
     if digests is None:
         digests = dict(zip(files, file_digests(root / file for file in files), strict=True))
-    elif lacking := [file for file in files if file not in digests]:
+    if positive_pixels is None:
+        positive_pixels = {mask: int(read_mask(root / mask).sum()) for mask in masks if mask}
+    lacking = [file for file in files if file not in digests]
+    lacking += [mask for mask in masks if mask and mask not in positive_pixels]
+    if lacking:
         raise DataError(
-            f"the digests given for {root} lack {first_few(lacking)}",
-            remedy="compute them with directory_digest from the same folder, after it was last changed",
+            f"the digests or landslide pixels given for {root} lack {first_few(lacking)}",
+            remedy="compute them from the same folder, without faults, after it was last changed",
         )
-    pixels = pd.Series([int(read_mask(p.mask).sum()) if p.mask else None for p in patches], dtype="Int64")
+    pixels = pd.Series([positive_pixels[mask] if mask else None for mask in masks], dtype="Int64")
     table = pd.DataFrame(
         {
             "number": pd.Series(numbers, dtype="int64"),

@@ -1,0 +1,75 @@
+"""The step `ingest`: what it returns, what it refuses, and that it reads each file once."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from landslide.bands.formulas import BandSettings
+from landslide.data.digests import directory_digest
+from landslide.data.table import patch_table
+from landslide.errors import DataError
+from steps.ingest import ingest
+from steps.settings import DataSettings
+from tests.support.patch_sets import image_path, mask_path, write_patch_set
+
+PROCESS_IO = Path("/proc/self/io")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = write_patch_set(tmp_path / "data")
+    (root / "scenes.csv").write_text("n,scene,row,column\n1,1,0,0\n2,1,0,1\n10,1,1,0\n")
+    return root
+
+
+def run(root: Path) -> tuple[pd.DataFrame, str]:
+    return ingest.entrypoint(data=DataSettings(root=str(root)), bands=BandSettings())
+
+
+def bytes_read() -> int:
+    """The bytes that this process has read so far, from files on disk or in the page cache."""
+    return int(PROCESS_IO.read_text().split()[1])
+
+
+def test_table_and_version_are_those_of_the_files(root):
+    table, version = run(root)
+    assert version == directory_digest(root)[0]
+    pd.testing.assert_frame_equal(table, patch_table(root))
+    assert table["positive_pixels"].tolist() == [1, 2, 10]
+    assert table["row"].tolist() == [0, 0, 1]
+
+
+@pytest.mark.skipif(not PROCESS_IO.exists(), reason="this system does not count the bytes that a process reads")
+def test_every_file_is_read_once(root):
+    run(root)  # whatever is imported at the first call
+    files = sum(path.stat().st_size for path in root.rglob("*.*"))
+    before = bytes_read()
+    run(root)
+    assert bytes_read() - before == pytest.approx(
+        files, abs=5_000
+    )  # scenes.csv, far smaller than a mask, is read again
+
+
+def test_data_that_are_not_the_pinned_ones_are_refused(root):
+    version = directory_digest(root)[0]
+    root.with_name("data.dvc").write_text(f"outs:\n- md5: {version}\n  path: data\n")
+    assert run(root)[1] == version
+    mask_path(root, 1).write_bytes(mask_path(root, 2).read_bytes())
+    with pytest.raises(DataError, match=rf"(?s)data\.dvc pins {version}.*dvc checkout"):
+        run(root)
+
+
+def test_all_faults_are_named(root):
+    image_path(root, 1).write_bytes(b"")
+    mask_path(root, 2).unlink()
+    (root / "broken.txt").symlink_to("gone")
+    with pytest.raises(DataError, match=r"3 fault\(s\)") as error:
+        run(root)
+    for culprit in ("image_1.h5", "image_2.h5", "broken.txt", "landslide data check"):
+        assert culprit in str(error.value)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"There is no data folder .*nowhere(.|\n)*landslide data demo"):
+        run(tmp_path / "nowhere")
