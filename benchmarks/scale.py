@@ -28,7 +28,8 @@ from landslide.data.patches import find_patches, read_mask, read_stored
 from landslide.data.table import patch_table
 from landslide.evaluation.scores import FoldEvaluator
 from landslide.folds.schemes import assign
-from landslide.inference.prediction import PredictionSettings, predict_batches
+from landslide.inference.batches import predict_batches
+from landslide.inference.prediction import PredictionSettings
 
 BANDS = ("B4", "B3", "B2")
 BATCH = 12

@@ -38,7 +38,8 @@ from landslide.evaluation.figures import calibration_figure, thresholds_figure
 from landslide.evaluation.scores import FoldEvaluator, patch_report, prediction_ways, selection_gap, threshold_table
 from landslide.folds.parts import FoldRows, inner_validation
 from landslide.folds.schemes import assign
-from landslide.inference.prediction import PredictionSettings, predict_batches
+from landslide.inference.batches import predict_batches
+from landslide.inference.prediction import PredictionSettings
 from landslide.metrics.bootstrap import resampling_blocks
 from landslide.metrics.calibration import Calibration
 from landslide.metrics.counts import patch_counts

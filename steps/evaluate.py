@@ -21,8 +21,9 @@ from landslide.evaluation.scores import (
     prediction_ways,
     selection_gap,
 )
+from landslide.inference.batches import predict_batches
 from landslide.inference.ensemble import Ensemble
-from landslide.inference.prediction import number_of_heads, predict_batches
+from landslide.inference.prediction import number_of_heads
 from landslide.metrics.detection import one_class
 from landslide.tracking import runs
 from steps.code_dependencies import depends_on_code_of

@@ -8,7 +8,8 @@ from torch import nn
 
 from landslide.bands.cache import BandCache
 from landslide.evaluation.scores import FoldEvaluation, FoldEvaluator
-from landslide.inference.prediction import PUBLISHED, PredictionSettings, predict_batches
+from landslide.inference.batches import predict_batches
+from landslide.inference.prediction import PUBLISHED, PredictionSettings
 
 
 def predict_rows(

@@ -1,17 +1,13 @@
 """Prediction: landslide probabilities of one model or an ensemble, and the threshold chosen on them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from landslide.bands.batches import PatchBatches
-from landslide.bands.cache import BandCache
 from landslide.inference.symmetries import NO_GRADIENTS, SYMMETRIES, Symmetry, TestTimeAugmentation, gradient_channels
 from landslide.models import main_logits
 from landslide.schema import PATCH_SIZE
@@ -152,39 +148,6 @@ def ensemble_probability(
         [landslide_probability(model, images, way, band_names) for model, way in zip(models, ways, strict=True)]
     )
     return members.mean(dim=0), members.std(dim=0, correction=0)
-
-
-def predict_batches(
-    model: nn.Module,
-    cache: BandCache,
-    rows: npt.NDArray[np.int64],
-    band_names: tuple[str, ...],
-    ways: Mapping[str, PredictionSettings],
-    *,
-    device: torch.device,
-    batch_size: int = 12,
-) -> Iterator[tuple[slice, dict[str, Tensor], Tensor]]:
-    """Predict patches of the cache batch by batch, on the device: for results that are smaller than the predictions.
-
-    Args:
-        model: A trained network.
-        cache: The band cache.
-        rows: (n,) rows of it.
-        band_names: The network's input bands, in order.
-        ways: Settings by a name of the caller's.
-        device: Where to compute.
-        batch_size: Patches at a time.
-
-    Yields:
-        Which of the rows, their landslide probabilities (B, 128, 128) by the same names, and their masks (B, 128, 128).
-    """
-    model = model.to(device).eval()
-    source = PatchBatches(cache, rows, band_names, device, resident=False)
-    for start in range(0, len(rows), batch_size):
-        part = slice(start, min(start + batch_size, len(rows)))
-        images, masks = source.batch(torch.arange(part.start, part.stop))
-        found = landslide_probabilities(model, images, list(ways.values()), band_names)
-        yield part, dict(zip(ways, found, strict=True)), masks
 
 
 def number_of_heads(model: nn.Module, in_channels: int, device: torch.device) -> int:

@@ -12,8 +12,8 @@ from torch import Tensor
 from landslide.bands.cache import BandCache
 from landslide.errors import ComparisonError
 from landslide.folds.table import known_folds
+from landslide.inference.batches import predict_batches
 from landslide.inference.ensemble import Ensemble
-from landslide.inference.prediction import predict_batches
 from landslide.metrics.bootstrap import resampling_blocks
 from landslide.metrics.counts import scores
 from landslide.schema import POSITION_COLUMNS

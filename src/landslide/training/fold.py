@@ -29,7 +29,7 @@ from landslide.bands.statistics import band_statistics
 from landslide.errors import ConfigurationError, TrainingError
 from landslide.files import sha256
 from landslide.folds.parts import FoldRows
-from landslide.inference.prediction import predict_batches
+from landslide.inference.batches import predict_batches
 from landslide.metrics.detection import patch_scores, select_detection_threshold
 from landslide.metrics.thresholds import select_threshold, threshold_counts
 from landslide.models import ModelSpec, build_model
