@@ -30,7 +30,7 @@ _JOB_NAME = "{{$.pipeline_job_name}}"
 _PRELOADED = [
     "zenml.entrypoints.step_entrypoint_configuration", "zenml.integrations.mlflow.experiment_trackers",
     "zenml.integrations.kubeflow.orchestrators", "zenml.integrations.s3.artifact_stores", "zenml.stack.stack",
-    "zenml.integrations.registry", "matplotlib.pyplot", "mlflow.pyfunc", "torch", "lightning", "cv2", "h5py",
+    "zenml.integrations.registry", "matplotlib.pyplot", "mlflow.pyfunc", "torch", "lightning_fabric", "cv2", "h5py",
     "segmentation_models_pytorch", "dvc",
 ]  # fmt: skip
 _PROCESSES = multiprocessing.get_context("forkserver")

@@ -39,7 +39,7 @@ EXPERIMENT = "landslide-segmentation"
 _KEY_TAG = "landslide.key"
 _REQUEST_TAG = "landslide.request"
 _REQUIREMENTS = (
-    "h5py", "lightning", "mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors",
+    "h5py", "lightning-fabric", "mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors",
     "segmentation-models-pytorch", "timm", "torch",
 )  # fmt: skip
 # Seconds between two samples of processor, memory and GPU; a short fold must get some as well.
