@@ -6,6 +6,7 @@ Every model maps float (B, C, H, W) to a dictionary of logits by resolution, {"1
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ __all__ = [
     "create_model",
     "main_logits",
     "refuse_missing_pretraining",
+    "required_packages",
     "trainable_parameters",
     "without_pretraining",
 ]
@@ -52,8 +54,9 @@ def create_model(name: str, in_channels: int, /, **options: Any) -> nn.Module:
         A module that maps float (B, C, H, W) to logits (B, 2, S, S) by resolution S.
 
     Raises:
-        ConfigurationError: On an unknown name or option.
+        ConfigurationError: On an unknown name or option, or if the network needs a package that is not installed.
     """
+    network: Callable[..., nn.Module]
     if name.startswith("smp:"):
         parts = name.split(":")
         if len(parts) != 3:
@@ -61,19 +64,36 @@ def create_model(name: str, in_channels: int, /, **options: Any) -> nn.Module:
                 f"{name!r} is no name of a peer network.", remedy="Write smp:<Architecture>:<encoder>."
             )
         _, architecture, encoder = parts
-        return PeerModel(architecture, encoder, in_channels, **options)
-    if name not in _MODELS:
+        network = partial(PeerModel, architecture, encoder)
+    elif name in _MODELS:
+        network = _MODELS[name]
+    else:
         raise ConfigurationError(
             f"There is no model {name!r}.",
             remedy=f"Use one of {', '.join(MODEL_NAMES)}, or smp:<Architecture>:<encoder>.",
         )
     try:
-        return _MODELS[name](in_channels, **options)
+        return network(in_channels, **options)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"Model {name!r} needs the package {error.name}, which is not installed.",
+            remedy=f"Install what it needs: pip install {' '.join(required_packages(name)) or error.name}.",
+        ) from error
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
             f"Model {name!r} does not take the options {options}: {error}.",
             remedy="See the class of that model in src/landslide/models for its options.",
         ) from error
+
+
+def required_packages(name: str) -> tuple[str, ...]:
+    """Return the names of the packages that a network needs beside those of the bare library.
+
+    The bare library leaves them out because they bring torchvision, whose build has to match that of torch.
+    """
+    if name.startswith("smp:"):
+        return ("segmentation-models-pytorch", "timm")
+    return ("timm",) if name == "lite_unet" else ()
 
 
 def refuse_missing_pretraining(name: str, options: Mapping[str, Any]) -> None:

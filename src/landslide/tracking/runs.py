@@ -31,6 +31,7 @@ import landslide
 from landslide.bands.formulas import BandSettings
 from landslide.errors import RegistryError
 from landslide.inference.ensemble import Member, load_members, save_ensemble
+from landslide.models import required_packages
 from landslide.schema import PATCH_SIZE
 
 logger = logging.getLogger(__name__)
@@ -38,10 +39,8 @@ logger = logging.getLogger(__name__)
 EXPERIMENT = "landslide-segmentation"
 _KEY_TAG = "landslide.key"
 _REQUEST_TAG = "landslide.request"
-_REQUIREMENTS = (
-    "h5py", "lightning-fabric", "mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors",
-    "segmentation-models-pytorch", "timm", "torch",
-)  # fmt: skip
+# What a model needs to load and predict: MLflow, and the bare library; see also `required_packages`.
+_REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "safetensors", "torch")
 # Seconds between two samples of processor, memory and GPU; a short fold must get some as well.
 _SYSTEM_METRICS_INTERVAL = 2
 # What MLflow calls the HTTP answers 401 and 403.
@@ -233,6 +232,7 @@ def log_model(
         The model's address.
     """
     package = Path(landslide.__file__).parent
+    needed = {*_REQUIREMENTS, *(name for member in members for name in required_packages(member.spec.name))}
     shape = (-1, len(settings.stored), PATCH_SIZE, PATCH_SIZE)
     output = (-1, PATCH_SIZE, PATCH_SIZE)
     signature = ModelSignature(
@@ -250,7 +250,7 @@ def log_model(
             artifacts={"ensemble": str(directory)},
             code_paths=[str(package)] if with_code else None,
             signature=signature,
-            pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
+            pip_requirements=[f"{name}=={version(name)}" for name in sorted(needed)],
             metadata={
                 "stored_bands": list(settings.stored),
                 "input_bands": list(members[0].spec.bands),
