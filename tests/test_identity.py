@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,6 +16,7 @@ import pytest
 import yaml
 
 import landslide
+from tests.support.wheels import build_wheel
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -46,12 +46,7 @@ def test_the_licence_is_the_apache_licence_word_for_word():
 
 
 def test_the_wheel_names_and_holds_the_licence_and_is_typed(tmp_path):
-    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
-        shutil.copy2(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "src" / "landslide", tmp_path / "src" / "landslide")
-    build = "from setuptools import build_meta; build_meta.build_wheel('dist')"
-    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    wheel = build_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         assert "landslide/py.typed" in archive.namelist()
         information = wheel.name.split("-py3")[0] + ".dist-info"

@@ -3,6 +3,7 @@
 A folder is pulled next to its destination, verified, and renamed, so the destination never holds half a data set.
 """
 
+import importlib.util
 import os
 import re
 import shutil
@@ -63,7 +64,10 @@ def run_dvc(folder: Path, *arguments: str) -> str:
 
     Raises:
         DataError: If it fails; the message contains no credentials.
+        ModuleNotFoundError: If DVC is not installed.
     """
+    if importlib.util.find_spec("dvc") is None:
+        raise ModuleNotFoundError("No module named 'dvc'", name="dvc")
     command = [sys.executable, "-m", "dvc", *arguments]
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

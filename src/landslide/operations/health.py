@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from landslide import paths
 from landslide.errors import LandslideError, RegistryError, TrainingError
+from landslide.extras import missing_extra
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ def findings(*, need_gpu: bool = False) -> Iterator[HealthFinding]:
     for name, check in checks.items():
         try:
             yield HealthFinding(name, True, check())
+        except ModuleNotFoundError as error:
+            yield HealthFinding(name, False, str(missing_extra(error) or error))
         except (LandslideError, OSError, ImportError) as error:
             yield HealthFinding(name, False, str(error))
 
