@@ -29,6 +29,7 @@ import pandas as pd
 import torch
 import yaml
 from safetensors.torch import load_file
+from tabulate import tabulate
 
 from landslide.bands.cache import BandCache, ensure_cache
 from landslide.bands.formulas import BandSettings
@@ -285,7 +286,7 @@ def other_ways(records: list[dict[str, Any]]) -> dict[str, float]:
     return {name: float(np.mean([of_fold[name] for of_fold in scores])) for name in names if name in scores[0]}
 
 
-def tabulate(arguments: argparse.Namespace) -> None:
+def print_tables(arguments: argparse.Namespace) -> None:
     """Print the tables of what is finished, and draw calibration and thresholds of one row."""
     from landslide.ablation.report import render_markdown
     from landslide.ablation.table import ablation_table
@@ -351,8 +352,9 @@ def selection_gaps(parameters: dict[str, Any], out: Path) -> str:
 
 def markdown(lines: list[list[str]]) -> str:
     """Return a table, its first line the headings."""
-    ruled = [lines[0], [":--", *["--:"] * (len(lines[0]) - 1)], *lines[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in ruled) + "\n"
+    heading, *rows = lines
+    alignment = ["left", *["right"] * (len(heading) - 1)]
+    return tabulate(rows, heading, tablefmt="pipe", colalign=alignment, disable_numparse=True) + "\n"
 
 
 def draw(records: list[dict[str, Any]], folder: Path) -> None:
@@ -384,7 +386,7 @@ def main() -> None:
     tables.add_argument("--seconds", choices=["training_seconds", "processor_seconds"], default="processor_seconds")
     tables.add_argument("--gains-of", metavar="ROW", help="print by how much this row exceeds every other")
     tables.add_argument("--figures", metavar="ROW", help="draw calibration.png and thresholds.png of this row")
-    tables.set_defaults(run=tabulate)
+    tables.set_defaults(run=print_tables)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     arguments.run(arguments)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -161,9 +162,14 @@ def fold_scores(results: Path, row: str, way: str = "") -> list[dict[str, float]
     return [scores(table.sum().to_numpy().reshape(2, 2)) for table in tables]
 
 
+def printed_rows(capsys) -> str:
+    """What was printed, with single spaces between the cells of tables."""
+    return re.sub(" +", " ", capsys.readouterr().out)
+
+
 def test_the_table_has_both_ways_the_gains_and_the_cost_of_an_honest_choice(run, results, config, capsys):
     run("table", config, "--out", results, "--gains-of", "U-Net", "--figures", "U-Net")
-    plain, turned = capsys.readouterr().out.split("# Mean of the eight symmetries")
+    plain, turned = printed_rows(capsys).split("# Mean of the eight symmetries")
     for printed, way in ((plain, ""), (turned, "_tta")):
         one, other = (fold_scores(results, row, way) for row in ("U_Net", "U_Net__three_heads"))
         gains = printed[printed.index("| gain of U-Net over |") :]
@@ -188,7 +194,7 @@ def test_a_row_that_is_not_finished_is_compared_with_no_other(run, results, conf
     next(found.glob("U_Net-fold3*.json")).unlink()
     capsys.readouterr()
     run("table", config, "--out", found)
-    compared, _, listed = capsys.readouterr().out.partition("| training | seed |")
+    compared, _, listed = printed_rows(capsys).partition("| training | seed |")
     assert "| U-Net | " not in compared
     assert "| U-Net, three heads | " in compared
     assert "| U-Net | 0 | 1 | " in listed

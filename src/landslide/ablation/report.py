@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from tabulate import tabulate
 
 from landslide.ablation.table import SCORES
 from landslide.files import atomic_write
@@ -40,23 +41,15 @@ def render_text(table: pd.DataFrame, name: str, reference: str) -> str:
         name: Name of the table.
         reference: Where the published figures come from.
     """
-    cells = _cells(table, reference)
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in cells
-    ]
-    lines.insert(1, "-" * len(lines[0]))
-    return "\n".join([f"{name}: {_protocol(table)}", "", *lines, "", *_notes(table, reference)])
+    drawn = _drawn(_cells(table, reference), "simple")
+    return "\n".join([f"{name}: {_protocol(table)}", "", drawn, "", *_notes(table, reference)])
 
 
 def render_markdown(table: pd.DataFrame, name: str, reference: str) -> str:
     """Return the table as Markdown; arguments as for `render_text`."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in _cells(table, reference)]
-    rule = [":--", *["--:"] * (len(cells[0]) - 1)]
-    rows = ["| " + " | ".join(row) + " |" for row in (cells[0], rule, *cells[1:])]
     notes = [line for note in _notes(table, reference) for line in ("", note)]
-    return "\n".join([f"# {name}", "", f"{_protocol(table).capitalize()}.", "", *rows, *notes, ""])
+    return "\n".join([f"# {name}", "", f"{_protocol(table).capitalize()}.", "", _drawn(cells, "pipe"), *notes, ""])
 
 
 def render_html(table: pd.DataFrame, name: str, reference: str, figure: bytes) -> str:
@@ -129,6 +122,13 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         with atomic_write(folder / name) as temporary:
             temporary.write_bytes(content)
+
+
+def _drawn(cells: list[list[str]], style: str) -> str:
+    """Draw a table in a style of tabulate: headings, then rows; numbers are at the right of their columns."""
+    heading, *rows = cells
+    alignment = ["left", *["right"] * (len(heading) - 1)]
+    return str(tabulate(rows, heading, tablefmt=style, colalign=alignment, disable_numparse=True))
 
 
 def _cells(table: pd.DataFrame, reference: str) -> list[list[str]]:

@@ -21,6 +21,8 @@ def models_group() -> None:
 @_as_json
 def list_versions(as_json: bool) -> None:
     """List the registered versions, newest first."""
+    from tabulate import tabulate
+
     from landslide.paths import default_tracking_uri
     from landslide.tracking import registry, runs
 
@@ -36,7 +38,7 @@ def list_versions(as_json: bool) -> None:
     for name, width in (("data_version", 8), ("git_commit", 8), ("run_id", 8), ("decision", 60)):
         table[name] = [value if len(value) <= width else value[:width] for value in table[name]]
     table["created"] = [f"{value:%Y-%m-%d %H:%M}" for value in table["created"]]
-    click.echo(table.to_string(index=False))
+    click.echo(tabulate(table.to_numpy().tolist(), list(table), tablefmt="plain", disable_numparse=True))
 
 
 @models_group.command()

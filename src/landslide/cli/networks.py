@@ -27,6 +27,8 @@ def networks_command(model: str | None, bands: str, options: tuple[str, ...], fo
     Parameters are the trainable ones; beside ours stands what the paper or the authors' record gives. GFLOP are of
     the forward pass for one patch of 128 x 128 pixels, where a multiply-add counts as two.
     """
+    from tabulate import tabulate
+
     from landslide.models.paper_networks import COMPARED_NETWORKS, ComparedNetwork, size_table
 
     if options and model is None:
@@ -37,7 +39,11 @@ def networks_command(model: str | None, bands: str, options: tuple[str, ...], fo
         click.echo(table.to_csv(index=False), nl=False)
         return
     rows = [_cells(record) for record in table.astype(object).where(table.notna(), None).to_dict("records")]
-    click.echo(_markdown(rows) if form == "markdown" else _aligned(rows))
+    if form == "markdown":
+        rows = [(f"`{network}`", *rest) for network, *rest in rows]
+    alignment = ["right" if heading in _NUMBERS else "left" for heading in _HEADINGS]
+    style = "pipe" if form == "markdown" else "plain"
+    click.echo(tabulate(rows, _HEADINGS, tablefmt=style, colalign=alignment, disable_numparse=True))
 
 
 def _band_count(bands: str) -> int:
@@ -77,19 +83,3 @@ def _cells(record: dict[Hashable, Any]) -> tuple[str, ...]:
         "" if recorded is None else f"{difference:+,}" if difference else "0",
         record["source"],
     )
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
-    lines = []
-    for row in (_HEADINGS, *rows):
-        cells = zip(row, _HEADINGS, widths, strict=True)
-        padded = (cell.rjust(width) if heading in _NUMBERS else cell.ljust(width) for cell, heading, width in cells)
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
-
-
-def _markdown(rows: Sequence[tuple[str, ...]]) -> str:
-    rule = ["--:" if heading in _NUMBERS else "---" for heading in _HEADINGS]
-    coded = [(f"`{network}`", *rest) for network, *rest in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (_HEADINGS, rule, *coded))
