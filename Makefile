@@ -19,10 +19,10 @@ ENVIRONMENT := .venv/.complete
 STACK := $(LANDSLIDE_HOME)/zenml/.stack-registered
 ACTIVATE := source ./activate.sh
 
-.PHONY: help setup data run ablation report test soak lint types docs ui clean
+.PHONY: help setup data run ablation report test test-quick soak lint types docs ui clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 setup: $(ENVIRONMENT) $(STACK) ## create .venv with everything that requirements.lock pins, register the ZenML stack
 
@@ -53,8 +53,13 @@ ablation: $(ENVIRONMENT) $(STACK) data ## train the rows of a table and compare 
 report: $(ENVIRONMENT) ## show the scores of the last run again
 	@$(ACTIVATE) && landslide report
 
+PYTEST := python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: $(ENVIRONMENT) ## run the test suite
-	@$(ACTIVATE) && OMP_NUM_THREADS=1 python -m pytest -q -m "not soak" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(ACTIVATE) && $(PYTEST) -m "not soak"
+
+test-quick: $(ENVIRONMENT) ## run the tests that need no pipeline, server or long training
+	@$(ACTIVATE) && $(PYTEST) -m "not soak and not slow"
 
 soak: $(ENVIRONMENT) ## run the longer trials
 	@$(ACTIVATE) && python -m pytest -q -m soak

@@ -23,6 +23,7 @@ os.environ.update(
         "MLFLOW_REGISTRY_URI": f"sqlite:///{_HOME / 'mlflow.db'}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "GOMP_SPINCOUNT": "10000",
+        "OMP_NUM_THREADS": "1",  # threads that wait for each other take longer than tiny networks do
         "DVC_NO_ANALYTICS": "1",
     }
 )
@@ -76,6 +77,16 @@ def empty_store(tmp_path_factory) -> Path:
     uri = f"sqlite:///{path}"
     MlflowClient(uri, uri).search_experiments()
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory) -> Path:
+    """Ten generated patches of two scenes, which no test may change."""
+    from landslide.data.demo import generate
+
+    folder = tmp_path_factory.mktemp("tiny") / "data"
+    generate(folder, scenes=((2, 3), (2, 2)))
+    return folder
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from benchmarks.measure import Comparison, PlainProcess, in_turn
 from landslide.data import demo
 from tests.support import pipeline_runs
 
+pytestmark = pytest.mark.slow
+
 
 def compared(**values: float) -> Comparison:
     return Comparison(name="bands", unit="ms", values=values, reference="plain", ours="ours", goal=2.0, limit=3.0)

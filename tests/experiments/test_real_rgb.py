@@ -15,6 +15,8 @@ from landslide.data import demo
 from landslide.metrics.counts import scores
 from tests.support import pipeline_runs
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = pipeline_runs.ROOT / "experiments" / "real_rgb.py"
 GRID = {
     "data": {"root": "data", "positions": "auto"},

@@ -24,6 +24,8 @@ from landslide.errors import RegistryError
 from landslide.tracking import registry, runs
 from tests.support import pipeline_runs
 
+pytestmark = pytest.mark.slow
+
 FOLDER = pipeline_runs.ROOT / "mlflow"
 RUNNER = {"MLFLOW_TRACKING_USERNAME": "runner", "MLFLOW_TRACKING_PASSWORD": "password-of-the-runner"}
 STORAGE = {

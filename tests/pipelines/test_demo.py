@@ -17,6 +17,8 @@ from landslide.paths import default_tracking_uri
 from landslide.tracking import registry, runs
 from tests.support import pipeline_runs
 
+pytestmark = pytest.mark.slow
+
 FOLDS = range(1, 6)
 
 

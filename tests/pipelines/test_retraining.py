@@ -21,6 +21,8 @@ from landslide.data.patches import find_patches
 from tests.support import pipeline_runs
 from tests.support.webhook import webhook as listening_webhook
 
+pytestmark = pytest.mark.slow
+
 COMMAND = "zenml pipeline run pipelines.retraining.retraining_pipeline -c configs/retrain.yaml"
 FIRST = "zenml pipeline run pipelines.training.training_pipeline -c configs/first.yaml"
 SCENES = ((2, 3),) * 6

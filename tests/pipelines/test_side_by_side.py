@@ -16,6 +16,8 @@ from landslide.training.fold import TrainingSettings
 from steps.data_access import PatchSource
 from steps.settings import DataSettings, FoldSettings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def client(stack):

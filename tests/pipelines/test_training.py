@@ -14,6 +14,8 @@ from landslide.tracking import registry, runs
 from tests.support import pipeline_runs
 from tests.support.pipeline_runs import write_config
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = sorted((pipeline_runs.ROOT / "configs").glob("*.yaml"))
 
 
@@ -21,15 +23,6 @@ CONFIGS = sorted((pipeline_runs.ROOT / "configs").glob("*.yaml"))
 def data(tiny_set, tmp_path) -> Path:
     """A copy of the tiny set that a test may change."""
     return Path(shutil.copytree(tiny_set, tmp_path / "data"))
-
-
-@pytest.fixture(scope="module")
-def tiny_set(tmp_path_factory) -> Path:
-    from landslide.data.demo import generate
-
-    folder = tmp_path_factory.mktemp("tiny") / "data"
-    generate(folder, scenes=((2, 3), (2, 2)))
-    return folder
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 
 from tests.support import pipeline_runs
 
+pytestmark = pytest.mark.slow
+
 COMMAND = ["zenml", "pipeline", "run", "pipelines.training.training_pipeline", "-c", "config.yaml"]
 
 

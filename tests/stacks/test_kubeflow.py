@@ -30,6 +30,8 @@ import yaml
 from tests.support import pipeline_runs
 from tests.support.kubeflow import Attempt, Cluster, PipelinesAPI, prepare_pods
 
+pytestmark = pytest.mark.slow
+
 CONFIG = pipeline_runs.ROOT / "configs" / "kubeflow.yaml"
 PIPELINE = "pipelines.retraining.retraining_pipeline"
 PASSWORD = "a-password-of-the-tests"

@@ -19,6 +19,8 @@ from steps.settings import FoldSettings
 from tests.support import pipeline_runs
 from tests.support.versions import add_version, fold_table
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def same_store_afterwards():

@@ -13,6 +13,8 @@ from landslide.training.distributed import synchronize_batch_norm, total
 from landslide.training.epochs import _share
 from landslide.training.losses import create_loss, multi_head_loss
 
+pytestmark = pytest.mark.slow
+
 NETWORKS = {
     "rau_net": {"width": 4, "head_width": 4, "dropout": 0.0},
     "lite_unet": {"width": 4, "dropout": 0.0},  # layers of timm, with an activation in them

@@ -1,0 +1,166 @@
+"""The rows of an ablation: what each is trained with, and faults that are found before anything is trained."""
+
+import pytest
+
+import pipelines.grid
+from landslide.bands.formulas import BandSettings
+from landslide.errors import ConfigurationError
+from landslide.training.augmentation import AugmentationSettings
+from landslide.training.fold import TrainingSettings
+from landslide.training.optimizers import CosineSchedule, StepSchedule
+from pipelines.grid import RowSettings
+from steps.settings import EvaluationSettings, FoldSettings
+
+
+def resolve(*rows, seeds=None, bands=None, evaluation=None, **training):
+    common = TrainingSettings(**{"model": "unet", "bands": "14", "model_options": {"width": 4}, **training})
+    return pipelines.grid.resolve(
+        [RowSettings(**row) for row in rows],
+        bands=BandSettings(**bands or {}),
+        folds=FoldSettings(),
+        training=common,
+        evaluation=EvaluationSettings(**evaluation or {}),
+        seeds=seeds,
+    )
+
+
+def test_a_row_changes_what_it_names_and_keeps_the_rest():
+    plain, changed = resolve(
+        {"name": "plain"},
+        {
+            "name": "changed",
+            "training": {"loss": "iou", "augmentation": {"flips": True}, "model_options": {"heads": 3}},
+            "folds": {"trained": [2]},
+            "bands": {"median_kernel": 5},
+        },
+        epochs=7,
+    )
+    (training,) = changed.trainings
+    assert (training.loss, training.epochs, training.bands) == ("iou", 7, "14")
+    assert training.augmentation.flips
+    assert training.augmentation.plain_epochs == plain.trainings[0].augmentation.plain_epochs
+    assert training.model_options == {"width": 4, "heads": 3}
+    assert (changed.folds.trained, changed.bands.median_kernel) == ((2,), 5)
+    assert (plain.folds.trained, plain.trainings[0].model_options) == (None, {"width": 4})
+
+
+def test_a_row_changes_the_common_schedule_or_names_another_kind():
+    cosine = CosineSchedule(peak=0.01, warmup_epochs=2)
+    same, lower, steps = resolve(
+        {"name": "same"},
+        {"name": "lower", "training": {"schedule": {"peak": 0.001}}},
+        {"name": "steps", "training": {"schedule": {"kind": "steps", "rates": [[7, 0.1]]}}},
+        schedule=cosine,
+    )
+    assert same.trainings[0].schedule == cosine
+    assert lower.trainings[0].schedule == CosineSchedule(peak=0.001, warmup_epochs=2)
+    assert steps.trainings[0].schedule == StepSchedule(rates=((7, 0.1),))
+
+
+def test_a_row_without_augmentation_needs_none_of_the_common_values():
+    (found,) = resolve(
+        {"name": "r", "training": {"augmentation": {"mode": "none"}}}, augmentation=AugmentationSettings(flips=True)
+    )
+    assert found.trainings[0].augmentation == AugmentationSettings(mode="none")
+
+
+def test_a_common_seed_beside_seeds_is_refused():
+    with pytest.raises(ConfigurationError, match=r"training\.seed is 4 and has no effect: the grid has seeds"):
+        resolve({"name": "r"}, seeds=[1, 2], seed=4)
+
+
+def test_another_network_starts_without_the_options_of_the_common_one():
+    (found,) = resolve({"name": "r", "training": {"model": "rau_net", "bands": "23"}}, model_options={"heads": 3})
+    assert found.trainings[0].model_options == {}
+    assert found.parameters == 24_876_294
+
+
+def test_the_rgb_set_has_its_nine_bands_where_the_global_ones_are_computed():
+    of_fourteen, of_nine = resolve(
+        {"name": "14"}, {"name": "rgb", "bands": {"global_rgb": True}, "training": {"bands": "rgb"}}
+    )
+    assert of_fourteen.parameters - of_nine.parameters == 5 * 9 * 4  # 3 x 3 weights a band in the first layer
+    with pytest.raises(ConfigurationError, match=r"\(rgb\).*red_global"):
+        resolve({"name": "rgb", "training": {"bands": "rgb"}})
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "training"),
+    [
+        ({"test_time_augmentation": "rotations"}, {}),
+        ({}, {"prediction": {"augmentation": "flips_and_rotations"}}),
+        ({}, {"augmentation": {"mode": "consistent"}}),
+    ],
+)
+def test_rotations_need_both_gradients_before_anything_is_trained(evaluation, training):
+    both, one = {"name": "both"}, {"name": "one", "training": {"bands": ["B4", "gradient_x"], **training}}
+    with pytest.raises(ConfigurationError, match=r"rows\[1\] \(one\): .*only gradient_x"):
+        resolve(both, one, evaluation=evaluation)
+    assert len(resolve(both, {**one, "training": {"bands": ["B4", "gradient_x"]}})) == 2
+
+
+@pytest.mark.parametrize(
+    ("training", "named"),
+    [
+        ({"model_options": {"attention": "multi_head"}, "crop": 64}, "got 64 x 64"),
+        ({"model_options": {"heads": 3}, "head_weights": {"256": 0, "128": 0, "64": 0}}, "has a weight"),
+        ({"model": "lite_unet", "model_options": {"encoder_weights": "ImageNet"}}, "encoder_weights is 'ImageNet'"),
+        ({"model": "smp:Unet:resnet18", "model_options": {"encoder_weights": "imagnet"}}, "no weights 'imagnet'"),
+    ],
+)
+def test_what_would_fail_in_the_first_batch_fails_before_any_row_is_trained(training, named):
+    with pytest.raises(ConfigurationError, match=rf"rows\[0\] \(a\): .*{named}"):
+        resolve({"name": "a", "training": training})
+
+
+def test_every_row_is_trained_with_every_seed():
+    rows = resolve({"name": "a"}, {"name": "b", "training": {"loss": "iou"}}, seeds=[3, 5])
+    assert [[training.seed for training in row.trainings] for row in rows] == [[3, 5], [3, 5]]
+    assert [training.loss for training in rows[1].trainings] == ["iou", "iou"]
+
+
+@pytest.mark.parametrize(
+    ("last", "seeds", "expected"),
+    [
+        (
+            {"name": "x", "training": {"epochz": 3}},
+            None,
+            [r"rows\[1\] \(x\)", "training.epochz", "Did you mean 'epochs'"],
+        ),
+        ({"name": "x", "training": {"augmentation": {"mod": 1}}}, None, ["training.augmentation.mod", "'mode'"]),
+        ({"name": "x", "training": {"schedule": {"kind": "cosine", "peek": 1}}}, None, ["schedule.peek", "'peak'"]),
+        (
+            {"name": "x", "training": {"schedule": {"kind": "line"}}},
+            None,
+            ["training.schedule is", "'steps', 'cosine'"],
+        ),
+        ({"name": "x", "training": {"schedule": {"kind": "cosine", "rates": [[1, 1]]}}}, None, ["schedule.rates"]),
+        ({"name": "x", "training": {"schedule": "cosine"}}, None, [r"\(x\)", "schedule is 'cosine'", "kind: cosine"]),
+        ({"name": "x", "training": {"learning_rates": [[1, 1]]}}, None, ["training.learning_rates", "kind: steps"]),
+        ({"name": "x", "training": {"epochs": "many"}}, None, [r"\(x\)", "training.epochs is 'many'"]),
+        ({"name": "x", "training": {"epochs": 0}}, None, [r"\(x\)", "training.epochs is 0"]),
+        ({"name": "x", "training": {"loss": "guess"}}, None, [r"\(x\)", "no loss 'guess'"]),
+        ({"name": "x", "training": {"model_options": {"depth": 9}}}, None, [r"\(x\)", "depth"]),
+        ({"name": "x", "training": {"bands": "99"}}, None, [r"\(x\)", "band group '99'"]),
+        ({"name": "x", "folds": {"schema": "random"}}, None, ["folds.schema", "'scheme'"]),
+        ({"name": "x", "folds": {"trained": [6]}}, None, [r"\(x\)", "from 1 to 5"]),
+        ({"name": "x", "bands": {"blurr": "box"}}, None, ["bands.blurr", "'blur'"]),
+        ({"name": "x", "bands": {"stored": ["B4"]}}, None, ["bands.stored", "common"]),
+        ({"name": "x", "paper": {"f1": 70}}, None, [r"row 'x'", "paper.f1", "f1_macro"]),
+        ({"name": "x", "paper": {"miou": 160}}, None, ["paper.miou is 160", "percent"]),
+        ({"name": "First!"}, None, ["the name of another row, 'first'"]),
+        ({"name": "?"}, None, ["letters or digits"]),
+        ({"name": "x"}, [1, 1], [r"seeds is \[1, 1\]"]),
+        ({"name": "x", "training": {"seed": 4}}, [1, 2], ["sets training.seed"]),
+    ],
+)
+def test_a_fault_of_the_last_row_is_found_before_anything_is_trained(last, seeds, expected):
+    with pytest.raises(ConfigurationError) as caught:
+        resolve({"name": "first"}, last, seeds=seeds)
+    for text in expected:
+        assert caught.match(text)
+
+
+def test_a_grid_without_rows_is_refused():
+    with pytest.raises(ConfigurationError, match="no rows"):
+        resolve()
