@@ -1,25 +1,17 @@
 """The parts of a fold: training, selection and test rows."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from landslide.folds.parts import fold_rows
+from tests.support.patch_tables import build_patch_table, grid_positions
 
 
 @pytest.mark.parametrize("exclude", [False, True])
 @pytest.mark.parametrize("fraction", [0.1, 0.3, None])
 def test_parts_are_disjoint_and_cover_all_patches_but_the_excluded(exclude, fraction):
     n = 200
-    table = pd.DataFrame(
-        {
-            "positive_pixels": np.arange(n) % 5,
-            "scene": 1,
-            "row": np.arange(n) // 10,
-            "column": np.arange(n) % 10,
-            "fold": np.arange(n) // 40 + 1,
-        }
-    )
+    table = build_patch_table(n, grid_positions(n // 10, 10), pixels=np.arange(n) % 5, folds=np.arange(n) // 40 + 1)
     rows = fold_rows(table, 2, exclude_adjacent=exclude, validation_fraction=fraction, seed=3)
     np.testing.assert_array_equal(rows.test, np.arange(40, 80))
     used = np.concatenate([rows.training, rows.selection])
@@ -36,15 +28,8 @@ def test_parts_are_disjoint_and_cover_all_patches_but_the_excluded(exclude, frac
 @pytest.mark.parametrize("fraction", [0.1, None])
 def test_tiles_adjacent_to_the_test_fold_can_be_excluded(fraction):
     side = 12
-    table = pd.DataFrame(
-        {
-            "positive_pixels": 1,
-            "scene": 0,
-            "row": np.arange(side * side) // side,
-            "column": np.arange(side * side) % side,
-            "fold": np.arange(side * side) // (side * side // 2) + 1,  # the upper and the lower half
-        }
-    )
+    upper_and_lower_half = np.repeat([1, 2], side * side // 2)
+    table = build_patch_table(side * side, grid_positions(side, side), folds=upper_and_lower_half)
     for exclude in (False, True):
         rows = fold_rows(table, 2, exclude_adjacent=exclude, validation_fraction=fraction)
         of_first = table.loc[np.concatenate([rows.training, rows.selection])].query("fold == 1")

@@ -13,6 +13,7 @@ from landslide.data.positions import landslide4sense_positions
 from landslide.errors import ConfigurationError, DataError
 from landslide.folds.parts import adjacent_to, inner_validation
 from landslide.folds.schemes import BLOCK_SIDE, SCHEMES, assign, neighbour_blocks, tile_blocks
+from tests.support.patch_tables import build_patch_table
 
 OFFICIAL = 3799
 # Table of the authors' logs: fold, first and last patch, positive patches.
@@ -23,14 +24,6 @@ def grid(rows: int, columns: int, scene: int = 1) -> np.ndarray:
     """Scene, row, column of rows x columns tiles in file order: (n, 3) int64."""
     row, column = np.divmod(np.arange(rows * columns), columns)
     return np.stack([np.full(rows * columns, scene), row, column], axis=1)
-
-
-def a_table(positions: np.ndarray | None, positive_pixels: np.ndarray) -> pd.DataFrame:
-    """A patch table as `patch_table` gives it; without positions they are missing values."""
-    n = len(positive_pixels)
-    columns = np.full((n, 3), None) if positions is None else positions
-    table = pd.DataFrame(columns, columns=["scene", "row", "column"]).astype("Int64")
-    return table.assign(positive_pixels=positive_pixels)
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +291,7 @@ def test_scene_blocked_official_folds_keep_4x4_blocks_and_balance(label_counts):
 def test_no_tile_of_scene_blocked_folds_has_a_neighbour_on_the_other_side(label_counts):
     positions = official_positions()
     folds = assign(range(OFFICIAL), scheme="scene_blocked", positive_pixels=label_counts, scenes=positions)
-    table = a_table(positions, label_counts)
+    table = build_patch_table(OFFICIAL, positions, pixels=label_counts)
     for fold in range(1, 6):
         test = folds == fold
         left_out = adjacent_to(table, test)
@@ -311,7 +304,7 @@ def test_no_tile_of_scene_blocked_folds_has_a_neighbour_on_the_other_side(label_
 
 
 def test_patches_touch_across_edges_and_corners_within_a_scene_where_positions_are_known():
-    table = a_table(np.concatenate([grid(3, 3), grid(3, 3, scene=2)]), np.zeros(18))
+    table = build_patch_table(18, np.concatenate([grid(3, 3), grid(3, 3, scene=2)]))
     test = np.zeros(18, bool)
     test[0] = True
     assert np.flatnonzero(adjacent_to(table, test)).tolist() == [1, 3, 4]
@@ -326,7 +319,7 @@ def test_patches_touch_across_edges_and_corners_within_a_scene_where_positions_a
         grid(2, 4),  # fewer positions than patches
         grid(2, 5)[:, :2],
         np.where(np.arange(30).reshape(10, 3) == 16, np.nan, grid(2, 5)),
-        a_table(np.where(np.arange(30).reshape(10, 3) == 16, None, grid(2, 5)), np.zeros(10))[
+        build_patch_table(10, np.where(np.arange(30).reshape(10, 3) == 16, None, grid(2, 5)))[
             ["scene", "row", "column"]
         ],
     ],
@@ -340,7 +333,7 @@ def test_scene_blocked_folds_without_every_position_explain_themselves(scenes):
 
 def test_positions_may_come_as_the_patch_table():
     positions = grid(8, 5)
-    table = a_table(positions, np.zeros(40))[["scene", "row", "column"]]
+    table = build_patch_table(40, positions)[["scene", "row", "column"]]
     np.testing.assert_array_equal(
         assign(range(40), scheme="scene_blocked", scenes=table),
         assign(range(40), scheme="scene_blocked", scenes=positions),
@@ -357,7 +350,7 @@ def test_a_block_is_a_square_of_tiles_of_one_scene():
 
 
 def test_neighbours_without_positions_are_runs_of_consecutive_patches():
-    table = a_table(None, np.zeros(330))
+    table = build_patch_table(330)
     blocks = neighbour_blocks(table, parts=10)
     assert BLOCK_SIDE == 4
     np.testing.assert_array_equal(blocks, np.arange(330) // 16)
@@ -373,7 +366,8 @@ def training_tables(draw) -> pd.DataFrame:
     n = draw(st.integers(2, 700))
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     positions = np.stack([np.ones(n, int), *np.divmod(np.arange(n), 13)], axis=1) if draw(st.booleans()) else None
-    return a_table(positions, np.where(rng.random(n) < draw(st.sampled_from([0.02, 0.1, 0.6])), 100, 0))
+    pixels = np.where(rng.random(n) < draw(st.sampled_from([0.02, 0.1, 0.6])), 100, 0)
+    return build_patch_table(n, positions, pixels=pixels)
 
 
 @settings(max_examples=100, deadline=None)
@@ -404,7 +398,7 @@ def test_both_parts_have_landslides_where_two_blocks_have_some(table, fraction, 
 def test_two_blocks_with_landslides_are_never_both_taken():
     pixels = np.zeros(100, np.int64)
     pixels[[0, 50]] = 10
-    table = a_table(None, pixels)
+    table = build_patch_table(100, pixels=pixels)
     for fraction in (0.1, 0.5):
         draws = [inner_validation(table, fraction=fraction, seed=seed) for seed in range(150)]
         assert [seed for seed, chosen in enumerate(draws) if not pixels[~chosen].any()] == []
@@ -412,19 +406,19 @@ def test_two_blocks_with_landslides_are_never_both_taken():
 
 
 def test_another_seed_draws_other_blocks():
-    table = a_table(grid(20, 20), np.ones(400))
+    table = build_patch_table(400, grid(20, 20))
     draws = {tuple(np.flatnonzero(inner_validation(table, seed=seed))) for seed in range(10)}
     assert len(draws) == 10
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5])
 def test_another_fraction_is_kept_too(fraction):
-    chosen = inner_validation(a_table(grid(40, 40), np.ones(1600)), fraction=fraction)
+    chosen = inner_validation(build_patch_table(1600, grid(40, 40)), fraction=fraction)
     assert chosen.mean() == pytest.approx(fraction, abs=0.006)  # half a block of 16
 
 
 def test_inner_validation_of_the_official_training_folds(label_counts):
-    table = a_table(official_positions(), label_counts)
+    table = build_patch_table(OFFICIAL, official_positions(), pixels=label_counts)
     folds = assign(range(OFFICIAL), scheme="contiguous")
     for fold in range(1, 6):
         training = table[folds != fold].reset_index(drop=True)
@@ -438,4 +432,4 @@ def test_inner_validation_of_the_official_training_folds(label_counts):
 @pytest.mark.parametrize("n", [0, 1])
 def test_too_few_patches_for_two_parts_are_a_data_error(n):
     with pytest.raises(DataError, match=f"{n} training patches"):
-        inner_validation(a_table(grid(1, max(n, 1))[:n], np.ones(n)))
+        inner_validation(build_patch_table(n, grid(1, max(n, 1))[:n]))

@@ -11,6 +11,7 @@ from landslide.retraining.promotion import PromotionSettings
 from landslide.tracking import registry, runs
 from landslide.tracking.registry import Decision
 from tests.support import versions
+from tests.support.patch_tables import build_patch_table, digests
 
 SETTINGS = PromotionSettings(min_blocks=2)
 
@@ -25,18 +26,11 @@ def client(stack, store, tmp_path, monkeypatch):
 
 
 def _patches(n: int = 32) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "number": range(1, n + 1),
-            "image": [f"TrainData/img/image_{i}.h5" for i in range(1, n + 1)],
-            "mask": [f"TrainData/mask/mask_{i}.h5" for i in range(1, n + 1)],
-            "image_md5": [f"{i:032x}" for i in range(1, n + 1)],
-            "mask_md5": [f"{i + 1000:032x}" for i in range(1, n + 1)],
-            "positive_pixels": 100,
-            "scene": pd.array([1 + i // 16 for i in range(n)], "Int64"),
-            "row": pd.array([i % 16 // 4 for i in range(n)], "Int64"),
-            "column": pd.array([i % 4 for i in range(n)], "Int64"),
-        }
+    positions = [(1 + i // 16, i % 16 // 4, i % 4) for i in range(n)]
+    return build_patch_table(n, positions).assign(
+        image=[f"TrainData/img/image_{i}.h5" for i in range(1, n + 1)],
+        mask=[f"TrainData/mask/mask_{i}.h5" for i in range(1, n + 1)],
+        mask_md5=digests(range(1001, n + 1001)),
     )
 
 

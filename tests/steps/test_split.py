@@ -8,6 +8,7 @@ from landslide.errors import ConfigurationError, DataError
 from landslide.folds.schemes import SCHEMES
 from steps.settings import FoldSettings
 from steps.split import split
+from tests.support.patch_tables import build_patch_table
 
 # Folds that no scheme gives.
 FOLDS = [1, 2, 2, 1, 2, 1, 1]
@@ -15,15 +16,7 @@ FOLDS = [1, 2, 2, 1, 2, 1, 1]
 
 @pytest.fixture
 def patches() -> pd.DataFrame:
-    n = len(FOLDS)
-    return pd.DataFrame(
-        {
-            "number": np.arange(1, n + 1),
-            "image_md5": [f"{i:032x}" for i in range(n)],
-            "positive_pixels": np.arange(n),
-            **{name: pd.array([pd.NA] * n, "Int64") for name in ("scene", "row", "column")},
-        }
-    )
+    return build_patch_table(len(FOLDS), pixels=np.arange(len(FOLDS)))
 
 
 @pytest.fixture

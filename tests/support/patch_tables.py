@@ -1,22 +1,38 @@
 """Patch tables without files."""
 
 import io
+from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
 
-def build_patch_table(images, positions=None, numbers=None, pixels=None) -> pd.DataFrame:
-    """A patch table as `patch_table` gives it; positions are (scene, row, column) or None, patch by patch."""
+def build_patch_table(images, positions=None, numbers=None, pixels=None, folds=None) -> pd.DataFrame:
+    """A patch table as `patch_table` gives it, or with `folds` a fold table.
+
+    Args:
+        images: Digests of the images, or how many patches there are.
+        positions: (scene, row, column) or None of every patch; None if no position is known.
+        numbers: Numbers of the patches; 1, 2, ... if None.
+        pixels: Landslide pixels of the patches; 100 each if None.
+        folds: Fold numbers of the patches.
+    """
+    images = digests(range(1, images + 1)) if isinstance(images, int) else list(images)
     n = len(images)
     rows = [p if p is not None else (None, None, None) for p in (positions if positions is not None else [None] * n)]
-    where = pd.DataFrame(rows, columns=["scene", "row", "column"]).astype("Int64")
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "number": pd.Series(range(1, n + 1) if numbers is None else numbers, dtype="int64"),
-            "image_md5": pd.Series(list(images), dtype=object),
-            "positive_pixels": pd.Series([100] * n if pixels is None else pixels, dtype="int64"),
+            "image_md5": pd.Series(images, dtype=object),
+            "positive_pixels": pd.Series(np.full(n, 100) if pixels is None else pixels, dtype="int64"),
         }
-    ).join(where)
+    ).join(pd.DataFrame(rows, columns=["scene", "row", "column"]).astype("Int64"))
+    return table if folds is None else table.assign(fold=folds)
+
+
+def digests(numbers: Iterable[int]) -> list[str]:
+    """Strings of the form of an md5, one per number."""
+    return [f"{number:032x}" for number in numbers]
 
 
 def grid_positions(rows: int, columns: int, scene: int = 1) -> list[tuple[int, int, int]]:

@@ -13,6 +13,7 @@ from landslide.inference.ensemble import Member
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.models import ModelSpec, build_model
 from landslide.tracking import registry, runs
+from tests.support.patch_tables import build_patch_table, digests
 
 DATA_VERSION = "a" * 32 + ".dir"
 
@@ -32,15 +33,9 @@ def members(folder: Path, seed: int = 0, bands: tuple[str, ...] = ("B4", "slope"
 
 
 def fold_table(folds: tuple[int, ...] = (1, 1, 2, 2)) -> pd.DataFrame:
-    numbers = range(1, len(folds) + 1)
-    return pd.DataFrame(
-        {
-            "number": numbers,
-            "image_md5": [f"{n:032x}" for n in numbers],
-            "mask_md5": [f"{n + 100:032x}" for n in numbers],
-            "fold": folds,
-        }
-    )
+    """The table of patches in these folds, without positions."""
+    n = len(folds)
+    return build_patch_table(n, folds=folds).assign(mask_md5=digests(range(101, n + 101)))
 
 
 def add_version(
