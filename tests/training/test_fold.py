@@ -1,11 +1,8 @@
 """Training of one fold: resuming bit for bit, no leaks between parts, selection, and errors that explain."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,22 +30,19 @@ from landslide.training.epochs import EPOCH_METRICS, FoldTrainer, _batches
 from landslide.training.fold import FoldResult, FoldTask, TrainingSettings, train_fold
 from landslide.training.losses import create_loss, multi_head_loss
 from landslide.training.optimizers import CosineSchedule, StepSchedule
+from tests.support.fold_training import (
+    BANDS,
+    OTHERS,
+    SELECTION,
+    TINY,
+    TRAINING,
+    append_epoch,
+    train_four_epochs,
+    train_until_killed,
+)  # fmt: skip
 from tests.support.predictions import predict_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-BANDS = ("B2", "B3", "B4", "ndvi", "slope")
-TRAINING, SELECTION, OTHERS = np.array([0, 1, 2, 4, 5]), np.array([3, 7]), np.array([6, 8, 9])
-
-TINY = TrainingSettings(
-    bands=BANDS,
-    model_options={"width": 4, "head_width": 4},
-    epochs=2,
-    batch_size=2,
-    crop=32,
-    augmentation=AugmentationSettings(plain_epochs=0, max_pastes=2),
-    device="cpu",
-)
 
 
 @pytest.fixture(scope="session")
@@ -182,51 +176,18 @@ def test_one_head_and_whole_patches(fit, changes):
 
 # ---- resuming
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from landslide.bands.cache import open_cache
-from landslide.training.epochs import FoldTrainer
-from tests.training import test_fold
-
-torch.set_num_threads(1)
-cache, checkpoints, fatal = open_cache(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3])
-original, done = FoldTrainer._training_batch, 0
-
-def training_batch(self, *arguments):
-    global done
-    done += 1
-    if done == fatal:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(self, *arguments)
-
-FoldTrainer._training_batch = training_batch
-test_fold.train_four_epochs(cache, checkpoints, print, averaged=sys.argv[4] == "True")
-"""
-# Everything that has a state of its own or counts steps.
-AVERAGED = {"average_decay": 0.8, "schedule": CosineSchedule(), "positive_share": 0.5}
-
-
-def train_four_epochs(cache: BandCache, checkpoints: Path, on_epoch=None, averaged=False) -> FoldResult:
-    settings = replace(TINY, epochs=4, **(AVERAGED if averaged else {}))
-    return train_fold(FoldTask(cache, FoldRows(TRAINING, SELECTION), BANDS, settings, checkpoints), on_epoch=on_epoch)
-
 
 @pytest.mark.parametrize("averaged", [False, True])
 def test_a_killed_training_goes_on_bit_for_bit(cache, tmp_path, averaged):
     whole = train_four_epochs(cache, tmp_path / "whole", averaged=averaged)
     resumed_in = tmp_path / "killed"
     # Two batches an epoch: the sixth is the second of the third epoch.
-    process = subprocess.run(
-        [sys.executable, "-c", KILLED, str(cache.directory), str(resumed_in), "6", str(averaged)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    process = torch.multiprocessing.get_context("fork").Process(
+        target=train_until_killed, args=(cache.directory, resumed_in, 6, averaged)
     )
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     assert sorted(path.name for path in resumed_in.glob("*.json")) == ["epoch-0001.json", "epoch-0002.json"]
     records = []
     resumed = train_four_epochs(cache, resumed_in, records.append, averaged)
@@ -612,15 +573,29 @@ def test_a_threshold_that_does_not_matter_is_one_half():
 # ---- several processes
 
 
-def append_epoch(path: Path, record: dict[str, float]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+# Batches of 3 and 2 patches: shares of different sizes.
+ONE_RESULT = {
+    "model_options": {"width": 4, "head_width": 4, "dropout": 0.0, "batch_norm_momentum": 0.1},
+    "batch_size": 3, "optimizer": "sgd", "schedule": CosineSchedule(peak=0.01, warmup_epochs=0),
+    "augmentation": AugmentationSettings(plain_epochs=0, flips=True, illumination=0.3),
+}  # fmt: skip
 
 
-def test_two_processes_train_together(fit, cache, tmp_path):
-    log = tmp_path / "epochs"
-    result = fit(on_epoch=partial(append_epoch, log), devices=2)
-    assert [json.loads(line) for line in log.read_text().splitlines()] == result.history
+@pytest.fixture(scope="module")
+def by_two(cache, tmp_path_factory) -> tuple[FoldResult, list[dict[str, float]]]:
+    """What two processes trained, and the epochs that they reported."""
+    folder = tmp_path_factory.mktemp("by_two")
+    task = FoldTask(
+        cache, FoldRows(TRAINING, SELECTION), BANDS, replace(TINY, devices=2, **ONE_RESULT), folder / "fold"
+    )
+    result = train_fold(task, on_epoch=partial(append_epoch, folder / "epochs"))
+    return result, [json.loads(line) for line in (folder / "epochs").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(by_two, cache):
+    result, reported = by_two
+    assert reported == result.history
     assert [record["epoch"] for record in result.history] == [1, 2]
     assert np.isfinite([record["train_loss"] for record in result.history]).all()
     model = build_model(result.spec, load_file(result.weights))
@@ -630,16 +605,9 @@ def test_two_processes_train_together(fit, cache, tmp_path):
     assert again["f1_macro"] == pytest.approx(recorded, abs=1e-4), "the score is that of the saved weights"
 
 
-ONE_RESULT = {
-    "batch_size": 3, "optimizer": "sgd", "schedule": CosineSchedule(peak=0.01, warmup_epochs=0),
-    "augmentation": AugmentationSettings(plain_epochs=0, flips=True, illumination=0.3),
-}  # fmt: skip
-
-
-def test_two_processes_train_to_the_result_of_one(fit):
-    # Batches of 3 and 2 patches: shares of different sizes.
-    options = {"width": 4, "head_width": 4, "dropout": 0.0, "batch_norm_momentum": 0.1}
-    one, two = (fit(str(n), **ONE_RESULT | {"devices": n, "model_options": options}) for n in (1, 2))
+@pytest.mark.slow
+def test_two_processes_train_to_the_result_of_one(fit, by_two):
+    one, two = fit(**ONE_RESULT), by_two[0]
     for record, other in zip(timeless(one.history), timeless(two.history), strict=True):
         assert other["train_loss"] == pytest.approx(record["train_loss"], rel=1e-4)
         assert other["validation_f1_macro"] == pytest.approx(record["validation_f1_macro"], abs=1e-2)
