@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ os.environ.update(
         "ZENML_CUSTOM_SOURCE_ROOT": str(ROOT),
         "ZENML_ANALYTICS_OPT_IN": "false",
         "ZENML_AUTO_OPEN_DASHBOARD": "false",
+        "ZENML_ENABLE_RICH_TRACEBACK": "false",
         "MLFLOW_TRACKING_URI": f"sqlite:///{_HOME / 'mlflow.db'}",
         "MLFLOW_REGISTRY_URI": f"sqlite:///{_HOME / 'mlflow.db'}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -77,6 +79,20 @@ def empty_store(tmp_path_factory) -> Path:
     uri = f"sqlite:///{path}"
     MlflowClient(uri, uri).search_experiments()
     return path
+
+
+@pytest.fixture(scope="session")
+def new_home(tmp_path_factory, empty_store) -> Callable[[], Path]:
+    """Makes a LANDSLIDE_HOME in which nothing has happened, with the databases that the first command would create."""
+    from tests.support import commands, pipeline_runs
+
+    first = tmp_path_factory.mktemp("home")
+    create = ["python", "-c", "from zenml.client import Client; Client().active_stack_model"]
+    done = commands.run(create, cwd=first, env=pipeline_runs.cli_environment(first))
+    assert done.returncode == 0, done.stderr
+    (first / "zenml" / "config.yaml").unlink()  # it names the folder
+    shutil.copy2(empty_store, first / "mlflow.db")
+    return lambda: Path(shutil.copytree(first, tmp_path_factory.mktemp("home"), dirs_exist_ok=True))
 
 
 @pytest.fixture(scope="session")

@@ -116,16 +116,13 @@ def logged_in(server, runner, monkeypatch) -> Iterator[None]:
     mlflow.set_registry_uri(before[1])
 
 
-def test_training_by_command_line_is_recorded_registered_and_loadable_over_http(server, logged_in, tmp_path):
-    from landslide.data.demo import generate
-
-    generate(tmp_path / "data", scenes=((2, 3), (2, 2)))
+def test_training_by_command_line_is_recorded_registered_and_loadable_over_http(server, logged_in, tiny_set, tmp_path):
     config = pipeline_runs.write_config(
-        tmp_path / "config.yaml", tmp_path / "data", training={"epochs": 1}, folds={"n_folds": 2}
+        tmp_path / "config.yaml", tiny_set, training={"epochs": 1}, folds={"n_folds": 2}
     )
     home = tmp_path / "home"
     environment = pipeline_runs.cli_environment(home) | RUNNER
-    environment |= {"LANDSLIDE_TRACKING_URI": server.uri, "OMP_NUM_THREADS": "1"}
+    environment["LANDSLIDE_TRACKING_URI"] = server.uri
     command = (
         "source activate.sh && python -m stacks.local "
         f"&& zenml pipeline run pipelines.training.training_pipeline -c {config}"

@@ -8,7 +8,6 @@ import csv
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pytest
 import yaml
 
 from landslide.data.patches import find_patches
-from tests.support import pipeline_runs
+from tests.support import commands, pipeline_runs
 from tests.support.webhook import webhook as listening_webhook
 
 pytestmark = pytest.mark.slow
@@ -49,15 +48,14 @@ class Night:
 class Group:
     """The group's checkout and remote, and the runner's clone."""
 
-    def __init__(self, folder: Path) -> None:
-        self.checkout, self.remote, self.home = folder / "group", folder / "remote", folder / "home"
+    def __init__(self, folder: Path, home: Path) -> None:
+        self.checkout, self.remote, self.home = folder / "group", folder / "remote", home
         self.runner, self.upstream = folder / "runner", folder / "upstream.git"
         self.posts: list[dict] = []
 
     def sh(self, *command: str, cwd: Path | None = None) -> str:
         cwd = cwd or self.checkout
-        environment = pipeline_runs.cli_environment(self.home, cwd) | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+        done = commands.run(command, cwd=cwd, env=pipeline_runs.cli_environment(self.home, cwd))
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -93,8 +91,8 @@ class Group:
             self.sh("git", "pull", "-q", "--ff-only", cwd=self.runner)
         else:
             self.sh("git", "clone", "-q", str(self.upstream), str(self.runner))
-        variables = pipeline_runs.cli_environment(self.home, self.runner) | environment | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command.split(), cwd=self.runner, env=variables, capture_output=True, text=True)
+        variables = pipeline_runs.cli_environment(self.home, self.runner) | environment
+        done = commands.run(command.split(), cwd=self.runner, env=variables)
         report = self.home / "reports" / "retraining.json"
         output = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
         return Night(done.returncode, output, json.loads(report.read_text()) if report.exists() else {})
@@ -126,13 +124,13 @@ def webhook():
 
 
 @pytest.fixture(scope="module")
-def founded(tmp_path_factory, webhook):
+def founded(tmp_path_factory, new_home, webhook):
     """The group has trained and registered its first model, on some of the patches."""
     from landslide.data.demo import generate
 
     folder = tmp_path_factory.mktemp("group")
     generate(folder / "all", scenes=SCENES)
-    group = Group(folder)
+    group = Group(folder, new_home())
     group.found()
     shutil.copytree(folder / "all", group.checkout / "data")
     for number in LATER:

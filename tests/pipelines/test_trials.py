@@ -1,54 +1,59 @@
 """Trials by command line, each in a copy of the checkout with a LANDSLIDE_HOME of its own."""
 
+import contextlib
 import json
 import os
 import random
 import re
 import shutil
 import signal
-import subprocess
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support import pipeline_runs
+from tests.support import commands, pipeline_runs
 
 pytestmark = pytest.mark.slow
 
 COMMAND = ["zenml", "pipeline", "run", "pipelines.training.training_pipeline", "-c", "config.yaml"]
+FOLDS = [1, 2, 3]
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory) -> Path:
+def checkout(tiny_set, tmp_path_factory) -> Path:
     """The project as a source archive without .git, with a small data set and a tiny configuration."""
-    from landslide.data.demo import generate
-
     root = tmp_path_factory.mktemp("archive") / "landslide"
     pipeline_runs.copy_project(root)
-    generate(root / "data", scenes=((2, 3), (2, 2)))
-    pipeline_runs.write_config(root / "config.yaml", Path("data"), training={"epochs": 3, "batch_size": 1, "crop": 48})
+    shutil.copytree(tiny_set, root / "data")
+    training = {"epochs": 3, "batch_size": 1, "crop": 48}
+    pipeline_runs.write_config(root / "config.yaml", Path("data"), training=training, folds={"n_folds": 3})
     return root
 
 
 @pytest.fixture(scope="module")
-def small(checkout, tmp_path_factory) -> tuple[Path, Path]:
+def small(checkout, new_home, tmp_path_factory) -> tuple[Path, Path]:
     """A checkout of its own with two folds of one epoch, and the LANDSLIDE_HOME in which that ran."""
     root = Path(shutil.copytree(checkout, tmp_path_factory.mktemp("small") / "landslide"))
     pipeline_runs.write_config(root / "config.yaml", Path("data"), training={"epochs": 1}, folds={"n_folds": 2})
-    home = tmp_path_factory.mktemp("home")
+    home = new_home()
     assert _executed(_run(root, home)) >= {"build_bands", "train_fold_1", "train_fold_2", "register"}
     return root, home
 
 
 def _run(checkout: Path, home: Path) -> str:
-    done = subprocess.run(
-        COMMAND, cwd=checkout, env=pipeline_runs.cli_environment(home, checkout), capture_output=True, text=True
-    )
+    done = commands.run(COMMAND, cwd=checkout, env=pipeline_runs.cli_environment(home, checkout))
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def _start(checkout: Path, home: Path, log: Path) -> BaseProcess:
+    return commands.start(
+        COMMAND, cwd=checkout, env=pipeline_runs.cli_environment(home, checkout), stdout=log, stderr=log
+    )
 
 
 def _client(home: Path):
@@ -70,15 +75,15 @@ def _runs(home: Path) -> tuple[list, dict]:
 def _weights(home: Path) -> dict[int, dict[str, torch.Tensor]]:
     """Return the weights of the members of the registered ensemble, by fold."""
     found = (home / "mlartifacts").rglob("ensemble.json")
-    ensemble = next(path for path in found if len(json.loads(path.read_text())["members"]) == 5)
+    ensemble = next(path for path in found if len(json.loads(path.read_text())["members"]) == len(FOLDS))
     members = json.loads(ensemble.read_text())["members"]
     return {member["fold"]: load_file(ensemble.parent / member["weights"]) for member in members}
 
 
 @pytest.fixture(scope="module")
-def undisturbed(checkout, tmp_path_factory) -> Path:
+def undisturbed(checkout, new_home) -> Path:
     """The LANDSLIDE_HOME of a run that nothing disturbed."""
-    home = tmp_path_factory.mktemp("undisturbed")
+    home = new_home()
     _run(checkout, home)
     return home
 
@@ -86,53 +91,42 @@ def undisturbed(checkout, tmp_path_factory) -> Path:
 def test_a_source_archive_records_the_commit_as_unknown(undisturbed):
     (parent,), children = _runs(undisturbed)
     assert parent.data.tags["git_commit"] == "unknown"
-    assert sorted(children) == [1, 2, 3, 4, 5]
+    assert sorted(children) == FOLDS
 
 
-def test_killed_in_the_middle_of_a_fold_it_resumes_to_the_same_weights(checkout, undisturbed, tmp_path):
-    home = tmp_path / "home"
+def test_killed_in_the_middle_of_a_fold_it_resumes_to_the_same_weights(checkout, undisturbed, new_home, tmp_path):
+    home = new_home()
     log = tmp_path / "log.txt"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            COMMAND,
-            cwd=checkout,
-            env=pipeline_runs.cli_environment(home, checkout),
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + 120
-        while "fold 2  epoch 2/3" not in log.read_text():  # checkpoints of two epochs are on disk
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    log.touch()
+    process = _start(checkout, home, log)
+    deadline = time.monotonic() + 120
+    while "fold 2  epoch 2/3" not in log.read_text():  # checkpoints of two epochs are on disk
+        assert process.is_alive(), log.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.join()
     assert len(_runs(home)[1]) == 2
 
     output = _run(checkout, home)
     assert "Using cached version of step train_fold_1" in _plain(output)
-    assert "fold 2: going on after epoch" in output
+    assert "fold 2: resuming after epoch" in output
     assert "fold 2  epoch 1/3" not in output
 
     _assert_like_undisturbed(home, undisturbed)
 
 
 @pytest.mark.soak
-def test_killed_again_and_again_at_random_moments_it_still_ends_with_the_same_weights(checkout, undisturbed, tmp_path):
-    home, moments = tmp_path / "home", random.Random(0)
+def test_killed_again_and_again_at_random_moments_it_still_ends_with_the_same_weights(
+    checkout, undisturbed, new_home, tmp_path
+):
+    home, moments = new_home(), random.Random(0)
     for _ in range(8):
-        process = subprocess.Popen(
-            COMMAND,
-            cwd=checkout,
-            env=pipeline_runs.cli_environment(home, checkout),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        time.sleep(moments.uniform(10, 35))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process = _start(checkout, home, tmp_path / "log.txt")
+        time.sleep(moments.uniform(0.5, 6))
+        with contextlib.suppress(ProcessLookupError):  # it had ended
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
     _run(checkout, home)
     _assert_like_undisturbed(home, undisturbed)
 
@@ -145,11 +139,11 @@ def test_a_second_checkout_with_the_same_home_is_served_from_cache(small, tmp_pa
 
 def test_an_edited_module_reruns_exactly_the_steps_that_use_it(small):
     checkout, home = small
-    figures = checkout / "src" / "landslide" / "figures.py"
+    figures = checkout / "src" / "landslide" / "evaluation" / "figures.py"
     figures.write_text(figures.read_text() + "\n# an edit\n")
     assert _executed(_run(checkout, home)) == {"ingest", "open_run", "evaluate"}
 
-    losses = checkout / "src" / "landslide" / "losses.py"
+    losses = checkout / "src" / "landslide" / "training" / "losses.py"
     losses.write_text(losses.read_text() + "\n# an edit\n")
     executed = _executed(_run(checkout, home))
     assert executed >= {"ingest", "open_run", "train_fold_1", "train_fold_2", "evaluate"}
@@ -160,8 +154,7 @@ def test_bad_input_ends_with_a_message_and_exit_code_1(small, tmp_path):
     checkout, home = small
     broken = Path(shutil.copytree(checkout, tmp_path / "broken"))
     (broken / "data" / "TrainData" / "img" / "image_2.h5").write_bytes(b"no HDF5")
-    environment = pipeline_runs.cli_environment(home, broken)
-    done = subprocess.run(COMMAND, cwd=broken, env=environment, capture_output=True, text=True)
+    done = commands.run(COMMAND, cwd=broken, env=pipeline_runs.cli_environment(home, broken))
     assert done.returncode == 1
     # On Python 3.12, a thread of ZenML's logging complains after that, at the end of the interpreter.
     last = done.stderr.split("\nError: ")[1].split("Exception ignored in")[0]
@@ -171,9 +164,9 @@ def test_bad_input_ends_with_a_message_and_exit_code_1(small, tmp_path):
 
 
 def _assert_like_undisturbed(home: Path, undisturbed: Path) -> None:
-    """Five finished children under one parent, complete curves, and the weights of the undisturbed run."""
+    """Finished children under one parent, complete curves, and the weights of the undisturbed run."""
     (parent,), children = _runs(home)
-    assert sorted(children) == [1, 2, 3, 4, 5]
+    assert sorted(children) == FOLDS
     assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
     assert {run.info.status for run in children.values()} == {"FINISHED"}
     for child in children.values():

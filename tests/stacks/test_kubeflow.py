@@ -12,13 +12,12 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -27,8 +26,8 @@ import matplotlib
 import pytest
 import yaml
 
-from tests.support import pipeline_runs
-from tests.support.kubeflow import Attempt, Cluster, PipelinesAPI, prepare_pods
+from tests.support import commands, pipeline_runs
+from tests.support.kubeflow import Attempt, Cluster, PipelinesAPI
 
 pytestmark = pytest.mark.slow
 
@@ -74,33 +73,30 @@ class Server:
     environment: dict[str, str]
     folder: Path
     url: str
-    process: subprocess.Popen[bytes] | None = None
+    process: BaseProcess | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
 
     def start(self) -> None:
-        with (self.folder / "log.txt").open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                cwd=self.folder,
-                env={**os.environ, **self.environment},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        environment = {**os.environ, **self.environment}
+        self.process = commands.start(self.command, cwd=self.folder, env=environment, stdout=self.log, stderr=self.log)
 
     def wait(self) -> None:
         deadline = time.monotonic() + 120
         while True:
             assert self.process is not None
-            assert self.process.poll() is None, (self.folder / "log.txt").read_text()
+            assert self.process.is_alive(), self.log.read_text()
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/health", timeout=5):
                 return
-            assert time.monotonic() < deadline, (self.folder / "log.txt").read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.1)
 
     def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.process.is_alive():
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            self.process.join()
 
 
 @dataclass
@@ -135,10 +131,8 @@ class Site:
         path = folder / "kubeflow.yaml"
         path.write_text(yaml.safe_dump(config))
         before = len(self.api.recurring_runs)
-        done = subprocess.run(
-            ["zenml", "pipeline", "run", PIPELINE, "-c", str(path)],
-            cwd=pipeline_runs.ROOT, env=self.shell, capture_output=True, text=True,
-        )  # fmt: skip
+        command = ["zenml", "pipeline", "run", PIPELINE, "-c", str(path)]
+        done = commands.run(command, cwd=pipeline_runs.ROOT, env=self.shell)
         assert done.returncode == 0, done.stdout + done.stderr
         assert len(self.api.recurring_runs) == before + 1, done.stdout + done.stderr
         return self.api.recurring_runs[-1]
@@ -149,7 +143,7 @@ class Site:
             "OMP_NUM_THREADS": "1",
             "LANDSLIDE_GIT_COMMIT": COMMIT,
             "MPLCONFIGDIR": matplotlib.get_cachedir(),  # made once, as in an image
-            "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+            "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0.5",
         }
         return Cluster(folder, self.image, environment)
 
@@ -180,7 +174,7 @@ def _free_port() -> int:
 def _zenml_server(folder: Path) -> Server:
     folder.mkdir()
     port = _free_port()
-    command = [sys.executable, "-m", "uvicorn", "zenml.zen_server.zen_server_api:app", "--port", str(port)]
+    command = ["python", "-m", "uvicorn", "zenml.zen_server.zen_server_api:app", "--port", str(port)]
     environment = {
         "ZENML_CONFIG_PATH": str(folder / "zenml"),
         "ZENML_SERVER_AUTO_ACTIVATE": "true",
@@ -201,7 +195,7 @@ def _mlflow_server(folder: Path) -> Server:
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
     command = [
-        sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1", "--app-name", "basic-auth",
+        "python", "-m", "mlflow", "server", "--port", str(port), "--workers", "1", "--app-name", "basic-auth",
         "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts"),
     ]  # fmt: skip
     environment = {
@@ -212,12 +206,9 @@ def _mlflow_server(folder: Path) -> Server:
     return Server(command, environment, folder, f"http://127.0.0.1:{port}")
 
 
-def _push_data(folder: Path, s3: str) -> Path:
-    """Make a git repository that pins a small data set, with the files in S3."""
-    from landslide.data.demo import generate
-
-    folder.mkdir()
-    generate(folder / "data", scenes=((2, 3), (2, 2)))
+def _push_data(data: Path, folder: Path, s3: str) -> Path:
+    """Make a git repository that pins a data set, with the files in S3."""
+    shutil.copytree(data, folder / "data")
     for command in (
         "git init --quiet --initial-branch main",
         "dvc init --quiet",
@@ -228,15 +219,17 @@ def _push_data(folder: Path, s3: str) -> Path:
         "git add .",
         "git -c user.name=test -c user.email=test@example.com commit --quiet -m data",
     ):
-        subprocess.run(command.split(), cwd=folder, env={**os.environ, **KEYS}, check=True)
+        done = commands.run(command.split(), cwd=folder, env={**os.environ, **KEYS})
+        assert done.returncode == 0, done.stderr
     return folder
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Iterator[Site]:
+def site(tiny_set, tmp_path_factory) -> Iterator[Site]:
     import boto3
     from moto.server import ThreadedMotoServer
 
+    commands.prepare()
     folder = tmp_path_factory.mktemp("site")
     with contextlib.ExitStack() as stack:
         zenml, mlflow = _zenml_server(folder / "zenml"), _mlflow_server(folder / "mlflow")
@@ -258,9 +251,8 @@ def site(tmp_path_factory) -> Iterator[Site]:
         for name in ("src", "steps", "pipelines", "stacks"):
             shutil.copytree(pipeline_runs.ROOT / name, image / name, ignore=shutil.ignore_patterns("*.egg-info"))
         shutil.copy2(pipeline_runs.ROOT / "requirements.lock", image)
-        repository = _push_data(folder / "repository", s3)
+        repository = _push_data(tiny_set, folder / "repository", s3)
         zenml.wait()
-        prepare_pods()
         mlflow.start()
         shell = {
             **pipeline_runs.cli_environment(folder / "home"),
@@ -272,10 +264,9 @@ def site(tmp_path_factory) -> Iterator[Site]:
             f"--kubeflow-url {api.url} --bucket s3://{BUCKET}/zenml --s3-endpoint {s3} --s3-secret s3 --registry "
             f"registry.example.com/mapping --mlflow-url {mlflow.url} --mlflow-secret mlflow --secret dvc --activate"
         )
-        set_up = subprocess.run(
-            [sys.executable, "-c", SET_UP, json.dumps([KEYS, PASSWORD, options.split()])],
-            cwd=pipeline_runs.ROOT, env=shell, capture_output=True, text=True,
-        )  # fmt: skip
+        set_up = commands.run(
+            ["python", "-c", SET_UP, json.dumps([KEYS, PASSWORD, options.split()])], cwd=pipeline_runs.ROOT, env=shell
+        )
         assert set_up.returncode == 0, set_up.stderr
         registered = json.loads(set_up.stdout.splitlines()[-1])
         with pytest.MonkeyPatch.context() as patch:

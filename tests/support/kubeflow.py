@@ -6,10 +6,8 @@ own, as pods have.
 """
 
 import json
-import multiprocessing
 import os
 import re
-import runpy
 import shlex
 import shutil
 import sys
@@ -20,26 +18,13 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+from tests.support import commands
+
 _API = "/apis/v2beta1"
 _JOB_NAME = "{{$.pipeline_job_name}}"
-# Imported once for all pods: most of what a pod does in the tests is to import these.
-_PRELOADED = [
-    "zenml.entrypoints.step_entrypoint_configuration", "zenml.integrations.mlflow.experiment_trackers",
-    "zenml.integrations.kubeflow.orchestrators", "zenml.integrations.s3.artifact_stores", "zenml.stack.stack",
-    "zenml.integrations.registry", "matplotlib.pyplot", "mlflow.pyfunc", "torch", "lightning_fabric", "cv2", "h5py",
-    "segmentation_models_pytorch", "dvc",
-]  # fmt: skip
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(_PRELOADED)
-
-
-def prepare_pods() -> None:
-    """Start to import what pods need, while other things are done."""
-    forkserver.ensure_running()
 
 
 def image_environment() -> dict[str, str]:
@@ -196,7 +181,7 @@ class Cluster:
         command = [*container["command"], *container["args"]]
         log = pod / "log.txt"
         log.touch()
-        process = _PROCESSES.Process(target=run_pod, args=(command, environment, pod / "app", log))
+        process = commands.FORKS.Process(target=run_pod, args=(command, environment, pod / "app", log))
         process.start()
         attempt = Attempt(name, number, process, log, time.monotonic())
         self.attempts.append(attempt)
@@ -220,25 +205,10 @@ def run_pod(command: list[str], environment: dict[str, str], app: Path, log: Pat
         app: The folder that the container has as /app.
         log: Where its output goes.
     """
-    assert command[:2] == ["python", "-m"]
-    assert not {"landslide", "steps", "pipelines", "stacks"}.intersection(sys.modules)
-    os.setsid()
-    output = os.open(log, os.O_WRONLY | os.O_APPEND)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    os.environ.clear()
-    os.environ.update(environment)
-    own = Path(__file__).resolve().parents[2]
-    libraries = [path for path in sys.path if "site-packages" in path or not Path(path).resolve().is_relative_to(own)]
-    sys.path[:] = [*environment["PYTHONPATH"].split(os.pathsep), *libraries]
+    commands.enter(environment, log, log)
     os.makedirs, os.chdir = _own(os.makedirs, app), _own(os.chdir, app)
     os.chdir("/app")
-    from zenml.utils import source_utils
-
-    source_utils.set_custom_source_root(environment["ZENML_CUSTOM_SOURCE_ROOT"])  # ZenML read it on import
-    sys.argv[:] = command[2:]
-    runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+    commands.become(command)
 
 
 def _own(function: Callable[..., Any], app: Path) -> Callable[..., Any]:

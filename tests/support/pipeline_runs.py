@@ -36,7 +36,11 @@ def copy_project(root: Path, *more: str) -> None:
 
 def write_config(path: Path, root: Path, **parameters: dict[str, Any]) -> Path:
     """Write a run configuration of a tiny network; `parameters` are merged over the defaults."""
-    merged: dict[str, Any] = {"data": {"root": str(root)}, "training": dict(TINY_TRAINING)}
+    merged: dict[str, Any] = {
+        "data": {"root": str(root)},
+        "training": dict(TINY_TRAINING),
+        "evaluation": {"overlays": 1},  # to draw takes longer than to train
+    }
     for group, values in parameters.items():
         merged[group] = {**merged.get(group, {}), **values}
     path.write_text(yaml.safe_dump({"parameters": merged}))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from landslide.errors import RegistryError
 from landslide.schema import ORIGINAL_BANDS
 from landslide.tracking import reproduction, runs
 from steps.settings import FoldSettings
-from tests.support import pipeline_runs
+from tests.support import commands, pipeline_runs
 from tests.support.versions import add_version, fold_table
 
 pytestmark = pytest.mark.slow
@@ -60,7 +61,7 @@ def project(tmp_path_factory) -> Path:
 
 
 def environment(project: Path) -> dict[str, str]:
-    return {**pipeline_runs.cli_environment(project / ".landslide", project), "OMP_NUM_THREADS": "1"}
+    return pipeline_runs.cli_environment(project / ".landslide", project)
 
 
 def models(project: Path, variables: dict[str, str], *arguments: str) -> Result:
@@ -74,15 +75,14 @@ def models(project: Path, variables: dict[str, str], *arguments: str) -> Result:
 
 
 @pytest.fixture(scope="module")
-def trained(project) -> Path:
+def trained(project, new_home) -> Path:
     """Version 1 has random weights, version 2 was trained from them."""
-    home = project / ".landslide"
-    home.mkdir()
+    home = new_home().rename(project / ".landslide")
     client = runs.connect(f"sqlite:///{home / 'mlflow.db'}")
     elsewhere = fold_table().assign(number=range(1001, 1005), scene=99, row=range(4), column=0)
     add_version(client, home, bands=ORIGINAL_BANDS, table=elsewhere)
     command = ["zenml", "pipeline", "run", "pipelines.training.training_pipeline", "-c", "config.yaml"]
-    done = subprocess.run(command, cwd=project, env=environment(project), capture_output=True, text=True)
+    done = commands.run(command, cwd=project, env=environment(project))
     assert done.returncode == 0, done.stdout + done.stderr
     return project
 
@@ -117,9 +117,9 @@ def test_a_version_that_started_from_another_is_rebuilt_with_the_same_scores_and
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def store(tmp_path_factory, empty_store):
     """A client of a store, and its folder."""
-    folder = tmp_path_factory.mktemp("store")
+    folder = Path(shutil.copy2(empty_store, tmp_path_factory.mktemp("store") / "mlflow.db")).parent
     return runs.connect(f"sqlite:///{folder / 'mlflow.db'}"), folder
 
 
