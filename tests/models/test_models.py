@@ -26,14 +26,7 @@ PEER = "smp:Unet:resnet18"
 NARROW = {name: {"width": 8} for name in MODEL_NAMES} | {PEER: {"decoder_channels": (16, 8, 8, 8, 8)}}
 EVERY_MODEL = [*MODEL_NAMES, PEER]
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small networks on a busy machine: threads that wait for each other cost more than they bring."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def narrow(name: str, in_channels: int = 5, **options) -> nn.Module:

@@ -28,6 +28,8 @@ RAU_NETS = [
 VARIANTS = [("unet", options) for options in UNETS] + [("rau_net", options) for options in RAU_NETS]
 VARIANTS += [("rau_net_small", {"attention": "multi_head"}), ("l4s_baseline", {})]
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def narrow(name: str, *, seed: int = 0, **options) -> nn.Module:
     torch.manual_seed(seed)
@@ -42,15 +44,6 @@ def patches(batch: int = 2, side: int = SIDE) -> torch.Tensor:
 def parameters_at(name: str, in_channels: int, **options) -> int:
     with torch.device("meta"):
         return trainable_parameters(create_model(name, in_channels, **options))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small networks on a busy machine: threads that wait for each other cost more than they bring."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
