@@ -159,6 +159,20 @@ def test_the_networks_have_their_names():
     assert {"unet", "rau_net", "rau_net_small", "l4s_baseline"} <= set(MODEL_NAMES)
 
 
+@pytest.mark.parametrize("name", ["rau_net_small", "l4s_baseline", PEER])
+def test_the_number_of_bands_is_given_by_place_or_by_keyword(name):
+    networks = create_model(name, 5), create_model(name, in_channels=5), create_model(name=name, in_channels=5)
+    shapes = [{key: weight.shape for key, weight in model.state_dict().items()} for model in networks]
+    assert shapes[0] == shapes[1] == shapes[2]
+
+
+@pytest.mark.parametrize("name", ["unet", PEER])
+@pytest.mark.parametrize("option", ["name", "in_channels"])
+def test_options_that_a_user_wrote_cannot_replace_the_name_or_the_number_of_bands(name, option):
+    with pytest.raises(ConfigurationError, match=option):
+        build_model(ModelSpec(name, ("B4",), {option: 3}))
+
+
 @pytest.mark.parametrize("name", ["resnet", "", "RAU_Net", "rau_net "])
 def test_an_unknown_model_is_a_configuration_error_that_lists_the_others(name):
     with pytest.raises(ConfigurationError, match="There is no model") as error:

@@ -25,7 +25,8 @@ _PRELOADED = [
     "zenml.integrations.mlflow.experiment_trackers", "zenml.integrations.kubeflow.orchestrators",
     "zenml.integrations.s3.artifact_stores", "zenml.stack.stack", "zenml.zen_stores.sql_zen_store", "matplotlib.pyplot",
     "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store", "torch",
-    "lightning_fabric", "cv2", "h5py", "segmentation_models_pytorch", "sklearn.metrics", "dvc.cli", "dvc.repo", "dvc_s3",
+    "lightning_fabric", "cv2", "h5py", "segmentation_models_pytorch",
+    "sklearn.metrics", "dvc.cli", "dvc.repo", "dvc_s3",
     "zenml.log_stores.otel.otel_log_store", "zenml.orchestrators.local.local_orchestrator", "uvicorn",
 ]  # fmt: skip
 FORKS = multiprocessing.get_context("forkserver")

@@ -25,6 +25,7 @@ __all__ = [
     "build_model",
     "create_model",
     "main_logits",
+    "model_from_options",
     "refuse_missing_pretraining",
     "required_packages",
     "trainable_parameters",
@@ -41,7 +42,7 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
 MODEL_NAMES = tuple(_MODELS)
 
 
-def create_model(name: str, in_channels: int, /, **options: Any) -> nn.Module:
+def create_model(name: str, in_channels: int, **options: Any) -> nn.Module:
     """Create a network with freshly initialised weights.
 
     Args:
@@ -56,6 +57,11 @@ def create_model(name: str, in_channels: int, /, **options: Any) -> nn.Module:
     Raises:
         ConfigurationError: On an unknown name or option, or if the network needs a package that is not installed.
     """
+    return model_from_options(name, in_channels, options)
+
+
+def model_from_options(name: str, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
+    """Create a network as `create_model` does, with options that a user wrote: any of their names may be wrong."""
     network: Callable[..., nn.Module]
     if name.startswith("smp:"):
         parts = name.split(":")
@@ -180,7 +186,7 @@ class StandardizedModel(nn.Module):
 def build_model(spec: ModelSpec, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
     """Build the network of a specification, with trained weights if given, else as it starts to be trained."""
     options = spec.options if weights is None else without_pretraining(spec.options)
-    model = create_model(spec.name, len(spec.bands), **options)
+    model = model_from_options(spec.name, len(spec.bands), options)
     if spec.mean is not None and spec.std is not None:
         model = StandardizedModel(model, torch.tensor(spec.mean), torch.tensor(spec.std))
     if weights is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from landslide.models import create_model, refuse_missing_pretraining, trainable_parameters, without_pretraining
+from landslide.models import model_from_options, refuse_missing_pretraining, trainable_parameters, without_pretraining
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def _without_memory(name: str, in_channels: int, options: Mapping[str, Any]) -> 
     options = without_pretraining(options)
     try:
         with torch.device("meta"):
-            model = create_model(name, in_channels, **options)
+            model = model_from_options(name, in_channels, options)
     except RuntimeError:  # some encoders compute with numbers while they are built
-        model = create_model(name, in_channels, **options)
+        model = model_from_options(name, in_channels, options)
     return model.to("meta")  # some encoders place a first layer for other than three bands on the CPU all the same
 
 
