@@ -16,11 +16,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.floors import copy_gigabytes, peak_gflops
 from benchmarks.measure import MEMORY_SETTINGS, Comparison, write
-from benchmarks.plain import processor_has_bf16
+from benchmarks.steps import peak_gflops, processor_has_bf16
 
-QUICK = ("bands", "build", "batches", "steps", "activations", "scoring", "scale", "gpu")
+QUICK = ("steps", "bands", "build", "batches", "gpu", "scale")
 NAMES = (*QUICK, "run_share")
 
 
@@ -37,7 +36,6 @@ def machine() -> dict[str, object]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "GFLOP/s of a thread, float32": round(peak_gflops(torch.float32)),
         "GFLOP/s of a thread, bf16": round(peak_gflops(torch.bfloat16)) if processor_has_bf16() else None,
-        "GB/s of a copy": round(copy_gigabytes(), 1),
         "torch": torch.__version__,
         "memory kept": all(name in os.environ for name in MEMORY_SETTINGS),
     }

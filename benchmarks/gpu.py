@@ -23,7 +23,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import patches
 from benchmarks.measure import Comparison
-from benchmarks.plain import plain
 from landslide.bands.cache import ensure_cache
 from landslide.bands.formulas import BAND_NAMES, BandSettings, engineer
 from landslide.folds.parts import FoldRows
@@ -66,7 +65,7 @@ def plain_rate(
     """Return patches a second of the plain loop."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    model = plain(create_model(name, len(BANDS), **options)).to(device).train()
+    model = create_model(name, len(BANDS), **options).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, eps=1e-7)
     loss_of = create_loss("focal_iou")
     batches = forever(loader)

@@ -1,49 +1,65 @@
-"""One optimisation step on the CPU: the project's path against plain eager float32.
+"""One optimisation step on the CPU: the project's networks against plain eager float32, and each CPU layer on and off.
 
 Batches of 4 patches of 128 pixels and 23 bands, focal + IoU loss, Adam, one thread; networks of reduced width. `plain`
 has PyTorch's own layers in the default memory format; `memory not kept` is the same in a process without the settings
 of `activate.sh`, which is how a script of one's own would run. Ours in float32 is what training does by default on a
-CPU, bf16 what `training.precision: bf16-mixed` does.
+CPU, bf16 what `training.precision: bf16-mixed` does. The floor is the arithmetic of all convolutions.
+
+The CPU layers (`landslide.models.cpu_layers`) are then switched off one by one; each has to save a tenth of the step.
+The weight gradient acts only without AVX-512: `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2` shows it on any
+processor.
 """
+
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from benchmarks.floors import peak_gflops
 from benchmarks.measure import Comparison, PlainProcess, in_turn
-from benchmarks.plain import plain, processor_has_bf16
-from landslide.models import create_model
+from landslide.models import cpu_layers, create_model
 from landslide.models.complexity import complexity
 from landslide.training.losses import create_loss, multi_head_loss
 from landslide.training.optimizers import create_optimizer
 
-BATCH, SIZE, N_BANDS, WIDTH = 4, 128, 23, 16
+BATCH, SIZE, N_BANDS = 4, 128, 23
+NETWORKS: dict[str, dict[str, Any]] = {"rau_net": {"width": 16}, "unet": {"width": 16}, "lite_unet": {}}
+COMPARED = ("rau_net", "unet")
+# Each CPU layer, a network that uses it, and whether it acts in bf16.
+LAYERS = (
+    ("transposed_convolution", "rau_net", False),
+    ("transposed_convolution", "rau_net", True),
+    ("weight_gradient", "rau_net", False),
+    ("depthwise_float32", "lite_unet", True),
+)
+SAVES_A_TENTH = 1.11
 
 
 class Step:
     """A network of its own, and how it takes a step; returns the loss."""
 
-    def __init__(self, name: str, *, ours: bool, autocast: bool = False, threads: int = 1) -> None:
-        torch.set_num_threads(threads)
+    def __init__(self, name: str, *, plain: bool = False, off: Collection[str] = (), bf16: bool = False) -> None:
+        torch.set_num_threads(1)
         torch.manual_seed(0)
-        self.autocast = autocast
-        self.model = create_model(name, N_BANDS, width=WIDTH)
-        self.format = torch.channels_last if ours else torch.contiguous_format
-        if not ours:
-            plain(self.model)
-        self.model.to(memory_format=self.format).train()
-        if ours:
+        self.bf16, self.off = bf16, cpu_layers.CPU_LAYERS if plain else off
+        layout = torch.contiguous_format if plain else torch.channels_last
+        self.model = create_model(name, N_BANDS, **NETWORKS[name]).to(memory_format=layout).train()
+        if plain:
+            self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4, eps=1e-7)
+        else:
             weights = self.model.parameters()
             self.optimizer = create_optimizer("adam", weights, rate=1e-4, epsilon=1e-7, weight_decay=0.0)
-        else:
-            self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4, eps=1e-7)
         self.loss = create_loss("focal_iou")
-        self.images, self.masks = batch()
-        self.images = self.images.contiguous(memory_format=self.format)
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.rand(BATCH, N_BANDS, SIZE, SIZE, generator=generator).contiguous(memory_format=layout)
+        self.masks = (torch.rand(BATCH, SIZE, SIZE, generator=generator) < 0.05).long()
 
     def __call__(self) -> Tensor:
         """Take a step."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16), cpu_layers.switched_off(self.off):
             loss = multi_head_loss(self.model(self.images), self.masks, self.loss)
         loss.backward()
         self.optimizer.step()
@@ -51,45 +67,81 @@ class Step:
         return loss.detach()
 
 
-def batch() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(BATCH, N_BANDS, SIZE, SIZE, generator=generator)
-    return images, (torch.rand(BATCH, SIZE, SIZE, generator=generator) < 0.05).long()
-
-
 def plain_step(name: str) -> Step:
-    return Step(name, ours=False)
+    return Step(name, plain=True)
 
 
 def run(quick: bool) -> list[Comparison]:
     rounds = 3 if quick else 9
-    results = []
-    for name in ("rau_net", "unet"):
-        elsewhere = PlainProcess(plain_step, name)
-        sides = {
-            "plain float32, memory not kept": elsewhere,
-            "plain float32": Step(name, ours=False),
-            "ours, float32": Step(name, ours=True),
-        }
-        if processor_has_bf16():
-            sides["ours, bf16"] = Step(name, ours=True, autocast=True)
-        losses = {side: step().item() for side, step in sides.items() if isinstance(step, Step)}
-        for side, loss in losses.items():  # dropout is drawn in other ways
-            torch.testing.assert_close(losses["plain float32"], loss, rtol=5e-2, atol=0, msg=side)
-        seconds = in_turn(sides, rounds)
-        elsewhere.close()
-        gigaflop = 3 * BATCH * complexity(name, N_BANDS, {"width": WIDTH}).gflop
-        seconds["floor: float32 convolutions at their peak"] = gigaflop / peak_gflops(torch.float32)
-        if processor_has_bf16():
-            seconds["floor: bf16 convolutions at their peak"] = gigaflop / peak_gflops(torch.bfloat16)
-        compared = Comparison(
-            name=f"training step, {name}, width {WIDTH}",
-            unit="ms",
-            values={side: 1e3 * value for side, value in seconds.items()},
-            reference="plain float32, memory not kept",
-            ours=list(sides)[-1],
-            goal=3.0 if processor_has_bf16() else None,
-            facts={"batch": f"{BATCH} x {N_BANDS} x {SIZE} x {SIZE}", "threads": 1, "rounds": rounds},
-        )
-        results += [compared, compared.against("plain float32", "memory kept")]
+    results = [against_plain(name, rounds) for name in COMPARED]
+    for layer, name, bf16 in LAYERS:
+        if bf16 and not processor_has_bf16():
+            print(f"{layer} in bf16: left out, this processor has no bf16")
+        elif layer == "weight_gradient" and torch.backends.cpu.get_cpu_capability() == "AVX512":
+            print(f"{layer}: left out, it does not act on a processor with AVX-512")
+        else:
+            results.append(on_and_off(layer, name, bf16, rounds))
     return results
+
+
+def against_plain(name: str, rounds: int) -> Comparison:
+    """Compare the steps of a network with those of PyTorch's own layers."""
+    elsewhere = PlainProcess(plain_step, name)
+    sides = {
+        "plain float32, memory not kept": elsewhere,
+        "plain float32": plain_step(name),
+        "ours, float32": Step(name),
+    }
+    if processor_has_bf16():
+        sides["ours, bf16"] = Step(name, bf16=True)
+    losses = {side: step().item() for side, step in sides.items() if isinstance(step, Step)}
+    for side, loss in losses.items():
+        torch.testing.assert_close(losses["plain float32"], loss, rtol=5e-2, atol=0, msg=side)
+    seconds = in_turn(sides, rounds)
+    elsewhere.close()
+    gigaflop = 3 * BATCH * complexity(name, N_BANDS, NETWORKS[name]).gflop
+    seconds["floor: float32 convolutions at their peak"] = gigaflop / peak_gflops(torch.float32)
+    if processor_has_bf16():
+        seconds["floor: bf16 convolutions at their peak"] = gigaflop / peak_gflops(torch.bfloat16)
+    return Comparison(
+        name=f"training step, {name}, width {NETWORKS[name]['width']}",
+        unit="ms",
+        values={side: 1e3 * value for side, value in seconds.items()},
+        reference="plain float32, memory not kept",
+        ours=list(sides)[-1],
+        goal=3.0 if processor_has_bf16() else None,
+        facts={"batch": f"{BATCH} x {N_BANDS} x {SIZE} x {SIZE}", "threads": 1, "rounds": rounds},
+    )
+
+
+def on_and_off(layer: str, name: str, bf16: bool, rounds: int) -> Comparison:
+    """Compare the steps of a network with one CPU layer on and off."""
+    seconds = in_turn({"off": Step(name, off=[layer], bf16=bf16), "on": Step(name, bf16=bf16)}, rounds)
+    return Comparison(
+        name=f"{layer}, {name}, {'bf16' if bf16 else 'float32'}",
+        unit="ms",
+        values={side: 1e3 * value for side, value in seconds.items()},
+        reference="off",
+        ours="on",
+        goal=SAVES_A_TENTH,
+        facts={"threads": 1, "rounds": rounds},
+    )
+
+
+def processor_has_bf16() -> bool:
+    """Return whether the processor has bf16, as Linux tells; elsewhere it is emulated and a step takes minutes."""
+    facts = Path("/proc/cpuinfo")
+    return facts.exists() and any(name in facts.read_text() for name in ("avx512_bf16", "amx_bf16", "bf16 "))
+
+
+def peak_gflops(dtype: torch.dtype) -> float:
+    """Return 10^9 operations per second of one thread in a 3x3 convolution that suits it (64 channels, 128 pixels)."""
+    torch.set_num_threads(1)
+    images = torch.randn(4, 64, SIZE, SIZE).to(dtype).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(64, 64, 3, 3).to(dtype).contiguous(memory_format=torch.channels_last)
+    seconds = []
+    for _ in range(7):
+        start = time.perf_counter()
+        F.conv2d(images, weight, padding=1)
+        seconds.append(time.perf_counter() - start)
+    return 2 * weight.numel() * len(images) * SIZE**2 / min(seconds) / 1e9

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 import torch
-from torch import nn
 
 from benchmarks import __main__ as command
-from benchmarks import activations, gpu, measure, scale
+from benchmarks import gpu, measure, scale, steps
 from benchmarks.measure import Comparison, PlainProcess, in_turn
 from landslide.data import demo
+from landslide.models.cpu_layers import CPU_LAYERS
 from tests.support import pipeline_runs
 
 pytestmark = pytest.mark.slow
@@ -77,26 +77,14 @@ def test_without_a_gpu_its_comparison_is_left_out(capsys):
     assert "no GPU" in capsys.readouterr().out
 
 
-def test_memory_kept_for_the_gradient_is_counted_once_for_each_tensor():
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Conv2d(activations.N_BANDS, 2, 1)
-
-        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-            return {"128": self.layer(x) + self.layer(x)}  # both keep x, the weights and nothing else
-
-    class Nothing(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.logits = nn.Parameter(torch.zeros(2, 2, 128, 128))
-
-        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-            return {"128": self.logits[: len(x)]}
-
-    of_loss = activations.kept(Nothing(), 2, autocast=False)
-    found = activations.kept(Twice(), 2, autocast=False) - of_loss
-    assert found == 2 * activations.N_BANDS * 128 * 128 * 4
+def test_a_step_trains_with_cpu_layers_off_as_with_them_on(monkeypatch):
+    monkeypatch.setitem(steps.NETWORKS, "rau_net", {"width": 2, "head_width": 2, "dropout": 0.0})
+    monkeypatch.setattr(steps, "SIZE", 32)
+    losses = [
+        [step().item() for _ in range(3)] for step in (steps.Step("rau_net", off=CPU_LAYERS), steps.Step("rau_net"))
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert losses[0][2] < losses[0][0]
 
 
 def test_every_stage_is_measured_at_scale(tmp_path):
@@ -118,21 +106,22 @@ def test_every_stage_is_measured_at_scale(tmp_path):
 def test_the_command_prints_the_ratios_last_and_writes_them(tmp_path):
     out = tmp_path / "figures.json"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "scoring", "--quick", "--json", str(out)],
+        [sys.executable, "-m", "benchmarks", "batches", "--quick", "--json", str(out)],
         cwd=pipeline_runs.ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    (figures,) = json.loads(out.read_text())["comparisons"]
-    last = done.stdout.rstrip().splitlines()[-1]
-    assert last.startswith(figures["name"])
-    assert f"{figures['ratios']['FoldEvaluator']:.2f}x" in last
+    figures = json.loads(out.read_text())["comparisons"]
+    last = done.stdout.rstrip().splitlines()[-len(figures) :]
+    for line, comparison in zip(last, figures, strict=True):
+        assert line.startswith(comparison["name"])
+        assert f"{comparison['ratios'][comparison['ours']]:.2f}x" in line
 
 
 def test_a_name_that_is_not_there_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "steps", "speed"])
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "bands", "speed"])
     with pytest.raises(SystemExit) as stop:
         command.main()
     assert stop.value.code == 2
-    assert "there is no speed; choose from bands" in capsys.readouterr().err
+    assert "there is no speed; choose from steps" in capsys.readouterr().err

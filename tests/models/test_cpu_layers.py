@@ -1,13 +1,23 @@
-"""The CPU's own weight gradient against PyTorch's in float64, and where it is used."""
+"""The CPU layers compute what PyTorch's own do, and act on CPU tensors only."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional as F
 
 from landslide.models import cpu_layers, create_model
-from landslide.models.blocks import SameConv2d
+from landslide.models.blocks import SameConv2d, SameConvTranspose2d
+from landslide.training.losses import LOSS_NAMES, create_loss, multi_head_loss
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+NETWORKS = {
+    "rau_net": {"width": 16, "head_width": 8, "dropout": 0.0},
+    "rau_net_small": {"width": 8, "dropout": 0.0},
+    "unet": {"width": 8, "heads": 3, "dropout": 0.0},
+}
 
 
 @pytest.fixture
@@ -70,23 +80,23 @@ def test_wide_convolutions_of_stride_one_use_it(changed, used):
 @pytest.mark.usefixtures("avx2")
 def test_it_is_not_used_without_gradients_in_other_precision_or_with_frozen_weights():
     x, module = torch.randn(2, 24, 8, 8), layer()
-    assert cpu_layers.suits(x, module.weight)
+    assert cpu_layers.gains_from_matrix_products(x, module.weight)
     with torch.no_grad():
-        assert not cpu_layers.suits(x, module.weight)
+        assert not cpu_layers.gains_from_matrix_products(x, module.weight)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not cpu_layers.suits(x, module.weight)
+        assert not cpu_layers.gains_from_matrix_products(x, module.weight)
         assert module(x).dtype == torch.bfloat16
-    assert not cpu_layers.suits(x.double(), module.double().weight)
-    assert not cpu_layers.suits(x, layer().requires_grad_(False).weight)
+    assert not cpu_layers.gains_from_matrix_products(x.double(), module.double().weight)
+    assert not cpu_layers.gains_from_matrix_products(x, layer().requires_grad_(False).weight)
 
 
 def test_it_is_not_used_on_a_processor_that_has_a_fast_one(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    assert not cpu_layers.suits(torch.randn(2, 24, 8, 8), layer().weight)
+    assert not cpu_layers.gains_from_matrix_products(torch.randn(2, 24, 8, 8), layer().weight)
 
 
 @pytest.mark.usefixtures("avx2")
-def test_a_network_learns_as_with_pytorchs_gradient(monkeypatch):
+def test_a_network_learns_as_with_pytorchs_weight_gradient():
     def gradients_of_network():
         torch.manual_seed(0)
         model = create_model("rau_net", 3, width=24, head_width=4, dropout=0.0).to(memory_format=torch.channels_last)
@@ -95,6 +105,108 @@ def test_a_network_learns_as_with_pytorchs_gradient(monkeypatch):
         return [parameter.grad for parameter in model.parameters()]
 
     ours = gradients_of_network()
-    monkeypatch.setattr(cpu_layers, "suits", lambda x, weight: False)
-    for one, other in zip(ours, gradients_of_network(), strict=True):
+    with cpu_layers.switched_off(["weight_gradient"]):
+        theirs = gradients_of_network()
+    for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+# ---- transposed convolution
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_transposed_convolution_takes_either_memory_format_and_odd_sides(memory_format):
+    torch.manual_seed(0)
+    layer = SameConvTranspose2d(3, 4, 3)
+    x = torch.randn(2, 3, 5, 7).contiguous(memory_format=memory_format)
+    torch.testing.assert_close(layer(x), nn.ConvTranspose2d.forward(layer, x)[..., :10, :14])
+
+
+# ---- whole networks
+
+
+@pytest.mark.parametrize("layer", ["conv_transpose2d", "conv2d"])
+@pytest.mark.usefixtures("avx2")
+def test_they_act_on_the_cpu_alone_and_unless_switched_off(layer, monkeypatch):
+    class ReachedError(Exception):
+        pass
+
+    def reached(*args):
+        raise ReachedError
+
+    monkeypatch.setattr(cpu_layers, layer, reached)
+    model, x = create_model("rau_net", 5, width=24, head_width=24), torch.randn(1, 5, 32, 32)
+    with pytest.raises(ReachedError):
+        model(x)
+    with cpu_layers.switched_off():
+        model(x)
+    with pytest.raises(ReachedError):
+        model(x)
+    model.to("meta")(x.to("meta"))
+
+
+def batch(channels: int = 5, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(4, channels, size, size, generator=generator)
+    masks = (images[:, :2].mean(dim=1) > 0.5).long()  # something to learn, with both classes in every patch
+    return images, masks
+
+
+def loss_and_gradients(name: str, loss: str, *, fast: bool, size: int = 32, autocast: bool = False):
+    torch.manual_seed(0)
+    model = create_model(name, 5, **NETWORKS[name])
+    images, masks = batch(size=size)
+    if fast:
+        model, images = (each.to(memory_format=torch.channels_last) for each in (model, images))
+    off = () if fast else cpu_layers.CPU_LAYERS
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast), cpu_layers.switched_off(off):
+        value = multi_head_loss(model(images), masks, create_loss(loss))
+    value.backward()
+    return value.item(), {key: weight.grad.double().flatten() for key, weight in model.named_parameters()}
+
+
+@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_losses_and_gradients_are_those_of_the_plain_network_in_float32(name, loss):
+    value, gradients = loss_and_gradients(name, loss, fast=True)
+    expected, plain_gradients = loss_and_gradients(name, loss, fast=False)
+    assert value == pytest.approx(expected, rel=1e-4)
+    scale = max(gradient.norm() for gradient in plain_gradients.values())
+    for key, gradient in plain_gradients.items():
+        error = (gradients[key] - gradient).norm()
+        assert error <= 2e-3 * gradient.norm() + 1e-5 * scale, key
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_are_the_same_function_in_float64(name):
+    # losses are computed in float32: a loss of its own keeps all digits
+    def squares(*, fast: bool):
+        torch.manual_seed(0)
+        model = create_model(name, 5, **NETWORKS[name]).double()
+        if fast:
+            model = model.to(memory_format=torch.channels_last)
+        with cpu_layers.switched_off(() if fast else cpu_layers.CPU_LAYERS):
+            sum(logits.square().mean() for logits in model(batch()[0].double()).values()).backward()
+        return [weight.grad for weight in model.parameters()]
+
+    for one, other in zip(squares(fast=True), squares(fast=False), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("loss", ["focal_iou", "cross_entropy"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_in_bf16_have_the_direction_of_plain_float32(name, loss):
+    value, gradients = loss_and_gradients(name, loss, fast=True, size=64, autocast=True)
+    expected, plain_gradients = loss_and_gradients(name, loss, fast=False, size=64)
+    assert value == pytest.approx(expected, rel=2e-2)
+    one, other = (torch.cat(list(each.values())) for each in (gradients, plain_gradients))
+    assert torch.cosine_similarity(one, other, dim=0) > 0.99
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_compiles_whole(name):
+    torch.manual_seed(0)
+    model = create_model(name, 5, **NETWORKS[name] | {"dropout": 0.5}).to(memory_format=torch.channels_last).train()
+    whole = torch.compile(model, backend="eager", fullgraph=True)
+    sum(logits.square().mean() for logits in whole(batch()[0]).values()).backward()
+    assert all(weight.grad is not None for weight in model.parameters())

@@ -1,5 +1,6 @@
 """The networks: sizes, shapes, layers against references, and what every model must do."""
 
+import hashlib
 import json
 import math
 
@@ -150,6 +151,29 @@ def test_dropout_acts_in_training_alone(name):
             module.train()
     with torch.no_grad():
         assert not torch.equal(main_logits(model(patches()), 32), main_logits(model(patches()), 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "recorded"),
+    [
+        ("rau_net", {}, "307fcb2e5b2e85bb"),
+        ("rau_net", {"stem": "selu", "bottom_block": True, "attention": "none"}, "1312a770ff6d1887"),
+        ("rau_net", {"attention": "multi_head"}, "6aee57bfb55c26ba"),
+        ("rau_net", {"attention": "cbam", "attention_at": "concatenation"}, "6bd101a272878e1a"),
+        ("rau_net_small", {}, "3a0c794470ee8c25"),
+        ("unet", {}, "4b2c0d29124cd61e"),
+        ("unet", {"block": "res_conv", "heads": 3, "attention": "se"}, "ab8ae84427acc2b1"),
+        ("l4s_baseline", {}, "e95bc551cf22b84c"),
+        ("lite_unet", {}, "2f2792f01da5dc56"),
+        (PEER, {}, "5768717a5ace9c21"),
+    ],
+)
+def test_weights_keep_their_names_shapes_and_order(name, options, recorded):
+    with torch.device("meta"):
+        weights = create_model(name, 5, **options).state_dict()
+    listing = "\n".join(f"{key} {tuple(weight.shape)}" for key, weight in weights.items())
+    found = hashlib.sha256(listing.encode()).hexdigest()[:16]
+    assert found == recorded, f"weights trained before no longer load; they are now named:\n{listing}"
 
 
 # ---- by name

@@ -4,9 +4,6 @@ LeakyReLU slope 0.3, batch normalisation with epsilon 1e-3 and momentum 0.99 (0.
 "same" padding (an even kernel or a stride of two pads at the bottom and right), he-normal weights, zero biases.
 """
 
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +11,6 @@ from landslide.models import cpu_layers
 from landslide.models.attention import SelfAttention
 
 LEAKY_SLOPE = 0.3
-SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.01
 
@@ -39,17 +35,13 @@ class SameConv2d(nn.Conv2d):
         """Convolve x (B, C, H, W)."""
         if self._extra:
             x = F.pad(x, (0, self._extra, 0, self._extra))
-        if self.stride == (1, 1) and cpu_layers.suits(x, self.weight):
+        if self.stride == (1, 1) and cpu_layers.gains_from_matrix_products(x, self.weight):
             return cpu_layers.conv2d(x, self.weight, self.bias, int(self.padding[0]))
         return super().forward(x)
 
 
 class SameConvTranspose2d(nn.ConvTranspose2d):
     """Transposed convolution of stride 2 that doubles the sides exactly, cropping at the bottom and right.
-
-    Every second row and column of the output is a usual convolution of the input with every second row and column of
-    the kernel. PyTorch's transposed convolution and its crop take a CPU twice as long as these four, most of it for the
-    gradient (docs/performance.md). Three of the four keep a padded copy of the input for the gradient.
 
     Args:
         in_channels: Channels of the input (B, in_channels, H, W).
@@ -62,84 +54,9 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Upsample x (B, C, H, W) to (B, out_channels, 2 H, 2 W)."""
-        if self.kernel_size != (2, 2):
-            return interleave(self.phases(x))
-        assert self.bias is not None
-        weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)  # without neighbours it is one matrix product
-        maps = F.linear(x.permute(0, 2, 3, 1), weight, self.bias.repeat(4))
-        return _interleave_nhwc(maps.unflatten(-1, (2, 2, -1)))
-
-    def phases(self, x: Tensor) -> list[Tensor]:
-        """Return the four parts of the output, each (B, out_channels, H, W).
-
-        They are the even rows' even and odd columns, then the odd rows': what `interleave` takes.
-        """
-        weight, parts = self.weight.transpose(0, 1), []
-        for row in (0, 1):
-            for column in (0, 1):
-                kernel = weight[:, :, row::2, column::2].flip(2, 3).contiguous(memory_format=torch.channels_last)
-                above, left = (side - 1 for side in kernel.shape[2:])
-                parts.append(F.conv2d(F.pad(x, (left, 0, above, 0)), kernel, self.bias))
-        return parts
-
-
-def interleave(parts: list[Tensor]) -> Tensor:
-    """Return the map (B, C, 2 H, 2 W) of four parts, see `SameConvTranspose2d.phases`."""
-    return _interleave_nhwc(torch.stack([part.permute(0, 2, 3, 1) for part in parts], dim=3).unflatten(3, (2, 2)))
-
-
-def _interleave_nhwc(parts: Tensor) -> Tensor:
-    """Turn (B, H, W, 2 rows, 2 columns, C) into (B, C, 2 H, 2 W)."""
-    return parts.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
-
-
-class Dropout(nn.Dropout):
-    """Dropout that draws bits on a CPU, where PyTorch draws a floating-point number for each activation.
-
-    16 for an activation, or 8 where the probability is a multiple of 1/256; it is rounded to 1/65536.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Drop activations of x (B, C, H, W) in training."""
-        dropped = round(self.p * 2**16)
-        usual = not self.training or dropped in (0, 2**16) or torch.compiler.is_compiling()
-        if usual or x.device.type != "cpu":
-            return super().forward(x)
-        shape = [x.shape[i] for i in (0, 2, 3, 1)]
-        bits, kind = (8, torch.int8) if dropped % 2**8 == 0 else (16, torch.int16)
-        drawn = torch.empty(-(-x.numel() * bits // 64), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        # Numbers up to `highest` drop. Limits make of a number 0 or 1 above it, which is quicker than a comparison.
-        highest = (dropped >> (16 - bits)) - 2 ** (bits - 1) - 1
-        kept = drawn.view(kind)[: x.numel()].view(shape).clamp_(highest, highest + 1).sub_(highest)
-        return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped)).permute(0, 3, 1, 2)
-
-
-class SELU(nn.SELU):
-    """SELU that keeps its output for the gradient in place of its input: the next convolution keeps that anyway.
-
-    Klambauer et al., "Self-Normalizing Neural Networks", 2017.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply SELU to each value of x."""
-        result: Tensor = _SELU.apply(x)
-        return result
-
-
-class _SELU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = F.selu(x)
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
-        if gradient.device.type == "cpu" and gradient.dim() == 4:  # as part of a concatenation it is slow to read
-            gradient = gradient.contiguous(memory_format=torch.channels_last)
-        result: Tensor = torch.ops.aten.elu_backward(gradient, SELU_ALPHA, SELU_SCALE, 1.0, True, y)
-        return result
+        if self.kernel_size == (3, 3) and cpu_layers.acts("transposed_convolution", x):
+            return cpu_layers.conv_transpose2d(x, self.weight, self.bias)
+        return super().forward(x)[..., : 2 * x.shape[2], : 2 * x.shape[3]]
 
 
 def conv_bn_act(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:

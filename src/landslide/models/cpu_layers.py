@@ -1,13 +1,13 @@
-"""Convolutions that suit a CPU: a weight gradient of matrix products, and depthwise ones kept in float32.
+"""Layers that make training on a CPU faster and compute the same as PyTorch's own.
 
-In the channels-last layout, float32, PyTorch's weight gradient takes a CPU without AVX-512 three times as long as the
-forward pass, which has as many operations. Here it is one matrix product for each position of the kernel: rows of an
-image that are padded on one side make every shift within the kernel a shift of the flattened image, so that each is a
-product of two tall matrices, without a copy for each position. Values are equal within float32 rounding
-(docs/performance.md has the times).
+They act on CPU tensors only. On a GPU, in a compiled network and inside `switched_off`, the networks run PyTorch's
+layers. Each saves at least a tenth of a whole training step of a network that uses it: `python -m benchmarks steps`
+measures every one of them on and off, and docs/performance.md has the results.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -16,15 +16,59 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# With fewer channels the products are too small to pay.
-_FEWEST_CHANNELS = 24
+CPU_LAYERS = ("transposed_convolution", "weight_gradient", "depthwise_float32")
+
+_FEWEST_CHANNELS = 24  # with fewer, the matrix products of the weight gradient are too small to pay
+
+_switched_off: ContextVar[frozenset[str]] = ContextVar("_switched_off", default=frozenset())
 
 
-def suits(x: Tensor, weight: Tensor) -> bool:
-    """Return whether a convolution of stride 1 gains: float32 training on a CPU with AVX2 at most, wide enough."""
+@contextmanager
+def switched_off(layers: Collection[str] = CPU_LAYERS) -> Iterator[None]:
+    """Run PyTorch's own layers in place of some of `CPU_LAYERS`, to compare with them."""
+    token = _switched_off.set(_switched_off.get().union(layers))
+    try:
+        yield
+    finally:
+        _switched_off.reset(token)
+
+
+def acts(layer: str, x: Tensor) -> bool:
+    """Return whether one of `CPU_LAYERS` acts on x: on the CPU, not while compiling, unless it is switched off."""
+    return not torch.compiler.is_compiling() and x.device.type == "cpu" and layer not in _switched_off.get()
+
+
+def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Apply a transposed convolution of stride 2 and crop to twice the sides, in half of PyTorch's time on a CPU.
+
+    Every second row and column of the output is a usual convolution of the input with every second row and column of
+    the kernel. Three of the four keep a padded copy of the input for the gradient.
+
+    Args:
+        x: (B, C, H, W).
+        weight: (C, O, 3, 3).
+        bias: (O,) or None.
+
+    Returns:
+        (B, O, 2 H, 2 W), channels last in memory.
+    """
+    weight = weight.transpose(0, 1)
+    rows = []
+    for row in (0, 1):
+        columns = []
+        for column in (0, 1):
+            kernel = weight[:, :, row::2, column::2].flip(2, 3).contiguous(memory_format=torch.channels_last)
+            above, left = (side - 1 for side in kernel.shape[2:])
+            columns.append(F.conv2d(F.pad(x, (left, 0, above, 0)), kernel, bias).permute(0, 2, 3, 1))
+        rows.append(torch.stack(columns, dim=3))  # (B, H, W, 2 columns, O)
+    pixels = torch.stack(rows, dim=2)  # (B, H, 2 rows, W, 2 columns, O)
+    return pixels.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+
+def gains_from_matrix_products(x: Tensor, weight: Tensor) -> bool:
+    """Return whether `conv2d` gains for a convolution of stride 1: training in float32 without AVX-512, wide enough."""
     return (
-        not torch.compiler.is_compiling()
-        and x.device.type == "cpu"
+        acts("weight_gradient", x)
         and torch.backends.cpu.get_cpu_capability() != "AVX512"  # PyTorch's own is as fast there
         and x.dtype == weight.dtype == torch.float32
         and weight.requires_grad
@@ -36,7 +80,12 @@ def suits(x: Tensor, weight: Tensor) -> bool:
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
-    """Convolve with stride 1, as `torch.nn.functional.conv2d` does; differentiable once.
+    """Convolve with stride 1, the gradient of the weights from matrix products; differentiable once.
+
+    In the channels-last layout PyTorch's weight gradient takes a CPU without AVX-512 three times as long as the forward
+    pass, which has as many operations. Here it is one matrix product per position of the kernel: rows of an image that
+    are padded on one side make every shift within the kernel a shift of the flattened image, so that each is a product
+    of two tall matrices, without a copy for each position.
 
     Args:
         x: (B, C, H, W) float32 on the CPU.
@@ -97,10 +146,10 @@ def weight_gradient(x: Tensor, gradient: Tensor, padding: int) -> Tensor:
 
 
 def keep_depthwise_in_float32(model: nn.Module) -> None:
-    """Let the depthwise convolutions of a model in float32 compute so on a CPU under autocast, if it is not compiled.
+    """Let the depthwise convolutions of a model in float32 compute in float32 on a CPU under autocast.
 
-    In bf16 they take PyTorch longer than all other layers gain (docs/performance.md): 47 ms for the one of stride 2
-    and 672 channels that takes 2 ms in float32. They have few operations, so the others gain from bf16 all the same.
+    In bf16 they take PyTorch longer than all other layers gain: 47 ms for the one of stride 2 and 672 channels that
+    takes 2 ms in float32. They have few operations, so the others gain from bf16 all the same.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
@@ -109,8 +158,8 @@ def keep_depthwise_in_float32(model: nn.Module) -> None:
 
 def _in_float32(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     convolve: Callable[[Tensor], Tensor] = partial(type(convolution).forward, convolution)
-    usual = x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
-    if usual or convolution.weight.dtype is not torch.float32:
+    autocast = acts("depthwise_float32", x) and torch.is_autocast_enabled("cpu")
+    if not autocast or convolution.weight.dtype is not torch.float32:
         return convolve(x)
     with torch.autocast("cpu", enabled=False):
         return convolve(x.float()).to(torch.get_autocast_dtype("cpu"))

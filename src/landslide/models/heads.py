@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from landslide.models.blocks import Dropout, SameConv2d, SameConvTranspose2d, interleave
+from landslide.models.blocks import SameConv2d, SameConvTranspose2d
 from landslide.models.options import require_one_of
 
 N_CLASSES = 2
@@ -19,7 +19,7 @@ class MultiResolutionHeads(nn.Module):
 
     def __init__(self, width: int, head_width: int = 64, dropout: float = 0.25) -> None:
         super().__init__()
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.half_resolution = nn.Sequential(
             SameConv2d(width, head_width, 3, stride=2), nn.ReLU(), nn.Conv2d(head_width, N_CLASSES, 1)
         )
@@ -31,17 +31,8 @@ class MultiResolutionHeads(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return logits (B, 2, S, S) by resolution S as text: H / 2, H and 2 H for x (B, width, H, H)."""
         x = self.dropout(x)
-        logits = (self._double(x), self.same_resolution(x), self.half_resolution(x))
+        logits = (self.double_resolution(x), self.same_resolution(x), self.half_resolution(x))
         return {str(head.shape[-1]): head for head in logits}
-
-    def _double(self, x: Tensor) -> Tensor:
-        """Apply `double_resolution`; what follows its upsampling looks at single pixels, so they need no order yet."""
-        upsample, *pointwise = self.double_resolution
-        assert isinstance(upsample, SameConvTranspose2d)
-        parts = upsample.phases(x)
-        for layer in pointwise:
-            parts = [layer(part) for part in parts]
-        return interleave(parts)
 
 
 class SingleHead(nn.Module):
@@ -54,7 +45,7 @@ class SingleHead(nn.Module):
 
     def __init__(self, width: int, dropout: float = 0.2) -> None:
         super().__init__()
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.same_resolution = nn.Conv2d(width, N_CLASSES, 1)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

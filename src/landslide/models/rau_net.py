@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from landslide.models.attention import create_attention
 from landslide.models.blocks import (
     BATCH_NORM_MOMENTUM,
-    SELU,
     ResConv,
     SameConv2d,
     SameConvTranspose2d,
@@ -80,15 +79,15 @@ class RAUNet(nn.Module):
         self.stem = (
             conv_bn_act(in_channels, width, 3)
             if stem == "batch_norm"
-            else nn.Sequential(SameConv2d(in_channels, width, 3), SELU())
+            else nn.Sequential(SameConv2d(in_channels, width, 3), nn.SELU())
         )
         self.encoder = nn.ModuleList(res_conv(width, level) for level in range(N_LEVELS))
         self.downsample = nn.ModuleList(
-            nn.Sequential(SameConv2d(width, width, 2, stride=2), SELU()) for _ in range(N_LEVELS)
+            nn.Sequential(SameConv2d(width, width, 2, stride=2), nn.SELU()) for _ in range(N_LEVELS)
         )
         self.bottom = res_conv(width, N_LEVELS) if bottom_block else nn.Identity()
         widths = [width * (level + 1) for level in range(N_LEVELS + 1)]  # 128, 256, 384, 512, 640
-        self.upsample = nn.ModuleList(nn.Sequential(SameConvTranspose2d(w, w, 2), SELU()) for w in widths[:-1])
+        self.upsample = nn.ModuleList(nn.Sequential(SameConvTranspose2d(w, w, 2), nn.SELU()) for w in widths[:-1])
         rising = list(zip(widths[1:], reversed(range(N_LEVELS)), strict=True))  # (256, level 3), (384, level 2), ...
         self.concatenation_attention = nn.ModuleList(
             attend(w, level) if attention_at == "concatenation" else nn.Identity() for w, level in rising
