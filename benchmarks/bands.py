@@ -111,7 +111,7 @@ def run(quick: bool) -> list[Comparison]:
         limit=1.1,
         facts=facts,
     )
-    return [one_core, one_core.against("plain float64", "memory kept"), all_cores(images, rounds, facts)]
+    return [one_core, all_cores(images, rounds, facts)]
 
 
 def all_cores(images: list[np.ndarray], rounds: int, facts: dict) -> Comparison:

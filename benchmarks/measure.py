@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,6 @@ class Comparison:
     def ratio(self) -> float:
         """How many times the reference's value is ours."""
         return self.values[self.reference] / self.values[self.ours]
-
-    def against(self, reference: str, suffix: str) -> "Comparison":
-        """Return the same values compared with another side."""
-        return replace(self, name=f"{self.name}, {suffix}", reference=reference)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values, with the ratios."""
