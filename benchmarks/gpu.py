@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -201,4 +202,6 @@ def run(quick: bool) -> list[Comparison]:
     name = torch.cuda.get_device_name()
     peak = PEAK_TFLOPS.get(name)
     networks = {"unet": FULL_WIDTH["unet"]} if quick else FULL_WIDTH
+    if find_spec("segmentation_models_pytorch") is None:
+        networks = {name: options for name, options in networks.items() if not name.startswith("smp:")}
     return compare(networks, torch.device("cuda"), n=252 if quick else 1212, steps=15 if quick else 40, peak=peak)
