@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks import patches
 from benchmarks.measure import Comparison, PlainProcess, in_turn
-from landslide.bands.formulas import BandSettings, engineer, engineer_but_median, write_medians
+from landslide.bands.formulas import BandSettings, engineer, engineer_each
 from landslide.data.patches import find_patches, read_stored
 
 TOGETHER = 64
@@ -72,10 +72,8 @@ def each(function, images: list) -> None:
 
 
 def at_once(images: list[np.ndarray]) -> list[np.ndarray]:
-    """Compute all bands of several patches, as `landslide.bands.cache.compute_rows` does."""
-    results, grays = zip(*(engineer_but_median(image, SETTINGS) for image in images), strict=True)
-    write_medians(grays, results, SETTINGS)
-    return list(results)
+    """Compute all bands of several patches, as `landslide.bands.build.compute_rows` does."""
+    return list(engineer_each(images, SETTINGS))
 
 
 def run(quick: bool) -> list[Comparison]:
@@ -87,15 +85,11 @@ def run(quick: bool) -> list[Comparison]:
         for image, result in zip(images, at_once(images), strict=True):
             np.testing.assert_array_equal(engineer(image), plain(image))
             np.testing.assert_array_equal(result, plain(image))
-        grays = [engineer_but_median(image, SETTINGS)[1] for image in images]
-        targets = np.empty((len(images), len(SETTINGS.names), *grays[0].shape), np.float32)
         sides = {
             "plain float64, memory not kept": elsewhere,
             "plain float64": partial(each, plain, images),
             "engineer": partial(each, engineer, images),
             AT_ONCE: partial(at_once, images),
-            "the 15x15 median alone": partial(each, lambda gray: cv2.medianBlur(gray, 15), grays),
-            f"the 15x15 median alone, {AT_ONCE}": partial(write_medians, grays, targets, SETTINGS),
         }
         rounds = 5 if quick else 25
         seconds = in_turn(sides, rounds)

@@ -282,7 +282,7 @@ from pathlib import Path
 from landslide.bands import BandSettings
 from landslide.bands.cache import ensure_cache
 from landslide.errors import CacheError
-from landslide.data.patches import patch_table
+from landslide.data.table import patch_table
 
 data, caches, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 table = patch_table(data)[:3]

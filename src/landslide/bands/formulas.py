@@ -10,9 +10,10 @@ into another through a band. All arithmetic that decides a rounding (the 8-bit g
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import cv2
@@ -81,8 +82,10 @@ _QUANTIFICATION = 10_000.0
 # A 5x5 Sobel response of the 0-1 gray, brought to about [-1, 1] (the authors' constant).
 _SOBEL_SCALE = 27.32
 _MIN_DENOMINATOR = 1e-8
-# Pixels from which OpenCV takes a way to the median whose time does not grow with the kernel.
+# Pixels from which OpenCV uses an algorithm for the median whose time does not grow with the kernel.
 _LARGE_IMAGE = 1 << 20
+# Patches of which `engineer_each` takes the medians together: 58 patches of 128 x 128 are enough for that algorithm.
+_BLOCK = 64
 # One array a thread for the patch in float64: a new one each time would make the C library hand memory back to the
 # system and take it again, which costs more than all the formulas.
 _own = threading.local()
@@ -156,9 +159,30 @@ class BandSettings:
                 because = f"{' or '.join(bands)} cannot be computed from bands.stored"
                 refuse_ignored(self, "bands", names, because=because)
 
+    @property
+    def reach(self) -> dict[str, int]:
+        """How many pixels away a pixel can still change a band, for each band that depends on more than its own pixel.
+
+        `canny` compares 3x3 gradients with those of the neighbours: two pixels. Beyond that, its hysteresis may keep or
+        drop a whole edge because of a distant pixel; there is no bound to that, and it is not counted. The scale of the
+        8-bit gray depends on the whole patch and is not counted either.
+        """
+        return {
+            "gaussian": self.blur_kernel // 2,
+            "median": self.median_kernel // 2,
+            "gradient_x": 2,
+            "gradient_y": 2,
+            "canny": 2,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "BandSettings":
+        """Return the settings that `to_dict` wrote, also if they went through JSON."""
+        return cls(**{**values, "stored": tuple(values["stored"])})
 
 
 def available_bands(stored: Sequence[str] = ORIGINAL_BANDS, *, global_rgb: bool = False) -> tuple[str, ...]:
@@ -212,57 +236,64 @@ def resolve_bands(selection: str | int | Sequence[str], available: Sequence[str]
     return names
 
 
-def engineer(
-    image: npt.NDArray[Any], settings: BandSettings | None = None, *, out: npt.NDArray[Any] | None = None
-) -> npt.NDArray[Any]:
-    """Compute all bands of one patch (paper, section IV-A, Table II).
+def engineer(image: npt.NDArray[Any], settings: BandSettings | None = None) -> npt.NDArray[np.float32]:
+    """Compute all bands of one patch or of each patch of a batch (paper, section IV-A, Table II).
 
     Args:
-        image: (H, W, C) as in the files or (C, H, W), any real dtype, values as stored; C is the number of
-            bands in `settings.stored`, 14 by default.
+        image: A patch (H, W, C) as in the files or (C, H, W), or a batch (N, H, W, C) or (N, C, H, W); any real
+            dtype, values as stored. C is the number of bands in `settings.stored`, 14 by default.
         settings: Formula settings; the defaults are the authors' computation.
-        out: Optional (N, H, W) array of a floating dtype to write into, N as in `settings.names`.
 
     Returns:
-        (N, H, W) float32 (or `out`): the stored bands unchanged, then the engineered ones, in the order of
-        `settings.names`, which for 14 stored bands and no `global_rgb` is `BAND_NAMES`. Always finite for a
-        finite image: a constant patch gives zeros where a range is divided by. Blur, median and edges have the
-        precision of float32, whatever `out` is.
+        (B, H, W) float32 for a patch, (N, B, H, W) for a batch: the stored bands unchanged, then the engineered
+        ones, in the order of `settings.names`, which for 14 stored bands and no `global_rgb` is `BAND_NAMES`. Always
+        finite for a finite image: a constant patch gives zeros where a range is divided by.
 
     Raises:
         ValueError: If the shape does not fit the declared bands.
     """
     settings = settings or BandSettings()
-    result, gray_8bit = engineer_but_median(image, settings, out=out)
-    if gray_8bit is not None:
-        write_medians([gray_8bit], [result], settings)
-    return result
+    image = _channels_first(np.asarray(image), len(settings.stored))
+    if image.ndim == 3:
+        return next(engineer_each([image], settings))
+    bands = np.empty((len(image), len(settings.names), *image.shape[2:]), np.float32)
+    for target, computed in zip(bands, engineer_each(image, settings), strict=True):
+        target[:] = computed
+    return bands
 
 
-def engineer_but_median(
-    image: npt.NDArray[Any], settings: BandSettings, *, out: npt.NDArray[Any] | None = None
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
-    """Compute the bands of one patch as `engineer` does, and leave `median` zero.
-
-    `write_medians` fills it, for many patches at once.
+def engineer_each(images: Iterable[npt.NDArray[Any]], settings: BandSettings) -> Iterator[npt.NDArray[np.float32]]:
+    """Compute the bands of patches that are read one at a time, so that not all of them are in memory.
 
     Args:
-        image: (H, W, C) or (C, H, W), see `engineer`.
+        images: Patches of one shape, each (H, W, C) or (C, H, W) as for `engineer`.
         settings: Formula settings.
-        out: Optional (N, H, W) array of a floating dtype to write into.
 
-    Returns:
-        The bands (N, H, W) float32 (or `out`), and the uint8 gray (H, W) of which the median is to be taken, None
-        where the settings give no such band.
+    Yields:
+        The bands (B, H, W) of each patch, as `engineer` returns them.
 
     Raises:
-        ValueError: If the shape does not fit the declared bands.
+        ValueError: If a shape does not fit the declared bands.
     """
-    stored = _channels_first(np.asarray(image), len(settings.stored))
+    remaining = iter(images)
+    while block := [_all_but_median(image, settings) for image in islice(remaining, _BLOCK)]:
+        if "median" in settings.names:
+            row = settings.names.index("median")
+            medians = _medians([gray for _, gray in block if gray is not None], settings.median_kernel)
+            for (bands, _), median in zip(block, medians, strict=True):
+                bands[row] = _unit(median)
+        while block:  # what was yielded does not stay in memory
+            yield block.pop(0)[0]
+
+
+def _all_but_median(
+    image: npt.NDArray[Any], settings: BandSettings
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8] | None]:
+    """Compute the bands of one patch but for `median`; return them and the 8-bit gray, None if none is needed."""
+    stored = _channels_first(image, len(settings.stored))
     n_stored, height, width = stored.shape
     names = settings.names
-    if out is None:
-        out = np.empty((len(names), height, width), np.float32)
+    out = np.empty((len(names), height, width), np.float32)
     planes = _as_float64(stored)
     out[:n_stored] = planes
     band = dict(zip(settings.stored, planes, strict=True))
@@ -279,46 +310,36 @@ def engineer_but_median(
     return out, _gray_features(band["B2"], band["B3"], band["B4"], settings, out=out[names.index("gray") :])
 
 
-def write_medians(
-    grays: Sequence[npt.NDArray[np.uint8]], targets: Sequence[npt.NDArray[Any]], settings: BandSettings
-) -> None:
-    """Complete the bands of patches by their medians.
+def _medians(grays: Sequence[npt.NDArray[np.uint8]], kernel: int) -> Iterable[npt.NDArray[Any]]:
+    """Return the median-filtered grays.
 
-    OpenCV takes, for an image of 2^20 pixels or more, another way to the same median, which for 15x15 is twice as fast
-    (docs/performance.md). Patches that have so many pixels together are therefore laid side by side, each with its
-    edges repeated as far as the kernel reaches, which is what OpenCV does at the edges of an image.
-
-    Args:
-        grays: uint8 grays (H, W) of one shape, one at least, as `engineer_but_median` returns them.
-        targets: Bands (N, H, W) of one floating dtype, one for each gray, whose `median` is written.
-        settings: The settings of these bands.
+    For an image of 2^20 pixels or more, OpenCV uses another algorithm for the same median, which for 15x15 is twice as
+    fast (docs/performance.md). Patches that have so many pixels together are therefore laid side by side, each with
+    its edges repeated as far as the kernel reaches, which is what OpenCV does at the edges of an image.
     """
-    row, kernel = settings.names.index("median"), settings.median_kernel
     reach = kernel // 2
     height, width = grays[0].shape
     shape = (height, len(grays), width + 2 * reach)
-    medians: list[npt.NDArray[Any]]
     if math.prod(shape) < _LARGE_IMAGE:
-        medians = [cv2.medianBlur(gray, kernel) for gray in grays]
-    else:
-        strip, inside = np.empty(shape, np.uint8), slice(reach, reach + width)
-        for i, gray in enumerate(grays):
-            strip[:, i, inside] = gray
-            strip[:, i, :reach], strip[:, i, reach + width :] = gray[:, :1], gray[:, -1:]
-        filtered = cv2.medianBlur(strip.reshape(height, -1), kernel).reshape(strip.shape)
-        medians = list(filtered[:, :, inside].transpose(1, 0, 2))
-    values = _unit(np.arange(256, dtype=np.uint8)).astype(targets[0].dtype)
-    for target, median in zip(targets, medians, strict=True):
-        np.take(values, median, out=target[row], mode="clip")
+        return [cv2.medianBlur(gray, kernel) for gray in grays]
+    strip, inside = np.empty(shape, np.uint8), slice(reach, reach + width)
+    for i, gray in enumerate(grays):
+        strip[:, i, inside] = gray
+        strip[:, i, :reach], strip[:, i, reach + width :] = gray[:, :1], gray[:, -1:]
+    filtered = cv2.medianBlur(strip.reshape(height, -1), kernel).reshape(shape)
+    return filtered[:, :, inside].transpose(1, 0, 2)
 
 
 def _channels_first(image: npt.NDArray[Any], n_bands: int) -> npt.NDArray[Any]:
-    """Return a view (C, H, W)."""
-    if image.ndim == 3 and image.shape[0] == n_bands:
+    """Return a view (C, H, W) of a patch, (N, C, H, W) of a batch."""
+    if image.ndim in (3, 4) and image.shape[-3] == n_bands:
         return image
-    if image.ndim == 3 and image.shape[2] == n_bands:
-        return image.transpose(2, 0, 1)
-    raise ValueError(f"A patch of {n_bands} bands has shape (H, W, {n_bands}) or ({n_bands}, H, W), not {image.shape}.")
+    if image.ndim in (3, 4) and image.shape[-1] == n_bands:
+        return np.moveaxis(image, -1, -3)
+    raise ValueError(
+        f"A patch of {n_bands} bands has shape (H, W, {n_bands}) or ({n_bands}, H, W), a batch (N, H, W, {n_bands}) or "
+        f"(N, {n_bands}, H, W), not {image.shape}."
+    )
 
 
 def _as_float64(stored: npt.NDArray[Any]) -> Floats:

@@ -103,8 +103,8 @@ class Ensemble:
         uncertainty = np.empty_like(probability)
         for start in range(0, n, batch_size):
             # Through the number format of the cache, so that the network sees what it was trained on.
-            computed = [engineer(image, self.settings)[self._columns] for image in images[start : start + batch_size]]
-            bands = torch.from_numpy(np.stack(computed)).to(getattr(torch, self.settings.dtype))
+            computed = engineer(images[start : start + batch_size], self.settings)[:, self._columns]
+            bands = torch.from_numpy(computed).to(getattr(torch, self.settings.dtype))
             batch = bands.to(self.device).float().contiguous(memory_format=torch.channels_last)
             ways = [member.prediction for member in self.members]
             mean, std = ensemble_probability(self._models, batch, ways, self._bands)
@@ -162,8 +162,7 @@ def load_members(directory: Path) -> tuple[list[Member], BandSettings]:
             for m in content["members"]
         ]
         damaged = [m["weights"] for m in content["members"] if sha256(directory / m["weights"]) != m["sha256"]]
-        stored = content["band_settings"]
-        settings = BandSettings(**{**stored, "stored": tuple(stored["stored"])})
+        settings = BandSettings.from_dict(content["band_settings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RegistryError(f"The model in {directory} cannot be read: {error}.", remedy=remedy) from error
     if damaged:
