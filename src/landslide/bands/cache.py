@@ -36,7 +36,7 @@ import pandas as pd
 import torch
 
 from landslide.bands import formulas
-from landslide.bands.formulas import BandSettings, engineer_but_median, write_medians
+from landslide.bands.formulas import BandSettings, engineer_each
 from landslide.data.patches import read_mask, read_stored
 from landslide.errors import CacheError
 from landslide.schema import PATCH_SIZE
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"
 _TOGETHER = 64  # patches that a thread takes at a time: enough for the fast way to their medians
-_MOST_THREADS = 8  # bounds memory: 64 patches of 26 bands are 56 MB in float16, and one such chunk more is alive
+_MOST_THREADS = 8  # bounds memory: a thread holds the bands of so many patches in float32, 109 MB if there are 26
 _FLUSHED = 256  # patches after which the system is told to begin writing
 # What a damaged file of a cache raises, depending on where the damage is.
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError)
@@ -303,22 +303,21 @@ def compute_rows(data_root: Path, files: Sequence[tuple[str, str]], settings: Ba
         DataError: If a file cannot be read.
         CacheError: If a value is too large for the number format.
     """
-    limit = float(np.finfo(settings.dtype).max)
-    rows, masks, grays = [], [], []
-    for image, mask in files:
-        computed, gray = engineer_but_median(read_stored(data_root / image, len(settings.stored)), settings)
-        if max(computed.max(), -computed.min()) > limit:
-            raise CacheError(
-                f"{data_root / image} holds values above {limit:g}, too large for a {settings.dtype} cache.",
-                remedy="Set bands.dtype: float32.",
-            )
-        rows.append(_converted(computed, settings.dtype))
-        masks.append(read_mask(data_root / mask))
-        if gray is not None:
-            grays.append(gray)
-    if grays:
-        write_medians(grays, rows, settings)
+    images = (_read_image(data_root / image, settings) for image, _ in files)
+    rows = [_converted(bands, settings.dtype) for bands in engineer_each(images, settings)]
+    masks = [read_mask(data_root / mask) for _, mask in files]
     return [(row, mask, _checksum(row, mask)) for row, mask in zip(rows, masks, strict=True)]
+
+
+def _read_image(path: Path, settings: BandSettings) -> npt.NDArray[Any]:
+    """Read a patch whose bands fit the number format: no engineered band exceeds the largest stored value or 2."""
+    image, limit = read_stored(path, len(settings.stored)), float(np.finfo(settings.dtype).max)
+    if max(float(image.max()), -float(image.min())) > limit:
+        raise CacheError(
+            f"{path} holds values above {limit:g}, too large for a {settings.dtype} cache.",
+            remedy="Set bands.dtype: float32.",
+        )
+    return image
 
 
 def _converted(image_bands: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
