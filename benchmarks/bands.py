@@ -72,7 +72,7 @@ def each(function, images: list) -> None:
 
 
 def at_once(images: list[np.ndarray]) -> list[np.ndarray]:
-    """Compute all bands of several patches, as `landslide.bands.cache.compute_rows` does."""
+    """Compute all bands of several patches, as `landslide.bands.build.compute_rows` does."""
     return list(engineer_each(images, SETTINGS))
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from benchmarks import patches
 from benchmarks.measure import Comparison, in_turn
 from landslide.bands.batches import PatchBatches
-from landslide.bands.cache import BandCache, ensure_cache
+from landslide.bands.build import ensure_cache
+from landslide.bands.cache import BandCache
 from landslide.bands.formulas import BAND_NAMES, BandSettings, engineer
 from landslide.schema import ORIGINAL_BANDS
 

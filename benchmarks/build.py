@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks import patches
 from benchmarks.bands import plain
 from benchmarks.measure import Comparison, in_turn
-from landslide.bands.cache import ensure_cache
+from landslide.bands.build import ensure_cache
 from landslide.bands.formulas import BandSettings
 
 

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import patches
 from benchmarks.measure import Comparison
-from landslide.bands.cache import ensure_cache
+from landslide.bands.build import ensure_cache
 from landslide.bands.formulas import BAND_NAMES, BandSettings, engineer
 from landslide.folds.parts import FoldRows
 from landslide.models import create_model

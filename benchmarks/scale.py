@@ -21,7 +21,8 @@ from torch import nn
 from benchmarks import patches
 from benchmarks.measure import Comparison
 from landslide.bands.batches import PatchBatches
-from landslide.bands.cache import BandCache, ensure_cache
+from landslide.bands.build import ensure_cache
+from landslide.bands.cache import BandCache
 from landslide.bands.formulas import BandSettings
 from landslide.data.digests import directory_digest
 from landslide.data.patches import find_patches, read_mask, read_stored

@@ -31,7 +31,8 @@ import yaml
 from safetensors.torch import load_file
 from tabulate import tabulate
 
-from landslide.bands.cache import BandCache, ensure_cache
+from landslide.bands.build import ensure_cache
+from landslide.bands.cache import BandCache
 from landslide.bands.formulas import BandSettings
 from landslide.data.digests import directory_digest
 from landslide.data.table import patch_table

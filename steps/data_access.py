@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from zenml.artifact_stores import BaseArtifactStore
 from zenml.client import Client
 
-from landslide.bands.cache import BandCache, cache_family, cache_key, ensure_cache, open_cache
+from landslide.bands.build import ensure_cache
+from landslide.bands.cache import BandCache, cache_family, cache_key, open_cache
 from landslide.bands.formulas import BandSettings
 from landslide.data.dvc import newest
 from landslide.data.project import obtain

@@ -1,10 +1,9 @@
-"""The band cache: its content, its address, growing, damage, and two writers at once."""
+"""The band cache: its content, its address, growing, damage, and several processes that want it at once."""
 
-import errno
 import json
 import os
 import shutil
-import socket
+import signal
 import subprocess
 import sys
 import time
@@ -16,8 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from landslide.bands import build as building
 from landslide.bands import cache, formulas
-from landslide.bands.cache import BandCache, cache_family, cache_key, ensure_cache, formula_version, open_cache
+from landslide.bands.build import ensure_cache
+from landslide.bands.cache import BandCache, cache_family, cache_key, formula_version, open_cache
 from landslide.bands.formulas import BandSettings, available_bands, engineer
 from landslide.data import demo
 from landslide.data.patches import read_mask, read_stored
@@ -54,13 +55,13 @@ def build(data, table, tmp_path):
 def computed(monkeypatch) -> list[str]:
     """The images for which `compute_rows` is called, in any order."""
     calls: list[str] = []
-    original = cache.compute_rows
+    original = building.compute_rows
 
     def counted(data_root, files, settings):
         calls.extend(image for image, _ in files)
         return original(data_root, files, settings)
 
-    monkeypatch.setattr(cache, "compute_rows", counted)
+    monkeypatch.setattr(building, "compute_rows", counted)
     return calls
 
 
@@ -113,14 +114,14 @@ def test_rows_of_many_patches_are_in_order_some_copied_and_some_computed(data, t
 @pytest.mark.parametrize("threads", [1, 2, 8])
 @pytest.mark.parametrize("together", [1, 2, 6])
 def test_rows_are_in_order_however_many_are_computed_at_a_time(build, data, table, monkeypatch, together, threads):
-    monkeypatch.setattr(cache, "_TOGETHER", together)
-    monkeypatch.setattr(cache, "_MOST_THREADS", threads)
+    monkeypatch.setattr(building, "_TOGETHER", together)
+    monkeypatch.setattr(building, "_MOST_THREADS", threads)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert_holds(build(6), data, table)
 
 
 def test_no_more_is_computed_ahead_of_the_writer_than_a_chunk_a_thread(data, table, tmp_path, computed, monkeypatch):
-    monkeypatch.setattr(cache, "_TOGETHER", 2)
+    monkeypatch.setattr(building, "_TOGETHER", 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     many, ahead = pd.concat([table] * 5, ignore_index=True), []
 
@@ -252,7 +253,15 @@ def test_an_incomplete_cache_is_built_again(build, data, table, name, damage):
     assert not temporary_entries(again.directory.parent)
 
 
-@pytest.mark.parametrize("content", ["[]", "null", '{"rows": 3, "band_names": []}', '{"rows": [{}], "band_names": []}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "null",
+        '{"rows": 3, "band_names": []}',
+        '{"rows": [{}], "band_names": []}',
+    ],
+)
 def test_a_manifest_of_another_form_is_a_damaged_cache(build, data, table, content):
     directory = build(1).directory
     (directory / "manifest.json").write_text(content)
@@ -277,63 +286,73 @@ def test_a_neighbour_with_a_wrong_manifest_does_not_stop_a_new_cache(build, data
 # ---- several processes, full disks, leftovers
 
 BUILD = """
-import resource, signal, sys
+import os, resource, signal, sys
 from pathlib import Path
-from landslide.bands import BandSettings
-from landslide.bands.cache import ensure_cache
+from landslide.bands import BandSettings, build
+from landslide.bands.build import ensure_cache
 from landslide.errors import CacheError
 from landslide.data.table import patch_table
 
-data, caches, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+data, caches, limit, fatal = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 table = patch_table(data)[:3]
+computed, original = [], build.compute_rows
+
+def compute_rows(data_root, files, settings):
+    computed.extend(files)
+    return original(data_root, files, settings)
+
+def progress(done, of):
+    if done == fatal:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+build.compute_rows = compute_rows
 if limit:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    ensure_cache(caches, data, table, "version of 3", BandSettings())
+    ensure_cache(caches, data, table, "version of 3", BandSettings(), progress=progress)
 except CacheError as error:
     sys.exit(f"CacheError: {error}")
+print(len(computed))
 """
 
 
-def start_building(data: Path, caches: Path, limit: int = 0) -> subprocess.Popen:
+def start_building(data: Path, caches: Path, *, limit: int = 0, fatal: int = 0) -> subprocess.Popen:
+    """Build three patches in a process that waits for a line first.
+
+    It may write `limit` bytes per file, any number if 0, and is killed after `fatal` patches, never if 0.
+    """
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    command = [sys.executable, "-c", BUILD, str(data), str(caches), str(limit)]
+    command = [sys.executable, "-c", BUILD, str(data), str(caches), str(limit), str(fatal)]
     return subprocess.Popen(command, text=True, **pipes)
 
 
-def test_two_processes_may_build_the_same_cache_at_once(build, computed, data, table, tmp_path):
+def test_of_two_processes_that_want_the_same_cache_one_builds_it(build, computed, data, table, tmp_path):
     processes = [start_building(data, tmp_path / "caches") for _ in range(2)]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    assert [process.communicate(timeout=60)[1] for process in processes] == ["", ""]
-    assert [process.returncode for process in processes] == [0, 0]
+    answers = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], answers
+    assert sorted(answers) == [("0\n", ""), ("3\n", "")]
     assert not temporary_entries(tmp_path / "caches")
     assert_holds(build(3), data, table[:3])
     assert computed == []
 
 
-@pytest.mark.parametrize("failing", [1, 2, 3])
-def test_a_write_of_which_the_system_tells_late_is_an_error_whenever_it_does(build, monkeypatch, tmp_path, failing):
-    monkeypatch.setattr(cache, "_FLUSHED", 3)
-    calls, flush = [], os.fsync
-
-    def fsync(descriptor: int) -> None:
-        calls.append(descriptor)
-        if len(calls) == failing:  # the system tells of it once
-            raise OSError(errno.EIO, "Input/output error")
-        flush(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(CacheError, match="cannot be written: Input/output error"):
-        build()
-    assert len(calls) >= failing
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+def test_a_killed_build_leaves_no_cache_and_the_next_one_of_the_family_removes_its_files(build, data, table, tmp_path):
+    process = start_building(data, tmp_path / "caches", fatal=2)
+    process.communicate("go\n", timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert temporary_entries(tmp_path / "caches")
+    with pytest.raises(CacheError, match="incomplete"):
+        open_cache(tmp_path / "caches" / cache_family(SETTINGS) / cache_key("version of 3", SETTINGS))
+    assert_holds(build(2), data, table[:2])
+    assert not temporary_entries(tmp_path / "caches")
 
 
 def test_a_full_disk_is_an_error_with_a_remedy_and_leaves_nothing(data, tmp_path):
@@ -369,29 +388,11 @@ def test_a_file_in_the_place_of_the_cache_folder_is_a_cache_error(build, tmp_pat
     assert "LANDSLIDE_HOME" in error.value.remedy
 
 
-def test_leftovers_of_dead_processes_are_removed_and_of_living_ones_kept(build, tmp_path):
-    family = tmp_path / "caches" / cache_family(SETTINGS)
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    host = socket.gethostname()
-    leftovers = {
-        "dead": family / f".{host}.{dead.pid}.01234567.tmp",
-        "condemned": family / f".{host}.{dead.pid}.01234567.condemned.tmp",
-        "living": family / f".{host}.{os.getpid()}.01234567.tmp",
-        "elsewhere": family / f".not-{host}.{dead.pid}.01234567.tmp",
-    }
-    for folder in leftovers.values():
-        folder.mkdir(parents=True)
-        (folder / "bands.npy").write_bytes(b"half")
-    build(1)
-    assert [name for name, folder in leftovers.items() if folder.exists()] == ["living", "elsewhere"]
-
-
 def test_an_error_while_building_leaves_nothing(build, monkeypatch, tmp_path):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache, "compute_rows", fail)
+    monkeypatch.setattr(building, "compute_rows", fail)
     with pytest.raises(KeyboardInterrupt):
         build(2)
     assert [path for path in (tmp_path / "caches").rglob("*") if path.is_file()] == []
@@ -416,7 +417,7 @@ def test_float16_is_rounded_as_numpy_rounds():
     halfway = (exact[:-1] + exact[1:]) / 2
     values = np.concatenate([exact, halfway, halfway * np.float32(1.0001)])
     values = np.stack([values, -values])[..., None]
-    found = cache._converted(values, "float16")
+    found = building._converted(values, "float16")
     np.testing.assert_array_equal(found.view(np.uint16), values.astype(np.float16).view(np.uint16))
 
 

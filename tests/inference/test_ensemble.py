@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from landslide.bands.cache import BandCache, ensure_cache
+from landslide.bands.build import ensure_cache
+from landslide.bands.cache import BandCache
 from landslide.bands.formulas import BAND_NAMES, BandSettings, engineer
 from landslide.data import demo
 from landslide.data.patches import read_stored

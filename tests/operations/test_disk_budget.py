@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from landslide.bands.cache import ensure_cache
+from landslide.bands.build import ensure_cache
 from landslide.bands.formulas import BandSettings
 from landslide.data import demo
 from landslide.data.table import patch_table

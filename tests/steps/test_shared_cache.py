@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landslide.bands.cache import cache_family, cache_key, ensure_cache, open_cache
+from landslide.bands.build import ensure_cache
+from landslide.bands.cache import cache_family, cache_key, open_cache
 from landslide.bands.formulas import BandSettings
 from landslide.data.digests import directory_digest
 from landslide.data.table import patch_table
@@ -72,7 +73,7 @@ def test_another_machine_computes_only_the_patches_that_are_new(store, data, tmp
     version, digests = directory_digest(data)
     table = patch_table(data, digests=digests)
     shared_cache.fetch_relative(store, _place(tmp_path / "two", version), table)
-    with caplog.at_level("INFO", logger="landslide.bands.cache"):
+    with caplog.at_level("INFO", logger="landslide.bands.build"):
         _build(tmp_path / "two", data)
     assert "Bands of 1 patches computed, 5 taken from older caches." in caplog.text
 

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from landslide.bands.batches import one_ahead
-from landslide.bands.cache import BandCache, cache_family, cache_key, ensure_cache
+from landslide.bands.build import ensure_cache
+from landslide.bands.cache import BandCache, cache_family, cache_key
 from landslide.bands.formulas import BandSettings
 from landslide.data import demo
 from landslide.data.table import patch_table
