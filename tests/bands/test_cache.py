@@ -186,6 +186,51 @@ def test_progress_counts_every_patch(build):
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
+# ---- verification
+
+
+@pytest.fixture
+def verified(monkeypatch) -> list[int]:
+    """The checksums that are computed when a cache is opened."""
+    found: list[int] = []
+    original = cache.checksum
+
+    def counted(bands, mask):
+        found.append(original(bands, mask))
+        return found[-1]
+
+    monkeypatch.setattr(cache, "checksum", counted)
+    return found
+
+
+def test_a_process_verifies_a_cache_once(build, verified):
+    directory = build(3).directory
+    for _ in range(3):
+        open_cache(directory)
+        build(3)
+    assert len(verified) == 3
+
+
+def test_a_cache_that_was_written_again_is_verified_again(build, verified):
+    directory = build(3).directory
+    open_cache(directory)
+    copy = shutil.copytree(directory, directory.with_name("copy"))
+    shutil.rmtree(directory)
+    copy.rename(directory)
+    open_cache(directory)
+    assert len(verified) == 6
+
+
+@pytest.mark.parametrize("name", ["bands.npy", "masks.npy"])
+def test_damage_after_the_verification_is_noticed_if_the_file_says_that_it_changed(build, name):
+    directory = build(3).directory
+    open_cache(directory)
+    flip_a_byte(directory / name, 1)
+    os.utime(directory / name)
+    with pytest.raises(CacheError, match="damaged in row 2"):
+        open_cache(directory)
+
+
 # ---- growing
 
 

@@ -27,6 +27,7 @@ MANIFEST = "manifest.json"
 _REMEDY = "Delete the folder; it is built again when it is needed."
 # What a damaged file of a cache raises, depending on where the damage is.
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError)
+_verified: set[tuple[object, ...]] = set()  # the caches that this process compared with their checksums
 
 RowRecord = tuple[str, str, int]  # digest of the image file, digest of the mask file, CRC-32 of bands and mask
 
@@ -79,15 +80,22 @@ def open_cache(directory: Path, *, verify: bool = True) -> BandCache:
 
     Args:
         directory: Where it lies.
-        verify: Compare every row with its checksum.
+        verify: Compare every row with its checksum, unless this process has done so and the files are the same still.
 
     Raises:
         CacheError: If it is absent, incomplete or damaged; the message says which row.
     """
+    try:
+        files = [(directory / name).stat() for name in ("bands.npy", "masks.npy", MANIFEST)]
+    except OSError as error:
+        raise CacheError(f"The band cache {directory} is incomplete: {error}.", remedy=_REMEDY) from error
+    version = (directory.resolve(), *((file.st_ino, file.st_size, file.st_mtime_ns) for file in files))
     cache, rows = load_cache(directory)
-    for i, (_, _, crc) in enumerate(rows if verify else ()):
-        if checksum(cache.bands[i], cache.masks[i]) != crc:
-            raise CacheError(f"The band cache {directory} is damaged in row {i}.", remedy=_REMEDY)
+    if verify and version not in _verified:
+        for i, (_, _, crc) in enumerate(rows):
+            if checksum(cache.bands[i], cache.masks[i]) != crc:
+                raise CacheError(f"The band cache {directory} is damaged in row {i}.", remedy=_REMEDY)
+        _verified.add(version)
     return cache
 
 
