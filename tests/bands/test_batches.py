@@ -10,6 +10,7 @@ import torch
 
 from landslide.bands.batches import PatchBatches, one_ahead
 from landslide.bands.cache import BandCache
+from landslide.bands.formulas import BandSettings
 
 NAMES = ("B2", "B3", "B4", "slope")
 
@@ -20,7 +21,7 @@ def a_cache(dtype: str, folder: Path) -> BandCache:
     np.save(folder / "bands.npy", rng.normal(size=(6, 4, 128, 128)).astype(dtype))
     np.save(folder / "masks.npy", (rng.random((6, 128, 128)) < 0.1).astype(np.uint8))
     bands, masks = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("bands", "masks"))
-    return BandCache(folder, NAMES, bands, masks, np.dtype("float64"))
+    return BandCache(folder, NAMES, bands, masks, np.dtype("float64"), BandSettings())
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

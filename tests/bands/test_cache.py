@@ -231,6 +231,11 @@ def test_damage_after_the_verification_is_noticed_if_the_file_says_that_it_chang
         open_cache(directory)
 
 
+def test_the_settings_are_those_of_the_manifest(build):
+    settings = BandSettings(stored=SETTINGS.stored, median_kernel=9, dtype="float32")
+    assert open_cache(build(1, settings).directory).settings == settings
+
+
 # ---- growing
 
 
@@ -305,6 +310,7 @@ def test_an_incomplete_cache_is_built_again(build, data, table, name, damage):
         "null",
         '{"rows": 3, "band_names": []}',
         '{"rows": [{}], "band_names": []}',
+        '{"rows": [], "band_names": [], "settings": {"stored": ["B8A"]}, "stored_dtype": "<f8"}',
     ],
 )
 def test_a_manifest_of_another_form_is_a_damaged_cache(build, data, table, content):

@@ -1,6 +1,8 @@
 """The 26 bands and the global RGB: names, groups, and every formula against SciPy and NumPy in float64."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -247,7 +249,8 @@ def test_global_rgb_leaves_all_other_bands_as_they_are(stored):
 
 def test_settings_become_plain_values_that_rebuild_them():
     changed = BandSettings(stored=("B4", "B3", "B2"), blur="gaussian", blur_kernel=5, dtype="float32", global_rgb=True)
-    assert BandSettings(**changed.to_dict()) == changed
+    assert BandSettings.from_dict(changed.to_dict()) == changed
+    assert BandSettings.from_dict(json.loads(json.dumps(changed.to_dict()))) == changed
     assert changed.to_dict()["stored"] == ("B4", "B3", "B2")
 
 
@@ -462,6 +465,38 @@ def test_the_8_bit_gray_is_truncated_and_not_rounded():
     result = dict(zip(BAND_NAMES, engineer(image), strict=True))
     np.testing.assert_allclose(result["median"][10:20, 10:20] * 255, 99, rtol=1e-6)
     np.testing.assert_allclose(result["gaussian"][12:20, 12:20] * 255, 99, rtol=1e-6)
+
+
+# ---- how far a pixel reaches
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"blur_kernel": 21, "median_kernel": 3},
+        {"blur_kernel": 4, "median_kernel": 9},
+        {"blur": "gaussian", "blur_kernel": 13},
+        {"blur_kernel": 1},
+    ],
+)
+def test_a_pixel_changes_a_band_as_far_as_its_reach_and_no_farther(changes):
+    # Without hysteresis, and with the darkest and the brightest pixel where they are, edges are local too.
+    settings, size, middle = BandSettings(**changes, canny_low=60, canny_high=60), 61, 30
+    farthest = dict.fromkeys(settings.reach, 0)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        image = rng.uniform(0.05, 0.95, (3, size, size))
+        image[:, 0, 0], image[:, -1, -1] = 0, 1
+        changed = image.copy()
+        changed[:, middle, middle] = 1.0 if image[0, middle, middle] < 0.5 else 0.0
+        settings_rgb = replace(settings, stored=("B4", "B3", "B2"))
+        before, after = engineer(image, settings_rgb), engineer(changed, settings_rgb)
+        for name in farthest:
+            rows, columns = np.nonzero((before != after)[settings_rgb.names.index(name)])
+            distance = np.maximum(abs(rows - middle), abs(columns - middle))
+            farthest[name] = max(farthest[name], distance.max(initial=0))
+    assert farthest == settings.reach
 
 
 # ---- awkward values

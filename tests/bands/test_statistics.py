@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from landslide.bands.cache import BandCache
+from landslide.bands.formulas import BandSettings
 from landslide.bands.statistics import band_statistics, describe, drift
 
 NAMES = ("B4", "slope", "elevation")
@@ -19,7 +20,7 @@ def a_cache(dtype: str = "float32") -> BandCache:
     bands = rng.normal(size=(5, 3, 128, 128)) * scale[:, None, None] + offset[:, None, None]
     masks = np.zeros((5, 128, 128), np.uint8)
     masks[0, :64, :32] = masks[1] = masks[3, 0, 0] = 1
-    return BandCache(Path("nowhere"), NAMES, bands.astype(dtype), masks, np.dtype("float64"))
+    return BandCache(Path("nowhere"), NAMES, bands.astype(dtype), masks, np.dtype("float64"), BandSettings())
 
 
 def quantities(table) -> dict[str, dict[str, float]]:

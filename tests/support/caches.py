@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from landslide.bands.cache import BandCache
+from landslide.bands.formulas import BandSettings
 
 
 def build_band_cache(n: int, names: tuple[str, ...] = ("slope", "B4"), dtype: str = "float32") -> BandCache:
@@ -13,4 +14,4 @@ def build_band_cache(n: int, names: tuple[str, ...] = ("slope", "B4"), dtype: st
     masks = np.zeros((n, 128, 128), np.uint8)
     masks[:, :16, :16] = 1
     bands = rng.normal(size=(n, len(names), 128, 128)).astype(dtype)
-    return BandCache(Path("nowhere"), names, bands, masks, np.dtype("float64"))
+    return BandCache(Path("nowhere"), names, bands, masks, np.dtype("float64"), BandSettings())

@@ -20,6 +20,7 @@ NEIGHBOURHOOD = [BAND_NAMES.index(n) for n in ("gaussian", "median", "gradient_x
 NORMALIZED = {BAND_NAMES.index(f"{n}_normalized"): band for n, band in (("red", 3), ("green", 2), ("blue", 1))}
 PIXELWISE = [i for i in range(26) if i not in NEIGHBOURHOOD and i not in NORMALIZED]
 SIZE = 40
+DEFAULTS = BandSettings()
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -32,8 +33,8 @@ def raw_patches(n: int, seed: int = 0, size: int = SIZE) -> np.ndarray:
     return np.abs(ndimage.gaussian_filter(noise, (0, 0, 2, 2)) * 5 + 1)
 
 
-def with_all_bands(raw: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.stack([engineer(patch) for patch in raw]))
+def with_all_bands(raw: np.ndarray, band_settings: BandSettings = DEFAULTS) -> torch.Tensor:
+    return torch.from_numpy(engineer(raw, band_settings))
 
 
 def block_masks(n: int, seed: int = 0, size: int = SIZE) -> torch.Tensor:
@@ -51,9 +52,11 @@ def numbered(n: int, size: int = 6, channels: int = 3, offset: int = 0) -> torch
     return torch.arange(offset, offset + count, dtype=torch.float32).reshape(n, channels, size, size)
 
 
-def augmentation(bands=BAND_NAMES, **changes) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+def augmentation(
+    bands=BAND_NAMES, band_settings: BandSettings = DEFAULTS, **changes
+) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
     """An augmentation that draws for every batch that it is given."""
-    augment = Augmentation(AugmentationSettings(**changes), bands)
+    augment = Augmentation(AugmentationSettings(**changes), bands, band_settings)
 
     def of_batch(images, masks, donors, generator):
         return augment(images, masks, donors, augment.draw(len(images), generator))
@@ -69,8 +72,10 @@ def flips_only(mode: str, bands=BAND_NAMES) -> Callable[..., tuple[torch.Tensor,
     return augmentation(bands, mode=mode, rotation_probability=0.0, max_pastes=0, flips=True)
 
 
-def pastes_only(mode: str, bands=BAND_NAMES, max_pastes: int = 1) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-    return augmentation(bands, mode=mode, rotation_probability=0.0, max_pastes=max_pastes)
+def pastes_only(
+    mode: str, bands=BAND_NAMES, max_pastes: int = 1, band_settings: BandSettings = DEFAULTS
+) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    return augmentation(bands, band_settings, mode=mode, rotation_probability=0.0, max_pastes=max_pastes)
 
 
 def symmetries(patch: np.ndarray) -> list[np.ndarray]:
@@ -296,17 +301,53 @@ def test_consistent_mode_recomputes_the_rgb_normalisation_of_a_patch_with_a_past
             assert torch.equal(after[b], images[b])
 
 
-def test_consistent_mode_zeroes_neighbourhood_bands_where_windows_mix_and_nowhere_else():
-    images, donor_images, after, pasted = paste_once("consistent")
-    mixture = torch.where(pasted[:, None], donor_images, images)
-    window = {"size": (1, 15, 15), "mode": "nearest"}
+@pytest.mark.parametrize(
+    ("changes", "names", "side"),
+    [
+        ({}, BAND_NAMES, 15),  # the median
+        ({"median_kernel": 5}, BAND_NAMES, 11),  # a box of 10 reaches 5 pixels to the left and upwards
+        ({"median_kernel": 5, "blur_kernel": 4}, BAND_NAMES, 5),
+        ({"blur_kernel": 21}, BAND_NAMES, 21),
+        ({}, BAND_NAMES[:22], 11),  # to the blur, without the median
+        ({}, ("canny", "B4", "gradient_x", "gradient_y"), 5),
+    ],
+)
+def test_consistent_mode_zeroes_neighbourhood_bands_where_windows_mix_and_nowhere_else(changes, names, side):
+    band_settings, columns = BandSettings(**changes), [BAND_NAMES.index(name) for name in names]
+    images = with_all_bands(raw_patches(8), band_settings)[:, columns]
+    donors = with_all_bands(raw_patches(8, seed=1) * 1.5, band_settings)[:, columns]
+    donor_masks = block_masks(8, seed=2)
+    paste = pastes_only("consistent", names, band_settings=band_settings)
+    after, after_masks = paste(images, torch.zeros_like(donor_masks), [(donors, donor_masks)], generator())
+    pasted = after_masks > 0  # the patches themselves have no landslides
+    mixture = torch.where(pasted[:, None], donors, images)
+    window = {"size": (1, side, side), "mode": "nearest"}
     inside = pasted.numpy().astype(np.uint8)
     windows_mix = ndimage.maximum_filter(inside, **window) != ndimage.minimum_filter(inside, **window)
     assert 0 < windows_mix.mean() < 1
     assert (~windows_mix[pasted.numpy().any(axis=(1, 2))]).any()
-    for band in NEIGHBOURHOOD:
-        expected = np.where(windows_mix, 0, mixture[:, band].numpy())
-        np.testing.assert_array_equal(after[:, band].numpy(), expected, err_msg=BAND_NAMES[band])
+    for channel, name in enumerate(names):
+        if BAND_NAMES.index(name) in NEIGHBOURHOOD:
+            expected = np.where(windows_mix, 0, mixture[:, channel].numpy())
+            np.testing.assert_array_equal(after[:, channel].numpy(), expected, err_msg=name)
+
+
+def test_neighbourhood_bands_beyond_the_edge_of_a_paste_are_those_of_the_pasted_patch():
+    """Compared with bands computed from the mixture; two pixels fix the scale of the gray, edges have no hysteresis."""
+    band_settings = BandSettings(canny_low=80, canny_high=80)
+    raw, donor_raw = (np.clip(raw_patches(8, seed), 0.1, 1.9) for seed in (0, 1))
+    for patches in (raw, donor_raw):
+        patches[:, :, 0, 0], patches[:, :, 0, 1] = 0, 2
+    mask = block_masks(8, seed=2)
+    mask[:, 0, :2] = 0
+    images, donors = (with_all_bands(patches, band_settings) for patches in (raw, donor_raw))
+    paste = pastes_only("consistent", band_settings=band_settings)
+    after, after_masks = paste(images, torch.zeros_like(mask), [(donors, mask)], generator())
+    mixture = np.where(after_masks.numpy()[:, None] > 0, donor_raw, raw)
+    recomputed = with_all_bands(mixture, band_settings)[:, NEIGHBOURHOOD]
+    kept = (after[:, NEIGHBOURHOOD] != 0).any(dim=1, keepdim=True).expand_as(recomputed)
+    assert 0.3 < kept.float().mean() < 1
+    torch.testing.assert_close(after[:, NEIGHBOURHOOD][kept], recomputed[kept])
 
 
 def test_a_constant_band_after_a_paste_is_normalised_to_zero():
@@ -327,12 +368,8 @@ def test_light_changes_the_bands_that_engineering_would_change():
     """A patch under other light, engineered, is the augmented patch: what is relative stays, what is not follows."""
     raw = raw_patches(60, size=16)
     names = (*BAND_NAMES, "red_global", "green_global", "blue_global")
-    settings_ = BandSettings(global_rgb=True)
-
-    def engineered(patches: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.stack([engineer(patch, settings_) for patch in patches]))
-
-    before, masks = engineered(raw), torch.zeros(60, 16, 16, dtype=torch.uint8)
+    band_settings = BandSettings(global_rgb=True)
+    before, masks = with_all_bands(raw, band_settings), torch.zeros(60, 16, 16, dtype=torch.uint8)
     augment = augmentation(names, rotation_probability=0.0, max_pastes=0, illumination=0.4)
     after, _ = augment(before, masks, [], generator())
     gain = (after[:, 0] / before[:, 0]).mean(dim=(1, 2)).numpy()
@@ -341,7 +378,9 @@ def test_light_changes_the_bands_that_engineering_would_change():
     lit = raw.copy()
     lit[:, :12] *= gain[:, None, None, None]  # not the slope, nor the elevation
     unrounded = [i for i, name in enumerate(names) if name not in ("gaussian", "median", "canny")]
-    torch.testing.assert_close(after[:, unrounded], engineered(lit)[:, unrounded], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        after[:, unrounded], with_all_bands(lit, band_settings)[:, unrounded], rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("mode", ["published", "consistent"])

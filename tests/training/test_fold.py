@@ -25,8 +25,8 @@ from landslide.metrics.counts import METRIC_NAMES, confusion_counts, scores
 from landslide.metrics.detection import select_detection_threshold
 from landslide.metrics.thresholds import select_threshold, threshold_counts
 from landslide.models import ModelSpec, build_model
-from landslide.training import fold
-from landslide.training.augmentation import AugmentationSettings
+from landslide.training import epochs, fold
+from landslide.training.augmentation import Augmentation, AugmentationSettings
 from landslide.training.epochs import EPOCH_METRICS, FoldTrainer, _batches
 from landslide.training.fold import FoldResult, FoldTask, TrainingSettings, train_fold
 from landslide.training.losses import create_loss, multi_head_loss
@@ -168,6 +168,13 @@ def test_a_part_without_landslides_trains_without_donors(fit, cache):
     empty = with_rows(cache)
     empty.masks[TRAINING] = 0
     assert np.isfinite(fit(on=empty, epochs=1).history[0]["train_loss"])
+
+
+def test_the_augmentation_knows_the_band_settings_of_the_cache(fit, cache, monkeypatch):
+    given, settings = [], BandSettings(blur_kernel=31)
+    monkeypatch.setattr(epochs, "Augmentation", lambda *arguments: given.append(arguments) or Augmentation(*arguments))
+    fit(on=with_rows(cache, settings=settings), epochs=1)
+    assert given == [(TINY.augmentation, BANDS, settings)]
 
 
 @pytest.mark.parametrize("changes", [{"model": "unet", "model_options": {"width": 4}}, {"crop": None, "epochs": 1}])

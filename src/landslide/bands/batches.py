@@ -41,7 +41,7 @@ class PatchBatches:
         resident: bool = True,
     ) -> None:
         self._cache, self._rows, self._device = cache, rows, device
-        self.band_names = band_names
+        self.band_names, self.band_settings = band_names, cache.settings
         self._columns = np.array(cache.columns(band_names))
         self._images: Tensor | None = None
         self._masks: Tensor | None = None

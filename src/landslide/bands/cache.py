@@ -5,7 +5,7 @@ A cache is addressed by what it holds: the data version, the band settings and t
 
     <root>/<family>/<key>/bands.npy      (n, bands, H, W) float16 or float32
                           masks.npy      (n, H, W) uint8
-                          manifest.json  names, digests and a CRC-32 of every row
+                          manifest.json  names, settings, and digests and a CRC-32 of every row
 """
 
 import hashlib
@@ -21,12 +21,12 @@ import numpy.typing as npt
 
 from landslide.bands import formulas
 from landslide.bands.formulas import BandSettings
-from landslide.errors import CacheError
+from landslide.errors import CacheError, ConfigurationError
 
 MANIFEST = "manifest.json"
 _REMEDY = "Delete the folder; it is built again when it is needed."
 # What a damaged file of a cache raises, depending on where the damage is.
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError)
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, ConfigurationError)
 _verified: set[tuple[object, ...]] = set()  # the caches that this process compared with their checksums
 
 RowRecord = tuple[str, str, int]  # digest of the image file, digest of the mask file, CRC-32 of bands and mask
@@ -42,6 +42,7 @@ class BandCache:
         bands: (n, N, 128, 128) read-only memory map, float16 or float32.
         masks: (n, 128, 128) read-only memory map, uint8, 0 or 1.
         stored_dtype: Number format of the raw patches.
+        settings: How the bands were computed.
     """
 
     directory: Path
@@ -49,6 +50,7 @@ class BandCache:
     bands: npt.NDArray[Any]
     masks: npt.NDArray[np.uint8]
     stored_dtype: np.dtype[Any]
+    settings: BandSettings
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Reopen the cache in the other process, instead of copying it there."""
@@ -113,13 +115,13 @@ def load_cache(directory: Path) -> tuple[BandCache, list[RowRecord]]:
         bands = np.load(directory / "bands.npy", mmap_mode="r", allow_pickle=False)
         masks = np.load(directory / "masks.npy", mmap_mode="r", allow_pickle=False)
         rows = [(row["image_md5"], row["mask_md5"], row["crc32"]) for row in manifest["rows"]]
-        names = tuple(manifest["band_names"])
+        names, settings = tuple(manifest["band_names"]), BandSettings.from_dict(manifest["settings"])
         stored_dtype = np.dtype(manifest["stored_dtype"])
     except _DAMAGE as error:
         raise CacheError(f"The band cache {directory} is incomplete: {error}.", remedy=_REMEDY) from error
     if bands.shape[:2] != (len(rows), len(names)) or len(masks) != len(rows):
         raise CacheError(f"The band cache {directory} does not match its manifest.", remedy=_REMEDY)
-    return BandCache(directory, names, bands, masks, stored_dtype), rows
+    return BandCache(directory, names, bands, masks, stored_dtype, settings), rows
 
 
 def checksum(bands: npt.NDArray[Any], mask: npt.NDArray[Any]) -> int:

@@ -159,9 +159,30 @@ class BandSettings:
                 because = f"{' or '.join(bands)} cannot be computed from bands.stored"
                 refuse_ignored(self, "bands", names, because=because)
 
+    @property
+    def reach(self) -> dict[str, int]:
+        """How many pixels away a pixel can still change a band, for each band that depends on more than its own pixel.
+
+        `canny` compares 3x3 gradients with those of the neighbours: two pixels. Beyond that, its hysteresis may keep or
+        drop a whole edge because of a distant pixel; there is no bound to that, and it is not counted. The scale of the
+        8-bit gray depends on the whole patch and is not counted either.
+        """
+        return {
+            "gaussian": self.blur_kernel // 2,
+            "median": self.median_kernel // 2,
+            "gradient_x": 2,
+            "gradient_y": 2,
+            "canny": 2,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "BandSettings":
+        """Return the settings that `to_dict` wrote, also if they went through JSON."""
+        return cls(**{**values, "stored": tuple(values["stored"])})
 
 
 def available_bands(stored: Sequence[str] = ORIGINAL_BANDS, *, global_rgb: bool = False) -> tuple[str, ...]:

@@ -162,8 +162,7 @@ def load_members(directory: Path) -> tuple[list[Member], BandSettings]:
             for m in content["members"]
         ]
         damaged = [m["weights"] for m in content["members"] if sha256(directory / m["weights"]) != m["sha256"]]
-        stored = content["band_settings"]
-        settings = BandSettings(**{**stored, "stored": tuple(stored["stored"])})
+        settings = BandSettings.from_dict(content["band_settings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RegistryError(f"The model in {directory} cannot be read: {error}.", remedy=remedy) from error
     if damaged:

@@ -8,7 +8,9 @@ gradients still point along the old axes, and pasted pixels keep the scaling of 
 
 `consistent` makes the bands those of the augmented patch as far as that is possible without recomputing them:
 gradients are swapped and signed under rotations and flips; after a paste the per-patch RGB normalisation is
-recomputed, and neighbourhood bands are set to zero where their window mixes both patches.
+recomputed, and neighbourhood bands are set to zero near the edge of the paste, where they would depend on pixels of
+both patches. How near follows from the kernels of the selected bands (`BandSettings.reach`). What the hysteresis of
+`canny` carries farther along an edge stays: it has no bound, and masking for it would empty the whole patch.
 """
 
 from collections.abc import Sequence
@@ -19,14 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from landslide.bands.formulas import GLOBAL_RGB_BANDS
+from landslide.bands.formulas import GLOBAL_RGB_BANDS, BandSettings
 from landslide.errors import ConfigurationError, refuse_ignored
 from landslide.inference.symmetries import NO_GRADIENTS, flip, gradient_channels, rotate
 from landslide.schema import ORIGINAL_BANDS
 
-# Half the side of the largest neighbourhood (the 15x15 median).
-_NEIGHBOURHOOD_RADIUS = 7
-_NEIGHBOURHOOD_BANDS = ("gaussian", "median", "gradient_x", "gradient_y", "canny")
 _NORMALIZED_BANDS = {"red_normalized": "B4", "green_normalized": "B3", "blue_normalized": "B2"}
 
 _REFLECTANCES = {*(name for name in ORIGINAL_BANDS if name not in ("slope", "dem")), "gray", *GLOBAL_RGB_BANDS}
@@ -94,14 +93,17 @@ class Augmentation:
     Args:
         settings: What to do.
         band_names: Names of the image channels, in order.
+        bands: How the bands were computed.
     """
 
-    def __init__(self, settings: AugmentationSettings, band_names: Sequence[str]) -> None:
+    def __init__(self, settings: AugmentationSettings, band_names: Sequence[str], bands: BandSettings) -> None:
         self.settings = settings
         names = list(band_names)
         self._consistent = settings.mode == "consistent"
         self._gradients = gradient_channels(names) if self._consistent else NO_GRADIENTS
-        self._neighbourhood = [names.index(n) for n in _NEIGHBOURHOOD_BANDS if n in names]
+        reach = {name: pixels for name, pixels in bands.reach.items() if name in names}
+        self._neighbourhood = [names.index(name) for name in reach]
+        self._radius = max(reach.values(), default=0)
         self._normalized = [
             (names.index(n), names.index(source))
             for n, source in _NORMALIZED_BANDS.items()
@@ -190,9 +192,9 @@ class Augmentation:
             images[:, normalized] = torch.where(changed, scaled, images[:, normalized])
         if self._neighbourhood:
             inside = pasted[:, None].float()
-            side = 2 * _NEIGHBOURHOOD_RADIUS + 1
-            near_pasted = F.max_pool2d(inside, side, stride=1, padding=_NEIGHBOURHOOD_RADIUS)
-            near_rest = F.max_pool2d(1 - inside, side, stride=1, padding=_NEIGHBOURHOOD_RADIUS)
+            side = 2 * self._radius + 1
+            near_pasted = F.max_pool2d(inside, side, stride=1, padding=self._radius)
+            near_rest = F.max_pool2d(1 - inside, side, stride=1, padding=self._radius)
             mixed = (near_pasted * near_rest) > 0
             images[:, self._neighbourhood] = images[:, self._neighbourhood].masked_fill(mixed, 0.0)
         return images

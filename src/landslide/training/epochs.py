@@ -74,7 +74,7 @@ class FoldTrainer:
         self.scored_parts = {part: batches for part, batches in data.items() if part != "training" and len(batches)}
         self.positive = positive
         self.donor_pool = torch.nonzero(self.positive).squeeze(1)
-        self.augmentation = Augmentation(settings.augmentation, self.training.band_names)
+        self.augmentation = Augmentation(settings.augmentation, self.training.band_names, self.training.band_settings)
         self.loss: Loss = create_loss(settings.loss, total=total if fabric.world_size > 1 else own)
         self.share_loss: Loss = create_loss(settings.loss)
 
