@@ -136,9 +136,9 @@ class OnePixel(nn.Module):
 def score(cache: BandCache, n: int) -> dict[str, float]:
     """Predict and score all patches."""
     evaluator = FoldEvaluator(threshold=0.4)
-    ways = {"": PredictionSettings()}
+    variants = {"": PredictionSettings()}
     for _, predicted, masks in predict_batches(
-        OnePixel(), cache, np.arange(n), BANDS, ways, device=torch.device("cpu")
+        OnePixel(), cache, np.arange(n), BANDS, variants, device=torch.device("cpu")
     ):
         evaluator.add(predicted, masks)
     return evaluator.evaluation().scores

@@ -4,7 +4,7 @@
     python experiments/real_rgb.py table configs/real_rgb.yaml --out RESULTS
 
 DIR holds h5 pairs with the bands that the configuration declares. The configuration is a grid as `ablation_pipeline`
-takes it (docs/ablation.md); to train it, neither ZenML nor MLflow is needed. Trained are, in this order, for every
+takes it (docs/ablation.md); to train it, neither ZenML nor MLflow is needed. TrainedRow are, in this order, for every
 seed and fold all rows; what is finished is skipped and what was interrupted goes on, so the command may be stopped at
 any time. A result of other settings or other data is refused. RESULTS gets three files for each training: settings,
 learning curves and scores (JSON), the counts of every test patch (CSV), and the weights. `table` needs the first two,
@@ -37,7 +37,7 @@ from landslide.bands.formulas import BandSettings
 from landslide.data.digests import directory_digest
 from landslide.data.table import patch_table
 from landslide.evaluation.figures import calibration_figure, thresholds_figure
-from landslide.evaluation.scores import FoldEvaluator, patch_report, prediction_ways, selection_gap, threshold_table
+from landslide.evaluation.scores import FoldEvaluator, patch_report, prediction_variants, selection_gap, threshold_table
 from landslide.folds.parts import FoldRows, inner_validation
 from landslide.folds.schemes import assign
 from landslide.inference.batches import predict_batches
@@ -105,7 +105,9 @@ def read_grid(path: Path) -> dict[str, Any]:
         if settings.selection != "inner_validation":
             raise SystemExit(f"{path}: {row['name']} has another selection than inner_validation.")
         if settings.prediction != PredictionSettings():
-            raise SystemExit(f"{path}: {row['name']} has a training.prediction, and rows are scored in the usual ways.")
+            raise SystemExit(
+                f"{path}: {row['name']} has a training.prediction, and rows are scored in the usual variants."
+            )
     if parameters.get("evaluation", {}).get("test_time_augmentation", TURNS) != TURNS:
         raise SystemExit(f"{path}: evaluation.test_time_augmentation has to be {TURNS}.")
     if parameters["folds"].get("scheme", "contiguous") != "contiguous":
@@ -205,16 +207,16 @@ def score_one(
     rows = np.flatnonzero(table["fold"] == fold)
     model = build_model(result.spec, load_file(result.weights))
     heads = len(model(torch.zeros(1, len(bands), 128, 128)))
-    ways = prediction_ways(PredictionSettings(), several_heads=heads > 1, test_time_augmentation=TURNS)
-    evaluator, cells = FoldEvaluator(threshold=result.threshold), {way: [] for way in ways if way}
-    for _, predicted, masks in predict_batches(model, cache, rows, bands, ways, device=device):
+    variants = prediction_variants(PredictionSettings(), several_heads=heads > 1, test_time_augmentation=TURNS)
+    evaluator, cells = FoldEvaluator(threshold=result.threshold), {variant: [] for variant in variants if variant}
+    for _, predicted, masks in predict_batches(model, cache, rows, bands, variants, device=device):
         evaluator.add(predicted, masks)
-        for way, of_way in cells.items():
-            of_way.append(patch_counts(predicted[way], masks).reshape(-1, 4))
+        for variant, of_variant in cells.items():
+            of_variant.append(patch_counts(predicted[variant], masks).reshape(-1, 4))
     evaluated = evaluator.evaluation()
     report = patch_report(table, {fold: evaluated})
-    for way, of_way in cells.items():
-        report[[f"{cell}{way}" for cell in CELLS]] = np.concatenate(of_way)
+    for variant, of_variant in cells.items():
+        report[[f"{cell}{variant}" for cell in CELLS]] = np.concatenate(of_variant)
     report.drop(columns="detection_score").to_csv(counts, index=False)
     cost = complexity(settings.model, len(bands), settings.model_options)
     return {
@@ -235,7 +237,7 @@ def score_one(
 
 
 def recorded(
-    parameters: dict[str, Any], out: Path, row: dict[str, Any], seed: int, way: str = ""
+    parameters: dict[str, Any], out: Path, row: dict[str, Any], seed: int, variant: str = ""
 ) -> list[dict[str, Any]]:
     """Return the finished trainings of a row under a seed: the records with the counts of the test patches."""
     wanted = {"settings": plain(settings_of(parameters["training"], row, seed)), "without_folds": []}
@@ -247,14 +249,14 @@ def recorded(
             wanted["data_version"] = records[-1]["data_version"]
             patches = pd.read_csv(path.with_suffix(".csv"))
             first = patches.columns.get_loc("tn")
-            cells = dict(zip([f"{cell}{way}" for cell in CELLS], CELLS, strict=True))
+            cells = dict(zip([f"{cell}{variant}" for cell in CELLS], CELLS, strict=True))
             records[-1]["patches"] = patches[[*patches.columns[:first], *cells]].rename(columns=cells)
     return records
 
 
-def finished_rows(parameters: dict[str, Any], out: Path, way: str, seconds: str) -> "list[AblationRow]":
+def finished_rows(parameters: dict[str, Any], out: Path, variant: str, seconds: str) -> "list[AblationRow]":
     """Return the rows with those seeds of which all folds are trained, predicted in some way."""
-    from landslide.ablation.table import AblationRow, Trained  # reads MLflow, which training does without
+    from landslide.ablation.table import AblationRow, TrainedRow  # reads MLflow, which training does without
 
     wanted = set(parameters["folds"]["trained"])
     tags = {"folds_trained": ", ".join(map(str, sorted(wanted))), "fold_scheme": "contiguous"}
@@ -263,12 +265,14 @@ def finished_rows(parameters: dict[str, Any], out: Path, way: str, seconds: str)
     for row in parameters["rows"]:
         trained = []
         for seed in parameters["seeds"]:
-            records = recorded(parameters, out, row, seed, way)
+            records = recorded(parameters, out, row, seed, variant)
             if {record["fold"] for record in records} == wanted:
                 patches = pd.concat([record["patches"] for record in records]).sort_values("number", ignore_index=True)
                 patches["block"] = resampling_blocks(patches)
                 used = sum(record[seconds] for record in records)
-                trained.append(Trained(seed, "", tags, patches, used, "", {} if way else other_ways(records)))
+                trained.append(
+                    TrainedRow(seed, "", tags, patches, used, "", {} if variant else other_variants(records))
+                )
                 versions.add(records[0]["data_version"])
                 cost = records[0]["parameters"], records[0]["gflop"]
         if trained:
@@ -278,12 +282,12 @@ def finished_rows(parameters: dict[str, Any], out: Path, way: str, seconds: str)
     return rows
 
 
-def other_ways(records: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the mean over the folds of the scores of other ways of predicting, where a network has them."""
-    from landslide.ablation.table import SCORES, WAYS
+def other_variants(records: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the mean over the folds of the scores of other variants of predicting, where a network has them."""
+    from landslide.ablation.table import SCORES, VARIANTS
 
     scores = [record["scores"] for record in records]
-    names = [f"{score}{way}" for score in SCORES for way in WAYS]
+    names = [f"{score}{variant}" for score in SCORES for variant in VARIANTS]
     return {name: float(np.mean([of_fold[name] for of_fold in scores])) for name in names if name in scores[0]}
 
 
@@ -294,8 +298,8 @@ def print_tables(arguments: argparse.Namespace) -> None:
 
     parameters = read_grid(arguments.config)
     refuse_unknown([*filter(None, [arguments.gains_of, arguments.figures])], parameters)
-    for way, title in (("", "One prediction a patch"), ("_tta", "Mean of the eight symmetries")):
-        rows = finished_rows(parameters, arguments.out, way, arguments.seconds)
+    for variant, title in (("", "One prediction a patch"), ("_tta", "Mean of the eight symmetries")):
+        rows = finished_rows(parameters, arguments.out, variant, arguments.seconds)
         if not rows:
             raise SystemExit(f"{arguments.out} has no row of {arguments.config} that is trained on all folds.")
         print(render_markdown(ablation_table(rows), title, ""))

@@ -68,7 +68,7 @@ def input_bands(bands: BandSettings, training: TrainingSettings, evaluation: Eva
     Args:
         bands: Band settings.
         training: Training settings.
-        evaluation: In which ways is predicted.
+        evaluation: In which variants is predicted.
 
     Raises:
         ConfigurationError: If the selection asks for bands that there are not, if patches are to be rotated and one

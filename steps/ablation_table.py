@@ -14,7 +14,7 @@ from landslide.ablation.table import SCORES, AblationRow, ablation_table
 from landslide.errors import TrainingError
 from landslide.paths import home
 from landslide.tracking import runs
-from landslide.tracking.trained_rows import read_trained
+from landslide.tracking.trained_rows import read_trained_row
 from steps.provenance import lineage_tags, tracking_client
 from steps.table_materializer import TableMaterializer
 
@@ -55,7 +55,7 @@ def tabulate(
             paper=row["paper"],
             parameters=row["parameters"],
             gflop=row["gflop"],
-            trained=tuple(read_trained(client, next(waiting), seed) for seed in row["seeds"]),
+            trained=tuple(read_trained_row(client, next(waiting), seed) for seed in row["seeds"]),
         )
         for row in rows
     ]

@@ -45,7 +45,7 @@ def compare(
         return nothing
     client = tracking_client()
     versions = [registry.version(client, version) for version in (champion, model_version)]
-    known = registry.known_patches(client, versions[0])
+    known = registry.seen_patches(client, versions[0])
     with tempfile.TemporaryDirectory() as temporary:
         ensembles = [
             Ensemble(*runs.fetch_members(version["run_id"], Path(temporary, version["version"])))

@@ -67,7 +67,7 @@ def decide(
         runs.log_figures(client, retraining_run, {"differences": figure})
     outcome = record.PROMOTED if better else record.REFUSED
     tags = {"challenger": model_version, "cross_validation_run": cross_validation_run}
-    record.intend(client, retraining_run, outcome, reason, tags)
+    record.record_intention(client, retraining_run, outcome, reason, tags)
     if model_version != in_service:
         registry.apply(client, model_version, Decision("champion" if better else "challenger", reason))
     record.finish_decision(client, retraining_run)

@@ -12,19 +12,19 @@ from torch import Tensor
 from zenml import step
 
 from landslide.bands.cache import BandCache
-from landslide.evaluation.report import drawn_rows, fold_figures, overlays_figure, report_figures, report_tables
+from landslide.evaluation.report import example_rows, fold_figures, overlays_figure, report_figures, report_tables
 from landslide.evaluation.scores import (
     FoldEvaluation,
     FoldEvaluator,
     cross_validated,
     pooled_scores,
-    prediction_ways,
+    prediction_variants,
     selection_gap,
 )
 from landslide.inference.batches import predict_batches
 from landslide.inference.ensemble import Ensemble
 from landslide.inference.prediction import number_of_heads
-from landslide.metrics.detection import one_class
+from landslide.metrics.detection import undefined_reason
 from landslide.tracking import runs
 from steps.code_dependencies import depends_on_code_of
 from steps.data_access import PatchSource
@@ -49,7 +49,7 @@ def evaluate(
         fold_table: The patches with their folds.
         patches: The patches and their bands.
         cross_validation_run: Id of the parent run.
-        evaluation: What is drawn, and in which ways is predicted.
+        evaluation: What is drawn, and in which variants is predicted.
 
     Returns:
         `folds`: scores by fold number (as text); `mean`: cross-validated scores with `_std`; `pooled`: scores of all
@@ -104,23 +104,23 @@ def evaluate(
 def _predict(
     ensemble: Ensemble, cache: BandCache, rows: np.ndarray, evaluation: EvaluationSettings
 ) -> Iterator[tuple[slice, dict[str, Tensor], Tensor]]:
-    """Predict the test fold batch by batch with the fold's network, in all ways that are scored."""
+    """Predict the test fold batch by batch with the fold's network, in all variants that are scored."""
     member, network = ensemble.members[0], ensemble.models[0]
-    ways = prediction_ways(
+    variants = prediction_variants(
         member.prediction,
         several_heads=number_of_heads(network, len(member.spec.bands), ensemble.device) > 1,
         test_time_augmentation=evaluation.test_time_augmentation,
     )
-    return predict_batches(network, cache, rows, member.spec.bands, ways, device=ensemble.device)
+    return predict_batches(network, cache, rows, member.spec.bands, variants, device=ensemble.device)
 
 
 def _drawn(fold_table: pd.DataFrame, rows: np.ndarray, evaluation: EvaluationSettings) -> list[int]:
     """Return the rows of the patches that are drawn."""
-    chosen = drawn_rows(fold_table["positive_pixels"].iloc[rows].to_numpy(), evaluation.overlays)
+    chosen = example_rows(fold_table["positive_pixels"].iloc[rows].to_numpy(), evaluation.overlays)
     return [int(row) for row in rows[chosen]]
 
 
 def _note_undefined(client: runs.MlflowClient, run_id: str, truth: np.ndarray) -> None:
     """Say in a tag why a run has no area under the ROC curve."""
-    if reason := one_class(truth):
+    if reason := undefined_reason(truth):
         runs.set_tags(client, run_id, {"detection_undefined": reason})

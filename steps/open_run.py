@@ -15,7 +15,7 @@ from landslide.bands.statistics import describe
 from landslide.folds.table import departed
 from landslide.locks import locked
 from landslide.paths import checkpoints
-from landslide.retraining.out_of_fold import refuse_seen_folds
+from landslide.retraining.out_of_fold import check_unseen_folds
 from landslide.tracking import registry, runs
 from landslide.training.fold import TrainingSettings
 from steps.code_dependencies import code_digest
@@ -66,8 +66,8 @@ def open_run(
         start = registry.version(client, start_from)
         origin = start["run_id"]
         if "role" not in start:  # else a copy for a reproduction, whose original was looked at
-            known = registry.known_patches(client, start)
-            refuse_seen_folds(fold_table, known, start)
+            known = registry.seen_patches(client, start)
+            check_unseen_folds(fold_table, known, start)
             departed_patches = departed(fold_table, known)
     lineage = lineage_tags()
     lock = lineage["requirements_lock"]  # folds trained under different versions of torch are no one cross-validation

@@ -90,7 +90,7 @@ def plan(
     if current is None:
         fold_table, gone = split.entrypoint(patch_table=patch_table, folds=folds), patch_table.head(0).assign(fold=0)
     else:
-        known = registry.known_patches(client, current)
+        known = registry.seen_patches(client, current)
         _refuse_other_folds(folds, registry.cross_validation(client, current).data.params, version)
         fold_table = grow(patch_table, known, n_folds=folds.n_folds)
         gone = departed(fold_table, known)

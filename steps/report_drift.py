@@ -11,7 +11,7 @@ import pandas as pd
 from zenml import step
 
 from landslide.bands.statistics import describe, drift
-from landslide.folds.table import known_folds
+from landslide.folds.table import previous_folds
 from landslide.tracking import registry, runs
 from steps.data_access import PatchSource
 from steps.provenance import tracking_client
@@ -47,7 +47,7 @@ def report_drift(
     client = tracking_client()
     version = registry.version(client, champion)
     cache = patches.open_bands(fold_table)
-    new = np.flatnonzero(known_folds(fold_table, registry.known_patches(client, version)) == 0)
+    new = np.flatnonzero(previous_folds(fold_table, registry.seen_patches(client, version)) == 0)
     with tempfile.TemporaryDirectory() as temporary:
         path = runs.fetch_artifact(client, version["run_id"], "data_statistics.json", Path(temporary))
         if path is None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landslide.ablation.report import ablation_figure, render_html, render_markdown, render_text, write_files
-from landslide.ablation.table import AblationRow, Trained, ablation_table
+from landslide.ablation.table import AblationRow, TrainedRow, ablation_table
 from landslide.metrics.bootstrap import paired_differences, score_intervals
 from landslide.metrics.counts import scores
 
@@ -39,13 +39,13 @@ def counts(table: pd.DataFrame) -> np.ndarray:
     return table[["tn", "fp", "fn", "tp"]].to_numpy().reshape(-1, 2, 2)
 
 
-def trained(table: pd.DataFrame, *, seed: int = 0, failure: str = "", seconds: float = 60.0) -> Trained:
+def trained(table: pd.DataFrame, *, seed: int = 0, failure: str = "", seconds: float = 60.0) -> TrainedRow:
     if failure:
-        return Trained(seed, f"run{seed}", TAGS, pd.DataFrame(), float("nan"), failure)
-    return Trained(seed, f"run{seed}", TAGS, table, seconds, "")
+        return TrainedRow(seed, f"run{seed}", TAGS, pd.DataFrame(), float("nan"), failure)
+    return TrainedRow(seed, f"run{seed}", TAGS, table, seconds, "")
 
 
-def row(name: str, *trainings: Trained, **paper: float) -> AblationRow:
+def row(name: str, *trainings: TrainedRow, **paper: float) -> AblationRow:
     return AblationRow(name, paper, 31_397_122, 28.1, trainings)
 
 
@@ -205,9 +205,9 @@ def test_our_score_and_the_published_one_stand_side_by_side(table):
 
 def test_other_ways_of_predicting_stand_beside_the_plain_one(pair):
     first, second = pair
-    ways = {"f1_macro_head_average": 0.70, "miou_head_average": 0.60}
+    variants = {"f1_macro_head_average": 0.70, "miou_head_average": 0.60}
     one = row("one head", trained(first))
-    several = [replace(trained(second, seed=s), ways={n: v + s / 10 for n, v in ways.items()}) for s in (0, 1)]
+    several = [replace(trained(second, seed=s), variants={n: v + s / 10 for n, v in variants.items()}) for s in (0, 1)]
     table = ablation_table([one, row("three heads", *several)], resamples=20)
     assert table["f1_macro_head_average"].tolist() == pytest.approx([np.nan, 75.0], nan_ok=True)
     assert table["miou_head_average"].tolist() == pytest.approx([np.nan, 65.0], nan_ok=True)

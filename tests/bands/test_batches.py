@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from landslide.bands.batches import PatchBatches, one_ahead
+from landslide.bands.batches import PatchBatches, prefetch
 from landslide.bands.cache import BandCache
 from landslide.bands.formulas import BandSettings
 
@@ -57,7 +57,7 @@ def test_items_are_made_one_ahead_in_order_and_in_a_thread():
             yield i
 
     used = []
-    for item in one_ahead(items()):
+    for item in prefetch(items()):
         used.append(item)
         time.sleep(0.05)
         assert made == list(range(min(len(used) + 1, 4)))
@@ -71,8 +71,8 @@ def test_an_error_while_an_item_is_made_arrives():
         raise OSError("no patch")
 
     with pytest.raises(OSError, match="no patch"):
-        list(one_ahead(items()))
+        list(prefetch(items()))
 
 
 def test_nothing_is_made_of_nothing():
-    assert list(one_ahead([])) == []
+    assert list(prefetch([])) == []

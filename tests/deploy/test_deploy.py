@@ -68,7 +68,7 @@ def test_systemd_accepts_the_units():
     _check(_tool("systemd-analyze"), "verify", "--man=no", SERVICE, TIMER)
 
 
-# ---- one command, four ways
+# ---- one command, four variants
 
 
 @pytest.mark.parametrize("file", [WORKFLOWS[-1], SERVICE, CRONTAB], ids=lambda path: path.name)

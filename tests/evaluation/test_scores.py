@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
-from landslide.evaluation.report import drawn_rows, fold_figures, overlays_figure, report_figures, report_tables
+from landslide.evaluation.report import example_rows, fold_figures, overlays_figure, report_figures, report_tables
 from landslide.evaluation.scores import (
     INTERVAL_NAMES,
     SCORES,
@@ -17,7 +17,7 @@ from landslide.evaluation.scores import (
     pooled_calibration,
     pooled_scores,
     pooled_thresholds,
-    prediction_ways,
+    prediction_variants,
     selection_gap,
     threshold_table,
 )
@@ -53,8 +53,8 @@ def case():
 def test_a_fold_is_scored_at_both_thresholds_and_in_every_way():
     probability, masks = random_predictions(12)
     other = probability * 0.9
-    ways = {"": probability, "_head_average": other, "_tta": probability**2}
-    fold = evaluate_fold(ways, masks, threshold=0.3, detection_threshold=0.7)
+    variants = {"": probability, "_head_average": other, "_tta": probability**2}
+    fold = evaluate_fold(variants, masks, threshold=0.3, detection_threshold=0.7)
     for suffix, answer in {
         "": probability >= 0.5,
         "_tuned": probability >= 0.3,
@@ -92,11 +92,11 @@ def test_a_fold_full_of_landslides_has_no_area_under_the_curve_and_nothing_that_
 
 def test_the_ways_of_predicting_are_those_that_differ():
     own, average = PredictionSettings(), PredictionSettings(heads="average")
-    assert prediction_ways(own, several_heads=False) == {"": own}
-    assert prediction_ways(own, several_heads=True) == {"": own, "_head_average": average}
-    assert prediction_ways(average, several_heads=True) == {"": average}
-    ways = prediction_ways(average, several_heads=True, test_time_augmentation="rotations")
-    assert ways == {"": average, "_tta": PredictionSettings(heads="average", augmentation="rotations")}
+    assert prediction_variants(own, several_heads=False) == {"": own}
+    assert prediction_variants(own, several_heads=True) == {"": own, "_head_average": average}
+    assert prediction_variants(average, several_heads=True) == {"": average}
+    variants = prediction_variants(average, several_heads=True, test_time_augmentation="rotations")
+    assert variants == {"": average, "_tta": PredictionSettings(heads="average", augmentation="rotations")}
 
 
 # ---- the cross-validation
@@ -182,8 +182,8 @@ def test_without_a_monitored_test_fold_there_is_no_gap():
 
 def test_every_recorded_score_is_described(case):
     table, folds, probability, masks = case
-    ways = {"": probability, "_head_average": probability, "_tta": probability}
-    fold = evaluate_fold(ways, masks, threshold=0.3, detection_threshold=0.7).scores
+    variants = {"": probability, "_head_average": probability, "_tta": probability}
+    fold = evaluate_fold(variants, masks, threshold=0.3, detection_threshold=0.7).scores
     epoch = {f"{part}_{name}": 0.5 for part in ("validation", "test") for name in INTERVAL_NAMES}
     fold = fold | selection_gap([epoch])
     recorded = {**fold, **cross_validated({1: fold, 2: fold}), **pooled_scores(patch_report(table, folds))}
@@ -229,14 +229,17 @@ def test_patches_of_one_kind_leave_no_roc_curve(case):
 @pytest.mark.parametrize("as_tensors", [False, True])
 def test_batches_are_scored_as_all_patches_at_once(sizes, as_tensors):
     probability, masks = random_predictions(9)
-    ways = {"": probability, "_tta": probability[::-1].copy()}
-    whole = evaluate_fold(ways, masks, threshold=0.3, detection_threshold=0.7)
+    variants = {"": probability, "_tta": probability[::-1].copy()}
+    whole = evaluate_fold(variants, masks, threshold=0.3, detection_threshold=0.7)
     evaluator, start = FoldEvaluator(threshold=0.3, detection_threshold=0.7), 0
     for size in sizes:
         part = slice(start, start := start + size)
-        batch, truth = {way: answer[part] for way, answer in ways.items()}, masks[part]
+        batch, truth = {variant: answer[part] for variant, answer in variants.items()}, masks[part]
         if as_tensors:
-            batch, truth = {way: torch.from_numpy(answer) for way, answer in batch.items()}, torch.from_numpy(truth)
+            batch, truth = (
+                {variant: torch.from_numpy(answer) for variant, answer in batch.items()},
+                torch.from_numpy(truth),
+            )
         evaluator.add(batch, truth)
     found = evaluator.evaluation()
     assert found.scores == pytest.approx(whole.scores, nan_ok=True)
@@ -252,7 +255,7 @@ def test_overlays_show_patches_with_landslides_from_few_pixels_to_many(landslide
         mask[:] = 0
         mask.reshape(-1)[:n] = 1
     table = build_patch_table("abcde")
-    rows = drawn_rows(landslides, 3).tolist()
+    rows = example_rows(landslides, 3).tolist()
     figure = overlays_figure(cache, table, {row: np.zeros((128, 128), np.float32) for row in rows}, rows)
     titles = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]
     expected = [2, 1, 3] if any(landslides) else [0, 2, 4]

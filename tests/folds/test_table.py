@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from landslide.data.positions import landslide4sense_positions
 from landslide.errors import ConfigurationError, DataError
 from landslide.folds.schemes import BLOCK_SIDE, assign
-from landslide.folds.table import departed, grow, known_folds, read_folds
+from landslide.folds.table import departed, grow, previous_folds, read_folds
 from tests.support.patch_tables import as_recorded, build_patch_table, grid_positions, image_names
 
 EDGES = ((-1, 0), (1, 0), (0, -1), (0, 1))
@@ -74,26 +74,26 @@ def test_every_patch_of_an_unchanged_data_set_is_known():
     known = a_known_table(np.random.default_rng(1), 5, positioned=True)
     table = build_patch_table(known["image_md5"], None, known["number"])
     for same in (known, table, known.drop(columns=["scene", "row", "column"]).join(table[["scene", "row", "column"]])):
-        assert known_folds(same, known).tolist() == known["fold"].tolist()
+        assert previous_folds(same, known).tolist() == known["fold"].tolist()
 
 
 def test_a_changed_image_without_position_keeps_the_fold_of_its_number():
     known = as_recorded(build_patch_table("abcd").assign(fold=[1, 2, 1, 2]))
-    assert known_folds(build_patch_table("abXd"), known).tolist() == [1, 2, 1, 2]
+    assert previous_folds(build_patch_table("abXd"), known).tolist() == [1, 2, 1, 2]
 
 
 def test_a_number_that_passed_to_another_patch_makes_nothing_known():
     known = as_recorded(build_patch_table("abcd").assign(fold=[1, 2, 1, 2]))
     # A new patch in front: everything behind it has another number now.
-    assert known_folds(build_patch_table("Xabcd"), known).tolist() == [0, 1, 2, 1, 2]
+    assert previous_folds(build_patch_table("Xabcd"), known).tolist() == [0, 1, 2, 1, 2]
 
 
 def test_equal_images_are_told_apart_by_their_numbers():
     known = as_recorded(build_patch_table("aba").assign(fold=[1, 2, 2]))
-    assert known_folds(build_patch_table("aba"), known).tolist() == [1, 2, 2]
-    assert known_folds(build_patch_table("aa", numbers=[7, 8]), known).tolist() == [1, 1]
+    assert previous_folds(build_patch_table("aba"), known).tolist() == [1, 2, 2]
+    assert previous_folds(build_patch_table("aa", numbers=[7, 8]), known).tolist() == [1, 1]
     placed = as_recorded(build_patch_table("aba", [(1, 0, 0), (1, 0, 1), (1, 0, 2)]).assign(fold=[1, 2, 2]))
-    assert known_folds(build_patch_table("aa", [(1, 0, 2), (1, 0, 0)]), placed).tolist() == [2, 1]
+    assert previous_folds(build_patch_table("aa", [(1, 0, 2), (1, 0, 0)]), placed).tolist() == [2, 1]
 
 
 def test_a_patch_that_left_comes_back_to_its_fold_though_its_place_was_taken():
@@ -132,7 +132,7 @@ def test_what_is_in_the_data_set_counts_before_what_left():
             build_patch_table("b", [place], [2]).assign(fold=2),
         ]
     )
-    assert known_folds(build_patch_table("aZ", [(1, 0, 0), place]), as_recorded(known)).tolist() == [2, 1]
+    assert previous_folds(build_patch_table("aZ", [(1, 0, 0), place]), as_recorded(known)).tolist() == [2, 1]
     beside = grow(build_patch_table("acN", [(1, 0, 0), place, (1, 5, 6)]), as_recorded(known), n_folds=2)
     assert beside["fold"].tolist() == [2, 1, 1]
 

@@ -145,10 +145,10 @@ def test_each_member_predicts_in_its_own_way(members, raw, cache):
     turning = PredictionSettings(heads="average", augmentation="rotations")
     mixed = Ensemble([members[0], replace(members[1], prediction=turning)], SETTINGS, CPU)
     rows = np.arange(len(raw))
-    ways = (PredictionSettings(), turning)
+    variants = (PredictionSettings(), turning)
     expected = [
-        predict_rows(model, cache, rows, BANDS, device=CPU, prediction=way)
-        for model, way in zip(mixed.models, ways, strict=True)
+        predict_rows(model, cache, rows, BANDS, device=CPU, prediction=variant)
+        for model, variant in zip(mixed.models, variants, strict=True)
     ]
     plain = predict_rows(mixed.models[1], cache, rows, BANDS, device=CPU)
     assert np.abs(expected[1] - plain).max() > 0.01
@@ -156,10 +156,10 @@ def test_each_member_predicts_in_its_own_way(members, raw, cache):
 
 
 def test_how_a_member_predicts_comes_back(members, tmp_path):
-    way = PredictionSettings(augmentation="flips_and_rotations")
-    save_ensemble(tmp_path / "saved", [replace(members[0], prediction=way, detection_threshold=0.8)], SETTINGS)
+    variant = PredictionSettings(augmentation="flips_and_rotations")
+    save_ensemble(tmp_path / "saved", [replace(members[0], prediction=variant, detection_threshold=0.8)], SETTINGS)
     (loaded,), _ = load_members(tmp_path / "saved")
-    assert (loaded.prediction, loaded.detection_threshold) == (way, 0.8)
+    assert (loaded.prediction, loaded.detection_threshold) == (variant, 0.8)
 
 
 def test_a_model_of_before_predicts_in_the_published_way(saved, ensemble, raw):

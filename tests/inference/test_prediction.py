@@ -16,13 +16,13 @@ from landslide.inference.prediction import (
 )
 from landslide.models import ModelSpec, build_model
 from tests.support.caches import build_band_cache
-from tests.support.predictions import predict_rows, predict_ways
+from tests.support.predictions import predict_rows, predict_variants
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 BANDS = ("B4", "gradient_x", "gradient_y")
 CPU = torch.device("cpu")
-WAYS = [PredictionSettings(augmentation=a) for a in ("none", "rotations", "flips_and_rotations")]
+VARIANTS = [PredictionSettings(augmentation=a) for a in ("none", "rotations", "flips_and_rotations")]
 
 
 class Toy(nn.Module):
@@ -60,7 +60,7 @@ def images() -> Tensor:
 # ---- test-time augmentation
 
 
-@pytest.mark.parametrize("prediction", WAYS, ids=lambda way: way.augmentation)
+@pytest.mark.parametrize("prediction", VARIANTS, ids=lambda variant: variant.augmentation)
 def test_a_network_that_turns_with_its_input_answers_the_same_with_and_without(images, prediction):
     plain = landslide_probability(Toy(along_the_slope), images)
     augmented = landslide_probability(Toy(along_the_slope), images, prediction, BANDS)
@@ -97,27 +97,27 @@ def test_it_is_the_mean_over_the_moved_patches_moved_back(images):
 
 def test_patches_that_are_not_square_can_be_turned():
     images = torch.randn(2, 3, 16, 32, generator=torch.Generator().manual_seed(1))
-    found = landslide_probability(Toy(along_the_slope), images, WAYS[2], BANDS)
+    found = landslide_probability(Toy(along_the_slope), images, VARIANTS[2], BANDS)
     torch.testing.assert_close(found, landslide_probability(Toy(along_the_slope), images), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("ways", "passes"), [(WAYS[:1], (1, 1)), (WAYS[:2], (2, 4)), (WAYS[1:], (3, 8)), (WAYS, (3, 8))]
+    ("variants", "passes"), [(VARIANTS[:1], (1, 1)), (VARIANTS[:2], (2, 4)), (VARIANTS[1:], (3, 8)), (VARIANTS, (3, 8))]
 )
 @pytest.mark.parametrize("copies", [1, 9])
-def test_several_ways_share_the_passes_and_each_is_as_it_is_alone(images, ways, passes, copies):
+def test_several_ways_share_the_passes_and_each_is_as_it_is_alone(images, variants, passes, copies):
     network, images = Toy(by_place), images.repeat(copies, 1, 1, 1)
-    together = landslide_probabilities(network, images, ways, BANDS)
+    together = landslide_probabilities(network, images, variants, BANDS)
     assert network.passes == passes[copies > 1]  # moved patches pass together where the batch is small
-    for way, found in zip(ways, together, strict=True):
-        torch.testing.assert_close(found, landslide_probability(Toy(by_place), images, way, BANDS), rtol=0, atol=0)
+    for variant, found in zip(variants, together, strict=True):
+        torch.testing.assert_close(found, landslide_probability(Toy(by_place), images, variant, BANDS), rtol=0, atol=0)
 
 
 def test_bands_without_names_and_one_gradient_alone_are_not_turned(images):
     with pytest.raises(ValueError, match="names of the bands"):
-        landslide_probability(Toy(by_place), images, WAYS[1])
+        landslide_probability(Toy(by_place), images, VARIANTS[1])
     with pytest.raises(ConfigurationError, match="only gradient_x is selected"):
-        landslide_probability(Toy(by_place), images, WAYS[1], ("B4", "gradient_x", "B3"))
+        landslide_probability(Toy(by_place), images, VARIANTS[1], ("B4", "gradient_x", "B3"))
 
 
 # ---- heads
@@ -172,18 +172,18 @@ def test_patches_are_predicted_in_several_ways_as_they_are_in_each_alone():
     torch.manual_seed(0)
     model = build_model(ModelSpec(name="rau_net", options={"width": 4, "head_width": 4}, bands=BANDS)).eval()
     cache, rows = build_band_cache(4, names=("gradient_y", "B4", "gradient_x")), np.array([3, 0, 2])
-    ways = {
+    variants = {
         "plain": PredictionSettings(),
         "average": PredictionSettings(heads="average"),
         "both": PredictionSettings(heads="average", augmentation="rotations"),
     }
-    found = predict_ways(model, cache, rows, BANDS, ways, device=CPU, batch_size=2)
-    assert list(found) == list(ways)
+    found = predict_variants(model, cache, rows, BANDS, variants, device=CPU, batch_size=2)
+    assert list(found) == list(variants)
     images = torch.from_numpy(np.stack([cache.bands[row][[1, 2, 0]] for row in rows]))
-    for name, way in ways.items():
-        alone = predict_rows(model, cache, rows, BANDS, device=CPU, batch_size=2, prediction=way)
+    for name, variant in variants.items():
+        alone = predict_rows(model, cache, rows, BANDS, device=CPU, batch_size=2, prediction=variant)
         np.testing.assert_array_equal(found[name], alone)
-        np.testing.assert_allclose(alone, landslide_probability(model, images, way, BANDS).numpy(), atol=1e-5)
+        np.testing.assert_allclose(alone, landslide_probability(model, images, variant, BANDS).numpy(), atol=1e-5)
     assert np.abs(found["plain"] - found["average"]).max() > 0.01
     assert np.abs(found["both"] - found["average"]).max() > 0.01
 

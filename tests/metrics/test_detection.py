@@ -13,11 +13,11 @@ from landslide.metrics.bootstrap import score_intervals
 from landslide.metrics.detection import (
     detection_counts,
     detection_scores,
-    one_class,
     patch_scores,
     ranking_scores,
     roc_curve,
     select_detection_threshold,
+    undefined_reason,
 )
 
 
@@ -88,12 +88,12 @@ def test_patches_of_one_kind_have_no_curve_and_say_why(value, reason):
     truth, scores = np.full(5, value), np.linspace(0.1, 0.9, 5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert one_class(truth).startswith(reason)
+        assert undefined_reason(truth).startswith(reason)
         assert ranking_scores(scores, truth) == {}
         assert len(roc_curve(scores, truth)) == 0
         assert select_detection_threshold(scores, truth) == 0.5
         assert all(np.isfinite(list(detection_scores(scores, truth).values())))
-    assert one_class(np.array([True, False])) == ""
+    assert undefined_reason(np.array([True, False])) == ""
 
 
 # ---- the tuned threshold

@@ -20,7 +20,7 @@ from landslide.inference.ensemble import Ensemble, Member
 from landslide.inference.prediction import PredictionSettings
 from landslide.metrics.counts import patch_counts
 from landslide.models import ModelSpec, build_model
-from landslide.retraining.out_of_fold import comparable, evidence_table, model_scores, predict_unseen, refuse_seen
+from landslide.retraining.out_of_fold import check_unseen, comparable, evidence_table, model_scores, predict_unseen
 from landslide.retraining.promotion import DECIDING, PromotionSettings, bootstrap, judge, summary
 from tests.support.caches import build_band_cache
 from tests.support.patch_tables import as_recorded, build_patch_table, grid_positions, image_names
@@ -123,7 +123,7 @@ def test_no_compared_patch_was_in_the_training_part_of_a_member_that_predicts_it
         for fold in set(fold_of_row[chosen].tolist()):
             rows = np.flatnonzero(chosen & (fold_of_row == fold))
             for model in (champion, challenger):
-                refuse_seen(table, rows, fold if fold in model.members else 0, model.known, "model")
+                check_unseen(table, rows, fold if fold in model.members else 0, model.known, "model")
         known = set(shelf)
         shelf += [patch for patch in traces if patch not in known]
         if rng.random() < 0.6:
@@ -188,11 +188,11 @@ def test_a_patch_of_the_training_part_is_refused_by_image_and_by_ground(image, p
     known = as_recorded(build_patch_table("ab", [(1, 0, 0), (1, 0, 1)]).assign(fold=[1, 2]))
     table = build_patch_table(["new", image], [(7, 7, 7), place], [11, 12]).assign(fold=[2, 2])
     if not refused:
-        refuse_seen(table, np.array([0, 1]), fold, known, "champion")
+        check_unseen(table, np.array([0, 1]), fold, known, "champion")
         return
     message = rf"champion was trained on 1 of the patches to compare \(fold {fold}\): patch 12\."
     with pytest.raises(ComparisonError, match=message):
-        refuse_seen(table, np.array([0, 1]), fold, known, "champion")
+        check_unseen(table, np.array([0, 1]), fold, known, "champion")
 
 
 # ---- prediction out of fold

@@ -273,15 +273,15 @@ def test_a_retraining_that_leaves_folds_out_is_refused(client):
 
 
 def test_nothing_starts_from_a_version_that_has_seen_the_test_folds(client, tmp_path):
-    from landslide.retraining.out_of_fold import refuse_seen_folds
+    from landslide.retraining.out_of_fold import check_unseen_folds
 
     known = _folded()
     start = {"version": "1", "selection": "inner_validation"}
-    refuse_seen_folds(_folded(), known, start)
+    check_unseen_folds(_folded(), known, start)
     with pytest.raises(ComparisonError, match="patch 3 was in another fold"):
-        refuse_seen_folds(known.assign(fold=[1, 1, 2, *known["fold"][3:]]), known, start)
+        check_unseen_folds(known.assign(fold=[1, 1, 2, *known["fold"][3:]]), known, start)
     with pytest.raises(ComparisonError, match="chose its epochs"):
-        refuse_seen_folds(_folded(), known, start | {"selection": "test_fold"})
+        check_unseen_folds(_folded(), known, start | {"selection": "test_fold"})
 
 
 def test_nothing_starts_from_a_champion_whose_epochs_were_chosen_on_the_test_folds(client, tmp_path):

@@ -23,23 +23,23 @@ def predict_rows(
     prediction: PredictionSettings = PUBLISHED,
 ) -> np.ndarray:
     """Return the landslide probabilities (n, 128, 128) of rows of the cache."""
-    return predict_ways(model, cache, rows, band_names, {"": prediction}, device=device, batch_size=batch_size)[""]
+    return predict_variants(model, cache, rows, band_names, {"": prediction}, device=device, batch_size=batch_size)[""]
 
 
-def predict_ways(
+def predict_variants(
     model: nn.Module,
     cache: BandCache,
     rows: np.ndarray,
     band_names: tuple[str, ...],
-    ways: Mapping[str, PredictionSettings],
+    variants: Mapping[str, PredictionSettings],
     *,
     device: torch.device,
     batch_size: int = 12,
 ) -> dict[str, np.ndarray]:
     """Return the landslide probabilities (n, 128, 128) of rows of the cache by way of predicting."""
-    batches = predict_batches(model, cache, rows, band_names, ways, device=device, batch_size=batch_size)
-    found = [{way: answer.cpu().numpy() for way, answer in answers.items()} for _, answers, _ in batches]
-    return {way: np.concatenate([answers[way] for answers in found]) for way in ways}
+    batches = predict_batches(model, cache, rows, band_names, variants, device=device, batch_size=batch_size)
+    found = [{variant: answer.cpu().numpy() for variant, answer in answers.items()} for _, answers, _ in batches]
+    return {variant: np.concatenate([answers[variant] for answers in found]) for variant in variants}
 
 
 def evaluate_fold(predicted: Mapping[str, np.ndarray], masks: np.ndarray, **thresholds: float) -> FoldEvaluation:

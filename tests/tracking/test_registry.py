@@ -10,8 +10,8 @@ from landslide.tracking.registry import (
     MODEL_NAME,
     Decision,
     apply,
-    before_champion,
     champion,
+    previous_champion,
     rollback,
     version,
     versions,
@@ -112,7 +112,7 @@ def test_without_a_model_the_table_is_empty(store, monkeypatch):
 
 def test_rollbacks_go_back_one_by_one_and_stop_at_the_first(client):
     promote(client, "1", "2", "4")
-    assert before_champion(client) == ("4", "2")
+    assert previous_champion(client) == ("4", "2")
     assert rollback(client) == ("4", "2")
     assert aliases(client) == {"champion": "2"}
     assert pd.Timestamp(version(client, "4")["rolled_back"]).tz is not None
@@ -157,7 +157,7 @@ def test_the_restored_version_is_no_challenger_any_more(client):
 
 def test_looking_changes_nothing(client):
     promote(client, "1", "2")
-    assert before_champion(client) == ("2", "1")
+    assert previous_champion(client) == ("2", "1")
     assert aliases(client) == {"champion": "2"}
     assert "rolled_back" not in version(client, "2")
 

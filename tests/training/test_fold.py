@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from landslide.bands.batches import one_ahead
+from landslide.bands.batches import prefetch
 from landslide.bands.build import ensure_cache
 from landslide.bands.cache import BandCache, cache_family, cache_key
 from landslide.bands.formulas import BandSettings
@@ -397,7 +397,7 @@ def test_reading_ahead_changes_nothing(fit, monkeypatch, tmp_path):
     plain = fit("plain", **changes)
     monkeypatch.setattr(FoldTrainer, "_reads_ahead", lambda self: True)
     made = []
-    monkeypatch.setattr("landslide.training.epochs.one_ahead", lambda items: made.append(1) or one_ahead(items))
+    monkeypatch.setattr("landslide.training.epochs.prefetch", lambda items: made.append(1) or prefetch(items))
     ahead = fit("ahead", **changes)
     assert len(made) == 2
     assert timeless(ahead.history) == timeless(plain.history)

@@ -22,7 +22,7 @@ from landslide.ablation.table import SCORES
 from landslide.files import atomic_write
 
 _HEADINGS = {"f1_macro": "F1", "miou": "mIoU", "f1_landslide": "landslide F1"}
-_WAYS = {"_head_average": "mean of the heads", "_tta": "mean of the turned patches"}
+_VARIANTS = {"_head_average": "mean of the heads", "_tta": "mean of the turned patches"}
 _ABSENT = "-"
 _OURS, _PUBLISHED = "#1f6f8b", "#c8553d"
 _STYLE = """body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222; }
@@ -146,8 +146,8 @@ def _cells(table: pd.DataFrame, reference: str) -> list[list[str]]:
         if table[f"paper_{score}"].notna().any():
             columns[f"{heading}, {reference}"] = [_number(value) for value in table[f"paper_{score}"]]
             columns[f"{heading} difference"] = [_number(value, "+.2f") for value in table[f"{score}_minus_paper"]]
-    for way, heading in _WAYS.items():
-        if (scores := table[f"f1_macro{way}"]).notna().any():
+    for variant, heading in _VARIANTS.items():
+        if (scores := table[f"f1_macro{variant}"]).notna().any():
             columns[f"F1, {heading}"] = [_number(value) for value in scores]
     if len(table) > 1:
         columns["F1 over first row [95 %]"] = [

@@ -22,7 +22,7 @@ from landslide.metrics.bootstrap import RESAMPLES, fold_mean, fold_mean_draws
 
 SCORES = ("f1_macro", "miou", "f1_landslide")
 """The scores of the table."""
-WAYS = ("_head_average", "_tta")
+VARIANTS = ("_head_average", "_tta")
 """Other prediction variants. Their scores are shown as well if the evaluation has them."""
 
 _OF_A_SCORE = (
@@ -31,7 +31,7 @@ _OF_A_SCORE = (
 _COLUMNS = (
     "row", "seeds", "folds", "scheme", "selection", "patches", "common_patches",
     *(column.format(score) for score in SCORES for column in _OF_A_SCORE),
-    *(f"{score}{way}" for way in WAYS for score in SCORES),
+    *(f"{score}{variant}" for variant in VARIANTS for score in SCORES),
     "parameters", "paper_parameters", "gflop", "seconds", "runs", "failure",
 )  # fmt: skip
 UNKNOWN = float("nan")
@@ -39,7 +39,7 @@ CELLS = ["tn", "fp", "fn", "tp"]
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRow:
     """One cross-validation of a row: the row trained with one seed.
 
     Attributes:
@@ -49,7 +49,7 @@ class Trained:
         patches: One row per scored patch, ordered by number: number, fold, block, tn, fp, fn, tp.
         seconds: Training time of all folds and epochs, NaN if not recorded.
         failure: Why it could not be trained or scored; empty otherwise.
-        ways: Mean over the folds of `<score><way>`, for those of `WAYS` that were evaluated.
+        variants: Mean over the folds of `<score><way>`, for those of `VARIANTS` that were evaluated.
     """
 
     seed: int
@@ -58,7 +58,7 @@ class Trained:
     patches: pd.DataFrame
     seconds: float
     failure: str
-    ways: Mapping[str, float] = field(default_factory=dict)
+    variants: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class AblationRow:
     paper: Mapping[str, float]
     parameters: int
     gflop: float
-    trained: tuple[Trained, ...]
+    trained: tuple[TrainedRow, ...]
 
     @property
-    def finished(self) -> list[Trained]:
+    def finished(self) -> list[TrainedRow]:
         """The cross-validations that were trained and scored."""
         return [one for one in self.trained if not one.failure]
 
@@ -143,14 +143,14 @@ def _scored(row: AblationRow, resamples: int, seed: tuple[int, int]) -> dict[str
         if len(of_seeds) > 1:
             described[f"{name}_spread"] = float(np.std([100 * scores[name] for scores in of_seeds]))
         described[f"{name}_minus_paper"] = described[name] - row.paper.get(name, UNKNOWN)
-        for way in WAYS:
-            of_way = [one.ways.get(f"{name}{way}", UNKNOWN) for one in row.finished]
-            described[f"{name}{way}"] = float(100 * np.mean(of_way))
+        for variant in VARIANTS:
+            of_variant = [one.variants.get(f"{name}{variant}", UNKNOWN) for one in row.finished]
+            described[f"{name}{variant}"] = float(100 * np.mean(of_variant))
     return described
 
 
 def _gain(
-    first: Sequence[Trained], others: Sequence[Trained], resamples: int, seed: tuple[int, int]
+    first: Sequence[TrainedRow], others: Sequence[TrainedRow], resamples: int, seed: tuple[int, int]
 ) -> dict[str, float]:
     common = _common_numbers([*first, *others])
     if len(common) == 0:
@@ -162,7 +162,7 @@ def _gain(
 
 
 def average_over_seeds(
-    trained: Sequence[Trained], numbers: npt.NDArray[np.int64], *, resamples: int, seed: tuple[int, int]
+    trained: Sequence[TrainedRow], numbers: npt.NDArray[np.int64], *, resamples: int, seed: tuple[int, int]
 ) -> pd.DataFrame:
     """Return the scores of some patches, averaged over the folds and the seeds, and the same for bootstrap draws.
 
@@ -202,21 +202,21 @@ def _with_interval(values: pd.DataFrame, suffix: str) -> dict[str, float]:
     return named
 
 
-def _common_numbers(trained: Sequence[Trained]) -> npt.NDArray[np.int64]:
+def _common_numbers(trained: Sequence[TrainedRow]) -> npt.NDArray[np.int64]:
     """Return the numbers of the patches that all have scored, ascending."""
     common = set.intersection(*(set(one.patches["number"]) for one in trained))
     return np.array(sorted(common), np.int64)
 
 
-def _rows_of(one: Trained, numbers: npt.NDArray[np.int64]) -> pd.DataFrame:
+def _rows_of(one: TrainedRow, numbers: npt.NDArray[np.int64]) -> pd.DataFrame:
     return one.patches.set_index("number").loc[numbers]
 
 
-def _counts(one: Trained, numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _counts(one: TrainedRow, numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the counts (n, 2, 2) of some patches and their folds (n,)."""
     rows = _rows_of(one, numbers)
     return rows[CELLS].to_numpy(np.int64).reshape(-1, 2, 2), rows["fold"].to_numpy(np.int64)
 
 
-def _fold_means(one: Trained, numbers: npt.NDArray[np.int64]) -> dict[str, float]:
+def _fold_means(one: TrainedRow, numbers: npt.NDArray[np.int64]) -> dict[str, float]:
     return fold_mean(*_counts(one, numbers))

@@ -74,7 +74,7 @@ class PatchBatches:
         height, width = bands.shape[2:]
         images = np.empty((len(rows), height, width, len(self._columns)), bands.dtype)
         for image, row in zip(images, rows, strict=True):
-            _turn(bands[row][self._columns], image)
+            _to_channels_last(bands[row][self._columns], image)
         return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(self._cache.masks[rows])
 
     @property
@@ -95,7 +95,7 @@ class PatchBatches:
         return images.float().contiguous(memory_format=torch.channels_last), masks.long()
 
 
-def one_ahead(items: Iterable[_T]) -> Iterator[_T]:
+def prefetch(items: Iterable[_T]) -> Iterator[_T]:
     """Yield items that are made in a thread, each while the one before it is used; in order, at most one ahead."""
     source, end = iter(items), object()
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -105,7 +105,7 @@ def one_ahead(items: Iterable[_T]) -> Iterator[_T]:
             yield item  # type: ignore[misc]  # the end was excluded
 
 
-def _turn(image: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+def _to_channels_last(image: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
     """Write an image (C, H, W) to `out` (H, W, C); OpenCV, which transposes fastest, takes its numbers as integers."""
     bits = np.dtype(f"i{image.itemsize}")
     channels = len(image)

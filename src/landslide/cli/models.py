@@ -108,7 +108,7 @@ def rollback(dry_run: bool) -> None:
     from landslide.tracking import registry, runs
 
     client = runs.connect(default_tracking_uri())
-    left, restored = registry.before_champion(client) if dry_run else registry.rollback(client)
+    left, restored = registry.previous_champion(client) if dry_run else registry.rollback(client)
     name = f"{registry.MODEL_NAME} {'would return' if dry_run else 'returned'}"
     click.echo(f"{name} from version {left} to version {restored} (@{registry.CHAMPION}).")
 

@@ -94,7 +94,7 @@ def fold_figures(fold: int, evaluation: FoldEvaluation, history: History) -> dic
     }
 
 
-def drawn_rows(pixels: npt.ArrayLike, number: int) -> npt.NDArray[np.int64]:
+def example_rows(pixels: npt.ArrayLike, number: int) -> npt.NDArray[np.int64]:
     """Choose patches to draw: evenly spaced among those with landslides, from few landslide pixels to many.
 
     If no patch has landslides, all patches are candidates.
@@ -122,7 +122,7 @@ def overlays_figure(
         cache: Bands and masks of all patches.
         fold_table: The patches.
         probability: Landslide probabilities (H, W) by row, for all drawn rows at least.
-        rows: The rows to draw, see `drawn_rows`.
+        rows: The rows to draw, see `example_rows`.
     """
     return prediction_figure(
         [

@@ -57,25 +57,25 @@ INTERVAL_NAMES = ("f1_macro", "miou", "f1_landslide")
 _N_THRESHOLDS = 200
 
 
-def prediction_ways(
+def prediction_variants(
     own: PredictionSettings, *, several_heads: bool, test_time_augmentation: TestTimeAugmentation = "none"
 ) -> dict[str, PredictionSettings]:
-    """Return the ways in which a network is scored, by what is put behind the name of a score.
+    """Return the variants in which a network is scored, by what is put behind the name of a score.
 
     Args:
         own: How the network predicts.
         several_heads: Whether it has more than one head.
-        test_time_augmentation: Which one to score beside its own way.
+        test_time_augmentation: A test-time augmentation to score as well.
 
     Returns:
-        Its own way as "", and those of "_head_average" and "_tta" that differ from it.
+        The network's own settings as "", and "_head_average" and "_tta" if they differ from these.
     """
-    ways = {"": own}
+    variants = {"": own}
     if several_heads:
-        ways["_head_average"] = PredictionSettings(heads="average", augmentation=own.augmentation)
+        variants["_head_average"] = PredictionSettings(heads="average", augmentation=own.augmentation)
     if test_time_augmentation != "none":
-        ways["_tta"] = PredictionSettings(heads=own.heads, augmentation=test_time_augmentation)
-    return {name: way for name, way in ways.items() if not name or way != own}
+        variants["_tta"] = PredictionSettings(heads=own.heads, augmentation=test_time_augmentation)
+    return {name: variant for name, variant in variants.items() if not name or variant != own}
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ class FoldEvaluator:
         """Add a batch.
 
         Args:
-            predicted: (B, H, W) landslide probabilities by the ways of `prediction_ways`, the same ways in every batch:
-                arrays, or tensors, which are counted on their device.
+            predicted: (B, H, W) landslide probabilities by variant (see `prediction_variants`), the same variants in
+                every batch: arrays, or tensors, which are counted on their own device.
             masks: (B, H, W) masks 0 and 1 of the same kind.
         """
         probability = predicted[""]
@@ -136,9 +136,9 @@ class FoldEvaluator:
         self._patch_counts.frombytes(plain.tobytes())
         self._patch_scores.frombytes(patch_scores(probability).tobytes())
         totals = {"": plain, "_tuned": patch_counts(probability, masks, self._threshold)}
-        totals |= {way: patch_counts(answer, masks) for way, answer in predicted.items() if way}
-        for way, counts in totals.items():
-            self._totals[way] = self._totals.get(way, 0) + counts.sum(axis=0)
+        totals |= {variant: patch_counts(answer, masks) for variant, answer in predicted.items() if variant}
+        for variant, counts in totals.items():
+            self._totals[variant] = self._totals.get(variant, 0) + counts.sum(axis=0)
         self._swept += threshold_counts(probability, masks, _N_THRESHOLDS)[1]
         calibrated = calibration(probability, masks)
         self._calibration = calibrated if self._calibration is None else self._calibration + calibrated
@@ -147,7 +147,7 @@ class FoldEvaluator:
         """Return the evaluation of all batches, in the order in which they were added.
 
         Scores: every one of `METRIC_NAMES` at the usual threshold 0.5, as `<name>_tuned` at the tuned one, and as
-        `<name>_head_average` and `<name>_tta` at 0.5 in these ways of predicting; `threshold` itself; the scores of
+        `<name>_head_average` and `<name>_tta` at 0.5 in these variants of predicting; `threshold` itself; the scores of
         `landslide.metrics.detection` and `landslide.metrics.calibration`.
         """
         if self._calibration is None:
@@ -156,8 +156,8 @@ class FoldEvaluator:
         patch_score = np.array(self._patch_scores, np.float64)
         truth = holds_landslide(counts)
         values: dict[str, float] = {}
-        for way, total in self._totals.items():
-            values |= _suffixed(scores(total), way)
+        for variant, total in self._totals.items():
+            values |= _suffixed(scores(total), variant)
         values["threshold"] = self._threshold
         values |= detection_scores(patch_score, truth) | ranking_scores(patch_score, truth)
         if self._detection_threshold is not None:

@@ -49,8 +49,8 @@ def grow(table: pd.DataFrame, known: pd.DataFrame, *, n_folds: int) -> pd.DataFr
             f"The older fold table has the folds 1 to {last}, and folds.n_folds is {n_folds}.",
             remedy=f"Set folds.n_folds to {last}: patches keep their folds from training to training.",
         )
-    fold = known_folds(table, known)
-    table = _with_known_positions(table, known)
+    fold = previous_folds(table, known)
+    table = _with_previous_positions(table, known)
     _join_neighbours(table, known, fold, n_folds)
     _deal_blocks(table, fold, n_folds)
     empty = sorted(set(range(1, n_folds + 1)) - set(fold.tolist()))
@@ -100,7 +100,7 @@ def read_folds(path: Path, table: pd.DataFrame, *, n_folds: int) -> npt.NDArray[
     return np.array([fold_of[patch] for patch in patches], np.int64)
 
 
-def known_folds(table: pd.DataFrame, known: pd.DataFrame) -> npt.NDArray[np.int64]:
+def previous_folds(table: pd.DataFrame, known: pd.DataFrame) -> npt.NDArray[np.int64]:
     """Return the fold of each patch in an older table, 0 for patches that are missing there.
 
     Args:
@@ -161,7 +161,7 @@ def departed(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     return known[np.array([key not in kept for key in keys(known)], bool)].reset_index(drop=True)
 
 
-def _with_known_positions(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+def _with_previous_positions(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     """Keep the positions that get lost when patches are added to a published set without a table of positions."""
     if has_position(table).any():
         return table

@@ -17,7 +17,7 @@ def predict_batches(
     cache: BandCache,
     rows: npt.NDArray[np.int64],
     band_names: tuple[str, ...],
-    ways: Mapping[str, PredictionSettings],
+    variants: Mapping[str, PredictionSettings],
     *,
     device: torch.device,
     batch_size: int = 12,
@@ -29,7 +29,7 @@ def predict_batches(
         cache: The band cache.
         rows: (n,) rows of it.
         band_names: The network's input bands, in order.
-        ways: Settings by a name of the caller's.
+        variants: Settings by a name of the caller's.
         device: Where to compute.
         batch_size: Patches at a time.
 
@@ -41,5 +41,5 @@ def predict_batches(
     for start in range(0, len(rows), batch_size):
         part = slice(start, min(start + batch_size, len(rows)))
         images, masks = source.batch(torch.arange(part.start, part.stop))
-        found = landslide_probabilities(model, images, list(ways.values()), band_names)
-        yield part, dict(zip(ways, found, strict=True)), masks
+        found = landslide_probabilities(model, images, list(variants.values()), band_names)
+        yield part, dict(zip(variants, found, strict=True)), masks

@@ -106,8 +106,8 @@ class Ensemble:
             computed = engineer(images[start : start + batch_size], self.settings)[:, self._columns]
             bands = torch.from_numpy(computed).to(getattr(torch, self.settings.dtype))
             batch = bands.to(self.device).float().contiguous(memory_format=torch.channels_last)
-            ways = [member.prediction for member in self.members]
-            mean, std = ensemble_probability(self._models, batch, ways, self._bands)
+            variants = [member.prediction for member in self.members]
+            mean, std = ensemble_probability(self._models, batch, variants, self._bands)
             probability[start : start + batch_size] = mean.cpu().numpy()
             uncertainty[start : start + batch_size] = std.cpu().numpy()
         return probability, uncertainty

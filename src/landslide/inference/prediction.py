@@ -138,14 +138,17 @@ def ensemble_probability(
     """Return mean and population standard deviation over the members, each (B, H, W) float32.
 
     Args:
-        models: Trained networks of equal input bands, in evaluation mode.
+        models: TrainedRow networks of equal input bands, in evaluation mode.
         images: (B, C, H, W) float32.
         predictions: How each member predicts; the published way if None.
         band_names: Names of the C bands; test-time augmentation needs them.
     """
-    ways = predictions or [PUBLISHED] * len(models)
+    variants = predictions or [PUBLISHED] * len(models)
     members = torch.stack(
-        [landslide_probability(model, images, way, band_names) for model, way in zip(models, ways, strict=True)]
+        [
+            landslide_probability(model, images, variant, band_names)
+            for model, variant in zip(models, variants, strict=True)
+        ]
     )
     return members.mean(dim=0), members.std(dim=0, correction=0)
 

@@ -70,7 +70,7 @@ def detection_scores(
     return {name: values[source] for source, name in _NAMES.items()}
 
 
-def one_class(truth: npt.NDArray[Any]) -> str:
+def undefined_reason(truth: npt.NDArray[Any]) -> str:
     """Say why there is no ROC curve: all patches or none hold a landslide. Empty if there are both kinds."""
     positive = np.asarray(truth) != 0
     if positive.any() and not positive.all():
@@ -87,9 +87,9 @@ def ranking_scores(patch_score: npt.NDArray[Any], truth: npt.NDArray[Any]) -> di
 
     Returns:
         `detection_auc`, the area under the ROC curve, and `detection_average_precision`, the mean of the precision
-        over the steps of recall. Empty if they are undefined (see `one_class`).
+        over the steps of recall. Empty if they are undefined (see `undefined_reason`).
     """
-    if one_class(truth):
+    if undefined_reason(truth):
         return {}
     curve = roc_curve(patch_score, truth)
     x, y = curve["false_positive_rate"].to_numpy(), curve["true_positive_rate"].to_numpy()
@@ -109,9 +109,9 @@ def roc_curve(patch_score: npt.NDArray[Any], truth: npt.NDArray[Any]) -> pd.Data
     Returns:
         One row per distinct score, highest first, after a first row with an infinite threshold. Columns threshold,
         false_positive_rate, true_positive_rate and precision (1 if nothing is detected). No rows if the curve is
-        undefined (see `one_class`).
+        undefined (see `undefined_reason`).
     """
-    if one_class(truth):
+    if undefined_reason(truth):
         return pd.DataFrame(columns=list(_CURVE), dtype=np.float64)
     thresholds, positives, negatives = _by_score(patch_score, truth)
     columns = (
@@ -134,7 +134,7 @@ def select_detection_threshold(patch_score: npt.NDArray[Any], truth: npt.NDArray
         The midpoint of two neighbouring scores. Of equally good thresholds, the one nearest to 0.5; 0.5 itself if it
         is as good, or if there is only one kind of patch.
     """
-    if one_class(truth):
+    if undefined_reason(truth):
         return 0.5
     thresholds, positives, negatives = _by_score(patch_score, truth)
     lower = np.append(thresholds[1:], 0.0)

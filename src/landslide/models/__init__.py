@@ -16,7 +16,7 @@ from landslide.errors import ConfigurationError
 from landslide.models.l4s_baseline import L4SBaseline
 from landslide.models.lite_unet import LiteUNet, encoder_weights_file
 from landslide.models.rau_net import RAUNet, rau_net_small
-from landslide.models.smp import PeerModel, refuse_unknown_weights
+from landslide.models.smp import SmpModel, refuse_unknown_weights
 from landslide.models.unet import UNet
 
 __all__ = [
@@ -70,7 +70,7 @@ def model_from_options(name: str, in_channels: int, options: Mapping[str, Any]) 
                 f"{name!r} is no name of a peer network.", remedy="Write smp:<Architecture>:<encoder>."
             )
         _, architecture, encoder = parts
-        network = partial(PeerModel, architecture, encoder)
+        network = partial(SmpModel, architecture, encoder)
     elif name in _MODELS:
         network = _MODELS[name]
     else:

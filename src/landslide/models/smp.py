@@ -9,7 +9,7 @@ from landslide.errors import ConfigurationError
 from landslide.models.heads import N_CLASSES
 
 
-class PeerModel(nn.Module):
+class SmpModel(nn.Module):
     """A segmentation_models.pytorch network whose forward returns logits by resolution.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from landslide.bands.cache import BandCache
 from landslide.errors import ComparisonError
-from landslide.folds.table import known_folds
+from landslide.folds.table import previous_folds
 from landslide.inference.batches import predict_batches
 from landslide.inference.ensemble import Ensemble
 from landslide.metrics.bootstrap import resampling_blocks
@@ -45,7 +45,7 @@ def comparable(
     Returns:
         Two (n,) arrays: which patches can be compared, and which of all patches are new since the champion.
     """
-    old = known_folds(table, known)
+    old = previous_folds(table, known)
     new = old == 0
     fold = table["fold"].to_numpy()
     held_out = (old == fold) & np.isin(fold, list(member_folds)) & (not selected_on_test_fold)
@@ -68,7 +68,7 @@ def _keys(table: pd.DataFrame, columns: list[str]) -> list[Any]:
     return [row[0] for row in rows] if len(columns) == 1 else rows
 
 
-def refuse_seen(table: pd.DataFrame, rows: npt.NDArray[np.int64], fold: int, known: pd.DataFrame, model: str) -> None:
+def check_unseen(table: pd.DataFrame, rows: npt.NDArray[np.int64], fold: int, known: pd.DataFrame, model: str) -> None:
     """Check that no compared patch was in the training part of the member that predicts it.
 
     Args:
@@ -163,7 +163,7 @@ def predict_unseen(
     for fold in np.unique(fold_of_row):
         chosen = np.flatnonzero(fold_of_row == fold)
         predicting = [members[fold]] if fold in members else list(members.values())
-        refuse_seen(table, rows[chosen], int(fold) if fold in members else 0, known, model)
+        check_unseen(table, rows[chosen], int(fold) if fold in members else 0, known, model)
         predictions = [
             predict_batches(
                 network, cache, rows[chosen], member.spec.bands, {"": member.prediction}, device=ensemble.device
@@ -175,18 +175,18 @@ def predict_unseen(
             yield chosen[part], torch.stack([found[""] for _, found, _ in batch]).mean(dim=0), masks
 
 
-def refuse_seen_folds(fold_table: pd.DataFrame, known: pd.DataFrame, start: dict[str, str]) -> None:
+def check_unseen_folds(fold_table: pd.DataFrame, known: pd.DataFrame, start: dict[str, str]) -> None:
     """Check that a version has not seen the patches of the test folds of the trainings that start from it.
 
     Args:
         fold_table: The patches with their folds.
-        known: The result of `landslide.tracking.registry.known_patches` for the version.
+        known: The result of `landslide.tracking.registry.seen_patches` for the version.
         start: Tags of the version.
 
     Raises:
         ComparisonError: If a patch had another fold in that version, or its epochs were chosen on the test folds.
     """
-    old = known_folds(fold_table, known)
+    old = previous_folds(fold_table, known)
     moved = fold_table[(old != 0) & (old != fold_table["fold"].to_numpy())]
     if start.get("selection") == "test_fold" or len(moved):
         reason = f"patch {moved['number'].iloc[0]} was in another fold" if len(moved) else "it chose its epochs on them"

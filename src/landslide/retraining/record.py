@@ -80,7 +80,7 @@ def reason_to_stop(client: MlflowClient, data_version: str, request: str) -> str
     return f"{decided}, and there is one decision per data version; set retraining.force to decide again"
 
 
-def intend(client: MlflowClient, run_id: str, outcome: str, reason: str, tags: Mapping[str, str]) -> None:
+def record_intention(client: MlflowClient, run_id: str, outcome: str, reason: str, tags: Mapping[str, str]) -> None:
     """Record a decision before it is carried out, so that an interrupted one can be completed.
 
     Args:

@@ -29,12 +29,12 @@ from landslide.evaluation.figures import (
     roc_figure,
     uncertainty_figure,
 )
-from landslide.evaluation.report import drawn_rows
+from landslide.evaluation.report import example_rows
 from landslide.evaluation.scores import FoldEvaluation, FoldEvaluator, patch_report, pooled_scores, threshold_table
 from landslide.folds.schemes import BLOCK_SIDE, neighbour_runs
 from landslide.inference.ensemble import Ensemble, Member
 from landslide.metrics.counts import METRIC_NAMES
-from landslide.metrics.detection import one_class, roc_curve
+from landslide.metrics.detection import roc_curve, undefined_reason
 from landslide.schema import Split
 from landslide.tracking import registry, runs
 from landslide.tracking.runs import MlflowClient
@@ -127,14 +127,14 @@ def score(
     tags = registry.version(client, version)
     table = patch_table(root, split)
     _refuse_missing_masks(root, table, split)
-    _refuse_known(registry.known_patches(client, tags), table, split, tags["version"])
+    _refuse_known(registry.seen_patches(client, tags), table, split, tags["version"])
     masks = np.stack([read_mask(root / path) for path in table["mask"]])
     with tempfile.TemporaryDirectory() as temporary:
         members, settings = runs.fetch_members(tags["run_id"], Path(temporary))
         networks = [Ensemble([member], settings, device) for member in members]
     evaluators = {_ENSEMBLE: FoldEvaluator(**_thresholds(members))}
     evaluators |= {f"fold {member.fold}": FoldEvaluator(**_thresholds([member])) for member in members}
-    drawn = {int(row): (np.empty(0), np.empty(0)) for row in drawn_rows(table["positive_pixels"], _N_DRAWN)}
+    drawn = {int(row): (np.empty(0), np.empty(0)) for row in example_rows(table["positive_pixels"], _N_DRAWN)}
     for start in range(0, len(table), _CHUNK):
         images = [read_stored(root / path, len(settings.stored)) for path in table["image"][start : start + _CHUNK]]
         predicted = []
@@ -273,6 +273,6 @@ def _figures(
         "precision_recall": precision_recall_figure({_ENSEMBLE: threshold_table(ensemble.threshold_counts)}),
         "calibration": calibration_figure({_ENSEMBLE: ensemble.calibration.table()}),
     }
-    if one_class(ensemble.truth):
+    if undefined_reason(ensemble.truth):
         return figures
     return figures | {"roc": roc_figure({_ENSEMBLE: roc_curve(patches["detection_score"].to_numpy(), ensemble.truth)})}

@@ -116,7 +116,7 @@ def cross_validation(client: MlflowClient, tags: Mapping[str, str]) -> Run:
         ) from error
 
 
-def known_patches(client: MlflowClient, tags: Mapping[str, str]) -> pd.DataFrame:
+def seen_patches(client: MlflowClient, tags: Mapping[str, str]) -> pd.DataFrame:
     """Return every patch that a registered version, or one that it started from, has been trained or tested on.
 
     Args:
@@ -229,7 +229,7 @@ def apply(client: MlflowClient, version: str, decision: Decision) -> None:
             client.delete_model_version_tag(MODEL_NAME, version, "rolled_back")
 
 
-def before_champion(client: MlflowClient) -> tuple[str, str]:
+def previous_champion(client: MlflowClient) -> tuple[str, str]:
     """Return the version in service, and the one that a rollback returns to.
 
     That is the version that the champion replaced; one that was itself rolled back is passed over.
@@ -265,7 +265,7 @@ def rollback(client: MlflowClient) -> tuple[str, str]:
     Raises:
         RegistryError: If there is no champion, or nothing before it.
     """
-    left, restored = before_champion(client)
+    left, restored = previous_champion(client)
     now = datetime.now(UTC).isoformat()
     client.set_model_version_tag(MODEL_NAME, restored, "restored", now)
     client.set_registered_model_alias(MODEL_NAME, CHAMPION, restored)

@@ -4,12 +4,12 @@ from io import StringIO
 
 import pandas as pd
 
-from landslide.ablation.table import CELLS, SCORES, UNKNOWN, WAYS, Trained
+from landslide.ablation.table import CELLS, SCORES, UNKNOWN, VARIANTS, TrainedRow
 from landslide.tracking import runs
 from landslide.tracking.runs import MlflowClient
 
 
-def read_trained(client: MlflowClient, run_id: str, seed: int) -> Trained:
+def read_trained_row(client: MlflowClient, run_id: str, seed: int) -> TrainedRow:
     """Read the results of a cross-validation from MLflow.
 
     Args:
@@ -27,18 +27,20 @@ def read_trained(client: MlflowClient, run_id: str, seed: int) -> Trained:
     if not failures and "evaluated" not in run.data.tags:
         failures = ["not evaluated"]
     if failures:
-        return Trained(seed, run_id, run.data.tags, pd.DataFrame(), UNKNOWN, "; ".join(failures))
+        return TrainedRow(seed, run_id, run.data.tags, pd.DataFrame(), UNKNOWN, "; ".join(failures))
     patches = pd.read_csv(StringIO(runs.fetch_reports(client, run_id)["patches.csv"]))
     seconds = [
         sum(metric.value for metric in client.get_metric_history(child.info.run_id, "epoch_seconds"))
         for child in folds.values()
     ]
-    return Trained(
+    return TrainedRow(
         seed=seed,
         run_id=run_id,
         tags=run.data.tags,
         patches=patches.sort_values("number", ignore_index=True)[["number", "fold", "block", *CELLS]],
         seconds=sum(seconds) if all(seconds) else UNKNOWN,
         failure="",
-        ways={f"{s}{way}": run.data.metrics.get(f"{s}{way}", UNKNOWN) for s in SCORES for way in WAYS},
+        variants={
+            f"{s}{variant}": run.data.metrics.get(f"{s}{variant}", UNKNOWN) for s in SCORES for variant in VARIANTS
+        },
     )

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from landslide.bands.batches import PatchBatches, one_ahead
+from landslide.bands.batches import PatchBatches, prefetch
 from landslide.errors import TrainingError
 from landslide.metrics.counts import confusion_counts, scores
 from landslide.models import main_logits
 from landslide.training.augmentation import Augmentation
 from landslide.training.distributed import total
-from landslide.training.losses import Loss, create_loss, multi_head_loss, own
+from landslide.training.losses import Loss, create_loss, identity, multi_head_loss
 from landslide.training.sampling import epoch_order
 from landslide.training.settings import TrainingSettings
 
@@ -75,7 +75,7 @@ class FoldTrainer:
         self.positive = positive
         self.donor_pool = torch.nonzero(self.positive).squeeze(1)
         self.augmentation = Augmentation(settings.augmentation, self.training.band_names, self.training.band_settings)
-        self.loss: Loss = create_loss(settings.loss, total=total if fabric.world_size > 1 else own)
+        self.loss: Loss = create_loss(settings.loss, total=total if fabric.world_size > 1 else identity)
         self.share_loss: Loss = create_loss(settings.loss)
 
     def epoch(self, epoch: int) -> dict[str, float]:
@@ -92,7 +92,7 @@ class FoldTrainer:
         made: Iterator[tuple[Tensor, Tensor]]
         made = (self._training_batch(indices, generator, augment) for indices in batches)
         if self._reads_ahead():
-            made = one_ahead(made)
+            made = prefetch(made)
         bar = tqdm(
             zip(batches, made, strict=True),
             total=len(batches),

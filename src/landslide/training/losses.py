@@ -38,18 +38,18 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Total: TypeAlias = Callable[[Tensor], Tensor]
 
 
-def own(x: Tensor) -> Tensor:
-    """Return x: the sum over the devices where there is one."""
+def identity(x: Tensor) -> Tensor:
+    """Return x: the sum over the devices if there is only one."""
     return x
 
 
 def _mean(values: Tensor, total: Total) -> Tensor:
-    if total is own:
+    if total is identity:
         return values.mean()
     return total(values.sum()) / total(values.new_full((), values.numel()))
 
 
-def cross_entropy(logits: Tensor, mask: Tensor, *, total: Total = own) -> Tensor:
+def cross_entropy(logits: Tensor, mask: Tensor, *, total: Total = identity) -> Tensor:
     """Return the mean cross entropy over pixels (paper, equation 1): scalar."""
     return _mean(F.cross_entropy(logits.float(), mask.long(), reduction="none"), total)
 
@@ -64,7 +64,7 @@ def hard_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
     return losses.topk(math.ceil(HARD_SHARE * len(losses)), sorted=False).values.mean()
 
 
-def focal(logits: Tensor, mask: Tensor, *, total: Total = own) -> Tensor:
+def focal(logits: Tensor, mask: Tensor, *, total: Total = identity) -> Tensor:
     """Return the focal loss with gamma 2 and no class weight: scalar.
 
     Lin et al., "Focal Loss for Dense Object Detection" (the paper's reference [26]). Each of the two one-hot
@@ -77,7 +77,7 @@ def focal(logits: Tensor, mask: Tensor, *, total: Total = own) -> Tensor:
     return _mean((1.0 - p_true) ** FOCAL_GAMMA * -torch.log(p_true), total)
 
 
-def iou(logits: Tensor, mask: Tensor, *, total: Total = own) -> Tensor:
+def iou(logits: Tensor, mask: Tensor, *, total: Total = identity) -> Tensor:
     """Return -log of the soft IoU over the whole batch, mean over the two classes: scalar.
 
     Soft intersection sum(p y) over soft union sum(p + y - p y), epsilon 1e-7 in both (paper, equation 3; the
@@ -135,7 +135,7 @@ def lovasz(logits: Tensor, mask: Tensor) -> Tensor:
     return loss
 
 
-def boundary(logits: Tensor, mask: Tensor, *, total: Total = own) -> Tensor:
+def boundary(logits: Tensor, mask: Tensor, *, total: Total = identity) -> Tensor:
     """Return the mean over pixels of the landslide probability times `signed_distance`: scalar.
 
     Kervadec et al., "Boundary loss for highly unbalanced segmentation" (2019), for the landslide class. It falls
@@ -170,7 +170,7 @@ def _distance_in_pixels(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return np.where(mask == 1, 1.0 - inside, outside).astype(np.float32)
 
 
-def focal_iou(logits: Tensor, mask: Tensor, *, total: Total = own) -> Tensor:
+def focal_iou(logits: Tensor, mask: Tensor, *, total: Total = identity) -> Tensor:
     """Return 1.0 focal + 1.0 IoU, the paper's combined loss: scalar."""
     return focal(logits, mask, total=total) + iou(logits, mask, total=total)
 
@@ -190,7 +190,7 @@ LOSS_NAMES = tuple(_LOSSES)
 _OF_THE_WHOLE_BATCH = ("cross_entropy", "focal", "iou", "focal_iou", "boundary")
 
 
-def create_loss(name: str, *, total: Total = own) -> Loss:
+def create_loss(name: str, *, total: Total = identity) -> Loss:
     """Return the loss of that name: called with logits (B, 2, H, W) and integer masks (B, H, W).
 
     Args:
