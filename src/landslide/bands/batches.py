@@ -1,4 +1,4 @@
-"""Batches of patches from the band cache, resident in GPU memory where they fit."""
+"""Batches of patches from the band cache, resident in GPU memory if they fit."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ class PatchBatches:
         rows: (n,) rows of it; indices of batches count within these.
         band_names: The channels of the images, in order.
         device: Where batches are wanted.
-        resident: Keep all rows in the memory of a GPU where they take less than half of what is free.
+        resident: Keep all rows in GPU memory if they take less than half of the free memory.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class PatchBatches:
 
 
 def prefetch(items: Iterable[_T]) -> Iterator[_T]:
-    """Yield items that are made in a thread, each while the one before it is used; in order, at most one ahead."""
+    """Yield items in order; a thread prepares the next item while the current one is used."""
     source, end = iter(items), object()
     with ThreadPoolExecutor(max_workers=1) as pool:
         coming = pool.submit(next, source, end)

@@ -43,8 +43,8 @@ from landslide.schema import PATCH_SIZE
 
 logger = logging.getLogger(__name__)
 
-_TOGETHER = 64  # patches that a thread takes at a time: enough for the fast way to their medians
-_MOST_THREADS = 8  # bounds memory: a thread holds the bands of so many patches in float32, 109 MB if there are 26
+_CHUNK = 64  # patches that a thread takes at a time: enough for the fast way to their medians
+_MAX_THREADS = 8  # bounds memory: a thread holds the bands of so many patches in float32, 109 MB if there are 26
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Row = tuple[npt.NDArray[Any], npt.NDArray[np.uint8], int]  # bands, mask, checksum
@@ -107,7 +107,7 @@ def ensure_cache(
 def _reopen(directory: Path) -> BandCache:
     cache = open_cache(directory)
     with suppress(OSError):
-        os.utime(directory)  # used now: `disk_budget` deletes what was not used for longest
+        os.utime(directory)  # marks it as used: `disk_budget` deletes the least recently used cache
     return cache
 
 
@@ -164,13 +164,13 @@ def _rows(family: Path, data_root: Path, table: pd.DataFrame, settings: BandSett
         return [row if row is not None else next(new) for row in rows]
 
     patches = list(table.itertuples(index=False))
-    threads = min(os.cpu_count() or 1, _MOST_THREADS)
+    threads = min(os.cpu_count() or 1, _MAX_THREADS)
     waiting: deque[Future[list[Row]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for start in range(0, len(patches), _TOGETHER):
-                waiting.append(pool.submit(several, patches[start : start + _TOGETHER]))
-                if len(waiting) == threads:  # none is queued, which would be quicker by little and take its memory
+            for start in range(0, len(patches), _CHUNK):
+                waiting.append(pool.submit(several, patches[start : start + _CHUNK]))
+                if len(waiting) == threads:  # no queue: it would gain little time and cost memory
                     yield from waiting.popleft().result()
             while waiting:
                 yield from waiting.popleft().result()
@@ -217,7 +217,7 @@ def _converted(bands: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
     """Return bands (N, H, W) in the number format of the cache.
 
     PyTorch rounds to float16 with the processor's own instruction, NumPy without it, ten times as slowly. A single
-    band is too small for PyTorch to start threads of its own.
+    band is too small for PyTorch to start its own threads.
     """
     return bands if dtype == "float32" else np.stack([torch.from_numpy(band).half().numpy() for band in bands])
 

@@ -1,6 +1,6 @@
 """The band cache: all bands of all patches in one memory-mapped array, with a manifest.
 
-A cache is addressed by what it holds: the data version, the band settings and the formulas (the source of
+A cache is addressed by its content: the data version, the band settings and the formulas (the source of
 `landslide.bands.formulas`). Caches of equal settings and formulas are a family. `landslide.bands.build` writes them.
 
     <root>/<family>/<key>/bands.npy      (n, bands, H, W) float16 or float32
@@ -25,7 +25,7 @@ from landslide.errors import CacheError, ConfigurationError
 
 MANIFEST = "manifest.json"
 _REMEDY = "Delete the folder; it is built again when it is needed."
-# What a damaged file of a cache raises, depending on where the damage is.
+# The errors that a damaged file of a cache can raise.
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, ConfigurationError)
 _verified: set[tuple[object, ...]] = set()  # the caches that this process compared with their checksums
 
@@ -37,7 +37,7 @@ class BandCache:
     """An open band cache. Row i belongs to row i of the patch table that it was built from.
 
     Attributes:
-        directory: Where it lies.
+        directory: Its folder.
         band_names: Names of the bands, N of them.
         bands: (n, N, 128, 128) read-only memory map, float16 or float32.
         masks: (n, 128, 128) read-only memory map, uint8, 0 or 1.
@@ -81,11 +81,11 @@ def open_cache(directory: Path, *, verify: bool = True) -> BandCache:
     """Open a cache.
 
     Args:
-        directory: Where it lies.
+        directory: Its folder.
         verify: Compare every row with its checksum, unless this process has done so and the files are the same still.
 
     Raises:
-        CacheError: If it is absent, incomplete or damaged; the message says which row.
+        CacheError: If it is missing, incomplete or damaged; the message names the row.
     """
     try:
         files = [(directory / name).stat() for name in ("bands.npy", "masks.npy", MANIFEST)]
@@ -105,7 +105,7 @@ def load_cache(directory: Path) -> tuple[BandCache, list[RowRecord]]:
     """Open a cache without verifying its rows; return it and what its manifest says of each row.
 
     Args:
-        directory: Where it lies.
+        directory: Its folder.
 
     Raises:
         CacheError: If it is absent or incomplete, or its parts do not belong together.

@@ -42,7 +42,7 @@ ENGINEERED_BANDS: tuple[str, ...] = (
 BAND_NAMES: tuple[str, ...] = (*ORIGINAL_BANDS, *ENGINEERED_BANDS)
 """The paper's 26 bands, in its order."""
 GLOBAL_RGB_BANDS: tuple[str, ...] = ("red_global", "green_global", "blue_global")
-"""Bands that exist with `BandSettings.global_rgb` alone."""
+"""Bands that exist only with `BandSettings.global_rgb`."""
 
 # The groups of the paper's Table IV take the first n bands; Sentinel-2 only is the 23 without slope and DEM; `rgb` are
 # the nine bands of the authors' RGB set: as stored, scaled patch by patch, scaled alike in all patches.
@@ -103,7 +103,7 @@ class BandSettings:
     """Compute the indices from reflectance, that is, with the publishers' divisors multiplied back. The authors' code
     takes the values as stored. The stored bands themselves stay as they are."""
     blur: Literal["box", "gaussian"] = "box"
-    """The filter behind the band `gaussian`: `box` as in the authors' code, `gaussian` as the paper's text says (Table
+    """The filter of the band `gaussian`: `box` as in the authors' code, `gaussian` as the paper's text says (Table
     II)."""
     blur_kernel: int = 10
     """Side of the blur kernel in pixels, 1 or more, odd for `gaussian`. 10 in the paper."""
@@ -145,7 +145,7 @@ class BandSettings:
     def refuse_ignored(self) -> None:
         """Refuse settings of bands that the stored ones do not give.
 
-        A configuration is checked for these, a registered model is not: it loads with what it was trained with.
+        Only configurations are checked for these; a registered model loads with the settings it was trained with.
 
         Raises:
             ConfigurationError: If a setting of a band that does not exist is set.
@@ -247,7 +247,7 @@ def engineer(image: npt.NDArray[Any], settings: BandSettings | None = None) -> n
     Returns:
         (B, H, W) float32 for a patch, (N, B, H, W) for a batch: the stored bands unchanged, then the engineered
         ones, in the order of `settings.names`, which for 14 stored bands and no `global_rgb` is `BAND_NAMES`. Always
-        finite for a finite image: a constant patch gives zeros where a range is divided by.
+        finite for a finite image: a constant patch gives zeros wherever a formula divides by its range.
 
     Raises:
         ValueError: If the shape does not fit the declared bands.
@@ -282,7 +282,7 @@ def engineer_each(images: Iterable[npt.NDArray[Any]], settings: BandSettings) ->
             medians = _medians([gray for _, gray in block if gray is not None], settings.median_kernel)
             for (bands, _), median in zip(block, medians, strict=True):
                 bands[row] = _unit(median)
-        while block:  # what was yielded does not stay in memory
+        while block:  # yielded arrays do not stay in memory
             yield block.pop(0)[0]
 
 

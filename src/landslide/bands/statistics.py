@@ -1,4 +1,4 @@
-"""Statistics of the bands and the classes of a set of patches, and how far two sets drift apart."""
+"""Statistics of the bands and the classes of a set of patches, and the drift between two sets."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,7 +37,7 @@ def band_statistics(
 
 
 def describe(cache: BandCache, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Describe a set of patches: what a later set is compared with.
+    """Describe a set of patches, as the reference for later sets.
 
     Args:
         cache: The band cache.
@@ -67,10 +67,10 @@ def drift(reference: Mapping[str, Any], current: Mapping[str, Any]) -> pd.DataFr
         current: The newer set.
 
     Returns:
-        One row a quantity: `landslide_share`, `positive_share` (of the patches), then the bands that both have.
+        One row per quantity: `landslide_share`, `positive_share` (of the patches), then the bands that both have.
         Columns: quantity, reference, current (shares, or means of the band), shift (bands: difference of the means in
         standard deviations of the reference; shares: natural logarithm of the ratio), and spread (bands: ratio of the
-        standard deviations). The shift is infinite where the reference is 0 or constant and the current set is not.
+        standard deviations). The shift is infinite if the reference is 0 or constant and the current set is not.
     """
     shares = [
         ("landslide_share", reference["landslide_share"], current["landslide_share"]),

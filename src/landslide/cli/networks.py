@@ -24,8 +24,8 @@ _NUMBERS = ("bands", "parameters", "GFLOP", "recorded", "difference")
 def networks_command(model: str | None, bands: str, options: tuple[str, ...], form: str) -> None:
     """List the networks that the paper and its record compare, with their size and cost.
 
-    Parameters are the trainable ones; beside ours stands what the paper or the authors' record gives. GFLOP are of
-    the forward pass for one patch of 128 x 128 pixels, where a multiply-add counts as two.
+    Parameters are trainable parameters; next to ours are those of the paper or the authors' record. GFLOP are of
+    the forward pass for one patch of 128 x 128 pixels, and a multiply-add counts as two.
     """
     from tabulate import tabulate
 
@@ -60,7 +60,7 @@ def _band_count(bands: str) -> int:
 
 
 def _parsed(options: Sequence[str]) -> dict[str, Any]:
-    """Read KEY=VALUE, where the value is what a YAML file would have."""
+    """Read KEY=VALUE; the value is read as YAML."""
     import yaml
 
     pairs = [option.partition("=") for option in options]

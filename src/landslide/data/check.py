@@ -22,7 +22,7 @@ _TEXT_SUFFIXES = {".md", ".rst", ".txt"}
 _TEXT_NAMES = ("readme", "license", "licence")
 _TRAIN: tuple[Split, ...] = ("train",)
 _HDF5_SUFFIXES = {".h5", ".hdf5", ".he5", ".hdf"}
-# An HDF5 file of 800 bytes holds no data set; the Hugging Face copy has five of them beside its masks.
+# An HDF5 file of 800 bytes holds no data set; the Hugging Face copy has five of them among its masks.
 _EMPTY_HDF5_BYTES = 800
 
 
@@ -88,13 +88,13 @@ class Survey:
 def check(
     root: Path, n_bands: int = 14, *, bands: Sequence[str] | None = None, required: Collection[Split] = _TRAIN
 ) -> CheckReport:
-    """Check every file of every split that is there; bad data never raises.
+    """Check every file of every split that exists; bad data never raises.
 
     Args:
         root: Folder of the data set, in either layout of `patches.LAYOUTS`.
         n_bands: How many bands each image must have.
         bands: Their names, where the set declares others than the 14 original ones; overrides `n_bands`.
-        required: Splits that must be there; held-out splits may lie in a folder of their own.
+        required: Splits that must exist; held-out splits may be in a separate folder.
 
     Returns:
         The report. Codes of faults: missing_folder, no_patches, two_layouts, duplicate_number,
@@ -140,7 +140,7 @@ def _render_group(kind: Literal["fault", "warning"], findings: list[Finding]) ->
 
 
 class _Check:
-    """One pass over a data set; collects what it finds."""
+    """One pass over a data set, which collects its findings."""
 
     def __init__(self, root: Path, bands: tuple[str, ...], required: Collection[Split]) -> None:
         self.root = root
@@ -187,7 +187,7 @@ class _Check:
                 f"give the folder that holds {LAYOUTS[0][split][0].split('/')[0]}/, or images/ and annotations/",
             )
         if len(present) > 1:
-            message = f"the {split} split is there twice, as {present[0][0]} and as {present[1][0]}"
+            message = f"the {split} split exists twice, as {present[0][0]} and as {present[1][0]}"
             self.fault(".", "two_layouts", message, "keep one of the two layouts")
         for image_folder, mask_folder in present:
             self.check_folders(split, self.root / image_folder, self.root / mask_folder)

@@ -1,4 +1,4 @@
-"""One file of a data set, read once: its digest, what is wrong with it, and the landslide pixels of a mask."""
+"""One file of a data set, read once: its digest, its faults, and the landslide pixels of a mask."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

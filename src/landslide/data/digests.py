@@ -27,7 +27,7 @@ def file_digest(path: Path) -> str:
     except OSError as error:
         raise DataError(
             f"{path} cannot be read: {error.strerror or error}",
-            remedy="fetch the file again (`dvc checkout` mends links into a DVC cache)",
+            remedy="fetch the file again (`dvc checkout` restores links into a DVC cache)",
         ) from error
 
 
@@ -40,7 +40,7 @@ def directory_digest(root: Path) -> tuple[str, dict[str, str]]:
     """The version of a folder exactly as DVC 3 pins it in a `.dvc` file.
 
     That is the MD5 of the JSON list of {"md5", "relpath"} of all files, sorted by relative path, with
-    ".dir" behind it. As in DVC, empty folders and links to folders do not count.
+    ".dir" appended. As in DVC, empty folders and links to folders do not count.
 
     Returns:
         The digest (36 characters) and the MD5 of each file by its relative path (with forward slashes).

@@ -1,7 +1,7 @@
-"""Downloads from Hugging Face and from plain web servers that resume, are verified, and say what went wrong.
+"""Downloads from Hugging Face and from plain web servers: resumed, verified, with clear errors.
 
-huggingface_hub and pooch do the work. Here is what they leave open: the checksums of a snapshot, resuming a large
-archive, and errors that name the server.
+huggingface_hub and pooch do the work. This module adds the checksums of a snapshot, resuming of a large archive, and
+errors that name the server.
 """
 
 import errno
@@ -39,7 +39,7 @@ def download_snapshot(folder: Path, dataset: str, revision: str, patterns: Seque
     """Download files of a data set on Hugging Face and compare them with their checksums.
 
     Args:
-        folder: Where they go. Complete files of an earlier run stay; `.cache` holds notes of huggingface_hub.
+        folder: Destination. Complete files of an earlier run stay; `.cache` holds notes of huggingface_hub.
         dataset: Name of the data set.
         revision: Its commit.
         patterns: Which files.
@@ -70,11 +70,11 @@ def download_snapshot(folder: Path, dataset: str, revision: str, patterns: Seque
 
 
 def download_archive(url: str, path: Path, checksum: str | None) -> None:
-    """Download a file; what an earlier run left in `<name>.part` is resumed.
+    """Download a file; an interrupted download (`<name>.part`) is resumed.
 
     Args:
         url: Its address.
-        path: Where it goes; nothing is done if it is there.
+        path: Destination; nothing is done if it exists.
         checksum: `md5:` and hexadecimal digits, None if it is unknown.
 
     Raises:
@@ -164,7 +164,7 @@ def _not_published(name: str, finding: str) -> DataError:
 
 @contextmanager
 def _server_errors(server: str) -> Iterator[None]:
-    """Name the server in what a download raises. Errors of the disk pass."""
+    """Name the server in the errors of a download. Errors of the disk are not changed."""
     try:
         yield
     except LandslideError:

@@ -1,12 +1,12 @@
-"""The official Landslide4Sense data set: what was published, and how it becomes a folder here.
+"""The official Landslide4Sense data set: facts of the release, and its download into a folder.
 
 Two copies are public: single files on Hugging Face, at a pinned revision, and three archives on Zenodo (record
 10463239, CC BY 4.0). The patches are the same, the layouts are not. Either copy is downloaded, verified and checked in
-`.<destination>-fetch` beside the destination, on the same disk, and moved into place once it is complete:
+`.<destination>-fetch` next to the destination, on the same disk, and moved into place once it is complete:
 
     from_<source>/               the patches that have arrived, in the layout of that copy
     <name>.zip, <name>.zip.part  an archive, and the beginning of one
-    unpacking/                   what is unpacked of an archive so far
+    unpacking/                   the part of an archive that is unpacked so far
     verified                     a mark: the data set is complete; it is being moved and pinned
     previous/                    what ./data held, until the new data set is pinned
 """
@@ -143,7 +143,7 @@ def fetch(
 
 
 def _incomplete(root: Path, splits: Collection[Split], release: Release) -> list[str]:
-    """Return what is wrong with the number of images in a folder; their content is not looked at."""
+    """Return faults in the number of images in a folder; the content of the files is not checked."""
     found = {split: sum(len(numbered_files(root / at[split][0], "image")) for at in LAYOUTS) for split in splits}
     return [
         f"{n:,} {split} patches of {release.patches[split]:,}"
@@ -153,12 +153,12 @@ def _incomplete(root: Path, splits: Collection[Split], release: Release) -> list
 
 
 def _pin_existing(destination: Path, pin_in: Path | None, verified: Path) -> str:
-    """Say that the data set is there; pin it if the run that moved it was killed before that."""
+    """Report that the data set exists; pin it if the run that moved it was killed before pinning."""
     there = f"{destination} holds the official data set already"
     if pin_in is None or _is_pinned(pin_in):
         return there
     if not verified.exists():
-        remedy = "pin what is there with `dvc add data`"
+        remedy = "pin it with `dvc add data`"
         raise DataError(f"{there}, but that is not what data.dvc pins", remedy=remedy)
     with locked(verified.with_name(".lock"), wait=False):
         pin(pin_in, link=True)

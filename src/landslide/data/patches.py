@@ -2,7 +2,7 @@
 
 A patch is `image_N.h5` (data set `img`, stored H x W x C) and `mask_N.h5` (data set `mask`, H x W, 0 or 1).
 Image and mask belong together by their number N, never by their place in two listings: some published copies
-hold stray files beside the masks. Checking a whole data set is next door, in `landslide.data.check`.
+hold stray files among the masks. `landslide.data.check` checks a whole data set.
 """
 
 import io
@@ -21,7 +21,7 @@ from landslide.schema import LAYOUTS, PATCH_SIZE, Split
 
 @dataclass(frozen=True)
 class PatchFiles:
-    """The files of one patch; `mask` is None where validation or test patches have none."""
+    """The files of one patch; `mask` is None for validation or test patches without mask."""
 
     number: int
     image: Path
@@ -30,7 +30,7 @@ class PatchFiles:
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault or warning: which file, what kind (`code`), what was found and expected, what to do."""
+    """One fault or warning: the file, its kind (`code`), the finding and the expectation, the remedy."""
 
     path: str
     code: str
@@ -42,9 +42,9 @@ class Finding:
 
 
 def numbered_files(folder: Path, kind: Literal["image", "mask"]) -> dict[int, list[Path]]:
-    """Files `<kind>_N.h5` of a folder by number N, in ascending order of N; empty where there is no folder.
+    """Files `<kind>_N.h5` of a folder by number N, in ascending order of N; empty if there is no folder.
 
-    A number has more than one file where `image_1.h5` stands beside `image_01.h5`.
+    A number has more than one file if a folder holds both `image_1.h5` and `image_01.h5`.
     """
     name = re.compile(rf"{kind}_([0-9]{{1,18}})\.h5")
     found: dict[int, list[Path]] = {}
@@ -65,7 +65,7 @@ def find_patches(root: Path, split: Split = "train") -> list[PatchFiles]:
         The patches in natural order (`image_2` before `image_10`).
 
     Raises:
-        DataError: The folder is missing, holds no patch, holds two files of one number, is there in both
+        DataError: The folder is missing, holds no patch, holds two files of one number, exists in both
             layouts, or (training split only) an image has no mask.
     """
     image_folder, mask_folder = _split_folders(root, split)
@@ -145,7 +145,7 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
         path: An HDF5 file with a data set `mask` of shape (128, 128); any real or boolean type will do.
 
     Returns:
-        uint8 (H, W), 1 where there is a landslide and 0 elsewhere.
+        uint8 (H, W), 1 for landslide and 0 elsewhere.
 
     Raises:
         DataError: The file is unreadable or truncated, has no `mask`, has another shape or type, or holds
@@ -227,5 +227,5 @@ def _wrong_values(path: Path, mask: NDArray[Any]) -> Finding:
         str(path),
         "mask_values",
         f"values other than 0 and 1: {first_few(others)}",
-        "store 1 where there is a landslide and 0 elsewhere",
+        "store 1 for landslide and 0 elsewhere",
     )

@@ -40,7 +40,7 @@ def prepare(project: Path) -> str:
         project: Root of the project.
 
     Returns:
-        One line about what was done.
+        A report in one line.
 
     Raises:
         DataError: If the pinned version is not the demo set, the only one that can be generated, or if the generated
@@ -75,7 +75,7 @@ def fetch(project: Path, repository: str | None = None, *, revision: str = "main
         name: Name of the data folder.
 
     Returns:
-        One line about what was done.
+        A report in one line.
 
     Raises:
         DataError: If nothing is pinned, the remote lacks the version, or local files would be lost.
@@ -134,7 +134,7 @@ def copy_version(version: str, destination: Path, *, project: Path) -> str:
         project: Root of the project.
 
     Returns:
-        One line about what was done.
+        A report in one line.
 
     Raises:
         DataError: If the destination holds something else, or the version is unavailable.

@@ -20,7 +20,7 @@ def patch_table(
     positive_pixels: Mapping[str, int] | None = None,
     positions: Positions = "auto",
 ) -> pd.DataFrame:
-    """One row a patch, in natural order: what fold assignment and the band cache need to know.
+    """Return one row per patch, in natural order: the input of the fold assignment and of the band cache.
 
     Args:
         root: Folder of the data set.

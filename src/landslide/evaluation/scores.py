@@ -60,7 +60,7 @@ _N_THRESHOLDS = 200
 def prediction_variants(
     own: PredictionSettings, *, several_heads: bool, test_time_augmentation: TestTimeAugmentation = "none"
 ) -> dict[str, PredictionSettings]:
-    """Return the variants in which a network is scored, by what is put behind the name of a score.
+    """Return the prediction variants in which a network is scored, by suffix of the score names.
 
     Args:
         own: How the network predicts.

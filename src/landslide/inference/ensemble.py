@@ -102,7 +102,7 @@ class Ensemble:
         probability = np.empty((n, height, width), np.float32)
         uncertainty = np.empty_like(probability)
         for start in range(0, n, batch_size):
-            # Through the number format of the cache, so that the network sees what it was trained on.
+            # Rounded to the number format of the cache, as in training.
             computed = engineer(images[start : start + batch_size], self.settings)[:, self._columns]
             bands = torch.from_numpy(computed).to(getattr(torch, self.settings.dtype))
             batch = bands.to(self.device).float().contiguous(memory_format=torch.channels_last)
@@ -156,7 +156,7 @@ def load_members(directory: Path) -> tuple[list[Member], BandSettings]:
                 ModelSpec.from_dict(m["spec"]),
                 m["threshold"],
                 directory / m["weights"],
-                PredictionSettings(**m.get("prediction", {})),  # models of before have neither this nor the next
+                PredictionSettings(**m.get("prediction", {})),  # older models have neither this nor the next
                 m.get("detection_threshold"),
             )
             for m in content["members"]

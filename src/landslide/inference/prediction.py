@@ -21,17 +21,17 @@ class PredictionSettings:
 
     heads: Literal["main", "average"] = "main"
     """`main` takes the head of the input's resolution. `average` takes the mean of the softmax of all heads, as the
-    paper's text says. The text does not say how the heads are brought to one size: here the finer one is averaged over
+    paper's text says. The text does not give the method: here the finer one is averaged over
     its 2 x 2 pixels, the coarser one interpolated bilinearly."""
     augmentation: TestTimeAugmentation = "none"
     """Test-time augmentation, the mean over moved patches: `none`, the four `rotations`, or all eight symmetries with
     `flips_and_rotations`. It costs four or eight times as much. Gradient bands are swapped and signed with the patch,
-    whatever the augmentation of the training did."""
+    independently of the augmentation in training."""
 
 
 PUBLISHED = PredictionSettings()
-# Patches that pass through a network together, moved ones included; a larger batch passes as it is.
-_AT_ONCE = 16
+# Maximum number of patches, transformed ones included, that are joined to one batch; a larger batch stays as it is.
+_MAX_BATCH = 16
 
 
 def landslide_probability(
@@ -72,7 +72,7 @@ def landslide_probabilities(
         (B, H, W) float32 for each of the settings.
 
     Raises:
-        ConfigurationError: If patches are to be rotated, and one gradient band is there without the other.
+        ConfigurationError: If patches are to be rotated, and only one of the gradient bands is selected.
         ValueError: If patches are to be rotated, and the bands have no names.
     """
     symmetries = max((SYMMETRIES[prediction.augmentation] for prediction in predictions), key=len)
@@ -99,12 +99,12 @@ def landslide_probabilities(
 
 
 def _passes(symmetries: Sequence[Symmetry], images: Tensor) -> list[tuple[Symmetry, ...]]:
-    """Return which symmetries pass through the network as one batch, where that is small and the patches are square.
+    """Return the symmetries that pass through the network as one batch, if it is small and the patches are square.
 
-    Unmoved patches, rotated ones and mirrored ones keep apart, so that rounding does not depend on what else is asked.
+    Unchanged, rotated and flipped patches stay in separate batches, so rounding does not depend on other requests.
     """
     kinds = [symmetries[:1], symmetries[1:4], symmetries[4:]]
-    if images.shape[-2] != images.shape[-1] or 4 * len(images) > _AT_ONCE:
+    if images.shape[-2] != images.shape[-1] or 4 * len(images) > _MAX_BATCH:
         return [(symmetry,) for symmetry in symmetries]
     return [tuple(kind) for kind in kinds if kind]
 

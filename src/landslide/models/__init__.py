@@ -1,7 +1,7 @@
 """The networks, by name.
 
 Every model maps float (B, C, H, W) to a dictionary of logits by resolution, {"128": (B, 2, 128, 128), ...} for
-128-pixel input, with one entry where it has one head.
+128-pixel input, with one entry for one head.
 """
 
 from collections.abc import Callable, Mapping
@@ -93,7 +93,7 @@ def model_from_options(name: str, in_channels: int, options: Mapping[str, Any]) 
 
 
 def required_packages(name: str) -> tuple[str, ...]:
-    """Return the names of the packages that a network needs beside those of the bare library.
+    """Return the names of the packages that a network needs in addition to those of the bare library.
 
     The bare library leaves them out because they bring torchvision, whose build has to match that of torch.
     """
@@ -116,12 +116,12 @@ def refuse_missing_pretraining(name: str, options: Mapping[str, Any]) -> None:
 
 
 def without_pretraining(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of the same network with weights of its own, for which no pretrained ones are fetched."""
+    """Return the options of the same network without pretrained weights, so that none are fetched."""
     return {**options, "encoder_weights": None} if "encoder_weights" in options else dict(options)
 
 
 def main_logits(logits: dict[str, Tensor], size: int) -> Tensor:
-    """Return the logits (B, 2, size, size) of the head at the input's own resolution: the one that is scored."""
+    """Return the logits (B, 2, size, size) of the scored head, at the resolution of the input."""
     return logits[str(size)]
 
 
@@ -132,14 +132,14 @@ def trainable_parameters(model: nn.Module) -> int:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What rebuilds a trained network, beside its weights.
+    """The description that rebuilds a trained network, without its weights.
 
     Attributes:
         name: Network name, see `create_model`.
         options: The network's own options.
         bands: Names of the input bands, in order.
         mean: Mean of every input band over the training part, or None for bands as stored.
-        std: Standard deviation likewise.
+        std: Standard deviation of every input band, or None.
     """
 
     name: str
@@ -160,7 +160,7 @@ class ModelSpec:
 
 
 class StandardizedModel(nn.Module):
-    """A network behind a standardisation of its input bands.
+    """A network with a standardisation of its input bands.
 
     Args:
         network: The network.

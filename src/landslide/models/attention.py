@@ -119,9 +119,8 @@ class MultiHeadAttention(nn.Module):
     """The paper's own attention, "Pro-Att" (section IV-C, Fig. 3).
 
     The input is averaged over channels, over width and over height. Each of the three maps, (H, W), (H, C) and
-    (W, C), goes through self-attention of its own and a sigmoid and scales the input along the axis that was
-    averaged away; the mean of the three results is the output. The self-attention's features are W, C and C, so the
-    weights fit one map size only.
+    (W, C), goes through its own self-attention and a sigmoid, and scales the input along the averaged axis; the mean of
+    the three results is the output. The self-attention's features are W, C and C, so the weights fit one map size only.
 
     Args:
         width: Channels C of input and output (B, C, H, W).
@@ -129,7 +128,7 @@ class MultiHeadAttention(nn.Module):
         heads: Number of heads, 6 in the authors' code and 4 in their small network.
         key_size: Units of a head.
         pooling: `mean` as published, or `mean_max` as the paper's text says: the maps of maxima go through the same
-            self-attention and are added ahead of the sigmoid, as CBAM does with its two.
+            self-attention and are added before the sigmoid, as CBAM does with its two.
     """
 
     def __init__(self, width: int, side: int, heads: int = 6, key_size: int = 12, pooling: str = "mean") -> None:

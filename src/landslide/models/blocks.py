@@ -103,7 +103,7 @@ class ResConv(nn.Module):
 
     Args:
         width: Channels of the output (B, width, H, W).
-        attention: Module applied ahead of the residual sum, or None.
+        attention: Module applied before the residual sum, or None.
         in_channels: Channels of the input (B, in_channels, H, W); `width` if None.
     """
 
@@ -133,7 +133,7 @@ def initialize(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    if isinstance(module, SelfAttention):  # comes after its layers, whose weights it draws anew
+    if isinstance(module, SelfAttention):  # comes after its layers, and draws their weights again
         module.reset_parameters()
 
 

@@ -140,7 +140,7 @@ def weight_gradient(x: Tensor, gradient: Tensor, padding: int) -> Tensor:
     result = x.new_empty(gradients.shape[1], kernel, kernel, pixels.shape[1])  # channels last, as the weights are
     for i in range(kernel):
         for j in range(kernel):
-            shift = i * row + j  # what is shifted out meets the zeros at the end
+            shift = i * row + j  # shifted-out values meet the zeros at the end
             torch.mm(gradients[: len(gradients) - shift].T, pixels[shift:], out=result[:, i, j])
     return result.permute(0, 3, 1, 2)
 

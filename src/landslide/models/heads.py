@@ -58,7 +58,7 @@ def create_heads(count: int, width: int, head_width: int, dropout: float) -> Mul
     """Create one head or three.
 
     Args:
-        count: 1 for the input's resolution alone, 3 for half, the same and twice the input's resolution.
+        count: 1 for the input's resolution only, 3 for half, the same and twice the input's resolution.
         width: Channels of the decoder's output.
         head_width: Channels inside the half and the double resolution head.
         dropout: Probability of dropping an activation of the decoder's output.

@@ -31,9 +31,9 @@ class LiteUNet(nn.Module):
         in_channels: Number of input bands C.
         width: Channels at full and at half resolution; 2, 4 and 8 times as many at the three levels below.
         encoder_weights: None for random weights, or `imagenet`. Three bands should be red, green and blue, in this
-            order; a single one gets the sum of their filters, and of C others each the filters of one of them in turn,
-            times 3 / C.
-        dropout: Dropout ahead of the head.
+            order; a single one gets the sum of their filters, and of C others each takes the filters of red, green and
+            blue in rotation, times 3 / C.
+        dropout: Dropout before the head.
 
     Raises:
         ConfigurationError: On an option that does not exist, or weights that are not installed.

@@ -1,4 +1,4 @@
-"""Checks of the options of a network: what a user writes under `model_options`."""
+"""Checks of the options of a network, given under `model_options`."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -35,14 +35,14 @@ class RAUNet(nn.Module):
         in_channels: Number of input bands C.
         width: Channels of the encoder, 128 in the paper; the decoder's widths are multiples of it.
         head_width: Channels inside the half and the double resolution head.
-        stem: First layer: convolution with `batch_norm` and LeakyReLU, or convolution with `selu` alone.
+        stem: First layer: convolution with `batch_norm` and LeakyReLU, or convolution with only `selu`.
         bottom_block: Put a Res-Conv block between encoder and decoder.
         attention: `se`, `none`, `cbam` or `multi_head` (see `landslide.models.attention`).
-        attention_at: Where the attention stands: in each `block`, ahead of its residual sum, or on each
-            `concatenation` of the decoder, ahead of the block (the authors' RAU-Net 2).
+        attention_at: Position of the attention: in each `block`, before its residual sum, or on each
+            `concatenation` of the decoder, before the block (the authors' RAU-Net 2).
         attention_options: Options of the attention layer.
         patch_size: Side of the patches; only `multi_head` attention depends on it.
-        dropout: Dropout ahead of the heads.
+        dropout: Dropout before the heads.
         batch_norm_momentum: Share of the newest batch in the running statistics; a short training needs more.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Networks of segmentation_models.pytorch behind the project's own interface."""
+"""Networks of segmentation_models.pytorch with the interface of this project."""
 
 import inspect
 from typing import Any

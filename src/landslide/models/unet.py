@@ -36,14 +36,14 @@ class UNet(nn.Module):
         block: `double` convolution, or the paper's Res-Conv block as `res_conv`, whose input passes a 1x1
             convolution because every level changes the width.
         attention: `none`, `se`, `cbam` or `multi_head` (see `landslide.models.attention`).
-        attention_after: Where the attention stands: after each `block`, or after each `convolution` of the double
-            convolutions, as the paper's text says. In a Res-Conv block it stands ahead of the residual sum.
+        attention_after: Position of the attention: after each `block`, or after each `convolution` of the double
+            convolutions, as the paper's text says. In a Res-Conv block it is before the residual sum.
         attention_options: Options of the attention layer; squeeze-and-excitation reduces by 16 unless told.
         heads: 1, or 3 for logits at half, the same and twice the input's resolution.
         head_width: Channels inside the half and the double resolution head.
         upsample_convolution: Halve the channels by a 2x2 convolution after each upsampling.
         patch_size: Side of the patches; only `multi_head` attention depends on it.
-        dropout: Dropout ahead of the head.
+        dropout: Dropout before the head.
         batch_norm_momentum: Share of the newest batch in the running statistics; a short training needs more.
 
     Raises:
@@ -73,7 +73,7 @@ class UNet(nn.Module):
         require_one_of("attention_after", attention_after, ("block", "convolution"))
         if block == "res_conv" and attention_after == "convolution":
             raise ConfigurationError(
-                "The attention of a res_conv block cannot stand after each convolution.",
+                "The attention of a res_conv block cannot be after each convolution.",
                 remedy="Leave out attention_after, or set block: double.",
             )
         if attention == "se":

@@ -53,7 +53,7 @@ class HeldOutScores:
     Attributes:
         version: The registered version.
         split: Which split.
-        data_version: Digest of its files, as `landslide data digest` gives it for a folder with this split alone.
+        data_version: Digest of its files, as `landslide data digest` gives it for a folder with only this split.
         patches: Number of patches.
         positive_patches: Those with a landslide.
         table: One row for each of the ensemble and its members at threshold 0.5 and at the tuned one: model,
@@ -109,7 +109,7 @@ def score(
 ) -> HeldOutScores:
     """Score a registered version on a held-out split, and record it on an MLflow run with `role=held_out_evaluation`.
 
-    Scored again, the same version on the same files has its run written anew.
+    Scoring the same version on the same files again overwrites its run.
 
     Args:
         client: The tracking client.
@@ -120,7 +120,7 @@ def score(
         progress: Called with the number of patches that a member has just predicted.
 
     Raises:
-        RegistryError: If the version or its run is not there.
+        RegistryError: If the version or its run is missing.
         DataError: If patches or masks are missing or damaged, or have other bands than the version.
         ComparisonError: If the version has seen some of the patches, or nobody knows.
     """
@@ -200,7 +200,7 @@ def _refuse_known(known: pd.DataFrame, table: pd.DataFrame, split: Split, versio
 
 
 def _thresholds(members: Sequence[Member]) -> dict[str, Any]:
-    """Return the tuned thresholds of members that answer together: the means of their own."""
+    """Return the tuned thresholds of an ensemble: the means of those of its members."""
     detection = [m.detection_threshold for m in members if m.detection_threshold is not None]
     return {
         "threshold": float(np.mean([member.threshold for member in members])),

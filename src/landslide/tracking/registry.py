@@ -21,7 +21,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 # Columns of the table of versions.
 SCORES = ("f1_macro", "f1_landslide", "miou")
 _TEXTS = ("data_version", "selection", "git_commit", "decision")
-# What MLflow answers where a model, a version or (from a database) an alias does not exist.
+# Error codes of MLflow for a missing model, version or (from a database) alias.
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _COLUMNS = ("version", "aliases", *SCORES, *_TEXTS, "created", "run_id")
 
@@ -47,7 +47,7 @@ def registered(client: MlflowClient, tags: Mapping[str, str]) -> str | None:
 
 
 def register(client: MlflowClient, model_uri: str, tags: Mapping[str, str]) -> str:
-    """Register a logged model; its alias is decided apart.
+    """Register a logged model; its alias is decided separately.
 
     Args:
         client: The tracking client.
@@ -207,7 +207,7 @@ def decide_by_score(candidate: Mapping[str, str], champion: Mapping[str, str] | 
 def apply(client: MlflowClient, version: str, decision: Decision) -> None:
     """Give a version its alias and write down why.
 
-    A new champion remembers the version that it replaced, which is where a rollback leads.
+    A new champion records the version that it replaced, to which a rollback returns.
 
     Args:
         client: The tracking client.
@@ -230,7 +230,7 @@ def apply(client: MlflowClient, version: str, decision: Decision) -> None:
 
 
 def previous_champion(client: MlflowClient) -> tuple[str, str]:
-    """Return the version in service, and the one that a rollback returns to.
+    """Return the version in service, and the version to which a rollback returns.
 
     That is the version that the champion replaced; one that was itself rolled back is passed over.
 
@@ -246,7 +246,7 @@ def previous_champion(client: MlflowClient) -> tuple[str, str]:
         if previous is None or previous in seen:
             raise RegistryError(
                 f"There is no version before the champion, version {current['version']}, to return to.",
-                remedy="`landslide models list` shows the versions; an alias is set by hand in the MLflow UI.",
+                remedy="`landslide models list` shows the versions; set an alias in the MLflow UI.",
             )
         seen.add(previous)
         left = version(client, previous)

@@ -88,7 +88,7 @@ def _render(client: MlflowClient, run: Run, scores: pd.DataFrame, uri: str, fold
 
 
 def _together(metrics: dict[str, float], tags: dict[str, str]) -> list[str]:
-    """Say how all patches together were scored; nothing for runs of before that have no such scores."""
+    """Describe the scores of all patches together; empty for older runs without such scores."""
     if "f1_macro_pooled" not in metrics or "detection_f1_pooled" not in metrics:
         return []
 

@@ -1,7 +1,7 @@
-"""A registered version built again: from its git commit, its data, its configuration and its folds.
+"""Rebuilds a registered version from its git commit, data, configuration and folds.
 
-The commands are for a shell, so that a person can follow them one by one. What they bring together lies in a git
-worktree of the version's commit, generated state and data in `.landslide` there; the checkout stays as it is.
+The commands are for a shell, so that a person can follow them one by one. They work in a git worktree of the version's
+commit, with generated state and data in its `.landslide`; the checkout stays unchanged.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _PIPELINE = "pipelines.training.training_pipeline"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a version comes from.
+    """The origin of a version.
 
     Attributes:
         version: Its number.
@@ -50,14 +50,14 @@ class Origin:
 
 
 def origin(client: MlflowClient, name: str) -> Origin:
-    """Return where a version comes from.
+    """Return the origin of a version.
 
     Args:
         client: The tracking client.
         name: Number or alias.
 
     Raises:
-        RegistryError: If the version or its run is not there.
+        RegistryError: If the version or its run is missing.
     """
     tags = registry.version(client, name)
     run = registry.cross_validation(client, tags)
@@ -73,7 +73,7 @@ def origin(client: MlflowClient, name: str) -> Origin:
 
 
 def obstacles(source: Origin) -> list[str]:
-    """Return why a version cannot be built again exactly; nothing if it can."""
+    """Return why a version cannot be rebuilt exactly; empty if it can."""
     found = []
     if source.git_commit == _UNKNOWN:
         found.append("the commit of its code is not known (it was not trained in a git checkout)")
@@ -83,12 +83,12 @@ def obstacles(source: Origin) -> list[str]:
 
 
 def commands(source: Origin, project: Path, into: Path) -> list[str]:
-    """Return the shell commands that build a version again and compare it with what is recorded.
+    """Return the shell commands that rebuild a version and compare it with the recorded one.
 
-    The environment of this process is used where it has the same lock; otherwise the worktree gets its own.
+    The environment of this process is used if it has the same lock; otherwise the worktree gets its own.
 
     Args:
-        source: Where the version comes from.
+        source: The origin of the version.
         project: Root of the checkout; the commands start there.
         into: Folder of the worktree.
     """
@@ -116,7 +116,7 @@ def commands(source: Origin, project: Path, into: Path) -> list[str]:
 
 
 def check_worktree(source: Origin, project: Path, into: Path) -> None:
-    """Check that the commit can be had, and that the folder is free or a worktree of that commit.
+    """Check that the commit is available, and that the folder is free or a worktree of that commit.
 
     Raises:
         RegistryError: If not.
@@ -139,14 +139,14 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def download(uri: str, source: Origin, home: Path) -> Path:
-    """Write what is recorded of a version to a LANDSLIDE_HOME of its own.
+    """Write the recorded inputs of a version to a separate LANDSLIDE_HOME.
 
     That is `recorded/configuration.yaml`, changed to read the data in `data` there and the recorded folds, and
     `recorded/fold_table.csv`. Where the version started from another one, that goes into the store `mlflow.db`.
 
     Args:
         uri: Address of the MLflow store that has the version.
-        source: Where the version comes from.
+        source: The origin of the version.
         home: The folder.
 
     Returns:
@@ -194,7 +194,7 @@ def _copy_version(client: MlflowClient, number: str, destination: str) -> None:
         run_id = runs.create_run(other, f"version {number}", {"role": "copy"}, {})
         with runs.recording(run_id):
             model = runs.log_model(members, settings, np.float64, {}, with_code=True)
-        # Numbers are given in turn: all those before are the same model.
+        # Numbers are consecutive: all smaller ones get the same model.
         while int(registry.register(other, model, {"run_id": run_id, "role": "copy"})) < int(number):
             pass
 
@@ -204,7 +204,7 @@ class Agreement:
     """How a version and its reproduction agree.
 
     Attributes:
-        scores: Rows are the recorded scores; columns recorded, again, difference (NaN where one is missing).
+        scores: Rows are the recorded scores; columns recorded, again, difference (NaN if one is missing).
         same_data: Whether both had the same data version.
         same_weights: Whether all weights of all members are identical.
     """
@@ -235,11 +235,11 @@ def verify(uri: str, source: Origin, again: str) -> Agreement:
 
     Args:
         uri: Address of the MLflow store that has the version.
-        source: Where the version comes from.
+        source: The origin of the version.
         again: Address of the store of the reproduction.
 
     Raises:
-        RegistryError: If one of them is not there.
+        RegistryError: If one of them is missing.
     """
     with tempfile.TemporaryDirectory() as temporary:
         recorded = runs.connect(uri).get_run(source.run_id)

@@ -1,7 +1,7 @@
-"""MLflow runs: experiments, metrics, figures and logged models. The registry is next door, in `registry`.
+"""MLflow runs: experiments, metrics, figures and logged models. `landslide.tracking.registry` holds the model registry.
 
-One cross-validation is one parent run with one child a fold. A run is found by the digest of everything it
-depends on before it is created, so a pipeline that starts again after a failure goes on in the runs it had.
+One cross-validation is one parent run with one child per fold. A run is found by the digest of everything it
+depends on before it is created, so a pipeline that restarts after a failure continues in its existing runs.
 """
 
 import logging
@@ -51,8 +51,8 @@ def connect(uri: str) -> MlflowClient:
     """Connect this process to a tracking store and registry, and make sure that the experiment exists.
 
     Args:
-        uri: Address of an MLflow server, or `sqlite:///<absolute path>`; artifacts of a sqlite store lie in
-            `mlartifacts` beside the file.
+        uri: Address of an MLflow server, or `sqlite:///<absolute path>`; artifacts of a sqlite store are in
+            `mlartifacts` next to the file.
 
     Returns:
         A client of that store.
@@ -116,7 +116,7 @@ def open_cross_validation(
         params: Settings, nested as they are in the configuration; recorded flat, `training.epochs`.
         tags: Lineage: git commit, lock digest, selection.
         data_version: Digest of the data set.
-        data_source: Where the data set lies.
+        data_source: Path of the data set.
 
     Returns:
         The run's id.
@@ -195,7 +195,7 @@ def log_dataset(client: MlflowClient, run_id: str, data_version: str, data_sourc
         client: The tracking client.
         run_id: The run.
         data_version: Digest of the data set, 36 characters at most.
-        data_source: Where it lies.
+        data_source: Its path.
     """
     source = CodeDatasetSource({"path": data_source})
     dataset = MetaDataset(source, name="landslide-patches", digest=data_version)  # type: ignore[abstract]
@@ -240,7 +240,7 @@ def log_model(
         outputs=Schema([TensorSpec(np.dtype(np.float32), output, name) for name in ("probability", "uncertainty")]),
     )
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
-        # Hints for models without signature or type hints; this one has a signature.
+        # Advice for models without a signature; these models have one.
         warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
         directory = Path(temporary) / "ensemble"
         save_ensemble(directory, members, settings)
@@ -273,7 +273,7 @@ def fetch_members(run_id: str, destination: Path) -> tuple[list[Member], BandSet
         RegistryError: If the run has no model.
     """
     try:
-        # Not the code beside it: over HTTP every file is a request.
+        # Without its code: over HTTP every file is a request.
         address = f"runs:/{run_id}/model/artifacts/ensemble"
         folder = Path(mlflow.artifacts.download_artifacts(address, dst_path=str(destination)))
     except (MlflowException, OSError) as error:
@@ -355,7 +355,7 @@ def finish(client: MlflowClient, run_id: str) -> None:
 
 
 def epoch_records(client: MlflowClient, run_id: str) -> list[dict[str, float]]:
-    """Return the metrics that `log_epoch` logged: one record an epoch, in order."""
+    """Return the metrics that `log_epoch` logged: one record per epoch, in order."""
     records: dict[int, dict[str, float]] = {}
     prefixes = ("train_", "validation_", "test_", "epoch_")
     names = [name for name in client.get_run(run_id).data.metrics if name.startswith(prefixes)]

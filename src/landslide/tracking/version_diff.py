@@ -24,8 +24,9 @@ class VersionComparison:
         versions: The two version numbers, `a` and `b`.
         scores: Rows are scores (`f1_macro`, ...); columns a, a_std, b, b_std (over folds) and difference, b - a.
         obstacles: Why the scores do not compare; empty when they do.
-        data: Number of patches of each, in common, and of those in another fold; empty where data and folds are equal.
-        settings: Settings that differ, by dotted name: (of a, of b); None where one has no such setting.
+        data: Number of patches of each version, of common patches, and of those in another fold; empty if data and
+            folds are equal.
+        settings: Settings that differ, by dotted name: (of a, of b); None for a missing setting.
         code: Likewise for commit, uncommitted changes, digests of training code and lock, and start.
     """
 
@@ -82,7 +83,7 @@ def compare(client: MlflowClient, a: str, b: str) -> VersionComparison:
         b: Likewise; differences are b - a.
 
     Raises:
-        RegistryError: If a version or its run is not there.
+        RegistryError: If a version or its run is missing.
     """
     tags = [registry.version(client, name) for name in (a, b)]
     recorded = [registry.cross_validation(client, one) for one in tags]
@@ -117,7 +118,7 @@ def _different(a: Mapping[str, str | None], b: Mapping[str, str | None]) -> dict
 
 
 def _patches(client: MlflowClient, a: str, b: str) -> dict[str, int]:
-    """Compare the fold tables of two runs patch by patch; nothing where one has none."""
+    """Compare the fold tables of two runs patch by patch; empty if one run has none."""
     with tempfile.TemporaryDirectory() as temporary:
         files = [
             runs.fetch_artifact(client, run_id, "fold_table.csv", Path(temporary, name))

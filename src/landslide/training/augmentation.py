@@ -66,7 +66,7 @@ class AugmentationSettings:
 
 @dataclass(frozen=True)
 class Choices:
-    """What is done to each patch of a batch, on the CPU, so that the device is never waited for.
+    """The random choices for each patch of a batch, on the CPU, so that the device is never waited for.
 
     Attributes:
         quarter_turns: (B,) 0 to 3 counter-clockwise.
@@ -81,7 +81,7 @@ class Choices:
     brightness: Tensor
 
     def __getitem__(self, patches: slice) -> "Choices":
-        """Return what is done to some patches of the batch."""
+        """Return the choices for some patches of the batch."""
         return Choices(
             self.quarter_turns[patches], self.flips[:, patches], self.pastes[patches], self.brightness[patches]
         )
@@ -112,7 +112,7 @@ class Augmentation:
         self._reflectances = [i for i, name in enumerate(names) if name in _REFLECTANCES]
 
     def draw(self, batch: int, generator: torch.Generator) -> Choices:
-        """Draw what is done to the patches of a batch; `generator` is the source of everything random."""
+        """Draw the choices for the patches of a batch; `generator` is the only source of randomness."""
         settings = self.settings
         turned = torch.rand(batch, generator=generator) < settings.rotation_probability
         quarter_turns = torch.where(turned, torch.randint(1, 4, (batch,), generator=generator), 0)
@@ -134,7 +134,7 @@ class Augmentation:
             images: (B, C, H, W) float, bands as stored; H = W.
             masks: (B, H, W) integers 0 and 1.
             donors: `max_pastes` batches (images, masks) of the same shapes, drawn from the positive patches of
-                the same fold's training part; empty where it has none.
+                the same fold's training part; empty if it has none.
             choices: What to do, see `draw`.
 
         Returns:

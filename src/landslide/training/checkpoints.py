@@ -1,4 +1,4 @@
-"""Checkpoints of one fold: atomic, verified, the last two kept beside the best.
+"""Checkpoints of one fold: atomic and verified; the last two and the best are kept.
 
     <directory>/epoch-0007.safetensors   weights and buffers
                 epoch-0007.optimizer.pt  optimizer state (tensors and numbers only)
@@ -78,8 +78,8 @@ def load_last(directory: Path, fingerprint: str) -> tuple[Progress, dict[str, Te
     """Load the newest whole checkpoint of this fingerprint.
 
     Returns:
-        Progress, weights and optimizer state; None where there is nothing to resume from. A damaged checkpoint
-        is reported in the log and the one before it is taken.
+        Progress, weights and optimizer state; None if there is nothing to resume from. A damaged checkpoint
+        is logged, and the previous one is used.
     """
     for manifest_path, manifest in _manifests(directory, fingerprint):
         try:
@@ -90,7 +90,7 @@ def load_last(directory: Path, fingerprint: str) -> tuple[Progress, dict[str, Te
             optimizer = torch.load(manifest_path.with_suffix(".optimizer.pt"), weights_only=True)
             progress = Progress(**{name: manifest[name] for name in Progress.__dataclass_fields__})
         except (OSError, ValueError, KeyError) as error:
-            logger.warning("Checkpoint %s is damaged (%s); trying the one before it.", manifest_path, error)
+            logger.warning("Checkpoint %s is damaged (%s); trying the previous one.", manifest_path, error)
             continue
         return progress, weights, optimizer
     return None
@@ -126,7 +126,7 @@ def _manifests(directory: Path, fingerprint: str) -> list[tuple[Path, dict[str, 
             if manifest["fingerprint"] == fingerprint:
                 found.append((path, manifest))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            logger.warning("Checkpoint %s is damaged (%s); trying the one before it.", path, error)
+            logger.warning("Checkpoint %s is damaged (%s); trying the previous one.", path, error)
     return found
 
 

@@ -36,7 +36,7 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 
     Args:
         model: The network; its weights keep their names.
-        device: Where it is trained. GPUs have layers of their own for this; PyTorch has none for CPUs.
+        device: Where it is trained. PyTorch has special layers for this on GPUs, but not on CPUs.
 
     Returns:
         The network, changed in place.

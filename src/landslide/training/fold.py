@@ -191,7 +191,7 @@ def device_of(settings: TrainingSettings) -> torch.device:
     """Return the device on which one process computes under these settings.
 
     Raises:
-        ConfigurationError: If the settings ask for a GPU and none is there.
+        ConfigurationError: If the settings ask for a GPU and there is none.
     """
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError(
@@ -208,7 +208,7 @@ def _fabric(settings: TrainingSettings) -> Fabric:
     if cuda and devices > available:
         raise ConfigurationError(
             f"training.devices is {devices}, and torch finds {available} GPUs.",
-            remedy="Set training.devices: auto, or a number that is there.",
+            remedy="Set training.devices: auto, or at most that number.",
         )
     precision: Any = settings.precision
     if precision == "auto":
@@ -249,7 +249,7 @@ def _fit(fabric: Fabric, task: FoldTask, spec: ModelSpec, on_epoch: Callable[[di
             logger.info("%s: resuming after epoch %d.", task.label, progress.epoch)
         compiled: Any = torch.compile(model) if settings.compile else model
         wrapped, wrapped_optimizer = fabric.setup(compiled, optimizer)
-        average = _average(model, settings)  # a copy of the model where it is now
+        average = _average(model, settings)  # a copy of the model on its device
         if resumed is not None:
             if average is not None:
                 average.module.load_state_dict(weights)

@@ -1,13 +1,13 @@
 """Segmentation losses: the paper's sum of focal and IoU (section IV-B), those it is compared with, and any sum.
 
 Every loss takes logits (B, 2, H, W) and integer masks (B, H, W), looks at the whole batch at once and works in
-float32 whatever the precision of the logits, because probabilities close to 0 and 1 decide.
+float32 for any precision of the logits, because probabilities close to 0 and 1 decide.
 
 Several devices each see a share of the batch. `cross_entropy`, `focal`, `iou`, their sums and `boundary` are then those
 of the whole batch where `create_loss` is told how to sum over the devices; the others are those of each share.
 
 The authors' public record also has scores of log-cosh, Tversky, Lovasz and boundary losses, without their
-definitions: here they follow the publications that introduced them, and each docstring says what was left to choose.
+definitions: here they follow the publications that introduced them, and each docstring names the open choices.
 The first three come from segmentation_models.pytorch, imported at their first call because that takes seconds.
 """
 
@@ -109,7 +109,7 @@ def tversky(logits: Tensor, mask: Tensor) -> Tensor:
     """Return 1 - TP / (TP + 0.3 FP + 0.7 FN) of the landslide class, with soft counts over the batch: scalar.
 
     Salehi et al., "Tversky Loss Function for Image Segmentation Using 3D Fully Convolutional Deep Networks" (2017),
-    and their best weights; the record gives none. As there, the rare class alone counts: for the background, false
+    and their best weights; the record gives none. As there, only the rare class counts: for the background, false
     positives and false negatives would swap their weights. A batch without landslides gives no gradient, whatever
     the definition of 0 / 0; segmentation_models.pytorch makes it a loss of 0.
     """
@@ -199,7 +199,7 @@ def create_loss(name: str, *, total: Total = identity) -> Loss:
         (`landslide.training.distributed.total`).
 
     Raises:
-        ConfigurationError: On an unknown name, or one that stands twice in a sum.
+        ConfigurationError: On an unknown name, or a loss that occurs twice in a sum.
     """
     names = name.split("+")
     unknown = [term for term in names if term not in _LOSSES]

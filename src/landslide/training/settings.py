@@ -46,7 +46,7 @@ class TrainingSettings:
     """Train on this many patches at most, spread evenly over the training part; on all if null."""
     positive_share: float | None = None
     """Share of an epoch's patches that hold landslides, above 0 and up to 1. Patches are repeated or left out to reach
-    it; they are taken as they come if null."""
+    it; the natural share if null."""
     optimizer: OptimizerName = "adam"
     """The optimizer. `adam` is the paper's. Options other than those below have the defaults of Keras, with which the
     authors compared optimizers."""
@@ -183,7 +183,7 @@ def _refuse_former_fields(values: Any) -> Any:
         former.insert(0, "schedule")
     if former:
         raise ConfigurationError(
-            f"training.{former[0]} is {values[former[0]]!r}; kind and rates stand together in training.schedule now.",
+            f"training.{former[0]} is {values[former[0]]!r}; training.schedule now holds kind and rates together.",
             remedy="Write schedule: {kind: steps, rates: [[8, 1.0e-4], [15, 5.0e-5], ...]} or "
             "schedule: {kind: cosine, peak: 1.0e-3, warmup_epochs: 1}.",
         )
