@@ -3,7 +3,7 @@
 #     docker build --build-arg LANDSLIDE_GIT_COMMIT="$(git rev-parse HEAD)" --tag landslide .
 #     docker run --gpus all --volume landslide:/var/lib/landslide --env-file /etc/landslide/environment landslide
 #
-# To pin the base by digest too, see docs/operations.md, "The image".
+# To pin the base by digest too, see docs/how-to/build-the-image.md.
 FROM python:3.12.13-slim-bookworm
 
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]

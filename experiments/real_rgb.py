@@ -4,11 +4,11 @@
     python experiments/real_rgb.py table configs/real_rgb.yaml --out RESULTS
 
 DIR holds h5 pairs with the bands that the configuration declares. The configuration is a grid as `ablation_pipeline`
-takes it (docs/ablation.md); to train it, neither ZenML nor MLflow is needed. TrainedRow are, in this order, for every
-seed and fold all rows; what is finished is skipped and what was interrupted goes on, so the command may be stopped at
-any time. A result of other settings or other data is refused. RESULTS gets three files for each training: settings,
-learning curves and scores (JSON), the counts of every test patch (CSV), and the weights. `table` needs the first two,
-which are kept in docs/results.
+takes it (docs/how-to/run-an-ablation.md); to train it, neither ZenML nor MLflow is needed. All rows are trained
+for every seed and fold, in this order; finished trainings are skipped and interrupted ones resumed, so the command may
+be stopped at any time. A result of other settings or other data is refused. RESULTS gets three files for each training:
+settings, learning curves and scores (JSON), the counts of every test patch (CSV), and the weights. `table` needs the
+first two, which are kept in docs/results.
 
 A recipe is searched for on folds that are not reported: `--without 1 3` leaves out the patches of these folds, which
 then cannot be tested on either.

@@ -102,7 +102,9 @@ def resolve(
         ConfigurationError: If a setting is unknown or out of range (with the row's name), or two rows have one name.
     """
     if not rows:
-        raise ConfigurationError("The grid has no rows.", remedy="Add some under parameters.rows (docs/ablation.md).")
+        raise ConfigurationError(
+            "The grid has no rows.", remedy="Add some under parameters.rows (docs/how-to/run-an-ablation.md)."
+        )
     if seeds is not None and (not seeds or len(set(seeds)) < len(seeds)):
         raise ConfigurationError(f"seeds is {list(seeds)}.", remedy="Name distinct seeds, or leave it out.")
     if seeds is not None:

@@ -44,7 +44,7 @@ class DataSettings:
         if self.repository and urlsplit(self.repository).password:
             raise ConfigurationError(
                 "data.repository holds a password, and settings are recorded in MLflow.",
-                remedy="Give credentials to git by its own configuration (docs/operations.md, Kubeflow).",
+                remedy="Give credentials to git by its own configuration (docs/how-to/use-kubeflow.md).",
             )
 
 

@@ -260,7 +260,7 @@ def test_without_a_result_there_is_no_table(run, config, tmp_path):
 
 
 def test_the_page_of_results_has_what_the_records_say(run, capsys):
-    page = (pipeline_runs.ROOT / "docs" / "results.md").read_text().splitlines()
+    page = (pipeline_runs.ROOT / "docs" / "explanation" / "results.md").read_text().splitlines()
     config, records = pipeline_runs.ROOT / "configs" / "real_rgb.yaml", pipeline_runs.ROOT / "docs" / "results"
     capsys.readouterr()
     run("table", config, "--out", records, "--gains-of", "Lite U-Net, ImageNet")

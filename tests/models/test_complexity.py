@@ -16,7 +16,7 @@ from landslide.models.attention import SelfAttention
 from landslide.models.complexity import complexity, forward_gflop, resolutions
 from landslide.models.paper_networks import COMPARED_NETWORKS, ComparedNetwork, size_table
 
-DOCUMENTATION = Path(__file__).parents[2] / "docs" / "networks.md"
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "reference" / "networks.md"
 
 
 @pytest.fixture(scope="module")
@@ -218,4 +218,4 @@ class TestCommand:
 def test_the_documentation_shows_the_table_that_the_command_prints(table, monkeypatch):
     monkeypatch.setattr("landslide.models.paper_networks.size_table", lambda _networks: table)
     printed = networks("--format", "markdown").stdout.strip()
-    assert printed in DOCUMENTATION.read_text(), "docs/networks.md: paste `landslide networks --format markdown`"
+    assert printed in DOCUMENTATION.read_text(), "paste what `landslide networks --format markdown` prints"

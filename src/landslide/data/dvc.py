@@ -167,10 +167,10 @@ def _not_pulled(version: str, settings: Mapping[str, str], error: DataError) -> 
         return RemoteError(
             f"version {version} is not in DVC's cache, and no remote is configured",
             remedy="name the remote with `dvc remote add --default NAME URL` and commit .dvc/config "
-            "(docs/operations.md, Remotes)",
+            "(docs/how-to/share-data-with-dvc.md)",
         )
     return RemoteError(
         f"version {version} could not be pulled from the remote {_describe(settings)}: {error.what}",
         remedy="check that the remote answers, that its credentials are set, and that whoever committed this "
-        "version also ran `dvc push` (docs/operations.md, Remotes)",
+        "version also ran `dvc push` (docs/how-to/share-data-with-dvc.md)",
     )

@@ -1,7 +1,7 @@
 """The networks that the paper and its authors' record compare, with the sizes that these give.
 
 The figures in millions are the paper's (Tables V and VI) and the record's; they seem cut off rather than rounded
-(24,876,294 is "24.8"). docs/networks.md compares our networks with them.
+(24,876,294 is "24.8"). docs/explanation/paper.md compares our networks with them.
 """
 
 from collections.abc import Iterable, Mapping

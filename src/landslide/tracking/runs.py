@@ -74,7 +74,7 @@ def connect(uri: str) -> MlflowClient:
             raise RegistryError(
                 f"The MLflow server {uri} refuses access: {error}.",
                 remedy="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a user of that server "
-                "(docs/operations.md, The tracking server).",
+                "(docs/how-to/run-a-tracking-server.md).",
             ) from error
         raise RegistryError(
             f"The MLflow store {uri} does not answer as it should: {error}.",
