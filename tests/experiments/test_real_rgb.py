@@ -232,7 +232,10 @@ def test_settings_are_those_that_the_ablation_pipeline_would_train_with(run):
     [
         ({"folds": {"scheme": "random", "trained": [1]}}, "folds.scheme"),
         ({"folds": {"n_folds": 3, "trained": [1]}}, "folds has 'n_folds'"),
-        ({"training": GRID["training"] | {"selection": "test_fold"}}, "another selection"),
+        (
+            {"training": GRID["training"] | {"selection": "test_fold", "monitor_test_fold": False}},
+            "another selection",
+        ),
         ({"training": GRID["training"] | {"prediction": {"heads": "average"}}}, "has a training.prediction"),
         ({"evaluation": {"test_time_augmentation": "rotations"}}, "has to be flips_and_rotations"),
         ({"rows": [{"name": "U-Net", "bands": {"dtype": "float32"}}]}, "U-Net has 'bands'"),

@@ -26,7 +26,7 @@ class TrainingSettings:
     """The network: `unet`, `rau_net`, `rau_net_small`, `l4s_baseline`, `lite_unet`, or `smp:<Architecture>:<encoder>`
     of segmentation_models.pytorch. `rau_net` is the paper's best (Fig. 4, Table VI)."""
     model_options: Mapping[str, Any] = field(default_factory=dict)
-    """The network's own options, such as `width` (docs/networks.md)."""
+    """The network's own options, such as `width` (docs/reference/networks.md)."""
     standardize: bool = False
     """Subtract the mean and divide by the standard deviation of the training part, band by band. The paper feeds bands
     as stored."""
