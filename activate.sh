@@ -28,7 +28,7 @@ export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-10000}"  # threads of several processes
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-8000000000}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-16000000000}"
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
-unset PYTHONDONTWRITEBYTECODE  # without byte code every command would compile its imports anew
+unset PYTHONDONTWRITEBYTECODE  # without byte code every command would compile its imports again
 
 case ":$PATH:" in
   *":$LANDSLIDE_ROOT/.venv/bin:"*) ;;

@@ -107,7 +107,7 @@ def _commands(command: click.Command = landslide_command, name: str = "landslide
 
 def _metrics() -> Iterator[str]:
     yield (
-        "# Metrics\n\nWhat a run records in MLflow; [Evaluation](../explanation/evaluation.md) says how it is computed. "
+        "# Metrics\n\nThe scores that MLflow records; [Evaluation](../explanation/evaluation.md) defines them. "
         "Without an ending, a score is at threshold 0.5, predicted in the network's own way. The run of a "
         "cross-validation has the mean over the folds."
     )

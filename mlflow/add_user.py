@@ -19,7 +19,7 @@ _SERVER = "http://127.0.0.1:{port}"
 
 
 def main() -> None:
-    """Add the user and grant what was asked for."""
+    """Add the user and grant the requested permissions."""
     parser = argparse.ArgumentParser(description="Add a user to the tracking server.")
     parser.add_argument("name")
     parser.add_argument("--write", action="store_true", help="may change what others recorded")

@@ -6,7 +6,7 @@ All settings come from the environment, so no password is in a file or on a comm
     MLFLOW_ARTIFACTS_DESTINATION            s3://<bucket>, with AWS_* and MLFLOW_S3_ENDPOINT_URL; or a folder
     MLFLOW_AUTH_ADMIN_PASSWORD              of the user `admin`, who is created at the first start
     MLFLOW_FLASK_SERVER_SECRET_KEY          signs the sessions of the web pages
-    MLFLOW_HOST MLFLOW_PORT MLFLOW_WORKERS  where it listens, and with how many processes
+    MLFLOW_HOST MLFLOW_PORT MLFLOW_WORKERS  address, port, and number of processes
 """
 
 import os
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def make_bucket(name: str) -> None:
-    """Create a bucket of the artifact storage where it is not there yet."""
+    """Create the bucket of the artifact storage if it is missing."""
     import boto3
 
     storage = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"])

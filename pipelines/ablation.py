@@ -1,4 +1,4 @@
-"""The ablation pipeline: a table of cross-validations that differ in a few settings, beside published figures.
+"""The ablation pipeline: a table of cross-validations that differ in a few settings, with published figures.
 
 zenml pipeline run pipelines.ablation.ablation_pipeline -c configs/table3.yaml
 """
@@ -41,11 +41,11 @@ def ablation_pipeline(
         reference: Where the published figures come from; a heading of the table.
         data: Where the patches are.
         bands: How the bands are computed, unless a row says otherwise.
-        folds: How the patches are split, likewise.
-        training: How a fold is trained, likewise.
+        folds: How the patches are split, unless a row says otherwise.
+        training: How a fold is trained, unless a row says otherwise.
         evaluation: What is drawn.
         rows: What each row changes.
-        seeds: Train every row once with each; with `training.seed` alone if None.
+        seeds: Train every row once with each; only with `training.seed` if None.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise ConfigurationError(f"name is {name!r}.", remedy="Use small letters, digits, - and _, such as table3.")
@@ -61,7 +61,7 @@ def ablation_pipeline(
             )
         split_by = replace(row.folds, trained=None)
         if split_by not in tables:
-            recorded = split_by.table is not None  # a file that may change under its name
+            recorded = split_by.table is not None  # the content of this file may change
             tables[split_by] = split.with_options(enable_cache=not recorded)(patch_table=patch_table, folds=split_by)
         for settings in row.trainings:
             prefix = f"{row.label}_seed_{settings.seed}_" if seeds else f"{row.label}_"

@@ -1,7 +1,7 @@
-"""A ZenML pipeline that takes its configuration at its word.
+"""A ZenML pipeline with strict configurations and short error messages.
 
-ZenML ignores unknown keys of a run configuration and reports a failed step by a traceback. Here an unknown key
-ends the run before it starts, and a failure ends with the message of the error itself.
+ZenML ignores unknown keys of a run configuration and reports a failed step by a traceback. Here an unknown key is an
+error before the run starts, and a failed run ends with the message of the original error.
 """
 
 import inspect
@@ -28,11 +28,11 @@ _ERROR_IN_TRACEBACK = re.compile(r"^landslide\.errors\.\w+: (.*)", re.DOTALL | r
 
 
 class PipelineError(click.ClickException):
-    """A pipeline that did not run or did not finish; the message says why and what to do."""
+    """A pipeline that did not start or did not finish; the message gives the reason and the remedy."""
 
 
 class BusyError(PipelineError):
-    """Another run of the same pipeline is at work; exit code 75 (a temporary failure, as in sysexits.h)."""
+    """Another run of the same pipeline is active; exit code 75 (a temporary failure, as in sysexits.h)."""
 
     exit_code = os.EX_TEMPFAIL
 
@@ -154,13 +154,13 @@ def _suggestion(key: str, known: list[str]) -> str:
 
 
 def describe(error: ValidationError, where: str, root: str, settings: Callable[..., Any]) -> str:
-    """Say which settings are wrong, with the names that are known in their place.
+    """Describe which settings are wrong, with the valid names in their place.
 
     Args:
-        error: What pydantic found.
+        error: The error of pydantic.
         where: The file, in front of every line; none if empty.
-        root: Name of what was validated, such as `parameters`.
-        settings: What was validated: the function of a pipeline, or a settings class.
+        root: Name of the validated object, such as `parameters`.
+        settings: The validated object: the function of a pipeline, or a settings class.
     """
     lines = []
     where = f"{where}: " if where else ""
@@ -172,12 +172,12 @@ def describe(error: ValidationError, where: str, root: str, settings: Callable[.
             lines.append(f"  -> {_suggestion(str(fault['loc'][-1]), known)}")
         else:
             lines.append(f"{where}{place} is {fault['input']!r}: {fault['msg']}.")
-            lines.append("  -> Correct the value; docs/reference/settings.md says what is allowed.")
+            lines.append("  -> Correct the value; docs/reference/settings.md lists the allowed ones.")
     return "\n".join(lines)
 
 
 def _located(settings: Any, place: Sequence[str | int]) -> tuple[str, list[str]]:
-    """Return a place below a function or a settings class as text, and the names that are known beside its end."""
+    """Return a place below a function or a settings class as text, and the valid names at its end."""
     text, known = "", []
     for part in place:
         kinds = {kind.kind: kind for kind in get_args(getattr(settings, "__origin__", None))}  # of an Annotated union

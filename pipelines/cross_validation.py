@@ -1,4 +1,4 @@
-"""The part that all pipelines which train have in common: the folds, side by side, and their scores."""
+"""The common part of all training pipelines: the folds, side by side, and their evaluation."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def cross_validate(
     train: Any = train_fold,
     prefix: str = "",
 ) -> tuple[list[Any], Any]:
-    """Add a step a fold to the pipeline, and the one that evaluates them.
+    """Add one training step per fold to the pipeline, and their evaluation.
 
     Args:
         run: Output of `open_run`.
@@ -39,15 +39,16 @@ def cross_validate(
         training: Training settings.
         evaluation: What is drawn.
         train: The step that trains a fold.
-        prefix: In front of the names of the steps, where a pipeline has several cross-validations.
+        prefix: Prefix of the step names, for pipelines with several cross-validations.
 
     Returns:
         The outputs of the trained folds in the order of their numbers, and of the evaluation.
 
     Raises:
-        ConfigurationError: If the bands cannot be had, or not be turned where patches are to be rotated.
+        ConfigurationError: If the patches do not provide the bands, or if the bands cannot be rotated and the settings
+            ask for rotations.
     """
-    input_bands(bands, training, evaluation)  # or hours later the evaluation would find the fault
+    input_bands(bands, training, evaluation)  # otherwise the evaluation would find the fault hours later
     fold_runs = [
         train(
             fold=fold, fold_table=fold_table, patches=patches, cross_validation_run=run, training=training,

@@ -1,4 +1,4 @@
-"""A grid of cross-validations that differ in a few settings: the rows of an ablation, checked before any is trained."""
+"""The rows of an ablation: cross-validations that differ in a few settings, all checked before any is trained."""
 
 import json
 import re
@@ -21,20 +21,20 @@ from pipelines.cross_validation import input_bands
 from steps.settings import EvaluationSettings, FoldSettings
 
 _Settings = TypeVar("_Settings", BandSettings, FoldSettings, TrainingSettings)
-# What may stand beside our own figures: scores in percent, trainable parameters in millions.
+# Published figures that a row may have: scores in percent, trainable parameters in millions.
 _PUBLISHED = (*METRIC_NAMES, "parameters")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowSettings:
-    """A row of the grid: what it changes of the settings that all rows have in common."""
+    """A row of the grid: its changes of the common settings."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     name: str
     """Its name in the table."""
     paper: Mapping[str, float] = field(default_factory=dict)
-    """Published figures to put beside ours: scores in percent under their metric names, and `parameters` in
+    """Published figures for comparison: scores in percent under their metric names, and `parameters` in
     millions."""
     bands: Mapping[str, Any] = field(default_factory=dict)
     """Changes of the band settings; not of `stored`."""
@@ -88,15 +88,15 @@ def resolve(
     evaluation: EvaluationSettings,
     seeds: Sequence[int] | None,
 ) -> list[Row]:
-    """Give every row all its settings, and build its network once without memory.
+    """Return every row with all its settings, after building its network once without memory.
 
     Args:
-        rows: What the rows change.
-        bands: Band settings in common.
-        folds: Fold settings in common.
-        training: Training settings in common.
+        rows: The changes of the rows.
+        bands: Common band settings.
+        folds: Common fold settings.
+        training: Common training settings.
         evaluation: How all rows are scored.
-        seeds: Seeds with which every row is trained; `training.seed` alone if None.
+        seeds: Seeds with which every row is trained; only `training.seed` if None.
 
     Raises:
         ConfigurationError: If a setting is unknown or out of range (with the row's name), or two rows have one name.
@@ -120,7 +120,7 @@ def resolve(
         if same:
             raise ConfigurationError(
                 f"rows[{number}] ({row.name}) has the name of another row, {same[0]!r}.",
-                remedy="Give every row a name of its own; case and punctuation do not count.",
+                remedy="Give every row a unique name; case and punctuation do not count.",
             )
     return resolved
 
@@ -138,7 +138,7 @@ def _resolve_row(
         raise ConfigurationError(f"name is {row.name!r}.", remedy="Give the row a name with letters or digits.")
     if "stored" in row.bands:
         raise ConfigurationError(
-            "a row cannot change bands.stored, which says what the files of the data set hold.",
+            "a row cannot change bands.stored, which describes the files of the data set.",
             remedy="Set it in the common `bands`, and choose the bands of a row by training.bands.",
         )
     if seeds is not None and "seed" in row.training:

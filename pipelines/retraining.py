@@ -1,4 +1,4 @@
-"""The retraining pipeline: what a runner does at night when labels may have arrived.
+"""The retraining pipeline: for a runner that retrains when labels have arrived.
 
 zenml pipeline run pipelines.retraining.retraining_pipeline -c configs/retrain.yaml
 """
@@ -31,14 +31,14 @@ def retraining_pipeline(
     retraining: RetrainingSettings = RetrainingSettings(),  # noqa: B008
     promotion: PromotionSettings = PromotionSettings(),  # noqa: B008
 ) -> None:
-    """Fetch, check, train, compare with the champion, promote what is better.
+    """Fetch, check, train, compare with the champion, and promote the better model.
 
     A step with nothing to do (an empty run or version) returns at once.
 
     Args:
         data: Where the patches are.
         bands: How the bands are computed.
-        folds: How the patches are split where there is no champion; else they keep its folds.
+        folds: How the patches are split if there is no champion; otherwise they keep its folds.
         training: How a fold is trained.
         evaluation: What is drawn.
         retraining: Where to start, when to stop early.

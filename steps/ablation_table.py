@@ -67,7 +67,7 @@ def tabulate(
     for file in files:
         client.log_artifact(run_id, str(folder / file))
     note = files["table.md"].decode()[:_LONGEST_NOTE]
-    runs.set_tags(client, run_id, {"mlflow.note.content": note})  # what MLflow's page of the run shows
+    runs.set_tags(client, run_id, {"mlflow.note.content": note})  # shown on the run's page in MLflow
     runs.finish(client, run_id)
     print(f"\n{files['table.txt'].decode()}\nfiles       {folder}\nMLflow run  {run_id}\n", flush=True)
     failed = table[table["failure"] != ""]
@@ -76,7 +76,7 @@ def tabulate(
             f"{len(failed)} of {len(table)} rows failed: "
             + "; ".join(f"{row['row']} ({row['failure']})" for _, row in failed.iterrows())
             + f". The table without them is in {folder}.",
-            remedy="Mend their settings and start again: what is trained is not trained again.",
+            remedy="Correct their settings and start again: finished rows are not trained again.",
         )
     return table, HTMLString(files["table.html"].decode())
 

@@ -1,6 +1,6 @@
-"""Which source files a step depends on, so that a change in the library reruns exactly the steps that use it.
+"""The source files on which a step depends, so that a change in the library reruns exactly the steps that use it.
 
-ZenML's cache key covers the source of the step function alone. These files go into its cache policy.
+ZenML's own cache key covers only the name of the step function. These files are added to it by a cache policy.
 """
 
 import ast
@@ -11,7 +11,7 @@ from pathlib import Path
 from zenml.config import CachePolicy
 
 ROOT = Path(__file__).resolve().parents[1]
-# Where the project's own packages lie, below the root.
+# The folders of the project's own packages.
 _PACKAGES = {"landslide": ROOT / "src" / "landslide", "steps": ROOT / "steps"}
 
 

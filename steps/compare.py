@@ -19,7 +19,7 @@ from steps.table_materializer import TableMaterializer
 NO_COUNTS = np.zeros((0, 2, 2), np.int64)
 
 
-# Never cached: version numbers say which models are meant in one registry only.
+# Never cached: version numbers identify models in one registry only.
 @step(enable_cache=False, output_materializers={"evidence": TableMaterializer})
 def compare(
     champion: str,

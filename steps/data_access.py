@@ -1,6 +1,6 @@
-"""Access to patches and bands, wherever a step runs.
+"""Access to patches and bands on any machine that runs a step.
 
-In a checkout the patches lie in `data.root` and the band cache on a disk that all steps share. A pod has neither:
+In a checkout the patches are in `data.root` and the band cache is on a disk that all steps share. A pod has neither:
 it brings exactly the version that it was told from the DVC remote, and the cache from the artifact store.
 """
 
@@ -98,7 +98,7 @@ def _open_shared(
     try:
         shared_cache.fetch_relative(store, directory, patches)
     except CacheError as error:
-        logger.warning("%s All bands are computed anew.", error.what)
+        logger.warning("%s All bands are computed again.", error.what)
     cache = build()
     shared_cache.publish(store, cache.directory)
     return cache

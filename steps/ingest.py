@@ -25,7 +25,7 @@ def ingest(
 ) -> tuple[Annotated[pd.DataFrame, "patch_table"], Annotated[str, "data_version"]]:
     """List the training patches of a data set whose every file is sound.
 
-    Never cached: it looks at the files themselves, and everything behind it is cached by what it found.
+    Never cached: it reads the files themselves, and the later steps are cached by its results.
 
     Args:
         data: Where the patches are.

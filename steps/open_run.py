@@ -39,7 +39,7 @@ def open_run(
     """Find the parent run of these inputs, or create it.
 
     The run is identified by the digest of data, folds, settings and training code, so a pipeline that starts
-    again goes on in the run that it had. Never cached: a run that was deleted in MLflow is created anew, and
+    again continues in its existing run. Never cached: a run that was deleted in MLflow is created again, and
     with it the folds.
 
     Args:

@@ -53,7 +53,7 @@ def plan(
         bands: Band settings.
         folds: How to split the first time; later the same settings, because patches keep the champion's folds.
         training: Training settings.
-        retraining: Where to start, and whether to go on although nothing changed.
+        retraining: Where to start, and whether to continue although nothing changed.
 
     Returns:
         The fold table, grown from the champion's; the patches of older fold tables that are gone; the champion's

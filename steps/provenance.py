@@ -83,14 +83,14 @@ def _git(*arguments: str) -> str:
 
 
 def check_pin(root: Path, data_version: str) -> None:
-    """Compare a data folder with what DVC pins beside it.
+    """Compare a data folder with its DVC pin.
 
     Args:
         root: The data folder.
         data_version: Its digest.
 
     Raises:
-        DataError: If `<root>.dvc` is there and pins another version.
+        DataError: If `<root>.dvc` exists and pins another version.
     """
     pin = root.with_name(f"{root.name}.dvc")
     pinned = pinned_version(pin)

@@ -1,4 +1,4 @@
-"""Report drift: how the new data differ from what the champion was trained on."""
+"""Report drift: how the new data differ from the champion's training data."""
 
 import json
 import logging
@@ -37,10 +37,10 @@ def report_drift(
         wanted: Whether there is something to do.
         fold_table: The patch table.
         patches: The patches and their bands.
-        retraining: From where on it is called drift.
+        retraining: The shift from which a difference counts as drift.
 
     Returns:
-        The quantities that drift: of all patches, and with `new ` in front, of the new patches alone.
+        The quantities that drift: of all patches, and with `new ` in front, of the new patches only.
     """
     if not (champion and wanted):
         return []

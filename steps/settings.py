@@ -1,4 +1,4 @@
-"""Settings of the pipelines that the library does not have: where the data is, how it is split, what decides.
+"""Settings of the pipelines beyond those of the library: data, folds, evaluation, registration, retraining.
 
 They enter once, in a run configuration (configs/*.yaml), and are validated there by pydantic.
 """
@@ -22,7 +22,7 @@ class DataSettings:
     root: str = "data"
     """Folder of the data set, relative to the working folder or absolute."""
     positions: Literal["auto", "landslide4sense", "none"] = "auto"
-    """Where scene, row and column of the patches come from: `scenes.csv` beside the data if there is one; otherwise
+    """Where scene, row and column of the patches come from: `scenes.csv` in the data folder if there is one; otherwise
     `landslide4sense` takes the built-in table of the official set, and `auto` does so if it is the official set. With
     `none` no positions are known."""
     fetch: bool = False

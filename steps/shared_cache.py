@@ -24,7 +24,7 @@ def fetch(store: BaseArtifactStore, directory: Path) -> None:
 
     Args:
         store: The artifact store.
-        directory: Where the cache belongs; it appears when it is whole.
+        directory: Folder of the cache; it appears when it is complete.
 
     Raises:
         CacheError: If the store does not hold it, or not all of it.
@@ -54,7 +54,7 @@ def fetch_relative(store: BaseArtifactStore, directory: Path, patches: pd.DataFr
 
     Args:
         store: The artifact store.
-        directory: Where the new cache will be; its relatives lie beside it.
+        directory: Folder of the new cache; caches of the same family are next to it.
         patches: Patch table of the new cache.
 
     Raises:

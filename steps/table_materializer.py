@@ -1,7 +1,7 @@
-"""How tables cross from step to step: as CSV, compared by content.
+"""The materializer of tables: stored as CSV, compared by content.
 
-ZenML compares artifacts without a content hash by their identity, so everything behind a step that is never
-cached would run again. This materializer gives tables a hash.
+ZenML compares artifacts without a content hash by their identity, so every step after an uncached one
+would run again. This materializer gives tables a hash.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ _TABLE, _TYPES = "table.csv", "dtypes.json"
 
 
 class TableMaterializer(BaseMaterializer):
-    """Stores a DataFrame without index as CSV, with its dtypes beside it."""
+    """Stores a DataFrame without index as CSV, and its dtypes as JSON."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (pd.DataFrame,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA

@@ -92,7 +92,7 @@ def train_fold(
             metadata = {"fold": fold, "data_version": patches.version, "selected_epoch": result.epoch}
             runs.log_model([member], patches.bands, task.cache.stored_dtype, metadata, with_code=False)
             runs.set_tags(client, run_id, {"selected_epoch": str(result.epoch)})
-            runs.delete_tag(client, run_id, "failure")  # of an attempt before this one
+            runs.delete_tag(client, run_id, "failure")  # of an earlier attempt
         shutil.rmtree(task.checkpoints, ignore_errors=True)
     return run_id
 

@@ -1,4 +1,4 @@
-"""Train row: train one fold of a row of an ablation; a failure is written down and the other rows go on."""
+"""Train row: train one fold of a row of an ablation; a failure is recorded and the other rows continue."""
 
 import logging
 from typing import Annotated
@@ -29,7 +29,7 @@ def train_row(
     """Train a fold as `train_fold` does, whose arguments these are.
 
     Returns:
-        The id of the fold's run; empty if the training failed: the tag `failure` of that run then says why.
+        The id of the fold's run; empty if the training failed: the tag `failure` of that run then holds the reason.
     """
     try:
         run_id: str = train_fold.entrypoint(
@@ -37,7 +37,7 @@ def train_row(
         )
         return run_id
     except Exception as error:
-        logger.exception("Fold %d of MLflow run %s failed; the other rows go on.", fold, cross_validation_run)
+        logger.exception("Fold %d of MLflow run %s failed; the other rows continue.", fold, cross_validation_run)
         client = tracking_client()
         failed = runs.open_fold(client, cross_validation_run, fold)
         reason, *_ = [*filter(None, map(str.strip, str(error).splitlines())), type(error).__name__]

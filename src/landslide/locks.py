@@ -24,7 +24,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a lock while the block runs.
 
     Args:
-        path: The lock file; its folder is created if needed. A file `<name>.holder` beside it says who holds it.
+        path: The lock file; its folder is created if needed. A file `<name>.holder` next to it names the holder.
         wait: Wait for another process that holds the lock.
 
     Raises:

@@ -1,7 +1,7 @@
 """The table of an ablation for people: terminal text, Markdown, a page with a figure, and the files of all of them.
 
 <LANDSLIDE_HOME>/reports/ablation/<name>/table.csv    every figure, see `landslide.ablation.table.ablation_table`
-                                         table.txt    what the terminal shows
+                                         table.txt    for terminals
                                          table.md
                                          table.html   with the figure in it
                                          figure.png
@@ -176,7 +176,7 @@ def _protocol(table: pd.DataFrame) -> str:
 def _notes(table: pd.DataFrame, reference: str) -> list[str]:
     notes = [
         "Scores in percent at threshold 0.5, means over the scored folds; F1 and mIoU are means over both classes. "
-        "Intervals: block bootstrap, over the seeds as well where there are several; ± is the standard deviation over "
+        "Intervals: block bootstrap, over the seeds as well if there are several; ± is the standard deviation over "
         "the seeds."
     ]
     if table[[f"paper_{score}" for score in SCORES]].notna().any(axis=None):

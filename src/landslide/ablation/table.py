@@ -86,7 +86,7 @@ class AblationRow:
 
     @property
     def failure(self) -> str:
-        """Why seeds are missing; empty if all are there."""
+        """Why seeds are missing; empty if none is missing."""
         return "; ".join(f"seed {one.seed}: {one.failure}" for one in self.trained if one.failure)
 
 

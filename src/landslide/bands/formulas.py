@@ -289,7 +289,7 @@ def engineer_each(images: Iterable[npt.NDArray[Any]], settings: BandSettings) ->
 def _all_but_median(
     image: npt.NDArray[Any], settings: BandSettings
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8] | None]:
-    """Compute the bands of one patch but for `median`; return them and the 8-bit gray, None if none is needed."""
+    """Compute the bands of one patch except `median`; return them and the 8-bit gray, None if it is not needed."""
     stored = _channels_first(image, len(settings.stored))
     n_stored, height, width = stored.shape
     names = settings.names

@@ -1,6 +1,6 @@
 """The record of retrainings in MLflow: the request, the decision, and its evidence.
 
-Each retraining is a run with the tag `role=retraining`. Its tag `outcome` says how it ended:
+Each retraining is a run with the tag `role=retraining`. Its tag `outcome` is one of:
 
     promoted     the challenger is in service
     refused      the champion stays; or the data set is faulty
