@@ -106,8 +106,8 @@ class CosineSchedule:
         """Return the learning rate after `progress` of `epochs` epochs, a fraction within an epoch."""
         if progress < self.warmup_epochs:
             return self.peak * progress / self.warmup_epochs
-        falling = (progress - self.warmup_epochs) / (epochs - self.warmup_epochs)
-        return self.peak * 0.5 * (1.0 + math.cos(math.pi * falling))
+        angle = math.pi * (progress - self.warmup_epochs) / (epochs - self.warmup_epochs)
+        return self.peak * 0.5 * (1.0 + math.cos(angle))
 
 
 class _ByKind:
