@@ -19,7 +19,7 @@ from steps.ingest import ingest
 from steps.open_run import open_run
 from steps.settings import DataSettings, EvaluationSettings, FoldSettings
 from steps.split import split
-from steps.train_row import train_row
+from steps.train_ablation_fold import train_ablation_fold
 
 
 @configured_pipeline()
@@ -71,7 +71,7 @@ def ablation_pipeline(
             }  # fmt: skip
             run = open_run(**inputs, labels={f"ablation.{name}": row.name}, id=f"{prefix}open_run")
             _, row_scores = cross_validate(
-                **inputs, run=run, bands=row.bands, evaluation=evaluation, train=train_row, prefix=prefix
+                **inputs, run=run, bands=row.bands, evaluation=evaluation, train=train_ablation_fold, prefix=prefix
             )
             runs.append(run)
             scores.append(row_scores)

@@ -72,8 +72,8 @@ def input_bands(bands: BandSettings, training: TrainingSettings, evaluation: Eva
         evaluation: In which variants is predicted.
 
     Raises:
-        ConfigurationError: If the selection asks for bands that there are not, if patches are to be rotated and one
-            gradient band is there without the other, or if a setting of bands or heads has no effect.
+        ConfigurationError: If a selected band is unavailable, if only one gradient band is selected and patches are to
+            be rotated, or if a setting of bands or heads has no effect.
     """
     names = resolve_bands(training.bands, bands.names)
     bands.refuse_ignored()

@@ -46,18 +46,20 @@ def retraining_pipeline(
     """
     record = open_retraining(retraining=retraining)
     patch_table, data_version = ingest(data=data, bands=bands, after=record)
-    fold_table, departed, champion, start_from, wanted = plan(
+    fold_table, departed, champion, start_from, should_train = plan(
         retraining_run=record, patch_table=patch_table, data_version=data_version,
         bands=bands, folds=folds, training=training, retraining=retraining,
     )  # fmt: skip
-    patches = build_bands(patch_table=patch_table, data_version=data_version, data=data, bands=bands, after=wanted)
+    patches = build_bands(
+        patch_table=patch_table, data_version=data_version, data=data, bands=bands, after=should_train
+    )
     drifting = report_drift(
-        retraining_run=record, champion=champion, wanted=wanted, fold_table=fold_table, patches=patches,
+        retraining_run=record, champion=champion, should_train=should_train, fold_table=fold_table, patches=patches,
         retraining=retraining,
     )  # fmt: skip
     run = open_run(
-        fold_table=fold_table, departed_patches=departed, patches=patches, start_from=start_from, wanted=wanted,
-        folds=folds, training=training, after=drifting,
+        fold_table=fold_table, departed_patches=departed, patches=patches, start_from=start_from,
+        should_train=should_train, folds=folds, training=training, after=drifting,
     )  # fmt: skip
     fold_runs, scores = cross_validate(
         run=run, fold_table=fold_table, patches=patches, start_from=start_from,

@@ -10,7 +10,7 @@ from zenml import step
 
 from landslide.inference.ensemble import Ensemble
 from landslide.metrics.counts import patch_counts
-from landslide.retraining.out_of_fold import CHAMPION_AND_CHALLENGER, comparable, evidence_table, predict_unseen
+from landslide.retraining.out_of_fold import CHAMPION_AND_CHALLENGER, evidence_table, predict_unseen, select_unseen
 from landslide.tracking import registry, runs
 from steps.data_access import PatchSource
 from steps.provenance import tracking_client
@@ -51,7 +51,7 @@ def compare(
             Ensemble(*runs.fetch_members(version["run_id"], Path(temporary, version["version"])))
             for version in versions
         ]
-    chosen, new = comparable(
+    chosen, new = select_unseen(
         fold_table,
         known,
         member_folds=[member.fold for member in ensembles[0].members],

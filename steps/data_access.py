@@ -1,7 +1,7 @@
 """Access to patches and bands on any machine that runs a step.
 
 In a checkout the patches are in `data.root` and the band cache is on a disk that all steps share. A pod has neither:
-it brings exactly the version that it was told from the DVC remote, and the cache from the artifact store.
+it pulls the requested data version from the DVC remote, and the band cache from the artifact store.
 """
 
 import logging
@@ -17,7 +17,7 @@ from landslide.bands.build import ensure_cache
 from landslide.bands.cache import BandCache, cache_family, cache_key, open_cache
 from landslide.bands.formulas import BandSettings
 from landslide.data.dvc import newest
-from landslide.data.project import obtain
+from landslide.data.project import create_version
 from landslide.errors import CacheError
 from landslide.paths import band_caches, pulled_data
 from steps import shared_cache
@@ -61,16 +61,16 @@ class PatchSource(BaseModel, frozen=True):
         if not folder.is_dir():
             if self.data.repository:
                 with newest(self.data.repository, self.data.revision, name=root.name) as (clone, _):
-                    obtain(self.version, folder, project=clone)
+                    create_version(self.version, folder, project=clone)
             else:
-                obtain(self.version, folder, project=root.parent)
+                create_version(self.version, folder, project=root.parent)
         return folder
 
     def open_bands(self, patches: pd.DataFrame, *, progress: Callable[[int, int], object] | None = None) -> BandCache:
         """Open the band cache, building it if it is missing or damaged.
 
-        If the artifact store is not on this machine, the cache is looked for there first, and left there after it
-        was built.
+        With a remote artifact store, the cache is downloaded from it. If it is missing there, it is built and
+        uploaded.
 
         Args:
             patches: Patch table or fold table; row i of the cache belongs to row i of it.
@@ -96,7 +96,7 @@ def _open_shared(
     except CacheError as error:
         logger.info("%s Building it.", error.what)
     try:
-        shared_cache.fetch_relative(store, directory, patches)
+        shared_cache.fetch_most_similar(store, directory, patches)
     except CacheError as error:
         logger.warning("%s All bands are computed again.", error.what)
     cache = build()

@@ -9,7 +9,7 @@ from zenml import step
 
 from landslide.bands.formulas import BandSettings
 from landslide.data.check import survey
-from landslide.data.project import fetch
+from landslide.data.project import update_from_remote
 from landslide.data.table import patch_table
 from landslide.errors import DataError
 from steps.provenance import check_pin
@@ -40,7 +40,7 @@ def ingest(
     """
     root = Path(data.root)
     if data.fetch:
-        logger.info(fetch(root.parent, data.repository, revision=data.revision, name=root.name))
+        logger.info(update_from_remote(root.parent, data.repository, revision=data.revision, name=root.name))
     if not root.is_dir():
         raise DataError(
             f"There is no data folder {root.resolve()}.",

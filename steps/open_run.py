@@ -33,7 +33,7 @@ def open_run(
     training: TrainingSettings,
     departed_patches: pd.DataFrame | None = None,
     start_from: str = "",
-    wanted: bool = True,
+    should_train: bool = True,
     labels: dict[str, str] | None = None,
 ) -> Annotated[str, "cross_validation_run"]:
     """Find the parent run of these inputs, or create it.
@@ -49,13 +49,13 @@ def open_run(
         training: Training settings.
         departed_patches: Patches of older fold tables that are gone; kept with the run for the next one.
         start_from: Registered version whose members the folds start from, empty to train from scratch.
-        wanted: Whether there is something to train.
+        should_train: Whether there is something to train.
         labels: Further tags, such as the tables that the run belongs to; they do not distinguish runs.
 
     Returns:
         The id of the parent run, empty if nothing is to be trained.
     """
-    if not wanted:
+    if not should_train:
         return ""
     client = tracking_client()
     settings = {"bands": asdict(patches.bands), "folds": asdict(folds), "training": asdict(training)}

@@ -42,7 +42,7 @@ def plan(
     Annotated[pd.DataFrame, "departed_patches"],
     Annotated[str, "champion"],
     Annotated[str, "start_from"],
-    Annotated[bool, "wanted"],
+    Annotated[bool, "should_train"],
 ]:
     """Plan the retraining.
 
@@ -103,9 +103,10 @@ def plan(
 
 
 def _refuse_other_folds(folds: FoldSettings, recorded: Mapping[str, str], version: str) -> None:
-    """Refuse fold settings that differ from those of the champion's run, whose folds the patches keep.
+    """Refuse fold settings that differ from those of the champion's run, because patches keep the champion's folds.
 
-    The number of folds is compared when the table grows. A table may be left out once its folds are the champion's.
+    The number of folds is compared when the table grows. `folds.table` is needed only once: afterwards the folds come
+    from the champion's run.
     """
     drawn = folds.scheme != "contiguous" and recorded.get("folds.table") == "None"
     names = ["scheme", *(["seed"] if drawn else []), *(["table"] if folds.table is not None else [])]

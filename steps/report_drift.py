@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 def report_drift(
     retraining_run: str,
     champion: str,
-    wanted: bool,
+    should_train: bool,
     fold_table: pd.DataFrame,
     patches: PatchSource,
     retraining: RetrainingSettings,
@@ -34,7 +34,7 @@ def report_drift(
     Args:
         retraining_run: Where it is recorded.
         champion: The champion's version, empty if there is none.
-        wanted: Whether there is something to do.
+        should_train: Whether there is something to do.
         fold_table: The patch table.
         patches: The patches and their bands.
         retraining: The shift from which a difference counts as drift.
@@ -42,7 +42,7 @@ def report_drift(
     Returns:
         The quantities that drift: of all patches, and with `new ` in front, of the new patches only.
     """
-    if not (champion and wanted):
+    if not (champion and should_train):
         return []
     client = tracking_client()
     version = registry.version(client, champion)

@@ -49,7 +49,7 @@ def fetch(store: BaseArtifactStore, directory: Path) -> None:
         ) from error
 
 
-def fetch_relative(store: BaseArtifactStore, directory: Path, patches: pd.DataFrame) -> None:
+def fetch_most_similar(store: BaseArtifactStore, directory: Path, patches: pd.DataFrame) -> None:
     """Copy the older cache that holds most of these patches to this machine, so that the new one copies their rows.
 
     Args:

@@ -13,7 +13,7 @@ from landslide import cli
 from landslide.bands.formulas import BandSettings
 from landslide.data.digests import directory_digest
 from landslide.data.dvc import newest, pull, without_credentials
-from landslide.data.project import fetch
+from landslide.data.project import update_from_remote
 from landslide.errors import ConfigurationError, DataError
 from tests.support.patch_sets import write_patch_set
 
@@ -108,23 +108,23 @@ def test_data_that_are_there_need_no_remote(origin, clone):
     shutil.copytree(origin / "data", clone / "data")
     git(clone, "checkout", "--quiet", "main")
     set_remote(clone, None)
-    assert "is there" in fetch(clone)
+    assert "is there" in update_from_remote(clone)
 
 
 def test_without_a_remote_it_says_how_to_name_one(clone):
     set_remote(clone, None)
     with pytest.raises(DataError, match=r"no remote is configured(.|\n)*dvc remote add"):
-        fetch(clone)
+        update_from_remote(clone)
     assert not (clone / "data").exists()
 
 
 def test_a_remote_that_is_gone_is_named_and_the_data_stay(clone, tmp_path):
-    fetch(clone)
+    update_from_remote(clone)
     before = directory_digest(clone / "data")
     git(clone, "checkout", "--quiet", "main")
     set_remote(clone, tmp_path / "nowhere")
     with pytest.raises(DataError, match=rf"remote store \({tmp_path}/nowhere\)(.|\n)*dvc push"):
-        fetch(clone)
+        update_from_remote(clone)
     assert directory_digest(clone / "data") == before
     assert not list(clone.glob(".data-*"))
 
@@ -135,27 +135,27 @@ def test_a_remote_that_lacks_a_file_gives_nothing(origin, clone, tmp_path):
     next(store.rglob(digest[2:])).unlink()
     set_remote(clone, store)
     with pytest.raises(DataError, match="could not be pulled"):
-        fetch(clone)
+        update_from_remote(clone)
     assert not (clone / "data").exists()
 
 
 def test_local_files_that_are_nowhere_else_are_never_lost(clone):
-    fetch(clone)
+    update_from_remote(clone)
     write_rgb_patches(clone / "data", 7)
     git(clone, "checkout", "--quiet", "main")
     before = directory_digest(clone / "data")
     with pytest.raises(DataError, match=r"2 file\(s\) of .*image_7\.h5(.|\n)*dvc add data"):
-        fetch(clone)
+        update_from_remote(clone)
     assert directory_digest(clone / "data") == before
     dvc(clone, "add", "data")  # now they are in the cache
     git(clone, "checkout", "--quiet", "data.dvc")
-    fetch(clone)
+    update_from_remote(clone)
     assert not (clone / "data" / "TrainData" / "img" / "image_7.h5").exists()
 
 
 def test_without_a_pin_it_says_so(tmp_path):
     with pytest.raises(DataError, match=r"no .*data\.dvc(.|\n)*dvc add data"):
-        fetch(tmp_path)
+        update_from_remote(tmp_path)
 
 
 # ---- a place without checkout
@@ -171,18 +171,18 @@ def container(origin, tmp_path) -> Path:
 
 
 def test_a_container_takes_the_newest_pin_from_the_repository_again_and_again(origin, version, container):
-    fetch(container, str(origin), revision="first")
+    update_from_remote(container, str(origin), revision="first")
     assert len(list(container.rglob("image_*.h5"))) == 2
-    fetch(container, str(origin))
+    update_from_remote(container, str(origin))
     assert directory_digest(container / "data")[0] == version
     assert (container / "data.dvc").read_text() == (origin / "data.dvc").read_text()
     assert sorted(path.name for path in container.iterdir()) == ["data", "data.dvc"]
     assert not any(path.is_symlink() for path in (container / "data").rglob("*"))
-    assert "is there" in fetch(container, str(origin))
+    assert "is there" in update_from_remote(container, str(origin))
 
 
 def test_what_a_container_pulls_does_not_link_into_a_cache_that_goes_away(origin, version, container):
-    fetch(container, str(origin), revision="linked")
+    update_from_remote(container, str(origin), revision="linked")
     assert directory_digest(container / "data")[0] == version
     assert not any(path.is_symlink() for path in (container / "data").rglob("*"))
 
@@ -190,7 +190,7 @@ def test_what_a_container_pulls_does_not_link_into_a_cache_that_goes_away(origin
 def test_a_container_does_not_lose_what_did_not_come_from_the_remote(origin, container):
     write_rgb_patches(container / "data", 9)
     with pytest.raises(DataError, match="2 file"):
-        fetch(container, str(origin))
+        update_from_remote(container, str(origin))
     assert len(list(container.rglob("image_*.h5"))) == 1
 
 
@@ -200,17 +200,17 @@ def test_a_container_does_not_lose_what_did_not_come_from_the_remote(origin, con
 )
 def test_a_repository_that_cannot_be_cloned_is_named(origin, container, repository, revision, expected):
     with pytest.raises(DataError, match=rf"{expected}(.|\n)*data\.repository"):
-        fetch(container, str(origin.parent / repository), revision=revision)
+        update_from_remote(container, str(origin.parent / repository), revision=revision)
 
 
 def test_a_repository_without_pin_is_named(origin, container):
     with pytest.raises(DataError, match=r"has no other\.dvc"):
-        fetch(container, str(origin), name="other")
+        update_from_remote(container, str(origin), name="other")
 
 
 def test_in_a_checkout_the_pin_is_left_to_git(origin, clone):
     with pytest.raises(DataError, match="git pull"):
-        fetch(clone, str(origin))
+        update_from_remote(clone, str(origin))
 
 
 def test_a_repository_without_fetch_is_refused():
@@ -270,7 +270,7 @@ def test_the_command_copies_the_projects_data_or_pulls_them(origin, version, clo
     assert landslide(version, tmp_path / "a").exit_code == 0
     assert directory_digest(tmp_path / "a")[0] == version
     assert "is there" in landslide(version, tmp_path / "a").stdout
-    fetch(clone)
+    update_from_remote(clone)
     first = directory_digest(clone / "data")[0]
     assert "a copy of" in landslide(first, tmp_path / "b").stdout
     refused = landslide(first, tmp_path / "a")

@@ -103,18 +103,18 @@ def test_two_pipelines_that_start_together_share_one_run(client, monkeypatch):
 )
 def test_why_a_fold_failed_is_written_down_until_it_is_trained(error, expected, client, fold, monkeypatch):
     import steps.train_fold as step
-    from steps.train_row import train_row
+    from steps.train_ablation_fold import train_ablation_fold
 
     def fails(*_, **__):
         raise error
 
     monkeypatch.setattr(step, "fit_fold", fails)
-    assert train_row.entrypoint(*fold) == ""
+    assert train_ablation_fold.entrypoint(*fold) == ""
     run = client.get_run(runs.fold_runs(client, fold[3])[1])
     assert (run.data.tags["failure"], run.info.status) == (expected, "FAILED")
 
     monkeypatch.setattr(step, "fit_fold", lambda *_, **__: RESULT)
-    assert train_row.entrypoint(*fold) == run.info.run_id
+    assert train_ablation_fold.entrypoint(*fold) == run.info.run_id
     run = client.get_run(run.info.run_id)
     assert "failure" not in run.data.tags
     assert (run.data.tags["selected_epoch"], run.info.status) == ("3", "FINISHED")

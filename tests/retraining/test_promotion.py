@@ -20,7 +20,7 @@ from landslide.inference.ensemble import Ensemble, Member
 from landslide.inference.prediction import PredictionSettings
 from landslide.metrics.counts import patch_counts
 from landslide.models import ModelSpec, build_model
-from landslide.retraining.out_of_fold import check_unseen, comparable, evidence_table, model_scores, predict_unseen
+from landslide.retraining.out_of_fold import check_unseen, evidence_table, model_scores, predict_unseen, select_unseen
 from landslide.retraining.promotion import DECIDING, PromotionSettings, bootstrap, judge, summary
 from tests.support.caches import build_band_cache
 from tests.support.patch_tables import as_recorded, build_patch_table, grid_positions, image_names
@@ -104,7 +104,7 @@ def test_no_compared_patch_was_in_the_training_part_of_a_member_that_predicts_it
             continue
         warm = champion if rng.random() < 0.6 and len(champion.members) == n_folds else None
         challenger = train(table, departed(table, champion.known), warm, n_folds)
-        chosen, new = comparable(
+        chosen, new = select_unseen(
             table,
             champion.known,
             member_folds=champion.members,
@@ -137,7 +137,7 @@ def test_all_patches_that_were_held_out_and_all_new_ones_are_compared():
     places = grid_positions(2, 3)
     known = as_recorded(build_patch_table(image_names(places), places).assign(fold=[1, 1, 2, 2, 3, 3]))
     table = build_patch_table([*image_names(places), "new"], [*places, (5, 5, 5)]).assign(fold=[1, 1, 2, 2, 3, 3, 1])
-    chosen, new = comparable(table, known, **ALL)
+    chosen, new = select_unseen(table, known, **ALL)
     assert chosen.all()
     assert new.tolist() == [False] * 6 + [True]
 
@@ -152,7 +152,7 @@ def test_all_patches_that_were_held_out_and_all_new_ones_are_compared():
 )
 def test_a_champion_that_knows_more_is_compared_on_less(changes, expected):
     known = as_recorded(build_patch_table("abc").assign(fold=[1, 2, 3]))
-    chosen, new = comparable(build_patch_table("abcX").assign(fold=[1, 2, 3, 2]), known, **ALL | changes)
+    chosen, new = select_unseen(build_patch_table("abcX").assign(fold=[1, 2, 3, 2]), known, **ALL | changes)
     assert chosen.tolist() == expected
     assert new.tolist() == [False, False, False, True]
 
@@ -169,7 +169,7 @@ def test_a_champion_that_knows_more_is_compared_on_less(changes, expected):
 )
 def test_a_patch_that_belongs_to_two_folds_is_left_out(table, expected):
     known = as_recorded(build_patch_table("abc", [(1, 0, 0), (1, 0, 1), (1, 0, 2)]).assign(fold=[1, 2, 3]))
-    assert comparable(table, known, **ALL)[0].tolist() == expected
+    assert select_unseen(table, known, **ALL)[0].tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def _plan(client, patches=None, data_version="d" * 32 + ".dir", training=None, f
     from steps.settings import FoldSettings, RetrainingSettings
 
     retraining_run = record.open_record(client, f"plan {np.random.default_rng().integers(1 << 60)}")
-    names = ("fold_table", "departed", "champion", "start_from", "wanted")
+    names = ("fold_table", "departed", "champion", "start_from", "should_train")
     values = plan.entrypoint(
         retraining_run=retraining_run, patch_table=_patches() if patches is None else patches,
         data_version=data_version, bands=BandSettings(), folds=FoldSettings(n_folds=2, **folds or {}),
@@ -166,14 +166,14 @@ def _decided(client, retraining_run, outcome="refused"):
 
 def test_a_plan_without_champion_splits_anew(client):
     _, plan = _plan(client)
-    assert (plan["champion"], plan["start_from"], plan["wanted"]) == ("", "", True)
+    assert (plan["champion"], plan["start_from"], plan["should_train"]) == ("", "", True)
     assert sorted(plan["fold_table"]["fold"].unique()) == [1, 2]
 
 
 def test_a_plan_with_a_champion_keeps_its_folds_and_remembers_who_left(two):
     from_table = _patches(40).iloc[4:]  # four left, eight are new
     _, plan = _plan(two, from_table.reset_index(drop=True), start="champion")
-    assert (plan["champion"], plan["start_from"], plan["wanted"]) == ("1", "1", True)
+    assert (plan["champion"], plan["start_from"], plan["should_train"]) == ("1", "1", True)
     kept = plan["fold_table"].set_index("number")["fold"]
     old = _folded().set_index("number")["fold"]
     pd.testing.assert_series_equal(kept.loc[5:32], old.loc[5:32])
@@ -228,7 +228,7 @@ def test_other_folds_than_the_champions_are_refused(client, tmp_path, champion, 
 def test_the_champions_fold_settings_pass(client, tmp_path, champion, folds):
     _champion_of(client, tmp_path, champion)
     _, plan = _plan(client, folds=folds)
-    assert (plan["champion"], plan["wanted"]) == ("1", True)
+    assert (plan["champion"], plan["should_train"]) == ("1", True)
 
 
 def test_there_is_one_decision_a_data_version_unless_forced(two, monkeypatch):
@@ -237,19 +237,19 @@ def test_there_is_one_decision_a_data_version_unless_forced(two, monkeypatch):
     retraining_run, _ = _plan(two)
     _decided(two, retraining_run)
     again, plan = _plan(two)
-    assert not plan["wanted"]
+    assert not plan["should_train"]
     tags = two.get_run(again).data.tags
     assert tags["outcome"] == "unchanged"
     assert "data, code and settings are unchanged" in tags["reason"]
 
     other, plan = _plan(two, training=TrainingSettings(seed=7))
-    assert not plan["wanted"]
+    assert not plan["should_train"]
     assert "one decision per data version" in two.get_run(other).data.tags["reason"]
 
-    assert _plan(two, data_version="e" * 32 + ".dir")[1]["wanted"]
-    assert _plan(two, force=True)[1]["wanted"]
+    assert _plan(two, data_version="e" * 32 + ".dir")[1]["should_train"]
+    assert _plan(two, force=True)[1]["should_train"]
     monkeypatch.setenv("LANDSLIDE_FORCE", "1")
-    assert _plan(two)[1]["wanted"]
+    assert _plan(two)[1]["should_train"]
 
 
 def test_a_champion_without_fold_table_is_not_compared(client, tmp_path):
@@ -289,7 +289,7 @@ def test_nothing_starts_from_a_champion_whose_epochs_were_chosen_on_the_test_fol
     registry.apply(client, "1", Decision(registry.CHAMPION, "the paper's protocol"))
     with pytest.raises(ConfigurationError, match="scratch"):
         _plan(client, start="champion")
-    assert _plan(client, start="scratch")[1]["wanted"]
+    assert _plan(client, start="scratch")[1]["should_train"]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_another_machine_computes_only_the_patches_that_are_new(store, data, tmp
 
     version, digests = directory_digest(data)
     table = patch_table(data, digests=digests)
-    shared_cache.fetch_relative(store, _place(tmp_path / "two", version), table)
+    shared_cache.fetch_most_similar(store, _place(tmp_path / "two", version), table)
     with caplog.at_level("INFO", logger="landslide.bands.build"):
         _build(tmp_path / "two", data)
     assert "Bands of 1 patches computed, 5 taken from older caches." in caplog.text
@@ -80,5 +80,5 @@ def test_another_machine_computes_only_the_patches_that_are_new(store, data, tmp
 
 def test_a_store_without_relatives_is_no_obstacle(store, data, tmp_path):
     _, table, version = _build(tmp_path / "one", data)
-    shared_cache.fetch_relative(store, _place(tmp_path / "two", version), table)
+    shared_cache.fetch_most_similar(store, _place(tmp_path / "two", version), table)
     assert not (tmp_path / "two").exists()

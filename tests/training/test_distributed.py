@@ -8,7 +8,7 @@ import torch.distributed
 import torch.multiprocessing
 
 from landslide.models import create_model
-from landslide.training.distributed import synchronize_batch_norm, total
+from landslide.training.distributed import sum_over_devices, synchronize_batch_norm
 from landslide.training.epochs import _share
 from landslide.training.losses import create_loss, multi_head_loss
 
@@ -47,7 +47,7 @@ def learn_together(rank: int, folder: Path) -> None:
     found = {}
     for name, loss in CASES:
         model = synchronize_batch_norm(network(name), torch.device("cpu"))
-        found[name, loss] = learn(model, SHARES[rank], loss, total=total)
+        found[name, loss] = learn(model, SHARES[rank], loss, device_sum=sum_over_devices)
         for key, tensor in found[name, loss].items():
             if key in dict(model.named_parameters()):  # as DistributedDataParallel does
                 torch.distributed.all_reduce(tensor)
@@ -105,4 +105,4 @@ def test_the_other_losses_do_not_sum_over_processes():
 
     images, masks = batch()
     for name in ("hard_cross_entropy", "log_cosh", "tversky", "lovasz"):
-        create_loss(name, total=refused)(images[:, :2], masks)
+        create_loss(name, device_sum=refused)(images[:, :2], masks)

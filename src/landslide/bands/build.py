@@ -156,7 +156,7 @@ def _rows(family: Path, data_root: Path, table: pd.DataFrame, settings: BandSett
     known = _known_rows(family)
     computed: list[int] = []
 
-    def several(patches: list[Any]) -> list[Row]:
+    def copy_or_compute(patches: list[Any]) -> list[Row]:
         rows = [_copied(known.get((patch.image_md5, patch.mask_md5))) for patch in patches]
         files = [(patch.image, patch.mask) for patch, row in zip(patches, rows, strict=True) if row is None]
         computed.append(len(files))
@@ -169,7 +169,7 @@ def _rows(family: Path, data_root: Path, table: pd.DataFrame, settings: BandSett
     with ThreadPoolExecutor(threads) as pool:
         try:
             for start in range(0, len(patches), _CHUNK):
-                waiting.append(pool.submit(several, patches[start : start + _CHUNK]))
+                waiting.append(pool.submit(copy_or_compute, patches[start : start + _CHUNK]))
                 if len(waiting) == threads:  # no queue: it would gain little time and cost memory
                     yield from waiting.popleft().result()
             while waiting:
@@ -216,7 +216,7 @@ def _read_image(path: Path, settings: BandSettings) -> npt.NDArray[Any]:
 def _converted(bands: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
     """Return bands (N, H, W) in the number format of the cache.
 
-    PyTorch rounds to float16 with the processor's own instruction, NumPy without it, ten times as slowly. A single
+    PyTorch converts to float16 ten times faster than NumPy, because it uses an instruction of the processor. A single
     band is too small for PyTorch to start its own threads.
     """
     return bands if dtype == "float32" else np.stack([torch.from_numpy(band).half().numpy() for band in bands])

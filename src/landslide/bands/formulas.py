@@ -82,12 +82,12 @@ _QUANTIFICATION = 10_000.0
 # A 5x5 Sobel response of the 0-1 gray, brought to about [-1, 1] (the authors' constant).
 _SOBEL_SCALE = 27.32
 _MIN_DENOMINATOR = 1e-8
-# Pixels from which OpenCV uses an algorithm for the median whose time does not grow with the kernel.
+# Number of pixels from which OpenCV uses a median algorithm whose time does not grow with the kernel.
 _LARGE_IMAGE = 1 << 20
-# Patches of which `engineer_each` takes the medians together: 58 patches of 128 x 128 are enough for that algorithm.
+# Number of patches in one median call. That algorithm needs at least 58 patches of 128 x 128.
 _BLOCK = 64
-# One array a thread for the patch in float64: a new one each time would make the C library hand memory back to the
-# system and take it again, which costs more than all the formulas.
+# One array per thread for the patch in float64. With a new array per patch, the C library would return memory to the
+# system and request it again, which costs more than all the formulas.
 _own = threading.local()
 
 
@@ -161,11 +161,11 @@ class BandSettings:
 
     @property
     def reach(self) -> dict[str, int]:
-        """How many pixels away a pixel can still change a band, for each band that depends on more than its own pixel.
+        """Distance in pixels at which a pixel still changes a band, for each band that depends on neighbouring pixels.
 
-        `canny` compares 3x3 gradients with those of the neighbours: two pixels. Beyond that, its hysteresis may keep or
-        drop a whole edge because of a distant pixel; there is no bound to that, and it is not counted. The scale of the
-        8-bit gray depends on the whole patch and is not counted either.
+        `canny` compares 3x3 gradients with those of the neighbours: two pixels. Its hysteresis can propagate along an
+        edge without limit, which is not counted. The scale of the 8-bit gray depends on the whole patch, which is not
+        counted either.
         """
         return {
             "gaussian": self.blur_kernel // 2,
@@ -314,8 +314,8 @@ def _medians(grays: Sequence[npt.NDArray[np.uint8]], kernel: int) -> Iterable[np
     """Return the median-filtered grays.
 
     For an image of 2^20 pixels or more, OpenCV uses another algorithm for the same median, which for 15x15 is twice as
-    fast (docs/performance.md). Patches that have so many pixels together are therefore laid side by side, each with
-    its edges repeated as far as the kernel reaches, which is what OpenCV does at the edges of an image.
+    fast (docs/performance.md). Therefore patches are tiled into one large image. Each patch has its
+    edges replicated as far as the kernel reaches, as OpenCV does at the borders of an image.
     """
     reach = kernel // 2
     height, width = grays[0].shape

@@ -131,7 +131,7 @@ def use(folder: Path, bands: tuple[str, ...] | None) -> None:
     """
     from landslide.data import project
 
-    version = project.replace(Path.cwd(), folder, bands, report_to=click.echo)
+    version = project.check_and_install(Path.cwd(), folder, bands, report_to=click.echo)
     click.echo(f"\n./data is now {version}. To record it:")
     click.echo('  git add data.dvc && git commit -m "Use another data set"')
 

@@ -91,7 +91,7 @@ def check(
     """Check every file of every split that exists; bad data never raises.
 
     Args:
-        root: Folder of the data set, in either layout of `patches.LAYOUTS`.
+        root: Folder of the data set, in either layout of `landslide.schema.LAYOUTS`.
         n_bands: How many bands each image must have.
         bands: Their names, where the set declares others than the 14 original ones; overrides `n_bands`.
         required: Splits that must exist; held-out splits may be in a separate folder.

@@ -61,7 +61,9 @@ def prepare(project: Path) -> str:
     return f"generated the demo set in ./data ({version})"
 
 
-def fetch(project: Path, repository: str | None = None, *, revision: str = "main", name: str = "data") -> str:
+def update_from_remote(
+    project: Path, repository: str | None = None, *, revision: str = "main", name: str = "data"
+) -> str:
     """Bring the data folder to the pinned version, from the DVC remote.
 
     If the folder already holds that version, the remote is not contacted. Otherwise the folder is replaced as a whole,
@@ -104,7 +106,7 @@ def fetch(project: Path, repository: str | None = None, *, revision: str = "main
     return done
 
 
-def obtain(version: str, destination: Path, *, project: Path) -> None:
+def create_version(version: str, destination: Path, *, project: Path) -> None:
     """Create a folder with a version: generate the demo set, pull any other version from the remote.
 
     Args:
@@ -126,7 +128,7 @@ def obtain(version: str, destination: Path, *, project: Path) -> None:
 
 
 def copy_version(version: str, destination: Path, *, project: Path) -> str:
-    """Create another folder with a version: a copy of `./data` if it holds that version, otherwise as `obtain`.
+    """Create another folder with a version: a copy of `./data` if it holds that version, otherwise as `create_version`.
 
     Args:
         version: Digest of the data set.
@@ -146,7 +148,7 @@ def copy_version(version: str, destination: Path, *, project: Path) -> str:
         return f"{destination} exists ({version})"
     data = project / "data"
     if not data.is_dir() or directory_digest(data)[0] != version:
-        obtain(version, destination, project=project)
+        create_version(version, destination, project=project)
         return f"{destination} is now {version}"
     destination.parent.mkdir(parents=True, exist_ok=True)
     with _replaced(destination, data):
@@ -170,14 +172,14 @@ def _bring(project: Path, name: str, version: str, *, remote_of: Path) -> str:
         return f"{folder} exists ({version})"
     with tempfile.TemporaryDirectory(prefix=".data-", dir=project) as work_folder:
         copy = Path(work_folder, "copy")
-        obtain(version, copy, project=remote_of)
+        create_version(version, copy, project=remote_of)
         _refuse_to_lose_files(project, folder, copy)
         with _swapped(folder, copy):
             pass
     return f"{folder} is now {version}"
 
 
-def replace(
+def check_and_install(
     project: Path, folder: Path, bands: Sequence[str] | None = None, *, report_to: Callable[[str], None]
 ) -> str:
     """Copy a data set to `./data` and pin it in `./data.dvc`.
@@ -202,17 +204,17 @@ def replace(
     report_to(report.render())
     if not report.ok:
         raise DataError(f"{folder} has {len(report.faults)} fault(s), see above", remedy="correct them first")
-    return hand_over(project, folder)
+    return install_and_pin(project, folder)
 
 
-def hand_over(project: Path, folder: Path, *, keep: bool = True) -> str:
+def install_and_pin(project: Path, folder: Path, *, keep: bool = True) -> str:
     """Install a checked data set as `./data` and pin it in `./data.dvc`.
 
     Args:
         project: Root of the project.
         folder: The data set. Without `keep` it must be on the disk of the project, without a `previous` next to it.
-        keep: Copy the folder. Otherwise it is moved, or stays if anything fails, and its files are linked to DVC's
-            cache, so that the disk holds them once.
+        keep: If true, the folder is copied. If false, it is moved and its files are hard-linked to DVC's cache, which
+            saves disk; if that fails, the folder stays.
 
     Returns:
         The version now pinned.

@@ -26,9 +26,10 @@ _CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 def grow(table: pd.DataFrame, known: pd.DataFrame, *, n_folds: int) -> pd.DataFrame:
     """Give every patch a fold: its fold in an older table, or the fold of its neighbours.
 
-    A patch is recognised by the content of its image; equal images by position or number; a changed image by its
-    position, or by its number if it has no position. New tiles next to recognised ones take the fold of most of these
-    neighbours. The others are assigned in blocks of neighbouring tiles, each block to the smallest fold.
+    Patches are matched by image digest. If several images are identical, position or number decides. If the image
+    changed, the position decides, or the number if there is no position. New tiles next to recognised ones take the
+    fold of most of these neighbours. The others are assigned in blocks of neighbouring tiles, each block to the
+    smallest fold.
 
     Args:
         table: Patch table in natural order (see `landslide.data.table.patch_table`).
@@ -162,7 +163,10 @@ def departed(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_previous_positions(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
-    """Keep the positions that get lost when patches are added to a published set without a table of positions."""
+    """Copy positions from the older table if the new one has none.
+
+    This happens when patches are added to the official set, which has no `scenes.csv`.
+    """
     if has_position(table).any():
         return table
     columns = list(POSITION_COLUMNS)

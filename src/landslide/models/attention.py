@@ -173,8 +173,8 @@ class MultiHeadAttention(nn.Module):
 def _channels_last(x: Tensor) -> Tensor:
     """View (B, C, H, W) as (B, H, W, C).
 
-    The gradient of a mean lies in memory in the order of the axes it was taken in. In another order than that of the
-    maps it takes a CPU several times as long to add it to theirs (docs/performance.md).
+    The gradient of a mean has the memory layout of its input. If that differs from the layout of the feature map,
+    adding the two gradients is several times slower on a CPU (docs/performance.md).
     """
     return x.permute(0, 2, 3, 1)
 

@@ -23,7 +23,7 @@ CHAMPION_AND_CHALLENGER = ("champion", "challenger")
 _CELLS = ("true_negatives", "false_positives", "false_negatives", "true_positives")
 
 
-def comparable(
+def select_unseen(
     table: pd.DataFrame,
     known: pd.DataFrame,
     *,
@@ -32,9 +32,9 @@ def comparable(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Find the patches on which the two models can be compared: those that the champion has not seen.
 
-    A patch with the same fold in the champion's table is unseen by the member of that fold, if there is such a member
-    and if its epoch was not chosen on the patch. A patch that is missing from the champion's table is new to all
-    members. An image that occurs in several folds is left out.
+    A patch that kept its fold k is unseen by the champion's member k. This does not hold if member k is missing, or if
+    its epoch was chosen on fold k. A patch that is missing in the champion's table is new to all members. An image that
+    occurs in several folds is left out.
 
     Args:
         table: Fold table of the challenger.

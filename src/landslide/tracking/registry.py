@@ -255,12 +255,12 @@ def previous_champion(client: MlflowClient) -> tuple[str, str]:
 
 
 def rollback(client: MlflowClient) -> tuple[str, str]:
-    """Return the alias champion to the version that the champion replaced; repeated, one further back.
+    """Move the alias `champion` back to the previous champion. Each further call goes back one more.
 
-    The version that is left is tagged `rolled_back` with the time, the other `restored`.
+    The old champion gets the tag `rolled_back` with the time, the new one the tag `restored`.
 
     Returns:
-        The version left, and the version now in service.
+        The old champion, and the new one.
 
     Raises:
         RegistryError: If there is no champion, or nothing before it.

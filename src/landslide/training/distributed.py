@@ -13,7 +13,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 
-def total(x: Tensor) -> Tensor:
+def sum_over_devices(x: Tensor) -> Tensor:
     """Return the sum of a tensor over all processes, differentiable, on each of them."""
     summed: Tensor = _Total.apply(x)
     return summed
@@ -28,7 +28,7 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return total(gradient)
+        return sum_over_devices(gradient)
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
@@ -64,10 +64,10 @@ def _normalize(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
     assert layer.momentum is not None
     values = x if x.dtype == mean.dtype else x.to(mean.dtype)
     share = values.new_full((1,), values.numel() / x.shape[1])
-    sums = total(torch.cat([values.sum((0, 2, 3)), share]))
+    sums = sum_over_devices(torch.cat([values.sum((0, 2, 3)), share]))
     n, batch_mean = sums[-1], sums[:-1] / sums[-1]
     centred = values - batch_mean[:, None, None]
-    batch_variance = total(centred.square().sum((0, 2, 3))) / n
+    batch_variance = sum_over_devices(centred.square().sum((0, 2, 3))) / n
     with torch.no_grad():
         mean.lerp_(batch_mean, layer.momentum)
         variance.lerp_(batch_variance * n / (n - 1), layer.momentum)

@@ -20,7 +20,7 @@ from landslide.errors import TrainingError
 from landslide.metrics.counts import confusion_counts, scores
 from landslide.models import main_logits
 from landslide.training.augmentation import Augmentation
-from landslide.training.distributed import total
+from landslide.training.distributed import sum_over_devices
 from landslide.training.losses import Loss, create_loss, identity, multi_head_loss
 from landslide.training.sampling import epoch_order
 from landslide.training.settings import TrainingSettings
@@ -75,7 +75,7 @@ class FoldTrainer:
         self.positive = positive
         self.donor_pool = torch.nonzero(self.positive).squeeze(1)
         self.augmentation = Augmentation(settings.augmentation, self.training.band_names, self.training.band_settings)
-        self.loss: Loss = create_loss(settings.loss, total=total if fabric.world_size > 1 else identity)
+        self.loss: Loss = create_loss(settings.loss, device_sum=sum_over_devices if fabric.world_size > 1 else identity)
         self.share_loss: Loss = create_loss(settings.loss)
 
     def epoch(self, epoch: int) -> dict[str, float]:
@@ -138,7 +138,7 @@ class FoldTrainer:
         return record
 
     def _reads_ahead(self) -> bool:
-        """Return whether batches are read and copied while the device computes: a device whose memory has no room."""
+        """Return whether to prefetch batches: on a GPU, if the patches do not fit into its memory."""
         return self.fabric.device.type != "cpu" and not self.training.resident
 
     def _training_batch(self, indices: Tensor, generator: torch.Generator, augment: bool) -> tuple[Tensor, Tensor]:

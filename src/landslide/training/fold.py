@@ -93,7 +93,7 @@ class FoldTask:
         return self.rows.test if self.settings.monitor_test_fold else self.rows.test[:0]
 
     def fingerprint(self, spec: ModelSpec) -> str:
-        """Return the digest of all that decides about the weights: checkpoints of another one are not resumed."""
+        """Return the digest of everything that determines the weights; only such checkpoints are resumed."""
         parts: list[Any] = [self.cache.directory.name, self.rows.training.tolist(), self.rows.selection.tolist()]
         parts += [asdict(self.settings), spec.to_dict(), sha256(self.start[1]) if self.start else None]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -126,7 +126,7 @@ def train_fold(task: FoldTask, *, on_epoch: Callable[[dict[str, float]], None] |
         spec = task.start[0]
         _refuse_other_network(spec, settings, task.bands)
     fabric = _fabric(settings)
-    # As a partial: Fabric looks into arguments for modules, and into frozen dataclasses it cannot.
+    # A partial, because Fabric searches the arguments for modules and fails on frozen dataclasses.
     fabric.launch(partial(_fit, task=task, spec=spec, on_epoch=on_epoch))
     resumed = load_last(task.checkpoints, task.fingerprint(spec))
     if resumed is None:

@@ -1,10 +1,11 @@
 """Segmentation losses: the paper's sum of focal and IoU (section IV-B), those it is compared with, and any sum.
 
-Every loss takes logits (B, 2, H, W) and integer masks (B, H, W), looks at the whole batch at once and works in
-float32 for any precision of the logits, because probabilities close to 0 and 1 decide.
+Every loss takes logits (B, 2, H, W) and integer masks (B, H, W) of a whole batch. It computes in float32 for any
+precision of the logits, because small differences of probabilities close to 0 and 1 matter.
 
-Several devices each see a share of the batch. `cross_entropy`, `focal`, `iou`, their sums and `boundary` are then those
-of the whole batch where `create_loss` is told how to sum over the devices; the others are those of each share.
+With several devices, each has a part of the batch. If `create_loss` gets a function that sums over the devices,
+`cross_entropy`, `focal`, `iou`, their sums and `boundary` are computed over the whole batch. All other losses are
+computed per device.
 
 The authors' public record also has scores of log-cosh, Tversky, Lovasz and boundary losses, without their
 definitions: here they follow the publications that introduced them, and each docstring names the open choices.
@@ -35,7 +36,7 @@ TVERSKY_ALPHA, TVERSKY_BETA = 0.3, 0.7
 HEAD_WEIGHTS: dict[str, float] = {"256": 0.25, "128": 0.5, "64": 0.25}
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-Total: TypeAlias = Callable[[Tensor], Tensor]
+DeviceSum: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def identity(x: Tensor) -> Tensor:
@@ -43,15 +44,15 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
-def _mean(values: Tensor, total: Total) -> Tensor:
-    if total is identity:
+def _mean(values: Tensor, device_sum: DeviceSum) -> Tensor:
+    if device_sum is identity:
         return values.mean()
-    return total(values.sum()) / total(values.new_full((), values.numel()))
+    return device_sum(values.sum()) / device_sum(values.new_full((), values.numel()))
 
 
-def cross_entropy(logits: Tensor, mask: Tensor, *, total: Total = identity) -> Tensor:
+def cross_entropy(logits: Tensor, mask: Tensor, *, device_sum: DeviceSum = identity) -> Tensor:
     """Return the mean cross entropy over pixels (paper, equation 1): scalar."""
-    return _mean(F.cross_entropy(logits.float(), mask.long(), reduction="none"), total)
+    return _mean(F.cross_entropy(logits.float(), mask.long(), reduction="none"), device_sum)
 
 
 def hard_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ def hard_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
     return losses.topk(math.ceil(HARD_SHARE * len(losses)), sorted=False).values.mean()
 
 
-def focal(logits: Tensor, mask: Tensor, *, total: Total = identity) -> Tensor:
+def focal(logits: Tensor, mask: Tensor, *, device_sum: DeviceSum = identity) -> Tensor:
     """Return the focal loss with gamma 2 and no class weight: scalar.
 
     Lin et al., "Focal Loss for Dense Object Detection" (the paper's reference [26]). Each of the two one-hot
@@ -74,10 +75,10 @@ def focal(logits: Tensor, mask: Tensor, *, total: Total = identity) -> Tensor:
     """
     probability = torch.softmax(logits.float(), dim=1)
     p_true = probability.gather(1, mask.long().unsqueeze(1)).clamp(EPSILON, 1.0 - EPSILON)
-    return _mean((1.0 - p_true) ** FOCAL_GAMMA * -torch.log(p_true), total)
+    return _mean((1.0 - p_true) ** FOCAL_GAMMA * -torch.log(p_true), device_sum)
 
 
-def iou(logits: Tensor, mask: Tensor, *, total: Total = identity) -> Tensor:
+def iou(logits: Tensor, mask: Tensor, *, device_sum: DeviceSum = identity) -> Tensor:
     """Return -log of the soft IoU over the whole batch, mean over the two classes: scalar.
 
     Soft intersection sum(p y) over soft union sum(p + y - p y), epsilon 1e-7 in both (paper, equation 3; the
@@ -86,7 +87,7 @@ def iou(logits: Tensor, mask: Tensor, *, total: Total = identity) -> Tensor:
     probability = torch.softmax(logits.float(), dim=1)
     truth = F.one_hot(mask.long(), num_classes=2).permute(0, 3, 1, 2).to(probability.dtype)
     intersection = (probability * truth).sum(dim=(0, 2, 3))
-    intersection, both = total(torch.stack([intersection, (probability + truth).sum(dim=(0, 2, 3))]))
+    intersection, both = device_sum(torch.stack([intersection, (probability + truth).sum(dim=(0, 2, 3))]))
     union = both - intersection
     return -torch.log((intersection + EPSILON) / (union + EPSILON)).mean()
 
@@ -95,9 +96,9 @@ def log_cosh(logits: Tensor, mask: Tensor) -> Tensor:
     """Return log(cosh(Dice loss)), between 0 and 0.43: scalar.
 
     Jadon, "A survey of loss functions for semantic segmentation" (2020). The record says "log-cosh" and no more;
-    this is the loss of that name for segmentation (the older one is for regression, value by value). Dice is that
-    of segmentation_models.pytorch: 1 - 2 sum(p y) / sum(p + y) over the batch, without smoothing, mean over both
-    classes, in which a class without a pixel in the masks counts as 0. Jadon has one class and adds 1 to both sums.
+    this is the loss of that name for segmentation (the older one is for regression, value by value). The Dice
+    loss is that of segmentation_models.pytorch: 1 - 2 sum(p y) / sum(p + y) over the batch, without smoothing, mean
+    over both classes. A class that is missing in the masks counts as 0. Jadon has one class and adds 1 to both sums.
     """
     from segmentation_models_pytorch.losses import DiceLoss
 
@@ -135,16 +136,16 @@ def lovasz(logits: Tensor, mask: Tensor) -> Tensor:
     return loss
 
 
-def boundary(logits: Tensor, mask: Tensor, *, total: Total = identity) -> Tensor:
+def boundary(logits: Tensor, mask: Tensor, *, device_sum: DeviceSum = identity) -> Tensor:
     """Return the mean over pixels of the landslide probability times `signed_distance`: scalar.
 
-    Kervadec et al., "Boundary loss for highly unbalanced segmentation" (2019), for the landslide class. It falls
-    below zero, to the mean of the negative distances for a perfect prediction, and patches of one class contribute
-    nothing, false positives there included: it is made to be added to a loss of regions (`cross_entropy+boundary`).
+    Kervadec et al., "Boundary loss for highly unbalanced segmentation" (2019), for the landslide class. The loss
+    can be negative: for a perfect prediction it is the mean of the negative distances. Patches with one class
+    contribute nothing, so their false positives cost nothing. Add it to a region loss (`cross_entropy+boundary`).
     The distances are computed on the CPU, so a GPU waits for them at every call.
     """
     probability = torch.softmax(logits.float(), dim=1)[:, 1]
-    return _mean(probability * signed_distance(mask), total)
+    return _mean(probability * signed_distance(mask), device_sum)
 
 
 def signed_distance(mask: Tensor) -> Tensor:
@@ -170,9 +171,9 @@ def _distance_in_pixels(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return np.where(mask == 1, 1.0 - inside, outside).astype(np.float32)
 
 
-def focal_iou(logits: Tensor, mask: Tensor, *, total: Total = identity) -> Tensor:
+def focal_iou(logits: Tensor, mask: Tensor, *, device_sum: DeviceSum = identity) -> Tensor:
     """Return 1.0 focal + 1.0 IoU, the paper's combined loss: scalar."""
-    return focal(logits, mask, total=total) + iou(logits, mask, total=total)
+    return focal(logits, mask, device_sum=device_sum) + iou(logits, mask, device_sum=device_sum)
 
 
 _LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -190,13 +191,13 @@ LOSS_NAMES = tuple(_LOSSES)
 _OF_THE_WHOLE_BATCH = ("cross_entropy", "focal", "iou", "focal_iou", "boundary")
 
 
-def create_loss(name: str, *, total: Total = identity) -> Loss:
+def create_loss(name: str, *, device_sum: DeviceSum = identity) -> Loss:
     """Return the loss of that name: called with logits (B, 2, H, W) and integer masks (B, H, W).
 
     Args:
         name: One of `LOSS_NAMES`, or several joined by a plus (`cross_entropy+lovasz`): their sum, each with weight 1.
-        total: Sums a tensor over the devices that share a batch, with its gradient
-        (`landslide.training.distributed.total`).
+        device_sum: Sums a tensor over the devices, with its gradient
+            (`landslide.training.distributed.sum_over_devices`).
 
     Raises:
         ConfigurationError: On an unknown name, or a loss that occurs twice in a sum.
@@ -208,11 +209,14 @@ def create_loss(name: str, *, total: Total = identity) -> Loss:
             f"There is no loss {unknown[0]!r}." if unknown else f"The loss {name!r} adds a loss to itself.",
             remedy=f"Use one of {', '.join(LOSS_NAMES)}, or a sum of different ones such as cross_entropy+lovasz.",
         )
-    losses = [partial(_LOSSES[term], total=total) if term in _OF_THE_WHOLE_BATCH else _LOSSES[term] for term in names]
-    return losses[0] if len(losses) == 1 else partial(_total, losses)
+    losses = [
+        partial(_LOSSES[term], device_sum=device_sum) if term in _OF_THE_WHOLE_BATCH else _LOSSES[term]
+        for term in names
+    ]
+    return losses[0] if len(losses) == 1 else partial(_sum_of_losses, losses)
 
 
-def _total(losses: Sequence[Loss], logits: Tensor, mask: Tensor) -> Tensor:
+def _sum_of_losses(losses: Sequence[Loss], logits: Tensor, mask: Tensor) -> Tensor:
     return torch.stack([loss(logits, mask) for loss in losses]).sum()
 
 
@@ -225,9 +229,9 @@ def multi_head_loss(
         logits: (B, 2, S, S) by resolution S as text, as the models return them.
         mask: (B, H, W) integers; resized to each resolution by nearest neighbour.
         loss: A loss of one head.
-        head_weights: Weight by resolution for 128-pixel input, `HEAD_WEIGHTS` by default; a crop of 64 pixels
-            takes the weights of the heads at the same ratio to its input. The weights of the heads that a model
-            has are divided by their sum, so a single head has weight 1.
+        head_weights: Weight by resolution for 128-pixel input, `HEAD_WEIGHTS` by default. For other input
+            sizes, the ratio of head size to input size decides: with 64-pixel crops, the 64-pixel head gets the weight
+            of "128". The weights of a model's heads are divided by their sum, so a single head has weight 1.
 
     Raises:
         ConfigurationError: If a head has no weight.

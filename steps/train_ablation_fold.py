@@ -1,4 +1,4 @@
-"""Train row: train one fold of a row of an ablation; a failure is recorded and the other rows continue."""
+"""Train ablation fold: train one fold of a row of an ablation; a failure is recorded and the other rows continue."""
 
 import logging
 from typing import Annotated
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 # Never cached, or a failure would be served again: a fold that is trained is found by its run in a moment.
 @step(enable_cache=False)
-def train_row(
+def train_ablation_fold(
     fold: int,
     fold_table: pd.DataFrame,
     patches: PatchSource,
