@@ -157,7 +157,7 @@ def test_targets_of_make_exist(page):
     assert named <= MAKE_TARGETS
 
 
-def test_the_pages_are_searched_for_commands():
+def test_commands_are_found_in_the_pages():
     assert sum(1 for page in CURRENT for _ in commands(page, "landslide")) > 50
     assert sum(1 for page in CURRENT for _ in commands(page, "make")) > 15
     runner = ROOT / "docs" / "how-to" / "retrain-on-a-schedule.md"
@@ -195,7 +195,7 @@ def test_names_of_the_library_exist(page):
     assert unknown == []
 
 
-def test_pages_that_code_and_messages_name_exist():
+def test_pages_named_in_code_and_messages_exist():
     files = [path for folder in CODE for path in (ROOT / folder).rglob("*") if path.suffix != ".pyc" and path.is_file()]
     files += [ROOT / "Dockerfile", *CURRENT]
     named = {name for file in files for name in re.findall(r"\bdocs/[\w/-]+\.md\b", file.read_text(errors="ignore"))}

@@ -8,13 +8,13 @@ import pytest
 from landslide.files import atomic_write, sha256
 
 
-def test_sha256_is_that_of_the_bytes(tmp_path):
+def test_sha256_equals_hashlib(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"landslide" * 100_000)
     assert sha256(path) == hashlib.sha256(b"landslide" * 100_000).hexdigest()
 
 
-def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
 

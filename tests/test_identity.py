@@ -38,14 +38,14 @@ def check_schema(name: str, *files: Path) -> None:
 # ---- licence
 
 
-def test_the_licence_is_the_apache_licence_word_for_word():
+def test_the_licence_text_is_apache_2_0():
     text = (ROOT / "LICENSE").read_text()
     published = text.replace(f"Copyright 2026 {OWNER}", "Copyright [yyyy] [name of copyright owner]")
     assert published != text
     assert hashlib.sha256(published.encode()).hexdigest() == APACHE_2_SHA256
 
 
-def test_the_wheel_names_and_holds_the_licence_and_is_typed(tmp_path):
+def test_the_wheel_contains_the_licence_and_py_typed(tmp_path):
     wheel = build_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         assert "landslide/py.typed" in archive.namelist()
@@ -81,7 +81,7 @@ def test_the_wheel_names_and_holds_the_licence_and_is_typed(tmp_path):
     ],
     ids=["weights", "smp", "timm"],
 )
-def test_the_notice_gives_the_licence_that_comes_with_an_installed_package(package, licence, statement):
+def test_the_notice_agrees_with_the_licence_of_an_installed_package(package, licence, statement):
     (file,) = [file for file in metadata.files(package) or () if file.name == "LICENSE"]
     assert all(words in file.read_text() for words in licence)
     assert statement in NOTICE
@@ -103,7 +103,7 @@ def test_the_citation_follows_its_schema():
     check_schema("citation-file-format", ROOT / "CITATION.cff")
 
 
-def test_the_citation_is_of_this_version_and_licence():
+def test_the_citation_has_the_current_version_and_licence():
     assert CITATION["title"].lower() == PROJECT["name"]
     assert CITATION["version"] == PROJECT["version"] == landslide.__version__
     assert CITATION["abstract"] == PROJECT["description"]
@@ -122,7 +122,7 @@ def test_the_citation_names_the_paper_of_the_readme_and_the_data_set_with_its_li
     assert data["doi"].endswith(".10463239")
 
 
-def test_the_changelog_has_an_entry_of_this_version():
+def test_the_changelog_has_an_entry_for_the_current_version():
     text = (ROOT / "CHANGELOG.md").read_text()
     headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
     assert headings[0] == "[Unreleased]"
@@ -159,7 +159,7 @@ def test_issue_forms_follow_the_schema_of_github():
     check_schema("github-issue-config", ROOT / ".github" / "ISSUE_TEMPLATE" / "config.yml")
 
 
-def test_the_devcontainer_sets_up_a_supported_python_as_anybody_does():
+def test_the_devcontainer_uses_a_supported_python_and_the_usual_setup():
     container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
     assert container["postCreateCommand"] == "make setup"
     (version,) = re.findall(r"python:(3\.\d+)-", container["image"])

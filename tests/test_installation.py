@@ -140,7 +140,7 @@ def test_the_bare_library_requires_four_packages():
 
 
 @pytest.mark.parametrize(("extra", "part"), [("training", "src/landslide"), ("pipelines", "."), ("kubeflow", "stacks")])
-def test_an_extra_requires_what_its_part_of_the_code_imports(extra, part):
+def test_an_extra_requires_the_packages_that_its_code_imports(extra, part):
     folders = [ROOT / part] if part != "." else [ROOT / folder for folder in ("src", "steps", "pipelines")]
     files = [path for folder in folders for path in folder.rglob("*.py")]
     if extra == "training":
@@ -152,7 +152,7 @@ def test_an_extra_requires_what_its_part_of_the_code_imports(extra, part):
         assert missing == [], path
 
 
-def test_the_lock_has_every_direct_requirement_in_a_version_within_its_range():
+def test_locked_versions_are_within_the_required_ranges():
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", LOCK.read_text(), re.MULTILINE))
     named = [*PROJECT["dependencies"], *(text for texts in PROJECT["optional-dependencies"].values() for text in texts)]
     for requirement in map(Requirement, named):
@@ -175,7 +175,7 @@ def test_a_saved_ensemble_predicts_with_every_other_package_blocked(saved):
     check_answers(saved, sys.executable, _PREDICT, *blocked, cwd=ROOT / "src")
 
 
-def test_training_loads_on_an_image_with_little_more_than_the_bare_library():
+def test_training_imports_need_little_more_than_the_bare_library():
     blocked = modules_without(requirements() | {"h5py", "lightning-fabric", "pandas", "tqdm"})
     assert {"matplotlib", "yaml", "pydantic", "timm", "mlflow"} <= set(blocked)
     code = "import sys; sys.modules.update(dict.fromkeys(sys.argv[1:])); import landslide.training.fold"
@@ -208,7 +208,7 @@ def test_a_command_without_its_package_names_the_extra(missing, extra, arguments
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_module_of_no_extra_is_not_explained_away(tmp_path):
+def test_a_missing_module_outside_the_extras_raises_the_original_error(tmp_path):
     command = [sys.executable, "-c", _COMMAND, "landslide.cli.report", "report"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert "ModuleNotFoundError" in done.stderr
@@ -232,7 +232,7 @@ def test_health_names_the_extra_that_is_missing(tmp_path):
         ("smp:Unet:resnet18", "segmentation_models_pytorch", "pip install segmentation-models-pytorch timm"),
     ],
 )
-def test_a_network_without_its_package_says_what_to_install(network, module, remedy, monkeypatch):
+def test_a_network_without_its_package_names_the_package_to_install(network, module, remedy, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigurationError, match=f"needs the package {module}") as error:
         create_model(network, 3)
@@ -273,7 +273,7 @@ def test_the_bare_library_predicts_in_an_environment_with_nothing_else(saved, tm
         (["smp:Unet:resnet18"], {"segmentation-models-pytorch", "timm"}),
     ],
 )
-def test_a_registered_model_names_the_bare_library_mlflow_and_what_its_networks_need(networks, more, store, tmp_path):
+def test_a_registered_model_requires_the_bare_library_mlflow_and_its_networks_packages(networks, more, store, tmp_path):
     (member, _) = members(tmp_path)
     logged = [replace(member, spec=ModelSpec(name=name, bands=member.spec.bands)) for name in networks]
     run_id = runs.create_run(runs.connect(store), "test", {}, {})
@@ -285,7 +285,7 @@ def test_a_registered_model_names_the_bare_library_mlflow_and_what_its_networks_
 
 
 @pytest.mark.soak
-def test_a_registered_model_serves_in_an_environment_with_what_it_names(saved, store, tmp_path):
+def test_a_registered_model_serves_in_an_environment_of_its_requirements(saved, store, tmp_path):
     run_id = runs.create_run(runs.connect(store), "test", {}, {})
     with runs.recording(run_id):
         model = runs.log_model(members(saved, bands=BAND_NAMES), BandSettings(), "float64", {}, with_code=True)

@@ -34,7 +34,7 @@ def holder(tmp_path):
         process.kill()
 
 
-def test_only_one_is_inside_at_a_time(tmp_path):
+def test_only_one_holder_has_the_lock_at_a_time(tmp_path):
     inside, most = [], []
 
     def enter(number: int) -> None:
@@ -51,7 +51,7 @@ def test_only_one_is_inside_at_a_time(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_names_do_not_wait(holder, tmp_path):
+def test_locks_of_other_names_do_not_wait(holder, tmp_path):
     def enter() -> bool:
         with locked(tmp_path / "b"):
             return (tmp_path / "a").exists()
@@ -64,7 +64,7 @@ def test_other_names_do_not_wait(holder, tmp_path):
             holder.kill()  # or a thread that waits after all would never end
 
 
-def test_it_is_said_that_another_process_is_waited_for(holder, tmp_path, caplog):
+def test_waiting_for_another_process_is_logged(holder, tmp_path, caplog):
     order = []
     with caplog.at_level(logging.INFO), ThreadPoolExecutor(1) as pool:
 
@@ -83,7 +83,7 @@ def test_it_is_said_that_another_process_is_waited_for(holder, tmp_path, caplog)
     assert order == ["released", "entered"]
 
 
-def test_what_a_killed_process_leaves_stops_nobody(holder, tmp_path):
+def test_a_lock_of_a_killed_process_is_released(holder, tmp_path):
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     assert (tmp_path / "a").exists()
@@ -92,7 +92,7 @@ def test_what_a_killed_process_leaves_stops_nobody(holder, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_lock_holds_within_a_process_and_ends_with_its_block_even_by_an_error(tmp_path):
+def test_the_lock_is_exclusive_within_a_process_and_released_after_an_error(tmp_path):
     lock = tmp_path / "p.lock"
 
     def fail() -> None:

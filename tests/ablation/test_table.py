@@ -59,7 +59,7 @@ def pair():
     return first, first.assign(tp=found, fn=true - found)
 
 
-def test_with_one_seed_the_intervals_are_those_of_the_block_bootstrap(pair):
+def test_with_one_seed_intervals_equal_the_block_bootstrap(pair):
     first, second = pair
     blocks = first["block"].to_numpy()
     table = ablation_table([row("a", trained(first)), row("b", trained(second))])
@@ -75,12 +75,12 @@ def test_with_one_seed_the_intervals_are_those_of_the_block_bootstrap(pair):
     assert table["common_patches"].tolist()[1] == 40
 
 
-def test_a_row_compared_with_its_own_predictions_gains_nothing(pair):
+def test_a_row_compared_with_itself_has_no_gain(pair):
     table = ablation_table([row("a", trained(pair[0])), row("again", trained(pair[0]))])
     assert table.loc[1, ["f1_macro_gain", "f1_macro_gain_low", "f1_macro_gain_high"]].tolist() == [0, 0, 0]
 
 
-def test_the_interval_covers_the_seeds_where_the_patches_all_look_alike():
+def test_the_interval_covers_the_seeds_if_all_patches_are_equal():
     """Two seeds, no difference between patches: a quarter of the draws is one seed, a quarter the other, half both."""
     alike = pd.DataFrame(
         {"number": range(1, 31), "fold": 1, "block": range(30), "tn": 15000, "fp": 384, "fn": 300, "tp": 700}
@@ -94,7 +94,7 @@ def test_the_interval_covers_the_seeds_where_the_patches_all_look_alike():
     assert found["seeds"] == "0 1"
 
 
-def test_seeds_and_blocks_are_drawn_independently_of_each_other():
+def test_seeds_and_blocks_are_resampled_independently():
     """Two seeds, two blocks: the ends are the worst and the best of the four, each a sixteenth of all draws."""
     random = np.random.default_rng(4)
     seeds = [patches(random, n=8, hits=hits).assign(block=[0] * 4 + [1] * 4) for hits in (0.5, 0.9)]
@@ -108,7 +108,7 @@ def test_seeds_and_blocks_are_drawn_independently_of_each_other():
         assert found.tolist() == pytest.approx([min(corners), max(corners)])
 
 
-def test_the_seeds_of_two_rows_are_drawn_independently():
+def test_seeds_of_two_rows_are_resampled_independently():
     """Equal rows whose seeds differ: a gain may be as large as one seed over the other, either way."""
     alike = pd.DataFrame(
         {"number": range(1, 31), "fold": 1, "block": range(30), "tn": 15000, "fp": 384, "fn": 300, "tp": 700}
@@ -120,7 +120,7 @@ def test_the_seeds_of_two_rows_are_drawn_independently():
     assert found[["f1_macro_gain_low", "f1_macro_gain_high"]].tolist() == pytest.approx([-spread, spread])
 
 
-def test_the_interval_is_of_the_mean_over_the_folds():
+def test_the_interval_is_that_of_the_mean_over_the_folds():
     """Two folds of one block each: of four equally likely draws one has fold 1 alone, one fold 2 alone."""
     random = np.random.default_rng(6)
     table = patches(random, n=8, hits=0.5)
@@ -147,7 +147,7 @@ def test_a_gain_is_measured_on_the_patches_that_both_rows_scored(cut):
     assert table["miou_gain"] == pytest.approx(pooled[1] - pooled[0])
 
 
-def test_rows_without_a_patch_in_common_are_not_compared():
+def test_rows_without_shared_patches_are_not_compared():
     random = np.random.default_rng(3)
     other = patches(random).assign(number=lambda table: table["number"] + 100)
     found = ablation_table([row("a", trained(patches(random))), row("b", trained(other))]).iloc[1]
@@ -156,7 +156,7 @@ def test_rows_without_a_patch_in_common_are_not_compared():
     assert found["f1_macro_low"] < found["f1_macro_high"]
 
 
-def test_patches_of_one_block_have_a_score_and_no_interval(pair):
+def test_patches_of_one_block_have_a_score_but_no_interval(pair):
     found = ablation_table([row("a", trained(pair[0].assign(block=7)))]).iloc[0]
     assert found["f1_macro"] == pytest.approx(100 * scores(counts(pair[0]).sum(axis=0))["f1_macro"])
     assert np.isnan(found["f1_macro_low"])
@@ -191,7 +191,7 @@ def table(pair):
     )
 
 
-def test_our_score_and_the_published_one_stand_side_by_side(table):
+def test_our_score_and_the_published_one_are_side_by_side(table):
     ours = table["f1_macro"]
     assert table["f1_macro_minus_paper"].tolist() == pytest.approx([ours[0] - 67.83, ours[1] - 69.05])
     for text in (render_text(table, "t3", "Table III"), render_markdown(table, "t3", "Table III")):
@@ -203,7 +203,7 @@ def test_our_score_and_the_published_one_stand_side_by_side(table):
             assert expected in text.replace("Contiguous", "contiguous")
 
 
-def test_other_ways_of_predicting_stand_beside_the_plain_one(pair):
+def test_prediction_variants_are_listed_with_the_plain_one(pair):
     first, second = pair
     variants = {"f1_macro_head_average": 0.70, "miou_head_average": 0.60}
     one = row("one head", trained(first))
@@ -222,7 +222,7 @@ def test_the_columns_of_the_text_are_aligned(table):
     assert len({len(line) for line in lines}) == 1
 
 
-def test_names_cannot_break_the_markdown_or_the_page(table):
+def test_names_are_escaped_in_markdown_and_html(table):
     markdown = render_markdown(table, "t", "paper")
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
@@ -232,13 +232,13 @@ def test_names_cannot_break_the_markdown_or_the_page(table):
     assert "data:image/png;base64,cG5n" in page
 
 
-def test_several_folds_are_told_in_words(table):
+def test_several_folds_are_described_in_words(table):
     assert "contiguous folds, folds 1 and 3 scored" in render_text(table.assign(folds="1,3"), "t", "paper")
     assert "folds 1, 2 and 4 scored" in render_text(table.assign(folds="1,2,4"), "t", "paper")
     assert "all folds scored" in render_text(table.assign(folds="all"), "t", "paper")
 
 
-def test_rows_of_several_protocols_say_each_its_own(table):
+def test_rows_of_several_protocols_name_their_protocol(table):
     mixed = table.assign(scheme=["contiguous", "random"])
     text = render_text(mixed, "t", "paper")
     assert "rows of different protocols" in text
@@ -254,7 +254,7 @@ def test_the_figure_has_a_dot_an_interval_and_the_published_point_of_every_row(t
         assert ends == table[[f"{name}_low", f"{name}_high"]].to_numpy().tolist()
 
 
-def test_files_are_replaced_whole(tmp_path):
+def test_files_are_replaced_atomically(tmp_path):
     folder = tmp_path / "ablation" / "t"
     write_files(folder, {"table.txt": b"a long old table", "figure.png": b"x"})
     (tmp_path / "kept").hardlink_to(folder / "table.txt")

@@ -26,7 +26,7 @@ def a_cache(dtype: str, folder: Path) -> BandCache:
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("names", [NAMES, ("slope", "B2"), ("B3",)])
-def test_a_batch_has_the_patches_and_bands_asked_for(dtype, names, tmp_path):
+def test_a_batch_has_the_requested_patches_and_bands(dtype, names, tmp_path):
     cache = a_cache(dtype, tmp_path)
     rows = np.array([5, 0, 3, 2])
     batches = PatchBatches(cache, rows, names, torch.device("cpu"))
@@ -38,7 +38,7 @@ def test_a_batch_has_the_patches_and_bands_asked_for(dtype, names, tmp_path):
     assert images.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_batch_may_be_changed_without_changing_the_cache(tmp_path):
+def test_changing_a_batch_does_not_change_the_cache(tmp_path):
     cache = a_cache("float32", tmp_path)
     batches = PatchBatches(cache, np.arange(6), NAMES, torch.device("cpu"))
     first, _ = batches.batch(torch.arange(6))
@@ -47,7 +47,7 @@ def test_a_batch_may_be_changed_without_changing_the_cache(tmp_path):
     assert torch.equal(batches.batch(torch.arange(6))[0], expected)
 
 
-def test_items_are_made_one_ahead_in_order_and_in_a_thread():
+def test_prefetch_computes_one_item_ahead_in_order_in_a_thread():
     made, threads = [], set()
 
     def items():
@@ -65,7 +65,7 @@ def test_items_are_made_one_ahead_in_order_and_in_a_thread():
     assert threads.isdisjoint({threading.get_ident()})
 
 
-def test_an_error_while_an_item_is_made_arrives():
+def test_prefetch_raises_the_error_of_the_iterable():
     def items():
         yield 1
         raise OSError("no patch")
@@ -74,5 +74,5 @@ def test_an_error_while_an_item_is_made_arrives():
         list(prefetch(items()))
 
 
-def test_nothing_is_made_of_nothing():
+def test_prefetch_of_empty_iterable():
     assert list(prefetch([])) == []

@@ -102,7 +102,7 @@ def test_the_cache_holds_the_engineered_bands_and_masks(build, data, table, tmp_
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_rows_of_many_patches_are_in_order_some_copied_and_some_computed(data, table, tmp_path, computed, dtype):
+def test_copied_and_computed_rows_of_many_patches_are_in_order(data, table, tmp_path, computed, dtype):
     settings, root = BandSettings(dtype=dtype), tmp_path / "caches"
     ensure_cache(root, data, table[:1], "old", settings)
     many = pd.concat([table] * 24, ignore_index=True)[:140]  # 64, 64 and 12 of them, some 53 to be computed of each 64
@@ -113,14 +113,14 @@ def test_rows_of_many_patches_are_in_order_some_copied_and_some_computed(data, t
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
 @pytest.mark.parametrize("together", [1, 2, 6])
-def test_rows_are_in_order_however_many_are_computed_at_a_time(build, data, table, monkeypatch, together, threads):
+def test_rows_are_in_order_for_any_number_computed_at_once(build, data, table, monkeypatch, together, threads):
     monkeypatch.setattr(building, "_TOGETHER", together)
     monkeypatch.setattr(building, "_MOST_THREADS", threads)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert_holds(build(6), data, table)
 
 
-def test_no_more_is_computed_ahead_of_the_writer_than_a_chunk_a_thread(data, table, tmp_path, computed, monkeypatch):
+def test_at_most_one_chunk_per_thread_waits_for_the_writer(data, table, tmp_path, computed, monkeypatch):
     monkeypatch.setattr(building, "_TOGETHER", 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     many, ahead = pd.concat([table] * 5, ignore_index=True), []
@@ -134,7 +134,7 @@ def test_no_more_is_computed_ahead_of_the_writer_than_a_chunk_a_thread(data, tab
     assert max(ahead) < 2 * 2
 
 
-def test_the_medians_of_a_large_chunk_are_taken_at_once(data, table, tmp_path, monkeypatch):
+def test_medians_of_a_large_chunk_are_computed_together(data, table, tmp_path, monkeypatch):
     many, sizes = pd.concat([table] * 11, ignore_index=True)[:64], []
     median = cv2.medianBlur
     monkeypatch.setattr(cv2, "medianBlur", lambda image, kernel: sizes.append(image.size) or median(image, kernel))
@@ -144,7 +144,7 @@ def test_the_medians_of_a_large_chunk_are_taken_at_once(data, table, tmp_path, m
     assert_holds(opened, data, many)
 
 
-def test_the_key_follows_data_settings_and_formulas(monkeypatch):
+def test_the_key_depends_on_data_settings_and_formulas(monkeypatch):
     key = cache_key("a", SETTINGS)
     assert cache_key("a", BandSettings()) == key
     others = [BandSettings(**{k: v}) for k, v in (("reflectance", True), ("median_kernel", 5), ("dtype", "float32"))]
@@ -155,7 +155,7 @@ def test_the_key_follows_data_settings_and_formulas(monkeypatch):
     assert cache_key("a", SETTINGS) not in keys
 
 
-def test_the_formula_version_is_that_of_the_source(monkeypatch, tmp_path):
+def test_the_formula_version_depends_on_the_source(monkeypatch, tmp_path):
     before = formula_version()
     changed = tmp_path / "bands.py"
     changed.write_text(Path(formulas.__file__).read_text().replace("27.32", "27.33"))
@@ -163,7 +163,7 @@ def test_the_formula_version_is_that_of_the_source(monkeypatch, tmp_path):
     assert formula_version() != before
 
 
-def test_a_cache_of_other_formulas_shares_no_row(build, computed, monkeypatch):
+def test_a_cache_of_other_formulas_shares_no_rows(build, computed, monkeypatch):
     build(2)
     monkeypatch.setattr(cache, "formula_version", lambda: "other formulas")
     build(2)
@@ -222,7 +222,7 @@ def test_a_cache_that_was_written_again_is_verified_again(build, verified):
 
 
 @pytest.mark.parametrize("name", ["bands.npy", "masks.npy"])
-def test_damage_after_the_verification_is_noticed_if_the_file_says_that_it_changed(build, name):
+def test_damage_after_verification_is_found_if_the_file_status_changed(build, name):
     directory = build(3).directory
     open_cache(directory)
     flip_a_byte(directory / name, 1)
@@ -231,7 +231,7 @@ def test_damage_after_the_verification_is_noticed_if_the_file_says_that_it_chang
         open_cache(directory)
 
 
-def test_the_settings_are_those_of_the_manifest(build):
+def test_settings_come_from_the_manifest(build):
     settings = BandSettings(stored=SETTINGS.stored, median_kernel=9, dtype="float32")
     assert open_cache(build(1, settings).directory).settings == settings
 
@@ -239,7 +239,7 @@ def test_the_settings_are_those_of_the_manifest(build):
 # ---- growing
 
 
-def test_two_new_patches_cost_two_computations(build, computed, data, table):
+def test_only_new_patches_are_computed(build, computed, data, table):
     four = build(4)
     assert len(computed) == 4
     computed.clear()
@@ -249,7 +249,7 @@ def test_two_new_patches_cost_two_computations(build, computed, data, table):
     assert_holds(six, data, table)
 
 
-def test_old_rows_are_copied_and_not_trusted_by_position(build, computed, data, table, tmp_path):
+def test_old_rows_are_copied_by_identity_and_not_by_position(build, computed, data, table, tmp_path):
     build(4)
     computed.clear()
     mixed = table.iloc[[5, 3, 0]]
@@ -258,7 +258,7 @@ def test_old_rows_are_copied_and_not_trusted_by_position(build, computed, data, 
     assert_holds(opened, data, mixed)
 
 
-def test_a_corrected_mask_is_a_new_row(build, computed, data, table, tmp_path):
+def test_a_corrected_mask_gives_a_new_row(build, computed, data, table, tmp_path):
     build(2)
     computed.clear()
     corrected = tmp_path / "corrected"
@@ -275,7 +275,7 @@ def test_a_corrected_mask_is_a_new_row(build, computed, data, table, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["bands.npy", "masks.npy"])
-def test_a_flipped_byte_costs_its_row(build, computed, data, table, caplog, name):
+def test_only_the_row_of_a_flipped_byte_is_computed_again(build, computed, data, table, caplog, name):
     opened = build(3)
     flip_a_byte(opened.directory / name, 1 + opened.bands[0].nbytes if name == "bands.npy" else 1 + 128 * 128)
     with pytest.raises(CacheError, match="damaged in row 1"):
@@ -313,7 +313,7 @@ def test_an_incomplete_cache_is_built_again(build, data, table, name, damage):
         '{"rows": [], "band_names": [], "settings": {"stored": ["B8A"]}, "stored_dtype": "<f8"}',
     ],
 )
-def test_a_manifest_of_another_form_is_a_damaged_cache(build, data, table, content):
+def test_a_cache_with_an_invalid_manifest_is_built_again(build, data, table, content):
     directory = build(1).directory
     (directory / "manifest.json").write_text(content)
     with pytest.raises(CacheError):
@@ -321,13 +321,13 @@ def test_a_manifest_of_another_form_is_a_damaged_cache(build, data, table, conte
     assert_holds(build(1), data, table[:1])
 
 
-def test_a_truncated_neighbour_does_not_stop_a_new_cache(build, data, table):
+def test_a_truncated_related_cache_does_not_prevent_a_build(build, data, table):
     bands_file = build(2).directory / "bands.npy"
     os.truncate(bands_file, bands_file.stat().st_size - 4096)
     assert_holds(build(3), data, table[:3])
 
 
-def test_a_neighbour_with_a_wrong_manifest_does_not_stop_a_new_cache(build, data, table):
+def test_a_related_cache_with_a_wrong_manifest_does_not_prevent_a_build(build, data, table):
     path = build(2).directory / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "rows": manifest["rows"] * 2}))
@@ -380,7 +380,7 @@ def start_building(data: Path, caches: Path, *, limit: int = 0, fatal: int = 0) 
     return subprocess.Popen(command, text=True, **pipes)
 
 
-def test_of_two_processes_that_want_the_same_cache_one_builds_it(build, computed, data, table, tmp_path):
+def test_only_one_of_two_processes_builds_the_cache(build, computed, data, table, tmp_path):
     processes = [start_building(data, tmp_path / "caches") for _ in range(2)]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
@@ -395,7 +395,7 @@ def test_of_two_processes_that_want_the_same_cache_one_builds_it(build, computed
     assert computed == []
 
 
-def test_a_killed_build_leaves_no_cache_and_the_next_one_of_the_family_removes_its_files(build, data, table, tmp_path):
+def test_a_killed_build_leaves_no_cache_and_the_next_build_removes_its_files(build, data, table, tmp_path):
     process = start_building(data, tmp_path / "caches", fatal=2)
     process.communicate("go\n", timeout=60)
     assert process.returncode == -signal.SIGKILL
@@ -406,7 +406,7 @@ def test_a_killed_build_leaves_no_cache_and_the_next_one_of_the_family_removes_i
     assert not temporary_entries(tmp_path / "caches")
 
 
-def test_a_full_disk_is_an_error_with_a_remedy_and_leaves_nothing(data, tmp_path):
+def test_a_full_disk_is_an_error_with_a_remedy_and_leaves_no_files(data, tmp_path):
     process = start_building(data, tmp_path / "caches", limit=1_000_000)  # bytes a file; three patches need 2.5 MB
     _, errors = process.communicate("go\n", timeout=60)
     assert process.returncode == 1, errors
@@ -416,7 +416,7 @@ def test_a_full_disk_is_an_error_with_a_remedy_and_leaves_nothing(data, tmp_path
     assert not temporary_entries(tmp_path / "caches")
 
 
-def test_too_little_space_is_noticed_before_anything_is_written(build, computed, monkeypatch, tmp_path):
+def test_too_little_space_is_an_error_before_the_first_write(build, computed, monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
     with pytest.raises(CacheError, match=r"0\.00 GB are free") as error:
         build(3)
@@ -425,7 +425,7 @@ def test_too_little_space_is_noticed_before_anything_is_written(build, computed,
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission_is_a_cache_error(build, tmp_path):
+def test_an_unwritable_folder_is_a_cache_error(build, tmp_path):
     (tmp_path / "caches").mkdir(mode=0o500)
     with pytest.raises(CacheError, match="cannot be written") as error:
         build(1)
@@ -439,7 +439,7 @@ def test_a_file_in_the_place_of_the_cache_folder_is_a_cache_error(build, tmp_pat
     assert "LANDSLIDE_HOME" in error.value.remedy
 
 
-def test_an_error_while_building_leaves_nothing(build, monkeypatch, tmp_path):
+def test_a_failed_build_leaves_no_files(build, monkeypatch, tmp_path):
     def fail(*_):
         raise KeyboardInterrupt
 
@@ -487,7 +487,7 @@ def test_a_value_too_large_for_float16_names_file_and_setting(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_a_set_of_three_bands(tmp_path, dtype):
+def test_a_cache_of_three_stored_bands(tmp_path, dtype):
     settings = BandSettings(stored=("B4", "B3", "B2"))
     write_patch(tmp_path / "data", np.random.default_rng(0).integers(0, 255, (128, 128, 3)).astype(dtype))
     table = patch_table(tmp_path / "data")

@@ -90,7 +90,7 @@ def box_sums(gray: np.ndarray, side: int) -> np.ndarray:
 # ---- names and groups
 
 
-def test_the_26_bands_have_their_names_in_the_papers_order():
+def test_the_26_bands_have_the_papers_names_and_order():
     assert " ".join(BAND_NAMES) == (
         "B1 B2 B3 B4 B5 B6 B7 B8 B9 B10 B11 B12 slope dem "
         "red_normalized green_normalized blue_normalized ndvi ndmi nbr "
@@ -112,7 +112,7 @@ def test_sentinel_only_is_the_23_without_slope_and_elevation():
     assert names == (*BAND_NAMES[:12], *BAND_NAMES[14:23])
 
 
-def test_the_rgb_set_is_the_colours_stored_scaled_locally_and_scaled_globally():
+def test_the_rgb_set_is_the_stored_locally_scaled_and_globally_scaled_colours():
     for stored in (ORIGINAL_BANDS, ("B4", "B3", "B2")):
         names = resolve_bands("rgb", BandSettings(stored=stored, global_rgb=True).names)
         assert " ".join(names) == (
@@ -121,14 +121,14 @@ def test_the_rgb_set_is_the_colours_stored_scaled_locally_and_scaled_globally():
 
 
 @pytest.mark.parametrize("selection", ["rgb", ["B4", "red_global"]])
-def test_global_rgb_that_is_not_computed_says_what_to_set(selection):
+def test_selecting_global_rgb_that_is_not_computed_names_the_setting(selection):
     for available in (BAND_NAMES, available_bands(("B4", "B3", "B2"))):
         with pytest.raises(ConfigurationError, match="asks for red_global") as error:
             resolve_bands(selection, available)
         assert "bands.global_rgb: true" in error.value.remedy
 
 
-def test_a_list_of_names_keeps_its_order_and_all_is_everything_there_is():
+def test_a_list_of_names_keeps_its_order_and_all_selects_every_band():
     assert resolve_bands(["ndvi", "B1", "canny"]) == ("ndvi", "B1", "canny")
     assert resolve_bands("all", ("B4", "red_normalized")) == ("B4", "red_normalized")
 
@@ -145,7 +145,7 @@ def test_a_list_of_names_keeps_its_order_and_all_is_everything_there_is():
         (["ndvi"], available_bands(("B4", "B3", "B2")), r"asks for \['ndvi'\]"),
     ],
 )
-def test_a_selection_that_cannot_be_served_says_what_is_wrong_and_what_there_is(selection, available, says):
+def test_an_impossible_selection_names_the_problem_and_the_available_bands(selection, available, says):
     with pytest.raises(ConfigurationError, match=says) as error:
         resolve_bands(selection, available)
     offered = BAND_GROUPS if isinstance(selection, str) else available
@@ -166,7 +166,7 @@ def test_a_selection_that_cannot_be_served_says_what_is_wrong_and_what_there_is(
         (("dem",), ()),
     ],
 )
-def test_an_engineered_band_exists_where_its_inputs_are_stored(stored, engineered):
+def test_an_engineered_band_exists_if_its_inputs_are_stored(stored, engineered):
     assert available_bands(stored) == BandSettings(stored=stored).names == (*stored, *engineered)
 
 
@@ -210,7 +210,7 @@ def test_impossible_settings_are_configuration_errors(wrong, says):
         (("B8", "slope"), "global_rgb", True, "red_global or green_global or blue_global"),
     ],
 )
-def test_a_setting_of_bands_that_the_stored_ones_do_not_give_is_refused(stored, setting, value, missing):
+def test_a_setting_of_bands_whose_inputs_are_not_stored_is_refused(stored, setting, value, missing):
     kernel = {"blur_kernel": 9} if value == "gaussian" else {}
     settings_ = BandSettings(stored=stored, **{setting: value}, **kernel)  # a registered model may have them
     with pytest.raises(
@@ -257,7 +257,7 @@ def test_settings_become_plain_values_that_rebuild_them():
 # ---- the stored bands, shapes and layouts
 
 
-def test_stored_bands_come_through_unchanged(patch):
+def test_stored_bands_are_unchanged(patch):
     result = engineer(patch)
     assert (result.shape, result.dtype) == ((26, *patch.shape[1:]), np.float32)
     np.testing.assert_array_equal(result[:14], patch.astype(np.float32))
@@ -289,7 +289,7 @@ def test_a_batch_gives_the_bands_of_each_patch_channels_first_or_last(n):
         np.testing.assert_array_equal(bands, engineer(patch))
 
 
-def test_patches_are_read_one_at_a_time_and_not_far_ahead():
+def test_patches_are_read_lazily():
     read: list[int] = []
 
     def patches():
@@ -307,13 +307,13 @@ def test_patches_are_read_one_at_a_time_and_not_far_ahead():
 @pytest.mark.parametrize(
     "shape", [(13, 32, 32), (32, 32, 15), (14, 32), (32, 14, 32), (2, 13, 32, 32), (14, 32, 32, 32), (1, 2, 14, 8, 8)]
 )
-def test_a_shape_that_is_no_patch_is_refused(shape):
+def test_a_shape_other_than_that_of_patches_is_refused(shape):
     with pytest.raises(ValueError, match="14 bands"):
         engineer(np.zeros(shape))
 
 
 @pytest.mark.parametrize("stored", [("B4", "B3", "B2"), ORIGINAL_BANDS[:12], ("B8", "slope", "B4")])
-def test_a_subset_gives_the_bands_that_the_full_patch_gives(stored):
+def test_a_subset_of_stored_bands_gives_the_same_values_as_the_full_patch(stored):
     image = a_patch()
     full = dict(zip(BAND_NAMES, engineer(image), strict=True))
     result = engineer(image[[ORIGINAL_BANDS.index(name) for name in stored]], BandSettings(stored=stored))
@@ -344,7 +344,7 @@ def test_global_rgb_is_the_reflectance_of_the_colours(patch):
         np.testing.assert_allclose(result[f"{colour}_global"], patch[source] * divisor / 10_000, **FLOAT32_ROUNDING)
 
 
-def test_global_rgb_keeps_the_difference_of_bright_and_dark_patches_that_local_scaling_removes():
+def test_global_rgb_keeps_brightness_differences_between_patches():
     settings, image = BandSettings(stored=("B4", "B3", "B2"), global_rgb=True), a_patch()[[RED, GREEN, BLUE]]
     dark, bright = (dict(zip(settings.names, engineer(x, settings), strict=True)) for x in (image, 3 * image))
     np.testing.assert_allclose(bright["red_normalized"], dark["red_normalized"], atol=1e-6)
@@ -356,7 +356,7 @@ def test_indices_are_normalised_differences_of_the_stored_values(patch, bands, n
     np.testing.assert_allclose(bands[name], index_of(patch[NIR], patch[other]), **FLOAT32_ROUNDING)
 
 
-def test_indices_of_reflectance_multiply_the_divisors_back(patch):
+def test_reflectance_indices_multiply_by_the_divisors(patch):
     result = engineer(patch, BandSettings(reflectance=True))
     nir = patch[NIR] * 1941.32229668
     for name, other, divisor in (("ndvi", RED, 445.17289745), ("ndmi", SWIR_1, 1113.98338755)):
@@ -401,7 +401,7 @@ def test_the_gaussian_of_the_papers_text_has_the_width_of_its_kernel(patch, side
 
 
 @pytest.mark.parametrize("side", [15, 5])
-def test_the_median_is_that_of_the_8_bit_gray_with_its_edge_repeated(patch, side):
+def test_the_median_is_of_the_8_bit_gray_with_repeated_edges(patch, side):
     result = engineer(patch, BandSettings(median_kernel=side))[BAND_NAMES.index("median")]
     expected = ndimage.median_filter(gray_8bit(patch), size=side, mode="nearest")
     np.testing.assert_array_equal(np.rint(result.astype(np.float64) * 255), expected)
@@ -409,7 +409,7 @@ def test_the_median_is_that_of_the_8_bit_gray_with_its_edge_repeated(patch, side
 
 
 @pytest.mark.parametrize(("side", "n"), [(15, 70), (15, 3), (21, 60)])
-def test_medians_of_many_patches_at_once_are_those_of_each(side, n, monkeypatch):
+def test_medians_of_many_patches_equal_those_of_single_patches(side, n, monkeypatch):
     settings = BandSettings(median_kernel=side)
     patches = [a_patch(seed, size=132)[:, :120] for seed in range(n)]
     expected = [engineer(patch, settings) for patch in patches]
@@ -420,7 +420,7 @@ def test_medians_of_many_patches_at_once_are_those_of_each(side, n, monkeypatch)
     np.testing.assert_array_equal(result, np.stack(expected))
 
 
-def test_patches_of_several_threads_do_not_meet():
+def test_concurrent_threads_give_the_same_bands():
     patches = [a_patch(seed, size=128) for seed in range(8)]
     expected = [engineer(patch) for patch in patches]
     with ThreadPoolExecutor(4) as pool:
@@ -446,7 +446,7 @@ def test_gradients_point_to_the_right_and_down():
         np.testing.assert_allclose(result[other], 0, atol=1e-7)
 
 
-def test_canny_finds_the_edges_of_the_8_bit_gray(patch, bands):
+def test_canny_detects_the_edges_of_the_8_bit_gray(patch, bands):
     np.testing.assert_array_equal(bands["canny"], (cv2.Canny(gray_8bit(patch), 150, 227) > 0).astype(np.float32))
 
 
@@ -480,7 +480,7 @@ def test_the_8_bit_gray_is_truncated_and_not_rounded():
         {"blur_kernel": 1},
     ],
 )
-def test_a_pixel_changes_a_band_as_far_as_its_reach_and_no_farther(changes):
+def test_a_pixel_changes_a_band_exactly_as_far_as_its_reach(changes):
     # Without hysteresis, and with the darkest and the brightest pixel where they are, edges are local too.
     settings, size, middle = BandSettings(**changes, canny_low=60, canny_high=60), 61, 30
     farthest = dict.fromkeys(settings.reach, 0)
@@ -503,14 +503,14 @@ def test_a_pixel_changes_a_band_as_far_as_its_reach_and_no_farther(changes):
 
 
 @pytest.mark.parametrize("value", [0.0, 1.7, -2.0])
-def test_a_constant_patch_is_finite_and_zero_where_a_range_is_divided_by(value):
+def test_bands_of_a_constant_patch_are_finite_and_zero_if_scaled_by_their_range(value):
     result = dict(zip(BAND_NAMES, engineer(np.full((14, 32, 32), value)), strict=True))
     for name in set(ENGINEERED_BANDS) - {"gray"}:
         assert (result[name] == 0).all(), name
     np.testing.assert_allclose(result["gray"], value, rtol=1e-6)
 
 
-def test_indices_stay_between_minus_1_and_1_where_the_denominator_is_zero_or_negative():
+def test_indices_stay_between_minus_1_and_1_for_zero_or_negative_denominators():
     nir = np.array([1.0, -1, 0, -1, -2, 3, 1e-12, 0, 2])
     other = np.array([-1.0, 1, 0, -2, -1, -1, 0, 1, 2])
     expected = [1, -1, 0, 1, -1, 1, 1e-4, -1, 0]  # (a - b) / max(a + b, 1e-8), clipped

@@ -28,7 +28,7 @@ def quantities(table) -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_mean_and_deviation_are_those_of_numpy_in_float64(dtype):
+def test_mean_and_deviation_equal_numpy_in_float64(dtype):
     cache = a_cache(dtype)
     mean, std = band_statistics(cache, ROWS, ("elevation", "B4"))
     values = cache.bands[ROWS][:, [2, 0]].astype(np.float64)
@@ -36,7 +36,7 @@ def test_mean_and_deviation_are_those_of_numpy_in_float64(dtype):
     np.testing.assert_allclose(std, values.std(axis=(0, 2, 3)), rtol=1e-10)
 
 
-def test_what_varies_little_is_not_lost_beside_a_large_value():
+def test_small_variation_around_a_large_value_is_kept():
     cache = a_cache("float64")
     cache.bands[:, 2] = 1e9 + np.random.default_rng(1).random((5, 128, 128))
     std = band_statistics(cache, ROWS, ("elevation",))[1]
@@ -45,7 +45,7 @@ def test_what_varies_little_is_not_lost_beside_a_large_value():
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("value", [0.0, 0.1, -1234.567])
-def test_a_constant_band_has_exactly_no_deviation(dtype, value):
+def test_a_constant_band_has_zero_deviation(dtype, value):
     cache = a_cache(dtype)
     cache.bands[:, 1] = value
     mean, std = band_statistics(cache, np.arange(5), NAMES)
@@ -53,7 +53,7 @@ def test_a_constant_band_has_exactly_no_deviation(dtype, value):
     assert (std[[0, 2]] > 0).all()
 
 
-def test_a_set_is_described_by_bands_and_classes():
+def test_statistics_describe_bands_and_classes():
     cache = a_cache()
     found = describe(cache, ROWS)
     assert (found["patches"], found["positive_patches"]) == (3, 2)
@@ -71,7 +71,7 @@ def test_equal_sets_do_not_drift():
     assert (table["spread"].dropna() == 1).all()
 
 
-def test_a_shifted_and_a_stretched_band_are_found():
+def test_shifted_and_stretched_bands_are_drift():
     old, new = a_cache(), a_cache()
     new.bands[:, 0] += 0.05  # half of its standard deviation
     new.bands[:, 1] = (new.bands[:, 1] + 2) * 3 - 2
@@ -84,7 +84,7 @@ def test_a_shifted_and_a_stretched_band_are_found():
     assert found["B4"]["current"] - found["B4"]["reference"] == pytest.approx(0.05, abs=1e-4)
 
 
-def test_a_changed_class_balance_is_found_and_losing_all_landslides_is_the_largest_change():
+def test_a_changed_class_balance_is_drift_and_most_without_landslides():
     cache = a_cache()
     reference = describe(cache, np.arange(4))
     more = quantities(drift(reference, describe(cache, np.array([1]))))
@@ -98,7 +98,7 @@ def test_a_changed_class_balance_is_found_and_losing_all_landslides_is_the_large
 
 
 @pytest.mark.parametrize(("value", "shift"), [(3.0, 0.0), (3.5, np.inf), (2.5, -np.inf)])
-def test_a_band_that_was_constant_drifts_without_limit_or_not_at_all(value, shift):
+def test_a_formerly_constant_band_has_infinite_or_no_drift(value, shift):
     cache = a_cache()
     cache.bands[:, 1] = 3.0
     reference = describe(cache, ROWS)
@@ -108,7 +108,7 @@ def test_a_band_that_was_constant_drifts_without_limit_or_not_at_all(value, shif
     assert np.isnan(found["spread"])
 
 
-def test_only_bands_that_both_have_are_compared():
+def test_only_shared_bands_are_compared():
     described = describe(a_cache(), ROWS)
     fewer = {**described, "bands": {"slope": described["bands"]["slope"]}}
     for reference, current in ((fewer, described), (described, fewer)):

@@ -22,7 +22,7 @@ def compared(**values: float) -> Comparison:
     return Comparison(name="bands", unit="ms", values=values, reference="plain", ours="ours", goal=2.0, limit=3.0)
 
 
-def test_the_ratio_is_how_many_times_less_ours_takes():
+def test_the_ratio_is_reference_time_divided_by_ours():
     found = compared(plain=6.0, other=3.0, ours=1.5)
     assert found.ratio == 4.0
     assert found.to_json()["ratios"] == {"plain": 1.0, "other": 2.0, "ours": 4.0}
@@ -30,11 +30,11 @@ def test_the_ratio_is_how_many_times_less_ours_takes():
 
 
 @pytest.mark.parametrize(("ours", "verdict"), [(2.0, "2x yes, 3 ms yes"), (3.5, "2x no, 3 ms no")])
-def test_the_verdict_says_which_aims_are_reached(ours, verdict):
+def test_the_verdict_names_the_aims_that_are_reached(ours, verdict):
     assert compared(plain=6.0, ours=ours).verdict().endswith(verdict)
 
 
-def test_sides_take_turns_and_the_first_round_does_not_count():
+def test_sides_alternate_and_the_first_round_is_discarded():
     calls = []
 
     def side(name):
@@ -51,7 +51,7 @@ def settings_of_memory():
     return lambda: [os.environ[name] for name in measure.MEMORY_SETTINGS if name in os.environ and 1 / 0]
 
 
-def test_a_plain_process_is_without_the_settings_of_memory(monkeypatch):
+def test_a_plain_process_has_no_memory_settings(monkeypatch):
     for name in measure.MEMORY_SETTINGS[:2]:
         monkeypatch.setenv(name, "100000000")
     side = PlainProcess(settings_of_memory)
@@ -60,7 +60,7 @@ def test_a_plain_process_is_without_the_settings_of_memory(monkeypatch):
     assert os.environ[measure.MEMORY_SETTINGS[0]] == "100000000"
 
 
-def test_the_loops_of_the_gpu_comparison_train_here_as_well():
+def test_the_loops_of_the_gpu_comparison_train_on_a_cpu():
     networks = {"unet": {"width": 2}}
     device = torch.device("cpu")
     found, hours, share = gpu.compare(networks, device, n=36, steps=1, peak=989.0, compiled=False)
@@ -72,12 +72,12 @@ def test_the_loops_of_the_gpu_comparison_train_here_as_well():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_its_comparison_is_left_out(capsys):
+def test_without_a_gpu_its_comparison_is_skipped(capsys):
     assert gpu.run(quick=True) == []
     assert "no GPU" in capsys.readouterr().out
 
 
-def test_a_step_trains_with_cpu_layers_off_as_with_them_on(monkeypatch):
+def test_a_step_trains_equally_with_cpu_layers_on_and_off(monkeypatch):
     monkeypatch.setitem(steps.NETWORKS, "rau_net", {"width": 2, "head_width": 2, "dropout": 0.0})
     monkeypatch.setattr(steps, "SIZE", 32)
     losses = [
@@ -87,7 +87,7 @@ def test_a_step_trains_with_cpu_layers_off_as_with_them_on(monkeypatch):
     assert losses[0][2] < losses[0][0]
 
 
-def test_every_stage_is_measured_at_scale(tmp_path):
+def test_the_scale_benchmark_measures_every_stage(tmp_path):
     demo.generate(tmp_path / "demo", scenes=((2, 3),))
     rgb = scale.three_bands(tmp_path / "demo", tmp_path / "rgb")
     found = scale.in_process(rgb, tmp_path / "caches")
@@ -119,7 +119,7 @@ def test_the_command_prints_the_ratios_last_and_writes_them(tmp_path):
         assert f"{comparison['ratios'][comparison['ours']]:.2f}x" in line
 
 
-def test_a_name_that_is_not_there_is_refused(monkeypatch, capsys):
+def test_an_unknown_benchmark_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmarks", "bands", "speed"])
     with pytest.raises(SystemExit) as stop:
         command.main()

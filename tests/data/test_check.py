@@ -32,7 +32,7 @@ def codes(report: CheckReport) -> list[tuple[str, str]]:
     return sorted((finding.path, finding.code) for finding in report.faults)
 
 
-def test_a_sound_set_has_no_findings_and_is_counted(root):
+def test_a_valid_set_has_no_findings_and_is_counted(root):
     write_patch_set(root, (1, 2), split="validation")
     for name in ("scenes.csv", "README.md", "LICENSE"):
         (root / name).write_text("n,scene,row,column\n1,1,0,0\n2,1,0,1\n10,1,1,0\n")
@@ -51,7 +51,7 @@ def test_a_sound_set_has_no_findings_and_is_counted(root):
 
 
 @pytest.mark.parametrize(("bands", "dtype"), [(3, "uint8"), (12, "uint16"), (12, "float32")])
-def test_sets_with_fewer_bands_are_sound_when_declared(tmp_path, bands, dtype):
+def test_sets_with_fewer_bands_are_valid_if_declared(tmp_path, bands, dtype):
     write_patch_set(tmp_path, bands=bands, dtype=dtype)
     assert check(tmp_path, n_bands=bands).ok
     assert check(tmp_path, bands=ORIGINAL_BANDS[:bands]).ok
@@ -159,7 +159,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_every_kind_of_fault_is_found_where_it_is(root, kind):
+def test_every_kind_of_fault_is_reported_with_its_file(root, kind):
     damage, path, says = FAULTS[kind]
     damage(root)
     found = [f for f in check(root).faults if f.code == kind.split()[0] and f.path == path]
@@ -208,14 +208,14 @@ def test_all_faults_are_in_one_report(tmp_path):
 
 
 @pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: p.write_text("a file")])
-def test_a_folder_that_is_not_a_data_set_is_a_fault_and_never_an_exception(tmp_path, make):
+def test_a_folder_without_a_data_set_is_a_finding_not_an_exception(tmp_path, make):
     make(tmp_path / "set")
     report = check(tmp_path / "set")
     assert codes(report) == [(".", "missing_folder")]
     assert report.render()
 
 
-def test_the_strays_of_the_hugging_face_copy_are_warnings(tmp_path):
+def test_stray_files_of_the_hugging_face_copy_are_warnings(tmp_path):
     write_patch_set(tmp_path, layout=HUGGING_FACE)
     for number in range(5):
         with h5py.File(tmp_path / f"annotations/train/image_{number}.h5", "w"):
@@ -229,7 +229,7 @@ def test_the_strays_of_the_hugging_face_copy_are_warnings(tmp_path):
     assert [p.number for p in find_patches(tmp_path)] == [1, 2, 10]
 
 
-def test_a_constant_elevation_is_a_warning_where_there_is_an_elevation(root):
+def test_constant_elevation_is_a_warning_if_elevation_is_stored(root):
     image = build_image()
     image[:, :, 13] = 0.5
     overwrite(image_path(root, 2), "img", image)
@@ -242,7 +242,7 @@ def test_a_constant_elevation_is_a_warning_where_there_is_an_elevation(root):
 # ---- what the same reading gives besides
 
 
-def test_a_survey_identifies_the_folder_as_its_digest_does(root):
+def test_survey_and_folder_digest_give_the_same_version(root):
     write_patch_set(root, (1, 2), split="test")
     (root / "TestData/mask/mask_2.h5").unlink()
     (root / "README.md").write_text("read")
@@ -260,7 +260,7 @@ def test_a_survey_identifies_the_folder_as_its_digest_does(root):
     assert found.report == check(root)
 
 
-def test_the_files_of_a_linked_folder_are_checked_and_not_part_of_the_version(root, tmp_path):
+def test_files_of_a_linked_folder_are_checked_but_not_in_the_version(root, tmp_path):
     """As DVC, which does not follow links to folders."""
     (root / "TrainData/img").rename(tmp_path / "images")
     (root / "TrainData/img").symlink_to(tmp_path / "images", target_is_directory=True)
@@ -272,7 +272,7 @@ def test_the_files_of_a_linked_folder_are_checked_and_not_part_of_the_version(ro
 
 
 @pytest.mark.parametrize("name", ["notes.txt", IMAGE_1])
-def test_a_folder_with_a_file_that_cannot_be_read_has_no_version(root, name):
+def test_a_folder_with_an_unreadable_file_has_no_version(root, name):
     (root / name).unlink(missing_ok=True)
     (root / name).symlink_to("gone")
     found = survey(root)
@@ -286,7 +286,7 @@ def test_a_folder_with_a_file_that_cannot_be_read_has_no_version(root, name):
 # ---- real patches
 
 
-def test_the_real_sample_is_sound(real_data):
+def test_the_real_sample_is_valid(real_data):
     report = check(real_data / "landslide4sense-sample")
     assert report.ok
     assert report.counts["patches"] == 27

@@ -49,18 +49,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndar
     return images, np.stack([mask for _, mask in patches])
 
 
-def test_bytes_are_the_pinned_ones_on_every_machine(small: Path) -> None:
+def test_bytes_equal_the_pinned_ones_on_every_machine(small: Path) -> None:
     assert digest(small) == SMALL_MD5
 
 
-def test_two_runs_write_the_same_bytes_and_another_seed_others(small: Path, tmp_path: Path) -> None:
+def test_equal_seeds_write_equal_bytes_and_other_seeds_different_ones(small: Path, tmp_path: Path) -> None:
     demo.generate(tmp_path / "again", scenes=SMALL)
     demo.generate(tmp_path / "other", scenes=SMALL, seed=1)
     assert digest(tmp_path / "again") == digest(small)
     assert digest(tmp_path / "other") != digest(small)
 
 
-def test_files_have_the_format_of_the_official_ones(small: Path) -> None:
+def test_files_have_the_official_format(small: Path) -> None:
     names = {path.relative_to(small).as_posix() for path in small.rglob("*") if path.is_file()}
     patches = {f"TrainData/{kind}_{n}.h5" for kind in ("img/image", "mask/mask") for n in range(1, 8)}
     assert names == patches | {"scenes.csv"}
@@ -107,7 +107,7 @@ def test_neighbouring_patches_are_seamless(small: Path) -> None:
         assert np.abs(below[0, :, band] - tile[-1]).mean() <= 1.2 * inside[1].max()
 
 
-def test_slope_is_that_of_the_elevation(small: Path) -> None:
+def test_slope_matches_the_elevation(small: Path) -> None:
     image, _ = read(small, 1)
     physical = image * demo.DIVISORS
     rise = np.hypot(*np.gradient(physical[..., 13], 10.0))
@@ -115,7 +115,7 @@ def test_slope_is_that_of_the_elevation(small: Path) -> None:
     assert np.abs(error[1:-1, 1:-1]).mean() < 1.5  # elevation in whole metres blurs it
 
 
-def test_degrees_follow_the_arctangent() -> None:
+def test_degrees_approximate_the_arctangent() -> None:
     steepness = np.linspace(0.0, 5.0, 1001)
     assert np.abs(demo._degrees(steepness) - np.degrees(np.arctan(steepness))).max() < 0.1
 
@@ -127,7 +127,7 @@ def test_scenes_without_patches_are_refused(tmp_path: Path, scenes: tuple[tuple[
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_holds_anything_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_non_empty_folder_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "precious.txt").write_text("mine")
     with pytest.raises(DataError, match="not an empty folder") as caught:
@@ -147,7 +147,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "data").read_text() == "mine"
 
 
-def test_an_empty_folder_and_missing_parents_are_fine(tmp_path: Path) -> None:
+def test_an_empty_folder_and_missing_parents_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "not" / "yet"):
         demo.generate(folder, scenes=((1, 1),))
@@ -158,7 +158,7 @@ def test_an_empty_folder_and_missing_parents_are_fine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "raised"), [(OSError("disk full"), DataError), (KeyboardInterrupt(), KeyboardInterrupt)]
 )
-def test_nothing_is_left_behind_when_writing_stops_half_way(
+def test_an_interrupted_write_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, raised: type[BaseException]
 ) -> None:
     write = demo._write_h5
@@ -175,7 +175,7 @@ def test_nothing_is_left_behind_when_writing_stops_half_way(
     assert [path.name for path in tmp_path.rglob("*")] == ["data"]
 
 
-def test_landslides_are_as_rare_as_in_the_real_set_and_everywhere(
+def test_landslides_are_as_rare_as_in_the_real_set_and_in_every_scene(
     whole: tuple[np.ndarray, np.ndarray],
 ) -> None:
     _, masks = whole
@@ -187,7 +187,7 @@ def test_landslides_are_as_rare_as_in_the_real_set_and_everywhere(
     assert all(part.mean() > 0.005 for part in [*fifths, *scenes])
 
 
-def test_band_statistics_are_near_the_real_ones(whole: tuple[np.ndarray, np.ndarray]) -> None:
+def test_band_statistics_are_close_to_the_real_ones(whole: tuple[np.ndarray, np.ndarray]) -> None:
     images, _ = whole
     mean = (images / demo.DIVISORS).mean(axis=(0, 1, 2))
     std = (images / demo.DIVISORS).std(axis=(0, 1, 2))
@@ -197,7 +197,7 @@ def test_band_statistics_are_near_the_real_ones(whole: tuple[np.ndarray, np.ndar
     assert ((std / (*real_std, 0.6784, 1.0727) > 1 / 3) & (std / (*real_std, 0.6784, 1.0727) < 3)).all()
 
 
-def test_landslides_lie_on_steep_ground_and_are_bare(whole: tuple[np.ndarray, np.ndarray]) -> None:
+def test_landslides_are_steep_and_bare(whole: tuple[np.ndarray, np.ndarray]) -> None:
     images, masks = whole
     slide, rest = images[masks == 1].astype(float), images[masks == 0].astype(float)
     assert slide[:, 12].mean() > rest[:, 12].mean() + 2.0
@@ -218,7 +218,7 @@ def test_landslides_run_downhill(whole: tuple[np.ndarray, np.ndarray]) -> None:
     assert across > 1.2 * along  # most of the margin runs down the slope
 
 
-def test_no_ndvi_threshold_finds_the_landslides(whole: tuple[np.ndarray, np.ndarray]) -> None:
+def test_no_ndvi_threshold_separates_the_landslides(whole: tuple[np.ndarray, np.ndarray]) -> None:
     images, masks = whole
     index = ndvi(images)
     slide, edges = np.histogram(index[masks == 1], bins=400, range=(-1, 1))

@@ -44,7 +44,7 @@ def dvc_pinned(tmp_path_factory) -> tuple[Path, dict]:
     return repository, yaml.safe_load((repository / "data.dvc").read_text())["outs"][0]
 
 
-def test_the_digest_of_a_folder_is_the_one_that_dvc_pins(dvc_pinned):
+def test_folder_digest_equals_the_one_pinned_by_dvc(dvc_pinned):
     repository, pinned = dvc_pinned
     digest, files = directory_digest(repository / "data")
     assert digest == pinned["md5"]
@@ -52,7 +52,7 @@ def test_the_digest_of_a_folder_is_the_one_that_dvc_pins(dvc_pinned):
     assert len(files) == pinned["nfiles"]
 
 
-def test_the_digests_of_the_files_are_those_in_the_dvc_cache(dvc_pinned):
+def test_file_digests_equal_those_in_the_dvc_cache(dvc_pinned):
     repository, pinned = dvc_pinned
     cache = repository / ".dvc/cache/files/md5"
     listing = json.loads((cache / pinned["md5"][:2] / pinned["md5"][2:]).read_text())
@@ -61,7 +61,7 @@ def test_the_digests_of_the_files_are_those_in_the_dvc_cache(dvc_pinned):
     assert file_digest(repository / "data/scenes.csv") == files["scenes.csv"]
 
 
-def test_the_digest_sees_content_and_names_and_not_times(root):
+def test_the_digest_depends_on_content_and_names_but_not_times(root):
     before = directory_digest(root)[0]
     os.utime(image_path(root, 1), (0, 0))
     assert directory_digest(root)[0] == before
@@ -72,7 +72,7 @@ def test_the_digest_sees_content_and_names_and_not_times(root):
     assert directory_digest(root)[0] not in (before, renamed)
 
 
-def test_a_digest_of_nothing_is_a_data_error(tmp_path):
+def test_digest_of_a_missing_folder_or_link_target_is_a_data_error(tmp_path):
     with pytest.raises(DataError, match="not a folder"):
         directory_digest(tmp_path / "nowhere")
     (tmp_path / "broken").symlink_to("nowhere")

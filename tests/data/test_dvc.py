@@ -80,7 +80,7 @@ def clone(origin, tmp_path) -> Path:
     return tmp_path / "clone"
 
 
-def test_a_fresh_clone_gets_the_data_and_ingests_it_then_the_newer_data(origin, version, clone):
+def test_a_fresh_clone_pulls_and_ingests_the_data_then_a_newer_version(origin, version, clone):
     from steps.ingest import ingest
     from steps.settings import DataSettings
 
@@ -104,21 +104,21 @@ def test_a_fresh_clone_gets_the_data_and_ingests_it_then_the_newer_data(origin, 
     assert not any(path.is_symlink() for path in (clone / "data").rglob("*"))
 
 
-def test_data_that_are_there_need_no_remote(origin, clone):
+def test_existing_data_need_no_remote(origin, clone):
     shutil.copytree(origin / "data", clone / "data")
     git(clone, "checkout", "--quiet", "main")
     set_remote(clone, None)
-    assert "is there" in update_from_remote(clone)
+    assert "exists" in update_from_remote(clone)
 
 
-def test_without_a_remote_it_says_how_to_name_one(clone):
+def test_a_missing_remote_is_an_error_that_explains_how_to_set_one(clone):
     set_remote(clone, None)
     with pytest.raises(DataError, match=r"no remote is configured(.|\n)*dvc remote add"):
         update_from_remote(clone)
     assert not (clone / "data").exists()
 
 
-def test_a_remote_that_is_gone_is_named_and_the_data_stay(clone, tmp_path):
+def test_an_unavailable_remote_is_named_and_the_data_stay(clone, tmp_path):
     update_from_remote(clone)
     before = directory_digest(clone / "data")
     git(clone, "checkout", "--quiet", "main")
@@ -129,7 +129,7 @@ def test_a_remote_that_is_gone_is_named_and_the_data_stay(clone, tmp_path):
     assert not list(clone.glob(".data-*"))
 
 
-def test_a_remote_that_lacks_a_file_gives_nothing(origin, clone, tmp_path):
+def test_an_incomplete_remote_gives_no_data(origin, clone, tmp_path):
     store = shutil.copytree(origin.parent / "store", tmp_path / "store")
     digest = directory_digest(origin / "data")[1]["TrainData/img/image_2.h5"]
     next(store.rglob(digest[2:])).unlink()
@@ -139,7 +139,7 @@ def test_a_remote_that_lacks_a_file_gives_nothing(origin, clone, tmp_path):
     assert not (clone / "data").exists()
 
 
-def test_local_files_that_are_nowhere_else_are_never_lost(clone):
+def test_unpinned_local_files_are_never_lost(clone):
     update_from_remote(clone)
     write_rgb_patches(clone / "data", 7)
     git(clone, "checkout", "--quiet", "main")
@@ -153,7 +153,7 @@ def test_local_files_that_are_nowhere_else_are_never_lost(clone):
     assert not (clone / "data" / "TrainData" / "img" / "image_7.h5").exists()
 
 
-def test_without_a_pin_it_says_so(tmp_path):
+def test_a_missing_pin_is_reported(tmp_path):
     with pytest.raises(DataError, match=r"no .*data\.dvc(.|\n)*dvc add data"):
         update_from_remote(tmp_path)
 
@@ -170,7 +170,7 @@ def container(origin, tmp_path) -> Path:
     return folder
 
 
-def test_a_container_takes_the_newest_pin_from_the_repository_again_and_again(origin, version, container):
+def test_a_container_pulls_the_newest_pin_of_the_repository_each_time(origin, version, container):
     update_from_remote(container, str(origin), revision="first")
     assert len(list(container.rglob("image_*.h5"))) == 2
     update_from_remote(container, str(origin))
@@ -178,16 +178,16 @@ def test_a_container_takes_the_newest_pin_from_the_repository_again_and_again(or
     assert (container / "data.dvc").read_text() == (origin / "data.dvc").read_text()
     assert sorted(path.name for path in container.iterdir()) == ["data", "data.dvc"]
     assert not any(path.is_symlink() for path in (container / "data").rglob("*"))
-    assert "is there" in update_from_remote(container, str(origin))
+    assert "exists" in update_from_remote(container, str(origin))
 
 
-def test_what_a_container_pulls_does_not_link_into_a_cache_that_goes_away(origin, version, container):
+def test_data_pulled_by_a_container_do_not_link_to_a_temporary_cache(origin, version, container):
     update_from_remote(container, str(origin), revision="linked")
     assert directory_digest(container / "data")[0] == version
     assert not any(path.is_symlink() for path in (container / "data").rglob("*"))
 
 
-def test_a_container_does_not_lose_what_did_not_come_from_the_remote(origin, container):
+def test_a_container_keeps_data_that_did_not_come_from_the_remote(origin, container):
     write_rgb_patches(container / "data", 9)
     with pytest.raises(DataError, match="2 file"):
         update_from_remote(container, str(origin))
@@ -208,7 +208,7 @@ def test_a_repository_without_pin_is_named(origin, container):
         update_from_remote(container, str(origin), name="other")
 
 
-def test_in_a_checkout_the_pin_is_left_to_git(origin, clone):
+def test_a_repository_is_refused_in_a_git_checkout(origin, clone):
     with pytest.raises(DataError, match="git pull"):
         update_from_remote(clone, str(origin))
 
@@ -220,7 +220,7 @@ def test_a_repository_without_fetch_is_refused():
         DataSettings(repository="somewhere")
 
 
-def test_no_credentials_are_in_messages():
+def test_messages_contain_no_credentials():
     address = "http://somebody:secret@127.0.0.1:1/repository.git"
     with pytest.raises(DataError) as caught, newest(address, "main"):
         pass
@@ -232,7 +232,7 @@ def test_no_credentials_are_in_messages():
 # ---- by version
 
 
-def test_processes_that_pull_one_version_at_once_do_not_disturb_each_other(origin, version, tmp_path):
+def test_concurrent_pulls_of_one_version_succeed(origin, version, tmp_path):
     failures = []
 
     def bring():
@@ -262,7 +262,7 @@ def test_credentials_of_the_remote_reach_dvc(origin, version, tmp_path):
     assert directory_digest(tmp_path / "pulled")[0] == version
 
 
-def test_the_command_copies_the_projects_data_or_pulls_them(origin, version, clone, tmp_path, monkeypatch):
+def test_the_command_copies_local_data_or_pulls_them(origin, version, clone, tmp_path, monkeypatch):
     def landslide(*arguments):
         return CliRunner().invoke(cli.main, ["data", "pull", *map(str, arguments)])
 

@@ -180,7 +180,7 @@ def downloaded(server: FileServer) -> set[str]:
 
 
 @SOURCES
-def test_fetch_pins_the_official_set_and_a_second_run_downloads_nothing(project, server, published, source):
+def test_fetch_pins_the_official_set_and_the_next_run_downloads_nothing(project, server, published, source):
     result = fetch(source=source)
     assert result.exit_code == 0, result.output
     assert holds_what_was_published(project / "data", published)
@@ -251,7 +251,7 @@ def test_nothing_is_downloaded_again_if_dvc_fails(project, server, published, mo
     assert version_of(project / "data") == pinned(project)
 
 
-def test_the_next_run_pins_what_a_killed_one_has_moved(project, server, release, published):
+def test_the_next_run_pins_data_moved_by_a_killed_run(project, server, release, published):
     killing = "import os, signal; project_data.run_dvc = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)"
     command = fetch_process(release, source="zenodo", first=killing)
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
@@ -272,7 +272,7 @@ def test_the_project_needs_the_training_split(project, server):
     assert server.asked == []
 
 
-def test_outside_of_a_project_nothing_is_downloaded(folder, server):
+def test_nothing_is_downloaded_outside_a_project(folder, server):
     result = fetch()
     assert result.exit_code == 1
     assert "no .dvc folder" in result.stderr
@@ -297,7 +297,7 @@ def test_single_splits_are_fetched_and_checked(folder, server):
 
 
 @SOURCES
-def test_splits_that_only_an_earlier_run_was_asked_for_are_left_out(folder, server, hub_files, source):
+def test_unrequested_splits_of_an_earlier_run_are_left_out(folder, server, hub_files, source):
     server.files[f"{ZENODO}/TestData.zip"] = server.files[f"{HUB}/images/test/image_1.h5"] = b"damaged"
     assert fetch(folder, source=source).exit_code == 1
     server.asked.clear()
@@ -309,14 +309,14 @@ def test_splits_that_only_an_earlier_run_was_asked_for_are_left_out(folder, serv
         assert server.asked == []
 
 
-def test_masks_may_be_missing_outside_of_training(folder, server, hub_files):
+def test_masks_are_optional_outside_the_training_split(folder, server, hub_files):
     without = {path: content for path, content in hub_files.items() if "annotations/test" not in path}
     serve_dataset(server, DATASET, REVISION, without)
     assert fetch(folder, "--split", "test").exit_code == 0
     assert [patch.mask for patch in find_patches(folder, "test")] == [None]
 
 
-def test_an_occupied_destination_is_refused_before_the_download(folder, server):
+def test_a_non_empty_destination_is_refused_before_the_download(folder, server):
     folder.mkdir(parents=True)
     (folder / "mine").touch()
     result = fetch(folder)
@@ -330,7 +330,7 @@ def test_an_occupied_destination_is_refused_before_the_download(folder, server):
 
 
 @SOURCES
-def test_a_break_off_is_resumed(folder, server, published, source):
+def test_an_interrupted_download_resumes(folder, server, published, source):
     server.faults[LARGE_FILE[source]] = [Fault(after=700_000)]
     result = fetch(folder, source=source)
     assert result.exit_code == 0, result.output
@@ -339,7 +339,7 @@ def test_a_break_off_is_resumed(folder, server, published, source):
 
 
 @SOURCES
-def test_the_next_run_downloads_only_what_is_missing(folder, server, published, source):
+def test_the_next_run_downloads_only_missing_files(folder, server, published, source):
     server.faults[LARGE_FILE[source]] = [Fault(after=700_000), Fault(status=500)]
     result = fetch(folder, source=source)
     assert result.exit_code == 1
@@ -357,14 +357,14 @@ def test_the_next_run_downloads_only_what_is_missing(folder, server, published, 
         assert 600_000 < int(resumed.removeprefix("bytes=").removesuffix("-")) <= 700_000
 
 
-def test_a_server_that_ignores_ranges_sends_the_archive_again(folder, server, published):
+def test_a_server_without_range_support_sends_the_whole_archive_again(folder, server, published):
     server.knows_ranges = False
     server.faults[LARGE_FILE["zenodo"]] = [Fault(after=600_000)]
     assert fetch(folder, source="zenodo").exit_code == 0
     assert holds_what_was_published(folder, published)
 
 
-def test_a_server_that_breaks_off_at_the_same_place_is_given_up(folder, server):
+def test_repeated_interruptions_at_the_same_byte_are_an_error(folder, server):
     server.knows_ranges = False
     server.faults[LARGE_FILE["zenodo"]] = [Fault(after=600_000)] * 50
     result = fetch(folder, source="zenodo")
@@ -374,7 +374,7 @@ def test_a_server_that_breaks_off_at_the_same_place_is_given_up(folder, server):
 
 
 @pytest.mark.parametrize("excess", [0, 10], ids=["complete", "too long"])
-def test_a_complete_part_is_verified_and_a_longer_one_discarded(folder, server, zips, published, excess):
+def test_a_complete_partial_file_is_verified_and_a_longer_one_discarded(folder, server, zips, published, excess):
     part = folder.parent / ".official-fetch" / "TrainData.zip.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(zips["TrainData.zip"] + bytes(excess))
@@ -388,7 +388,7 @@ def test_a_complete_part_is_verified_and_a_longer_one_discarded(folder, server, 
 
 @SOURCES
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
-def test_the_run_after_an_ended_process_resumes(folder, server, release, published, source, ending):
+def test_the_next_run_resumes_after_the_process_was_ended(folder, server, release, published, source, ending):
     server.faults[LARGE_FILE[source]] = [Fault(after=900_000, stall=True)]
     heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's `&` has it ignored
     command = fetch_process(release, folder, source=source, first=heed)
@@ -427,7 +427,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_second_process_is_told_who_is_fetching(folder, server, release, published):
+def test_a_second_process_is_told_which_process_is_fetching(folder, server, release, published):
     server.faults[LARGE_FILE["zenodo"]] = [Fault(after=900_000, stall=True)]
     process = subprocess.Popen(fetch_process(release, folder, source="zenodo"))
     assert server.stalled.wait(60)
@@ -446,7 +446,7 @@ def test_a_second_process_is_told_who_is_fetching(folder, server, release, publi
 
 
 @SOURCES
-def test_without_a_connection_it_fails_soon_and_names_the_server(folder, release, source):
+def test_a_refused_connection_fails_soon_and_names_the_server(folder, release, source):
     before = time.monotonic()
     result = fetch(folder, "--url", "http://user:secret@127.0.0.1:9", source=source)
     assert time.monotonic() - before < 10
@@ -458,7 +458,7 @@ def test_without_a_connection_it_fails_soon_and_names_the_server(folder, release
 
 
 @SOURCES
-def test_a_server_that_does_not_answer_is_given_up(folder, server, monkeypatch, source):
+def test_a_server_that_does_not_answer_times_out(folder, server, monkeypatch, source):
     asked = {"zenodo": LARGE_FILE["zenodo"], "huggingface": f"/api/datasets/{DATASET}/revision/{REVISION}?expand=sha"}
     monkeypatch.setattr(downloads, "_HUB_TIMEOUT", 0.5)
     monkeypatch.setattr(downloads, "_TIMEOUT", (0.5, 0.5))
@@ -523,7 +523,7 @@ def test_a_wrong_file_is_named_and_deleted(folder, server, published, hub_files,
         assert downloaded(server) == {path}
 
 
-def test_a_file_of_the_hub_with_another_size_is_refused(folder, server):
+def test_a_hub_file_of_unexpected_size_is_refused(folder, server):
     path = LARGE_FILE["huggingface"]
     server.files[path] = server.files[path][:-1]
     result = fetch(folder)
@@ -532,7 +532,7 @@ def test_a_file_of_the_hub_with_another_size_is_refused(folder, server):
     assert not folder.exists()
 
 
-def test_a_mirror_does_not_get_the_token_of_the_hub(folder, server, monkeypatch):
+def test_the_hub_token_is_not_sent_to_a_mirror(folder, server, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert fetch(folder).exit_code == 0
     assert server.asked
@@ -600,7 +600,7 @@ def test_a_damaged_archive_is_deleted(folder, server, zips, spoil, finding):
     assert len(list(folder.rglob("*.h5"))) == 2
 
 
-def test_only_patches_are_unpacked_whatever_folder_they_are_in(folder, server, published):
+def test_only_patches_are_unpacked_from_any_folder(folder, server, published):
     extra = {
         "__MACOSX/img/._image_1.h5": b"x",
         "TestData/.DS_Store": b"x",
@@ -614,7 +614,7 @@ def test_only_patches_are_unpacked_whatever_folder_they_are_in(folder, server, p
     assert not list(folder.parent.parent.rglob("evil*"))
 
 
-def test_faults_of_the_data_are_reported_and_nothing_is_put_in_place(folder, server, published, tmp_path):
+def test_invalid_data_are_reported_and_not_moved_into_place(folder, server, published, tmp_path):
     spoiled = Path(shutil.copytree(published / "TestData", tmp_path / "spoiled"))
     (spoiled / "img/image_1.h5").write_bytes(b"no HDF5")
     server.files[f"{ZENODO}/TestData.zip"] = zipped(spoiled, "TestData/")
@@ -638,7 +638,9 @@ def test_faults_of_the_data_are_reported_and_nothing_is_put_in_place(folder, ser
         ("zenodo", ["validation", "test"], None, 2.4),
     ],
 )
-def test_a_small_disk_is_refused_before_the_download(tmp_path, monkeypatch, source, splits, arrived, gigabytes):
+def test_too_little_disk_space_is_an_error_before_the_download(
+    tmp_path, monkeypatch, source, splits, arrived, gigabytes
+):
     if arrived:
         path = tmp_path / ".official-fetch" / arrived
         path.parent.mkdir(parents=True)
@@ -652,7 +654,7 @@ def test_a_small_disk_is_refused_before_the_download(tmp_path, monkeypatch, sour
 
 
 @SOURCES
-def test_a_disk_that_fills_up_is_explained_and_the_next_run_resumes(folder, server, release, published, source):
+def test_a_full_disk_is_explained_and_the_next_run_resumes(folder, server, release, published, source):
     """A limit on the size of files stands for the full disk: it fails in the same call."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))"
     done = subprocess.run(
@@ -670,7 +672,7 @@ def test_a_disk_that_fills_up_is_explained_and_the_next_run_resumes(folder, serv
         assert server.ranges(LARGE_FILE["zenodo"]) == ["bytes=500000-"]
 
 
-def test_a_disk_that_fills_up_while_unpacking_keeps_the_archive(folder, server, release, published):
+def test_a_full_disk_while_unpacking_keeps_the_archive(folder, server, release, published):
     """An image is larger than its archive."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))"
     command = fetch_process(release, folder, "--split", "test", source="zenodo", first=limit)
@@ -683,7 +685,7 @@ def test_a_disk_that_fills_up_while_unpacking_keeps_the_archive(folder, server, 
     assert version_of(folder / "TestData") == version_of(published / "TestData")
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, server):
+def test_an_unwritable_folder_is_named(tmp_path, monkeypatch, server):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     result = fetch(tmp_path / "file" / "official")
@@ -702,7 +704,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, server)
         ("zenodo", "LANDSLIDE_DATA_URL", ["TrainData.zip", "unpacking TrainData.zip"]),
     ],
 )
-def test_a_terminal_gets_a_progress_bar(folder, server, release, source, variable, bars):
+def test_a_progress_bar_is_shown_on_a_terminal(folder, server, release, source, variable, bars):
     controller, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 120))
     environment = {name: value for name, value in os.environ.items() if name != "LANDSLIDE_DATA_URL"}

@@ -29,7 +29,7 @@ from tests.support.patch_sets import (
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["zenodo", "hugging_face"])
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_both_layouts_pair_every_split_in_natural_order(tmp_path, layout, split):
+def test_images_and_masks_pair_in_natural_order_in_both_layouts(tmp_path, layout, split):
     write_patch_set(tmp_path, (10, 2, 1), layout=layout, split=split)
     patches = find_patches(tmp_path, split)
     assert [p.number for p in patches] == [1, 2, 10]
@@ -42,7 +42,7 @@ def test_both_layouts_pair_every_split_in_natural_order(tmp_path, layout, split)
     images=st.sets(st.integers(0, 99_999), min_size=1, max_size=12),
     strays=st.sets(st.integers(0, 99_999), max_size=5),
 )
-def test_pairing_is_by_number_whatever_else_lies_beside_the_masks(tmp_path_factory, images, strays):
+def test_pairing_is_by_number_and_ignores_stray_files(tmp_path_factory, images, strays):
     root = tmp_path_factory.mktemp("pairing")
     for folder in HUGGING_FACE["train"]:
         (root / folder).mkdir(parents=True)
@@ -57,7 +57,7 @@ def test_pairing_is_by_number_whatever_else_lies_beside_the_masks(tmp_path_facto
     assert all(p.mask.name == f"mask_{p.number}.h5" and p.image.parent.parent.name == "images" for p in patches)
 
 
-def test_masks_may_be_missing_outside_the_training_split(tmp_path):
+def test_masks_are_optional_outside_the_training_split(tmp_path):
     write_patch_set(tmp_path, (1, 2), split="test")
     (tmp_path / "TestData/mask/mask_1.h5").unlink()
     assert [p.mask is None for p in find_patches(tmp_path, "test")] == [True, False]
@@ -74,7 +74,7 @@ def test_a_training_image_without_mask_is_named(root):
         find_patches(root)
 
 
-def test_a_missing_folder_says_where_why_and_what_to_do(tmp_path):
+def test_a_missing_folder_is_an_error_with_path_reason_and_remedy(tmp_path):
     with pytest.raises(DataError, match=r"(?s)nowhere.*does not exist.*->.*TrainData") as error:
         find_patches(tmp_path / "nowhere")
     assert "landslide data demo" in error.value.remedy
@@ -88,7 +88,7 @@ def test_an_empty_folder_is_a_data_error(tmp_path):
         find_patches(tmp_path)
 
 
-def test_two_files_of_one_number_are_refused(root):
+def test_two_files_with_the_same_number_are_refused(root):
     shutil.copy(image_path(root, 1), root / "TrainData/img/image_01.h5")
     with pytest.raises(DataError, match="number 1 occurs twice"):
         find_patches(root)
@@ -105,7 +105,7 @@ def test_a_split_in_both_layouts_is_refused(root):
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float16", "float32", "float64", ">f8"])
 @pytest.mark.parametrize("bands", [3, 12, 14])
-def test_images_of_any_real_type_become_float32_channels_first(tmp_path, dtype, bands):
+def test_images_of_any_real_dtype_become_float32_channels_first(tmp_path, dtype, bands):
     stored = build_image(bands=bands, dtype=dtype)
     image = read_image(write_h5(tmp_path / "image_1.h5", "img", stored), n_bands=bands)
     assert image.dtype == np.float32
@@ -123,7 +123,7 @@ def test_masks_become_uint8(tmp_path, dtype):
     assert mask.sum() == 7
 
 
-def test_a_mask_value_that_uint8_would_fold_to_zero_is_refused(tmp_path):
+def test_a_mask_value_that_overflows_uint8_to_zero_is_refused(tmp_path):
     path = write_h5(tmp_path / "mask_1.h5", "mask", build_mask(7).astype("int64") * 256)
     with pytest.raises(DataError, match=r"mask_1\.h5: values other than 0 and 1: 256 \(7 pixels\)"):
         read_mask(path)
@@ -174,7 +174,7 @@ def damaged_images(folder: Path) -> dict[str, Path]:
         ("text_values", r"type \|S4; expected"),
     ],
 )
-def test_an_unusable_image_says_which_file_what_was_found_and_what_expected(tmp_path, kind, says):
+def test_an_unusable_image_is_an_error_with_file_finding_and_expectation(tmp_path, kind, says):
     path = damaged_images(tmp_path)[kind]
     with pytest.raises(DataError, match=says) as error:
         read_image(path)
@@ -183,7 +183,7 @@ def test_an_unusable_image_says_which_file_what_was_found_and_what_expected(tmp_
     assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
 
 
-def test_bytes_in_memory_are_judged_as_the_file_is(tmp_path):
+def test_bytes_in_memory_are_read_as_the_file_is(tmp_path):
     shape = (128, 128, 14)
     for path in damaged_images(tmp_path).values():
         if path.is_file():
@@ -194,7 +194,7 @@ def test_bytes_in_memory_are_judged_as_the_file_is(tmp_path):
     np.testing.assert_array_equal(load_stored(whole, "img", shape, whole.read_bytes())[0], read_stored(whole))
 
 
-def test_damage_at_any_byte_gives_an_image_or_a_data_error(tmp_path):
+def test_an_image_damaged_at_any_byte_is_read_or_a_data_error(tmp_path):
     sound = write_h5(tmp_path / "image_1.h5", "img", build_image()).read_bytes()
     damaged, draw, refused = tmp_path / "damaged.h5", random.Random(0), 0
     for _ in range(150):

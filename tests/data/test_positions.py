@@ -7,7 +7,7 @@ from landslide.data.table import patch_table
 from landslide.errors import DataError
 
 
-def test_positions_come_from_the_table_beside_the_data(root):
+def test_positions_come_from_scenes_csv(root):
     (root / "scenes.csv").write_text("\ufeffn,scene,row,column\n10,2,0,0\n1,1,4,5\n2,1,4,6\n7,1,0,0\n\n")
     positions = read_positions(root, [1, 2, 10])
     assert positions.to_numpy().tolist() == [[1, 4, 5], [1, 4, 6], [2, 0, 0]]
@@ -29,14 +29,14 @@ def test_positions_come_from_the_table_beside_the_data(root):
         ("n,scene,row,column\n1,\xff\n", "line 2"),
     ],
 )
-def test_a_faulty_table_of_positions_says_where(root, content, says):
+def test_a_faulty_position_table_is_an_error_that_names_the_fault(root, content, says):
     (root / "scenes.csv").write_text(content)
     with pytest.raises(DataError, match=says) as error:
         read_positions(root, [1, 2, 10])
     assert "scenes.csv" in str(error.value)
 
 
-def test_a_table_of_positions_that_is_no_text_is_a_data_error(root):
+def test_a_binary_position_table_is_a_data_error(root):
     (root / "scenes.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"scenes\.csv cannot be read"):
         read_positions(root, [1, 2, 10])
@@ -60,7 +60,7 @@ def test_the_official_scenes_are_contiguous_tiles():
     assert not table.duplicated().any()
 
 
-def test_the_official_table_serves_the_whole_official_set_or_by_name(root):
+def test_the_official_table_applies_to_the_whole_official_set_or_by_name(root):
     everything = list(range(1, 3800))
     assert read_positions(root, everything)["scene"].nunique() == 5
     assert read_positions(root, everything[:-1]).isna().all(axis=None)

@@ -12,7 +12,7 @@ from landslide.errors import DataError
 from tests.support.patch_sets import image_path, mask_path, write_patch_set
 
 
-def test_the_patch_table_has_a_row_a_patch_in_natural_order(root):
+def test_the_patch_table_has_one_row_per_patch_in_natural_order(root):
     table = patch_table(root)
     assert table["number"].tolist() == [1, 2, 10]
     assert table["image"].tolist() == [f"TrainData/img/image_{n}.h5" for n in (1, 2, 10)]
@@ -26,7 +26,7 @@ def test_the_patch_table_has_a_row_a_patch_in_natural_order(root):
     pd.testing.assert_frame_equal(patch_table(root, digests=directory_digest(root)[1]), table)
 
 
-def test_what_a_survey_found_is_not_read_again(root):
+def test_values_of_a_survey_are_not_read_again(root):
     table, found = patch_table(root), survey(root)
     for path in root.rglob("*.h5"):
         os.truncate(path, 0)
@@ -41,7 +41,7 @@ def test_digests_and_pixels_of_another_folder_are_refused(root):
         patch_table(root, positive_pixels={})
 
 
-def test_a_table_of_patches_without_mask_says_that_nothing_is_known(tmp_path):
+def test_the_patch_table_without_masks_has_unknown_landslide_pixels(tmp_path):
     write_patch_set(tmp_path, (1, 2), split="test")
     (tmp_path / "TestData/mask/mask_1.h5").unlink()
     (tmp_path / "scenes.csv").write_text("n,scene,row,column\n1,1,0,0\n2,1,0,1\n")

@@ -19,7 +19,7 @@ def generator() -> dict:
     return runpy.run_path(str(pipeline_runs.ROOT / "docs" / "generate.py"))
 
 
-def test_the_committed_pages_are_those_that_the_code_gives(generator):
+def test_committed_reference_pages_are_up_to_date(generator):
     folder = pipeline_runs.ROOT / "docs" / "reference"
     pages = generator["pages"]()
     for name, text in pages.items():

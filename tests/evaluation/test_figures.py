@@ -61,7 +61,7 @@ def test_the_three_colours_differ():
     assert min(distances) > 0.5
 
 
-def test_the_picture_shows_red_green_and_blue_between_0_and_1():
+def test_the_picture_scales_red_green_and_blue_to_0_and_1():
     names = ("B1", "B2", "B3", "B4")
     bands = np.random.default_rng(0).normal(size=(4, 20, 20)).astype(np.float16)
     picture = rgb_composite(bands, names, (0, 100))
@@ -171,7 +171,7 @@ def test_figures_render_without_warnings(name):
     assert len(buffer.getvalue()) > 5_000
 
 
-def test_the_prediction_figure_shows_what_it_was_given():
+def test_the_prediction_figure_shows_its_inputs():
     figure = a_prediction(2)
     axes = np.array(figure.axes).reshape(2, 4)
     assert [axis.get_title() for axis in axes[0]] == ["image", "mask", "probability", "prediction"]
@@ -182,7 +182,7 @@ def test_the_prediction_figure_shows_what_it_was_given():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["hit", "miss", "false alarm"]
 
 
-def test_the_curves_show_their_numbers():
+def test_precision_recall_curves_show_their_values():
     axis = a_curve().axes[0]
     lines = {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
     assert set(lines) == {"fold 1", "fold 2"}
@@ -227,7 +227,7 @@ def test_the_roc_curve_is_dotted_at_one_half():
 
 
 @pytest.mark.parametrize("masks", [True, False])
-def test_the_uncertainty_figure_has_masks_where_there_are_some(masks):
+def test_the_uncertainty_figure_shows_masks_if_given(masks):
     figure = an_uncertainty(masks)
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     expected = ["image", "mask", "probability", "uncertainty"]

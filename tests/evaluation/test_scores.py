@@ -50,7 +50,7 @@ def case():
 # ---- a fold
 
 
-def test_a_fold_is_scored_at_both_thresholds_and_in_every_way():
+def test_a_fold_is_scored_at_both_thresholds_and_for_every_variant():
     probability, masks = random_predictions(12)
     other = probability * 0.9
     variants = {"": probability, "_head_average": other, "_tta": probability**2}
@@ -75,13 +75,13 @@ def test_a_fold_is_scored_at_both_thresholds_and_in_every_way():
     assert all(np.isfinite(value) for value in fold.scores.values())
 
 
-def test_without_a_tuned_detection_threshold_there_is_no_tuned_detection():
+def test_without_a_tuned_detection_threshold_tuned_detection_is_not_scored():
     probability, masks = random_predictions(12)
     names = set(evaluate_fold({"": probability}, masks, threshold=0.3).scores)
     assert not [name for name in names if name.startswith("detection") and name.endswith(("_tuned", "_threshold"))]
 
 
-def test_a_fold_full_of_landslides_has_no_area_under_the_curve_and_nothing_that_is_not_a_number():
+def test_a_fold_of_only_positive_patches_has_no_roc_auc_and_finite_scores():
     probability, masks = random_predictions(12, empty=0.0)
     fold = evaluate_fold({"": probability}, masks, threshold=0.3)
     assert fold.truth.all()
@@ -90,7 +90,7 @@ def test_a_fold_full_of_landslides_has_no_area_under_the_curve_and_nothing_that_
     assert all(np.isfinite(value) for value in fold.scores.values())
 
 
-def test_the_ways_of_predicting_are_those_that_differ():
+def test_only_different_prediction_variants_are_scored():
     own, average = PredictionSettings(), PredictionSettings(heads="average")
     assert prediction_variants(own, several_heads=False) == {"": own}
     assert prediction_variants(own, several_heads=True) == {"": own, "_head_average": average}
@@ -102,12 +102,12 @@ def test_the_ways_of_predicting_are_those_that_differ():
 # ---- the cross-validation
 
 
-def test_a_score_that_a_fold_does_not_have_has_no_mean():
+def test_a_score_missing_in_a_fold_has_no_mean():
     mean = cross_validated({2: {"miou": 0.5, "detection_auc": 0.9}, 1: {"miou": 0.7}})
     assert mean == pytest.approx({"miou": 0.6, "miou_std": 0.1})
 
 
-def test_the_patch_report_holds_every_scored_patch_once_with_what_happened_to_it(case):
+def test_the_patch_report_has_one_row_per_scored_patch(case):
     table, folds, probability, masks = case
     report = patch_report(table, folds)
     assert report["number"].tolist() == table.loc[table["fold"] != 2, "number"].tolist()
@@ -123,7 +123,7 @@ def test_the_patch_report_holds_every_scored_patch_once_with_what_happened_to_it
     assert report["block"].nunique() == 4  # 4 x 4 tiles and the column beside them, in each of two scenes
 
 
-def test_pooled_scores_are_of_all_patches_together_within_their_intervals(case):
+def test_pooled_scores_cover_all_patches_and_are_within_their_intervals(case):
     table, folds, probability, masks = case
     found = pooled_scores(patch_report(table, folds))
     expected = scores(confusion_counts(probability >= 0.5, masks))
@@ -136,14 +136,14 @@ def test_pooled_scores_are_of_all_patches_together_within_their_intervals(case):
     assert found["detection_auc_pooled"] == pytest.approx(roc_auc_score(truth, highest))
 
 
-def test_patches_that_went_through_csv_give_the_same_pooled_scores(case, tmp_path):
+def test_pooled_scores_are_unchanged_by_a_csv_round_trip(case, tmp_path):
     table, folds, *_ = case
     report = patch_report(table, folds)
     report.to_csv(tmp_path / "patches.csv", index=False)
     assert pooled_scores(pd.read_csv(tmp_path / "patches.csv")) == pytest.approx(pooled_scores(report), abs=1e-12)
 
 
-def test_the_threshold_table_is_that_of_all_pixels_together(case):
+def test_the_threshold_table_covers_all_pixels(case):
     _, folds, probability, masks = case
     table = pooled_thresholds(folds)
     assert list(table) == ["threshold", "f1_macro", "miou", "f1_landslide", "precision", "recall"]
@@ -162,7 +162,7 @@ def test_the_threshold_table_is_that_of_all_pixels_together(case):
 # ---- what choosing the epoch on the test fold adds
 
 
-def test_the_gap_is_between_the_epochs_that_are_best_on_the_test_fold_and_on_validation():
+def test_the_selection_gap_compares_the_best_epochs_of_test_fold_and_validation():
     history = [
         {"validation_f1_macro": v, "test_f1_macro": t, "test_miou": t / 2, "test_f1_landslide": 1 - t}
         for v, t in ((0.5, 0.75), (0.75, 0.5), (0.75, 0.25), (0.25, 0.625))
@@ -174,7 +174,7 @@ def test_the_gap_is_between_the_epochs_that_are_best_on_the_test_fold_and_on_val
     }  # fmt: skip
 
 
-def test_without_a_monitored_test_fold_there_is_no_gap():
+def test_without_a_monitored_test_fold_there_is_no_selection_gap():
     assert selection_gap(HISTORY) == {}
     assert selection_gap([]) == {}
     assert selection_gap([{**HISTORY[0], "test_f1_macro": 0.5}, HISTORY[1]]) == {}
@@ -202,7 +202,7 @@ def test_every_recorded_score_is_described(case):
 # ---- tables and figures
 
 
-def test_a_cross_validation_leaves_its_tables_and_a_figure_of_each(case):
+def test_a_cross_validation_writes_its_tables_and_figures(case):
     table, folds, *_ = case
     histories = {1: HISTORY, 3: HISTORY}
     tables = report_tables(table, folds, histories)
@@ -215,7 +215,7 @@ def test_a_cross_validation_leaves_its_tables_and_a_figure_of_each(case):
     assert set(fold_figures(1, folds[1], HISTORY)) == {"precision_recall", "learning_curves"}
 
 
-def test_patches_of_one_kind_leave_no_roc_curve(case):
+def test_patches_of_one_class_give_no_roc_curve(case):
     table, *_ = case
     probability, masks = random_predictions(10, empty=0.0)
     folds = {1: evaluate_fold({"": probability}, masks, threshold=0.5)}
@@ -227,7 +227,7 @@ def test_patches_of_one_kind_leave_no_roc_curve(case):
 
 @pytest.mark.parametrize("sizes", [(9,), (1, 3, 5), (4, 4, 1)])
 @pytest.mark.parametrize("as_tensors", [False, True])
-def test_batches_are_scored_as_all_patches_at_once(sizes, as_tensors):
+def test_scores_do_not_depend_on_the_batches(sizes, as_tensors):
     probability, masks = random_predictions(9)
     variants = {"": probability, "_tta": probability[::-1].copy()}
     whole = evaluate_fold(variants, masks, threshold=0.3, detection_threshold=0.7)
@@ -249,7 +249,7 @@ def test_batches_are_scored_as_all_patches_at_once(sizes, as_tensors):
 
 
 @pytest.mark.parametrize("landslides", [(0, 7, 3, 900, 0), (0, 0, 0, 0, 0)])
-def test_overlays_show_patches_with_landslides_from_few_pixels_to_many(landslides):
+def test_overlays_show_patches_from_few_to_many_landslide_pixels(landslides):
     cache = build_band_cache(5)
     for mask, n in zip(cache.masks, landslides, strict=True):
         mask[:] = 0

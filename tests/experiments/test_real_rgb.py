@@ -84,7 +84,7 @@ def results(run, patches, config, tmp_path_factory) -> Path:
     return folder
 
 
-def test_every_row_and_fold_leaves_a_record_that_its_counts_bear_out(results):
+def test_every_row_and_fold_has_a_record_consistent_with_its_counts(results):
     records = sorted(results.glob("*.json"))
     assert [path.stem for path in records] == [
         f"{row}-fold{fold}-seed0" for row in ("U_Net", "U_Net__three_heads") for fold in (1, 3)
@@ -101,7 +101,7 @@ def test_every_row_and_fold_leaves_a_record_that_its_counts_bear_out(results):
     assert not list(results.glob("*.checkpoints"))
 
 
-def test_what_is_finished_is_not_trained_again_and_what_is_missing_is(run, results, patches, config):
+def test_finished_folds_are_skipped_and_missing_ones_trained(run, results, patches, config):
     missing, *others = sorted(results.glob("*.json"))
     before = {path: path.stat().st_mtime_ns for path in others}
     first = json.loads(missing.read_text())
@@ -122,7 +122,7 @@ def test_a_result_of_other_settings_is_refused(run, results, patches, tmp_path, 
         run("table", other, "--out", results)
 
 
-def test_a_search_that_leaves_folds_out_is_no_result(run, results, patches, config, tmp_path):
+def test_a_search_on_some_folds_is_not_a_result(run, results, patches, config, tmp_path):
     with pytest.raises(SystemExit, match="other values of without_folds"):
         run("train", config, "--data", patches, "--out", results, "--without", 2)
     with pytest.raises(SystemExit, match="Fold 1 is left out, and the grid tests on it"):
@@ -132,7 +132,7 @@ def test_a_search_that_leaves_folds_out_is_no_result(run, results, patches, conf
         run("table", config, "--out", found)
 
 
-def test_a_result_from_before_a_setting_existed_counts_if_it_has_its_default(run, results, config, tmp_path):
+def test_a_result_older_than_a_setting_counts_if_it_has_the_default(run, results, config, tmp_path):
     settings = json.loads(next(results.glob("U_Net-fold1*.json")).read_text())["settings"]
     assert settings["augmentation"]["flips"] is False
     older = {name: value for name, value in settings.items() if name != "average_decay"}
@@ -151,7 +151,7 @@ def copied(results: Path, folder: Path, only: str = "*", **changes) -> Path:
     return folder
 
 
-def test_results_on_different_data_are_not_put_into_one_table(run, results, config, tmp_path):
+def test_results_on_different_data_are_not_combined(run, results, config, tmp_path):
     with pytest.raises(SystemExit, match="different data"):
         run("table", config, "--out", copied(results, tmp_path / "row", "U_Net-*", data_version="another"))
     with pytest.raises(SystemExit, match="other values of data_version"):
@@ -169,7 +169,7 @@ def printed_rows(capsys) -> str:
     return re.sub(" +", " ", capsys.readouterr().out)
 
 
-def test_the_table_has_both_ways_the_gains_and_the_cost_of_an_honest_choice(run, results, config, capsys):
+def test_the_table_has_both_variants_the_gains_and_the_selection_gap(run, results, config, capsys):
     run("table", config, "--out", results, "--gains-of", "U-Net", "--figures", "U-Net")
     plain, turned = printed_rows(capsys).split("# Mean of the eight symmetries")
     for printed, way in ((plain, ""), (turned, "_tta")):
@@ -191,7 +191,7 @@ def test_the_table_has_both_ways_the_gains_and_the_cost_of_an_honest_choice(run,
     assert {path.name for path in results.glob("*.png")} == {"calibration.png", "thresholds.png"}
 
 
-def test_a_row_that_is_not_finished_is_compared_with_no_other(run, results, config, tmp_path, capsys):
+def test_an_unfinished_row_is_not_compared(run, results, config, tmp_path, capsys):
     found = copied(results, tmp_path / "part")
     next(found.glob("U_Net-fold3*.json")).unlink()
     capsys.readouterr()
@@ -205,7 +205,7 @@ def test_a_row_that_is_not_finished_is_compared_with_no_other(run, results, conf
         run("table", config, "--out", found, "--gains-of", "U-Net")
 
 
-def test_settings_are_those_that_the_ablation_pipeline_would_train_with(run):
+def test_settings_equal_those_of_the_ablation_pipeline(run):
     from pydantic import TypeAdapter
 
     from landslide.bands.formulas import BandSettings
@@ -241,14 +241,14 @@ def test_settings_are_those_that_the_ablation_pipeline_would_train_with(run):
         ({"rows": [{"name": "U-Net", "bands": {"dtype": "float32"}}]}, "U-Net has 'bands'"),
     ],
 )
-def test_a_grid_that_asks_for_more_is_refused(run, patches, tmp_path, change, named):
+def test_an_unsupported_grid_is_refused(run, patches, tmp_path, change, named):
     path = tmp_path / "grid.yaml"
     path.write_text(yaml.safe_dump({"parameters": GRID | change}))
     with pytest.raises(SystemExit, match=named):
         run("train", path, "--data", patches, "--out", tmp_path)
 
 
-def test_a_row_that_is_not_there_is_named(run, results, patches, config):
+def test_an_unknown_row_is_named(run, results, patches, config):
     for arguments in (
         ["train", config, "--data", patches, "--only", "U-net"],
         ["table", config, "--gains-of", "U-net"],
@@ -257,12 +257,12 @@ def test_a_row_that_is_not_there_is_named(run, results, patches, config):
             run(*arguments, "--out", results)
 
 
-def test_without_a_result_there_is_no_table(run, config, tmp_path):
+def test_a_table_without_results_is_an_error(run, config, tmp_path):
     with pytest.raises(SystemExit, match="has no row"):
         run("table", config, "--out", tmp_path)
 
 
-def test_the_page_of_results_has_what_the_records_say(run, capsys):
+def test_the_results_page_agrees_with_the_records(run, capsys):
     page = (pipeline_runs.ROOT / "docs" / "explanation" / "results.md").read_text().splitlines()
     config, records = pipeline_runs.ROOT / "configs" / "real_rgb.yaml", pipeline_runs.ROOT / "docs" / "results"
     capsys.readouterr()

@@ -9,7 +9,7 @@ from tests.support.patch_tables import build_patch_table, grid_positions
 
 @pytest.mark.parametrize("exclude", [False, True])
 @pytest.mark.parametrize("fraction", [0.1, 0.3, None])
-def test_parts_are_disjoint_and_cover_all_patches_but_the_excluded(exclude, fraction):
+def test_parts_are_disjoint_and_cover_all_patches_except_the_excluded(exclude, fraction):
     n = 200
     table = build_patch_table(n, grid_positions(n // 10, 10), pixels=np.arange(n) % 5, folds=np.arange(n) // 40 + 1)
     rows = fold_rows(table, 2, exclude_adjacent=exclude, validation_fraction=fraction, seed=3)

@@ -76,7 +76,7 @@ def test_another_seed_gives_another_random_split(scheme):
     assert (folds(1) != folds(2)).any()
 
 
-def test_contiguous_folds_know_no_seed():
+def test_contiguous_folds_do_not_depend_on_the_seed():
     np.testing.assert_array_equal(split("contiguous", 600, 5, seed=1), split("contiguous", 600, 5, seed=2))
 
 
@@ -210,7 +210,7 @@ def test_the_official_folds_have_the_published_positive_patches(label_counts):
 # ---- random and stratified
 
 
-def test_random_folds_follow_neither_file_order_nor_landslides():
+def test_random_folds_are_independent_of_file_order_and_landslides():
     folds = assign(range(5000), scheme="random", seed=3)
     thousand = np.array([[(folds[i : i + 1000] == k).sum() for k in range(1, 6)] for i in range(0, 5000, 1000)])
     assert 130 < thousand.min() <= thousand.max() < 270  # 200 expected, 12.6 standard deviation
@@ -224,7 +224,7 @@ def test_random_folds_follow_neither_file_order_nor_landslides():
     st.integers(2, 5),
     st.integers(0, 100),
 )
-def test_stratified_folds_have_equal_shares_of_positive_patches_at_every_amount(pixels, n_folds, seed):
+def test_stratified_folds_balance_positive_patches_of_every_size(pixels, n_folds, seed):
     pixels = np.array(pixels)
     folds = assign(range(len(pixels)), scheme="stratified", n_folds=n_folds, seed=seed, positive_pixels=pixels)
     for amount in (0, *np.quantile(pixels, [0.25, 0.5, 0.9])):
@@ -243,7 +243,7 @@ def test_stratified_official_folds_balance_patches_and_landslide_pixels(label_co
     assert np.ptp(np.bincount(contiguous, weights=pixels)[1:]) / total.mean() > 0.5
 
 
-def test_stratified_folds_without_label_counts_explain_themselves():
+def test_stratified_folds_without_label_counts_are_an_explained_error():
     with pytest.raises(ConfigurationError, match="need the landslide pixels") as error:
         assign(range(10), scheme="stratified")
     assert "positive_pixels" in error.value.remedy
@@ -288,7 +288,7 @@ def test_scene_blocked_official_folds_keep_4x4_blocks_and_balance(label_counts):
     assert np.ptp(total) / total.mean() < 0.25
 
 
-def test_no_tile_of_scene_blocked_folds_has_a_neighbour_on_the_other_side(label_counts):
+def test_scene_blocked_folds_can_exclude_every_adjacent_tile(label_counts):
     positions = official_positions()
     folds = assign(range(OFFICIAL), scheme="scene_blocked", positive_pixels=label_counts, scenes=positions)
     table = build_patch_table(OFFICIAL, positions, pixels=label_counts)
@@ -303,7 +303,7 @@ def test_no_tile_of_scene_blocked_folds_has_a_neighbour_on_the_other_side(label_
         assert left_out.sum() < 0.12 * (~test).sum(), "most of the training part is left"
 
 
-def test_patches_touch_across_edges_and_corners_within_a_scene_where_positions_are_known():
+def test_patches_of_a_scene_are_adjacent_across_edges_and_corners():
     table = build_patch_table(18, np.concatenate([grid(3, 3), grid(3, 3, scene=2)]))
     test = np.zeros(18, bool)
     test[0] = True
@@ -325,13 +325,13 @@ def test_patches_touch_across_edges_and_corners_within_a_scene_where_positions_a
     ],
     ids=["none", "too few", "no column", "one NaN", "one NA in the patch table"],
 )
-def test_scene_blocked_folds_without_every_position_explain_themselves(scenes):
+def test_scene_blocked_folds_without_all_positions_are_an_explained_error(scenes):
     with pytest.raises(ConfigurationError, match="need scene, row and column of every patch") as error:
         assign(range(10), scheme="scene_blocked", scenes=scenes)
     assert "scenes.csv" in error.value.remedy
 
 
-def test_positions_may_come_as_the_patch_table():
+def test_positions_can_be_given_as_the_patch_table():
     positions = grid(8, 5)
     table = build_patch_table(40, positions)[["scene", "row", "column"]]
     np.testing.assert_array_equal(
@@ -386,7 +386,7 @@ def test_inner_validation_is_about_a_tenth_in_whole_blocks(table, seed):
 
 @settings(max_examples=150, deadline=None)
 @given(training_tables(), st.sampled_from([0.1, 0.5]), st.integers(0, 50))
-def test_both_parts_have_landslides_where_two_blocks_have_some(table, fraction, seed):
+def test_both_parts_have_landslides_if_two_blocks_do(table, fraction, seed):
     positive = table["positive_pixels"].to_numpy() > 0
     if len(set(neighbour_blocks(table, parts=round(1 / fraction))[positive])) < 2:
         return
@@ -395,7 +395,7 @@ def test_both_parts_have_landslides_where_two_blocks_have_some(table, fraction, 
     assert positive[~chosen].any()
 
 
-def test_two_blocks_with_landslides_are_never_both_taken():
+def test_inner_validation_never_takes_both_blocks_with_landslides():
     pixels = np.zeros(100, np.int64)
     pixels[[0, 50]] = 10
     table = build_patch_table(100, pixels=pixels)
@@ -405,14 +405,14 @@ def test_two_blocks_with_landslides_are_never_both_taken():
         assert [seed for seed, chosen in enumerate(draws) if not pixels[chosen].any()] == []
 
 
-def test_another_seed_draws_other_blocks():
+def test_another_seed_selects_other_blocks():
     table = build_patch_table(400, grid(20, 20))
     draws = {tuple(np.flatnonzero(inner_validation(table, seed=seed))) for seed in range(10)}
     assert len(draws) == 10
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5])
-def test_another_fraction_is_kept_too(fraction):
+def test_other_fractions_are_met(fraction):
     chosen = inner_validation(build_patch_table(1600, grid(40, 40)), fraction=fraction)
     assert chosen.mean() == pytest.approx(fraction, abs=0.006)  # half a block of 16
 

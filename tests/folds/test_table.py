@@ -34,7 +34,7 @@ def a_known_table(rng: np.random.Generator, n_folds: int, positioned: bool) -> p
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.booleans())
-def test_old_patches_keep_their_folds_and_new_tiles_take_those_of_neighbours(seed, n_folds, positioned):
+def test_old_patches_keep_their_folds_and_new_tiles_join_their_neighbours(seed, n_folds, positioned):
     rng = np.random.default_rng(seed)
     known = a_known_table(rng, n_folds, positioned)
     fold_of = folds_of(known)
@@ -70,7 +70,7 @@ def test_old_patches_keep_their_folds_and_new_tiles_take_those_of_neighbours(see
                 assert found[scene, row, column] in most
 
 
-def test_every_patch_of_an_unchanged_data_set_is_known():
+def test_every_patch_of_an_unchanged_data_set_keeps_its_fold():
     known = a_known_table(np.random.default_rng(1), 5, positioned=True)
     table = build_patch_table(known["image_md5"], None, known["number"])
     for same in (known, table, known.drop(columns=["scene", "row", "column"]).join(table[["scene", "row", "column"]])):
@@ -82,13 +82,13 @@ def test_a_changed_image_without_position_keeps_the_fold_of_its_number():
     assert previous_folds(build_patch_table("abXd"), known).tolist() == [1, 2, 1, 2]
 
 
-def test_a_number_that_passed_to_another_patch_makes_nothing_known():
+def test_a_reused_number_does_not_identify_a_patch():
     known = as_recorded(build_patch_table("abcd").assign(fold=[1, 2, 1, 2]))
     # A new patch in front: everything behind it has another number now.
     assert previous_folds(build_patch_table("Xabcd"), known).tolist() == [0, 1, 2, 1, 2]
 
 
-def test_equal_images_are_told_apart_by_their_numbers():
+def test_equal_images_are_distinguished_by_their_numbers():
     known = as_recorded(build_patch_table("aba").assign(fold=[1, 2, 2]))
     assert previous_folds(build_patch_table("aba"), known).tolist() == [1, 2, 2]
     assert previous_folds(build_patch_table("aa", numbers=[7, 8]), known).tolist() == [1, 1]
@@ -96,7 +96,7 @@ def test_equal_images_are_told_apart_by_their_numbers():
     assert previous_folds(build_patch_table("aa", [(1, 0, 2), (1, 0, 0)]), placed).tolist() == [2, 1]
 
 
-def test_a_patch_that_left_comes_back_to_its_fold_though_its_place_was_taken():
+def test_a_removed_patch_returns_to_its_fold_although_its_position_is_reused():
     places = [(1, 0, 0), (1, 0, 1), (1, 0, 2)]
     first = build_patch_table("abc", places).assign(fold=[1, 2, 1])
     second = grow(build_patch_table("aXc", places), as_recorded(first), n_folds=2)
@@ -108,14 +108,14 @@ def test_a_patch_that_left_comes_back_to_its_fold_though_its_place_was_taken():
     assert departed(third, known)["image_md5"].tolist() == ["X"]
 
 
-def test_an_image_that_was_in_two_folds_stays_remembered_in_both():
+def test_an_image_in_two_folds_is_recorded_in_both():
     known = as_recorded(build_patch_table("aba").assign(fold=[1, 2, 2]))
     grown = grow(build_patch_table("ab"), known, n_folds=2)
     left = departed(grown, known)
     assert left[["image_md5", "fold"]].to_numpy().tolist() == [["a", 2]]
 
 
-def test_a_corrected_position_replaces_the_old_one_but_copies_are_remembered_one_by_one():
+def test_a_corrected_position_replaces_the_old_one_but_copies_are_recorded_separately():
     known = as_recorded(build_patch_table("abb", [(1, 0, 0), (1, 0, 1), (1, 0, 2)]).assign(fold=[1, 2, 2]))
     grown = grow(build_patch_table("ab", [(1, 5, 5), (1, 0, 1)]), known, n_folds=2)
     assert grown["fold"].tolist() == [1, 2]
@@ -123,7 +123,7 @@ def test_a_corrected_position_replaces_the_old_one_but_copies_are_remembered_one
     assert left[["image_md5", "column", "fold"]].to_numpy().tolist() == [["b", 2, 2]]
 
 
-def test_what_is_in_the_data_set_counts_before_what_left():
+def test_present_patches_take_precedence_over_removed_ones():
     # b was at this place once, in fold 2; now c is there, whose fold is 1.
     place = (1, 5, 5)
     known = pd.concat(
@@ -140,7 +140,7 @@ def test_what_is_in_the_data_set_counts_before_what_left():
 # ---- patches that are new
 
 
-def test_positions_that_the_data_set_lost_are_kept():
+def test_recorded_positions_are_kept_if_the_data_set_loses_them():
     """As when a hundred patches are added to the official set, whose positions hold for that set alone."""
     places = [(1, 0, 0), (1, 0, 1), (2, 0, 0), (2, 0, 1)]
     known = as_recorded(build_patch_table("abcc", places).assign(fold=[1, 2, 1, 1]))
@@ -152,14 +152,14 @@ def test_positions_that_the_data_set_lost_are_kept():
     assert grown["scene"].dtype == "Int64"
 
 
-def test_a_tile_at_a_corner_joins_what_it_touches():
+def test_a_new_tile_joins_the_fold_of_a_tile_at_its_corner():
     old = [(1, 3, 2), (1, 3, 3), (2, 0, 0)]
     known = as_recorded(build_patch_table("abc", old).assign(fold=[2, 2, 1]))
     # Across the border of the block, and although the other fold has less.
     assert grow(build_patch_table("abcN", [*old, (1, 4, 4)]), known, n_folds=2)["fold"].tolist() == [2, 2, 1, 2]
 
 
-def test_new_tiles_that_touch_nothing_known_stay_together_and_the_folds_stay_even():
+def test_new_tiles_without_known_neighbours_stay_together_and_folds_stay_balanced():
     old = [(scene, row, column) for scene in range(1, 6) for row in range(4) for column in range(4)]
     known = as_recorded(build_patch_table(image_names(old), old).assign(fold=np.repeat(np.arange(1, 6), 16)))
     new = [p for scene in range(10, 20) for p in grid_positions(BLOCK_SIDE, BLOCK_SIDE, scene)]
@@ -181,13 +181,13 @@ def test_new_tiles_that_touch_nothing_known_stay_together_and_the_folds_stay_eve
         ([2, 2, 1, 1], [500, 400, 100, 200, 900], 1),
     ],
 )
-def test_a_new_block_goes_to_the_fold_that_has_the_least_patches_and_landslides(folds, pixels, expected):
+def test_a_new_block_joins_the_fold_with_fewest_patches_and_landslides(folds, pixels, expected):
     places = [(scene, 0, 0) for scene in range(5)]
     known = as_recorded(build_patch_table("abcd", places[:4]).assign(fold=folds))
     assert grow(build_patch_table("abcdN", places, pixels=pixels), known, n_folds=2)["fold"].iloc[-1] == expected
 
 
-def test_a_block_that_neighbours_drew_to_a_fold_in_part_follows_as_a_whole():
+def test_a_block_partly_joined_to_a_fold_joins_it_as_a_whole():
     old = [(1, 0, 0), (1, 0, 1), (2, 0, 0), (2, 0, 1)]
     known = as_recorded(build_patch_table(image_names(old), old).assign(fold=[2, 2, 1, 1]))
     new = [p for p in grid_positions(4, 4) if p not in old]  # two of them touch nothing known
@@ -195,7 +195,7 @@ def test_a_block_that_neighbours_drew_to_a_fold_in_part_follows_as_a_whole():
     assert set(grown["fold"].iloc[len(old) :]) == {2}
 
 
-def test_without_positions_new_patches_are_dealt_in_runs():
+def test_without_positions_new_patches_are_assigned_in_consecutive_runs():
     known = as_recorded(build_patch_table([f"old {i}" for i in range(32)]).assign(fold=np.repeat([1, 2], 16)))
     images = [f"old {i}" for i in range(32)] + [f"new {i}" for i in range(64)]
     fold = grow(build_patch_table(images), known, n_folds=2)["fold"].to_numpy()
@@ -205,7 +205,7 @@ def test_without_positions_new_patches_are_dealt_in_runs():
     assert sorted(runs[:, 0]) == [1, 1, 2, 2]
 
 
-def test_patches_without_position_do_not_spoil_the_blocks_of_the_others():
+def test_patches_without_position_do_not_change_the_blocks_of_others():
     old = [(scene, 0, 0) for scene in (1, 2)]
     known = as_recorded(build_patch_table("ab", old).assign(fold=[1, 2]))
     places = [*old, *grid_positions(4, 4, 5), None, *grid_positions(4, 4, 6)]
@@ -215,7 +215,7 @@ def test_patches_without_position_do_not_spoil_the_blocks_of_the_others():
     assert (grown.dropna().groupby("scene")["fold"].nunique() == 1).all()
 
 
-def test_a_hundred_new_patches_beside_the_official_set_take_no_time():
+def test_a_hundred_patches_added_to_the_official_set_are_assigned_quickly():
     positions = [tuple(p) for p in landslide4sense_positions()[["scene", "row", "column"]].to_numpy().tolist()]
     table = build_patch_table(image_names(positions), positions)
     folds = assign(table["number"].tolist(), scheme="scene_blocked", scenes=np.array(positions))
@@ -240,7 +240,7 @@ def test_another_number_of_folds_is_a_configuration_error(n_folds):
     assert "Set folds.n_folds to 3" in error.value.remedy
 
 
-def test_a_fold_that_lost_all_its_patches_is_a_data_error_unless_new_ones_fill_it():
+def test_an_emptied_fold_is_a_data_error_unless_new_patches_fill_it():
     known = build_patch_table("abcd").assign(fold=[1, 1, 2, 3])
     with pytest.raises(DataError, match="Fold 3 of the older fold table has no patch left") as error:
         grow(build_patch_table("abc"), known, n_folds=3)
@@ -268,7 +268,7 @@ def test_a_recorded_table_is_read_in_the_order_of_the_patches(tmp_path):
         ("number,image_md5,fold\n1,a,1\n2,X,2\n", 2, "1 of 2 patches are not in .* 2"),
     ],
 )
-def test_a_table_of_something_else_is_refused(tmp_path, content, n_folds, message):
+def test_an_invalid_fold_table_is_refused(tmp_path, content, n_folds, message):
     if content is not None:
         (tmp_path / "folds.csv").write_text(content)
     with pytest.raises((ConfigurationError, DataError), match=message):

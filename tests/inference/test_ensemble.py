@@ -84,7 +84,7 @@ def test_a_loaded_ensemble_predicts_as_before_saving(ensemble, saved, members, r
     assert not any(model.training for model in loaded.models)
 
 
-def test_a_saved_ensemble_stands_on_its_own(saved, tmp_path, raw, ensemble):
+def test_a_saved_ensemble_is_self_contained(saved, tmp_path, raw, ensemble):
     moved = saved.rename(tmp_path / "moved")
     np.testing.assert_array_equal(load_ensemble(moved, CPU).predict(raw[:1])[0], ensemble.predict(raw[:1])[0])
     assert sorted(path.name for path in moved.iterdir()) == [
@@ -95,7 +95,7 @@ def test_a_saved_ensemble_stands_on_its_own(saved, tmp_path, raw, ensemble):
     ]
 
 
-def test_other_band_settings_come_back(members, tmp_path):
+def test_band_settings_are_saved(members, tmp_path):
     settings = BandSettings(reflectance=True, median_kernel=5, dtype="float32")
     save_ensemble(tmp_path / "saved", members, settings)
     assert load_members(tmp_path / "saved")[1] == settings
@@ -119,7 +119,7 @@ def test_one_member_has_no_uncertainty(members, raw):
     assert (uncertainty == 0).all()
 
 
-def test_ensemble_probability_is_that_of_its_members():
+def test_ensemble_probability_equals_the_mean_of_its_members():
     class Constant(torch.nn.Module):
         def __init__(self, probability: float) -> None:
             super().__init__()
@@ -135,13 +135,13 @@ def test_ensemble_probability_is_that_of_its_members():
     torch.testing.assert_close(landslide_probability(Constant(0.2), images), torch.full((2, 8, 8), 0.2))
 
 
-def test_raw_patches_predict_as_the_cache_does(ensemble, cache, raw):
+def test_raw_patches_and_cached_bands_give_equal_predictions(ensemble, cache, raw):
     rows = np.arange(len(raw))
     from_cache = [predict_rows(model, cache, rows, BANDS, device=CPU) for model in ensemble.models]
     np.testing.assert_allclose(ensemble.predict(raw)[0], np.mean(from_cache, axis=0), atol=1e-5)
 
 
-def test_each_member_predicts_in_its_own_way(members, raw, cache):
+def test_each_member_uses_its_prediction_settings(members, raw, cache):
     turning = PredictionSettings(heads="average", augmentation="rotations")
     mixed = Ensemble([members[0], replace(members[1], prediction=turning)], SETTINGS, CPU)
     rows = np.arange(len(raw))
@@ -155,14 +155,14 @@ def test_each_member_predicts_in_its_own_way(members, raw, cache):
     np.testing.assert_allclose(mixed.predict(raw)[0], np.mean(expected, axis=0), atol=1e-5)
 
 
-def test_how_a_member_predicts_comes_back(members, tmp_path):
+def test_prediction_settings_of_a_member_are_saved(members, tmp_path):
     variant = PredictionSettings(augmentation="flips_and_rotations")
     save_ensemble(tmp_path / "saved", [replace(members[0], prediction=variant, detection_threshold=0.8)], SETTINGS)
     (loaded,), _ = load_members(tmp_path / "saved")
     assert (loaded.prediction, loaded.detection_threshold) == (variant, 0.8)
 
 
-def test_a_model_of_before_predicts_in_the_published_way(saved, ensemble, raw):
+def test_an_older_model_predicts_as_published(saved, ensemble, raw):
     content = json.loads((saved / "ensemble.json").read_text())
     for member in content["members"]:
         del member["prediction"], member["detection_threshold"]
@@ -185,12 +185,12 @@ def test_float64_and_float32_patches(ensemble, raw):
     np.testing.assert_allclose(ensemble.predict(raw[:1].astype(np.float32))[0], probability, atol=0.02)
 
 
-def test_a_scene_of_another_size_and_no_patch_at_all(ensemble, raw):
+def test_another_patch_size_and_an_empty_batch(ensemble, raw):
     assert ensemble.predict(raw[:1, :, :64, :96])[0].shape == (1, 64, 96)
     assert ensemble.predict(raw[:0])[0].shape == (0, 128, 128)
 
 
-def test_the_bands_are_chosen_by_name(members, raw):
+def test_bands_are_selected_by_name(members, raw):
     image = engineer(raw[0], SETTINGS).astype(np.float16).astype(np.float32)
     inputs = torch.from_numpy(image[[BAND_NAMES.index(name) for name in BANDS]])[None]
     one = Ensemble(members[:1], SETTINGS, CPU)
@@ -200,7 +200,7 @@ def test_the_bands_are_chosen_by_name(members, raw):
 @pytest.mark.parametrize(
     "shape", [(14, 128, 128), (1, 13, 128, 128), (1, 26, 128, 128), (1, 128, 128, 14), (1, 14, 128)]
 )
-def test_another_shape_is_an_error_that_names_both(ensemble, shape):
+def test_a_wrong_shape_is_an_error_that_names_both_shapes(ensemble, shape):
     with pytest.raises(ValueError, match=r"\(N, 14, H, W\) are needed, not \("):
         ensemble.predict(np.ones(shape))
 

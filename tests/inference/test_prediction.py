@@ -61,7 +61,7 @@ def images() -> Tensor:
 
 
 @pytest.mark.parametrize("prediction", VARIANTS, ids=lambda variant: variant.augmentation)
-def test_a_network_that_turns_with_its_input_answers_the_same_with_and_without(images, prediction):
+def test_an_equivariant_network_predicts_the_same_with_and_without_augmentation(images, prediction):
     plain = landslide_probability(Toy(along_the_slope), images)
     augmented = landslide_probability(Toy(along_the_slope), images, prediction, BANDS)
     torch.testing.assert_close(augmented, plain, rtol=0, atol=1e-6)
@@ -71,7 +71,7 @@ def test_a_network_that_turns_with_its_input_answers_the_same_with_and_without(i
         assert (unnamed - plain).abs().max() > 0.1
 
 
-def test_it_is_the_mean_over_the_moved_patches_moved_back(images):
+def test_augmented_prediction_is_the_mean_over_symmetries_moved_back(images):
     def turned(x: np.ndarray, k: int, mirrored: bool) -> np.ndarray:
         moved = np.rot90(x, k, axes=(-2, -1)).copy()
         for _ in range(k):
@@ -95,7 +95,7 @@ def test_it_is_the_mean_over_the_moved_patches_moved_back(images):
         np.testing.assert_allclose(found.numpy(), np.mean(answers, axis=0), atol=1e-6)
 
 
-def test_patches_that_are_not_square_can_be_turned():
+def test_patches_that_are_not_square_can_be_rotated():
     images = torch.randn(2, 3, 16, 32, generator=torch.Generator().manual_seed(1))
     found = landslide_probability(Toy(along_the_slope), images, VARIANTS[2], BANDS)
     torch.testing.assert_close(found, landslide_probability(Toy(along_the_slope), images), rtol=0, atol=1e-6)
@@ -105,7 +105,7 @@ def test_patches_that_are_not_square_can_be_turned():
     ("variants", "passes"), [(VARIANTS[:1], (1, 1)), (VARIANTS[:2], (2, 4)), (VARIANTS[1:], (3, 8)), (VARIANTS, (3, 8))]
 )
 @pytest.mark.parametrize("copies", [1, 9])
-def test_several_ways_share_the_passes_and_each_is_as_it_is_alone(images, variants, passes, copies):
+def test_several_variants_share_passes_and_equal_single_predictions(images, variants, passes, copies):
     network, images = Toy(by_place), images.repeat(copies, 1, 1, 1)
     together = landslide_probabilities(network, images, variants, BANDS)
     assert network.passes == passes[copies > 1]  # moved patches pass together where the batch is small
@@ -113,7 +113,7 @@ def test_several_ways_share_the_passes_and_each_is_as_it_is_alone(images, varian
         torch.testing.assert_close(found, landslide_probability(Toy(by_place), images, variant, BANDS), rtol=0, atol=0)
 
 
-def test_bands_without_names_and_one_gradient_alone_are_not_turned(images):
+def test_unnamed_bands_and_a_single_gradient_are_not_rotated(images):
     with pytest.raises(ValueError, match="names of the bands"):
         landslide_probability(Toy(by_place), images, VARIANTS[1])
     with pytest.raises(ConfigurationError, match="only gradient_x is selected"):
@@ -146,7 +146,7 @@ def test_the_main_head_is_the_softmax_at_the_resolution_of_the_input():
     np.testing.assert_allclose(landslide_probability(network, images).numpy(), expected, atol=1e-6)
 
 
-def test_the_average_is_over_the_probabilities_of_all_heads_brought_to_the_resolution_of_the_input():
+def test_the_average_is_over_probabilities_of_all_heads_at_input_resolution():
     network, images = ThreeHeads(), torch.zeros(2, 1, 16, 16)
     fine, same, coarse = (softmax_by_hand(network.logits[side]) for side in ("32", "16", "8"))
     fine = fine.reshape(2, 16, 2, 16, 2).mean(axis=(2, 4))
@@ -168,7 +168,7 @@ def test_heads_are_counted(name, heads):
 # ---- patches of the cache
 
 
-def test_patches_are_predicted_in_several_ways_as_they_are_in_each_alone():
+def test_predictions_of_several_variants_equal_single_predictions():
     torch.manual_seed(0)
     model = build_model(ModelSpec(name="rau_net", options={"width": 4, "head_width": 4}, bands=BANDS)).eval()
     cache, rows = build_band_cache(4, names=("gradient_y", "B4", "gradient_x")), np.array([3, 0, 2])

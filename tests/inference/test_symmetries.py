@@ -30,7 +30,7 @@ def expected(symmetry: Symmetry, patch: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("symmetry", ROTATIONS_AND_FLIPS)
 @pytest.mark.parametrize("shape", [(2, 3, 5, 5), (1, 2, 4, 6)])
-def test_each_symmetry_is_undone_exactly(symmetry, shape):
+def test_each_symmetry_is_inverted_exactly(symmetry, shape):
     images = numbered(*shape)
     moved = symmetry.apply(images)
     np.testing.assert_array_equal(moved.numpy(), expected(symmetry, images.numpy()))
@@ -38,7 +38,7 @@ def test_each_symmetry_is_undone_exactly(symmetry, shape):
     assert torch.equal(symmetry.invert(moved[:, 0]), images[:, 0])
 
 
-def test_there_are_eight_of_which_four_are_rotations_and_one_does_nothing():
+def test_eight_symmetries_include_four_rotations_and_the_identity():
     square = numbered(1, 1, 3, 3)
     images = {tuple(symmetry.apply(square).flatten().tolist()) for symmetry in ROTATIONS_AND_FLIPS}
     assert len(images) == 8
@@ -49,7 +49,7 @@ def test_there_are_eight_of_which_four_are_rotations_and_one_does_nothing():
 
 
 @pytest.mark.parametrize("symmetry", ROTATIONS_AND_FLIPS)
-def test_gradients_are_those_of_the_moved_patch(symmetry):
+def test_gradients_equal_those_of_the_moved_patch(symmetry):
     raw = np.abs(np.random.default_rng(0).normal(size=(14, 24, 24))) + 1
     moved = symmetry.apply(torch.from_numpy(engineer(raw))[None], (X, Y))[0].numpy()
     recomputed = engineer(np.ascontiguousarray(expected(symmetry, raw)))
@@ -58,13 +58,13 @@ def test_gradients_are_those_of_the_moved_patch(symmetry):
 
 
 @pytest.mark.parametrize("symmetry", ROTATIONS_AND_FLIPS)
-def test_the_images_that_were_given_are_left_alone(symmetry):
+def test_the_input_images_are_unchanged(symmetry):
     images = numbered(2, 3, 4, 4)
     symmetry.apply(images, (0, 2))
     assert torch.equal(images, numbered(2, 3, 4, 4))
 
 
-def test_a_ramp_to_the_right_climbs_upwards_after_a_quarter_turn_and_to_the_left_in_the_mirror():
+def test_rotating_and_mirroring_a_ramp_moves_its_gradient():
     ramp = torch.arange(4.0).expand(4, 4)
     image = torch.stack([ramp, torch.ones(4, 4), torch.zeros(4, 4)])  # value, gradient_x, gradient_y (down)
     turned, mirrored = rotate(image, 1, (1, 2)), flip(image, -1, (1, 2))

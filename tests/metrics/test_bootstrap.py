@@ -40,7 +40,7 @@ def simulated(rng: np.random.Generator, n_blocks: int, per_block: int, shares: t
 # ---- against all possible draws
 
 
-def test_the_draws_are_those_of_pooled_pixels_over_all_possible_choices_of_blocks():
+def test_draws_match_all_possible_choices_of_blocks():
     """Three blocks have 27 ordered choices: every draw is one of them, each as often as it should be."""
     rng = np.random.default_rng(3)
     masks = (rng.random((4, 12, 12)) < 0.3).astype(np.uint8)
@@ -86,7 +86,7 @@ def test_the_interval_is_between_percentiles_of_the_draws_around_the_pooled_scor
 # ---- against a known truth
 
 
-def test_the_intervals_cover_the_truth_about_as_often_as_they_say_and_only_by_blocks():
+def test_intervals_have_nominal_coverage_only_if_blocks_are_resampled():
     rng = np.random.default_rng(0)
     shares, n_blocks, per_block = (0.5, 0.55), 40, 8
     truth = [scores(c.sum(axis=0))["f1_landslide"] for c in simulated(rng, 20_000, 1, shares)]
@@ -109,7 +109,7 @@ def test_the_intervals_cover_the_truth_about_as_often_as_they_say_and_only_by_bl
     assert shares_covered["score patch by patch"] < 0.65
 
 
-def test_pairing_takes_out_what_makes_patches_hard_for_both():
+def test_pairing_removes_the_difficulty_shared_by_both_models():
     first, second = simulated(np.random.default_rng(1), 60, 1, (0.5, 0.53))
     blocks = np.arange(60)
     paired = paired_differences(first, second, blocks).loc["f1_landslide"]
@@ -118,7 +118,7 @@ def test_pairing_takes_out_what_makes_patches_hard_for_both():
     assert paired["low"] > 0
 
 
-def test_a_model_does_not_differ_from_itself_and_turns_its_sign_when_they_are_swapped():
+def test_the_difference_of_a_model_to_itself_is_zero_and_swapping_changes_the_sign():
     first, second = simulated(np.random.default_rng(2), 30, 2, (0.4, 0.6))
     blocks = np.repeat(np.arange(30), 2)
     assert (paired_differences(first, first, blocks) == 0).all(axis=None)
@@ -131,7 +131,7 @@ def test_a_model_does_not_differ_from_itself_and_turns_its_sign_when_they_are_sw
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12))
-def test_intervals_lie_between_0_and_1_and_do_not_depend_on_how_blocks_are_called(seed, n):
+def test_intervals_are_between_0_and_1_and_independent_of_block_names(seed, n):
     rng = np.random.default_rng(seed)
     counts = rng.integers(0, 50, (n, 2, 2)) * (rng.random((n, 2, 2)) < 0.7)
     blocks = rng.integers(0, 4, n)
@@ -159,13 +159,13 @@ def test_intervals_are_named_as_metrics():
     assert all(type(value) is float for value in names.values())
 
 
-def test_two_models_of_other_patches_are_refused():
+def test_models_scored_on_different_patches_are_refused():
     first, second = simulated(np.random.default_rng(0), 5, 1, (0.5, 0.6))
     with pytest.raises(ValueError, match="not scored on the same patches"):
         paired_differences(first, second[::-1], np.arange(5))
 
 
-def test_blocks_are_four_by_four_tiles_and_single_patches_without_a_place():
+def test_blocks_are_4x4_tiles_or_single_patches_without_position():
     places = [*grid_positions(4, 5, 1), *grid_positions(2, 2, 2), None, None]
     blocks = resampling_blocks(build_patch_table([str(i) for i in range(len(places))], places))
     sizes = np.bincount(blocks)

@@ -39,7 +39,7 @@ def test_bins_and_brier_score_agree_with_scikit_learn(n_bins):
     assert expected > 0.05
 
 
-def test_a_closed_form():
+def test_calibration_equals_a_closed_form():
     probability = np.array([[[0.2, 0.2], [0.2, 0.2]], [[0.9, 0.9], [1.0, 0.0]]])
     masks = np.array([[[1, 0], [0, 0]], [[1, 0], [1, 0]]])
     result = calibration(probability, masks)
@@ -52,7 +52,7 @@ def test_a_closed_form():
     assert table.loc[1, ["mean_probability", "observed_frequency"]].isna().all()
 
 
-def test_probabilities_from_which_the_truth_was_drawn_are_calibrated():
+def test_masks_drawn_from_the_probabilities_are_calibrated():
     probability, masks = drawn(2, shape=(40, 64, 64))
     scores = calibration(probability, masks).scores()
     assert scores["expected_calibration_error"] < 0.003

@@ -85,7 +85,7 @@ def test_shapes_that_would_broadcast_are_refused(kind):
 
 @settings(max_examples=150, deadline=None)
 @given(prediction_and_mask())
-def test_scores_agree_with_scikit_learn_where_both_classes_occur(arrays):
+def test_scores_agree_with_scikit_learn_if_both_classes_occur(arrays):
     prediction, mask = arrays
     result = scores(confusion_counts(prediction, mask))
     assert tuple(result) == METRIC_NAMES
@@ -118,7 +118,7 @@ def test_f1_and_miou_are_the_unweighted_means_over_the_two_classes():
     )
 
 
-def test_a_class_that_is_neither_there_nor_predicted_counts_as_1():
+def test_a_class_neither_present_nor_predicted_counts_as_1():
     only_background = scores([[50, 0], [0, 0]])
     assert only_background == dict.fromkeys(METRIC_NAMES, 1.0)
     only_landslide = scores([[0, 0], [10, 30]])
@@ -198,7 +198,7 @@ def test_a_probability_equal_to_a_threshold_is_a_landslide_at_that_threshold():
     assert [at for at in range(100) if counts[at, 1, 1] != 100 - at] == []
 
 
-def test_certainty_is_above_every_threshold_and_threshold_0_takes_everything():
+def test_probability_1_exceeds_every_threshold_and_threshold_0_selects_every_pixel():
     _, counts = threshold_counts(np.array([[0.0, 1.0], [1.0, 0.5]]), np.array([[0, 1], [0, 1]]), 4)
     assert counts[0].tolist() == [[0, 2], [0, 2]]
     assert counts[3].tolist() == [[1, 1], [1, 1]]

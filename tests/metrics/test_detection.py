@@ -41,7 +41,7 @@ def test_a_patch_is_positive_at_a_threshold_when_its_predicted_mask_is_not_empty
 
 @settings(max_examples=80, deadline=None)
 @given(patches(), st.sampled_from([0.25, 0.5, 0.9]))
-def test_answers_agree_with_scikit_learn(case, threshold):
+def test_detection_scores_agree_with_scikit_learn(case, threshold):
     scores, truth = case
     answer = scores >= threshold
     found = detection_scores(scores, truth, threshold)
@@ -74,7 +74,7 @@ def test_the_ranking_agrees_with_scikit_learn(case):
     np.testing.assert_array_equal(curve["threshold"], thresholds)
 
 
-def test_the_area_is_the_chance_that_a_patch_with_a_landslide_ranks_higher():
+def test_the_area_is_the_probability_that_a_positive_patch_ranks_higher():
     rng = np.random.default_rng(0)
     truth = rng.random(60) < 0.6
     scores = np.round(rng.random(60) * 0.7 + 0.3 * truth, 1)
@@ -84,7 +84,7 @@ def test_the_area_is_the_chance_that_a_patch_with_a_landslide_ranks_higher():
 
 
 @pytest.mark.parametrize(("value", "reason"), [(True, "every patch holds"), (False, "no patch holds")])
-def test_patches_of_one_kind_have_no_curve_and_say_why(value, reason):
+def test_patches_of_one_class_have_no_curve_but_a_reason(value, reason):
     truth, scores = np.full(5, value), np.linspace(0.1, 0.9, 5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -101,7 +101,7 @@ def test_patches_of_one_kind_have_no_curve_and_say_why(value, reason):
 
 @settings(max_examples=80, deadline=None)
 @given(patches())
-def test_no_threshold_does_better_on_the_selection_part(case):
+def test_the_tuned_threshold_is_optimal_on_the_selection_part(case):
     scores, truth = case
     assume(truth.any() and not truth.all())
     chosen = select_detection_threshold(scores, truth)
@@ -112,7 +112,7 @@ def test_no_threshold_does_better_on_the_selection_part(case):
         assert chosen == 0.5
 
 
-def test_the_tuned_threshold_lies_between_the_scores():
+def test_the_tuned_threshold_is_between_the_scores():
     scores, truth = np.array([0.1, 0.2, 0.3, 0.4]), np.array([False, False, True, True])
     assert select_detection_threshold(scores, truth) == pytest.approx(0.25)
     assert select_detection_threshold(scores, np.array([True] * 3 + [False])) == pytest.approx(0.05)
@@ -121,7 +121,7 @@ def test_the_tuned_threshold_lies_between_the_scores():
 # ---- with the bootstrap
 
 
-def test_its_counts_have_intervals_like_those_of_pixels():
+def test_detection_counts_have_bootstrap_intervals():
     rng = np.random.default_rng(0)
     truth = rng.random(80) < 0.5
     scores = np.clip(rng.normal(0.35 + 0.3 * truth, 0.2), 0, 1)

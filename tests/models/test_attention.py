@@ -93,7 +93,7 @@ def test_multi_head_attention_averages_the_input_scaled_along_each_axis(pooling)
         np.testing.assert_allclose(found.transpose(1, 2, 0), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_the_three_maps_have_attention_of_their_own_with_six_heads_of_twelve():
+def test_each_of_the_three_maps_has_its_attention_with_six_heads_of_twelve():
     layer = MultiHeadAttention(width=10, side=8)
     assert {name: (part.query.in_features, part.query.out_features) for name, part in layer.named_children()} == {
         "over_channels": (8, 72),
@@ -103,7 +103,7 @@ def test_the_three_maps_have_attention_of_their_own_with_six_heads_of_twelve():
     assert all(part.heads == 6 for part in layer.children())
 
 
-def test_pooling_by_maximum_as_well_costs_no_parameters():
+def test_added_maximum_pooling_has_no_parameters():
     def shapes(pooling: str) -> dict[str, torch.Size]:
         state = MultiHeadAttention(6, 8, pooling=pooling).state_dict()
         return {name: value.shape for name, value in state.items()}
@@ -112,14 +112,14 @@ def test_pooling_by_maximum_as_well_costs_no_parameters():
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 16, 16), (1, 6, 8, 16), (1, 6, 16, 8)])
-def test_multi_head_attention_refuses_another_map_size_and_says_what_to_do(shape):
+def test_multi_head_attention_refuses_another_map_size_with_a_remedy(shape):
     with pytest.raises(ConfigurationError, match=f"8 x 8 pixels and got {shape[2]} x {shape[3]}") as error:
         MultiHeadAttention(6, 8)(torch.zeros(shape))
     assert "patch_size" in error.value.remedy
     assert "training.crop" in error.value.remedy
 
 
-def test_self_attention_keeps_its_glorot_weights_in_a_network_with_he_normal_ones():
+def test_self_attention_keeps_glorot_weights_in_a_network_with_he_normal_weights():
     torch.manual_seed(0)
     layers = nn.Sequential(SelfAttention(200, 6, 12), nn.Linear(200, 72))
     layers.apply(initialize)
@@ -159,7 +159,7 @@ def test_a_bottleneck_keeps_one_unit_in_a_narrow_network():
 
 
 @pytest.mark.parametrize("name", ATTENTION_NAMES)
-def test_every_attention_keeps_the_shape_and_weighs_between_zero_and_one(name):
+def test_every_attention_keeps_the_shape_and_has_weights_between_0_and_1(name):
     torch.manual_seed(0)
     x = images(2, 6, 16, 16).float()
     result = create_attention(name, 6, 16)(x)

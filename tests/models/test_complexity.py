@@ -31,17 +31,17 @@ def networks(*arguments: str) -> Result:
 # ---- operations
 
 
-def test_a_convolution_costs_two_operations_for_each_weight_and_output_pixel():
+def test_a_convolution_has_two_operations_per_weight_and_output_pixel():
     layer = nn.Conv2d(5, 7, 3, stride=2, padding=1)
     assert forward_gflop(layer, 5, 32) * 1e9 == pytest.approx(2 * (5 * 3 * 3) * 7 * 16 * 16)
 
 
-def test_a_transposed_convolution_costs_two_operations_for_each_weight_and_input_pixel():
+def test_a_transposed_convolution_has_two_operations_per_weight_and_input_pixel():
     assert forward_gflop(nn.ConvTranspose2d(5, 7, 3, stride=2), 5, 8) * 1e9 == pytest.approx(2 * 5 * 3 * 3 * 7 * 8 * 8)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_attention_costs_its_projections_and_two_products_of_all_pairs_of_rows(device):
+def test_attention_operations_are_projections_and_two_products_of_all_row_pairs(device):
     class Rows(nn.Module):
         def __init__(self):
             super().__init__()
@@ -60,7 +60,7 @@ def test_operations_grow_with_the_area_of_the_patch():
 
 
 @pytest.mark.parametrize("name", ["rau_net", "l4s_baseline", "lite_unet"])
-def test_a_network_costs_the_sum_of_its_convolutions_and_linear_layers(name):
+def test_operations_of_a_network_are_the_sum_of_its_convolutions_and_linear_layers(name):
     model = create_model(name, 5, width=4).eval()
     operations = []
 
@@ -89,7 +89,7 @@ def test_a_network_costs_the_sum_of_its_convolutions_and_linear_layers(name):
         ("unet", 14, {}, 27.5),
     ],
 )
-def test_the_papers_networks_cost_what_was_measured_elsewhere(name, bands, options, gflop):
+def test_operations_of_the_papers_networks_equal_independent_measurements(name, bands, options, gflop):
     assert complexity(name, bands, options).gflop == pytest.approx(gflop, abs=0.05)
 
 
@@ -104,7 +104,7 @@ def test_a_network_is_measured_without_its_pretrained_weights(name, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["smp:Unet:resnet18", "lite_unet"])
-def test_weights_that_there_are_not_are_named_although_none_are_read(name):
+def test_unknown_pretrained_weights_are_an_error_although_none_are_read(name):
     with pytest.raises(ConfigurationError, match="ImageNet"):
         complexity(name, 5, {"encoder_weights": "ImageNet"})
 
@@ -117,7 +117,7 @@ def test_the_heads_of_a_network_follow_the_size_of_the_patch():
         resolutions("unet", 5, options, size=64)
 
 
-def test_an_impossible_network_has_no_cost():
+def test_an_impossible_network_has_no_complexity():
     with pytest.raises(ConfigurationError, match="block is 'triple'"):
         complexity("unet", 5, {"block": "triple"})
 
@@ -125,7 +125,7 @@ def test_an_impossible_network_has_no_cost():
 # ---- the table
 
 
-def test_the_table_names_every_network_as_a_configuration_would(table):
+def test_the_table_names_networks_as_configurations_do(table):
     assert len(table) == len(COMPARED_NETWORKS)
     labels = table["network"].tolist()
     assert labels[0] == "unet"
@@ -134,20 +134,20 @@ def test_the_table_names_every_network_as_a_configuration_would(table):
     assert any(label.startswith("smp:") for label in labels)
 
 
-def test_differences_are_ours_less_the_recorded(table):
+def test_differences_are_ours_minus_the_record(table):
     with_record = table[table["recorded"].notna()]
     assert (with_record["parameters"] - with_record["recorded"] == with_record["difference"]).all()
     assert table.loc[table["recorded"].isna(), "difference"].isna().all()
 
 
-def test_the_log_of_the_best_network_is_met_exactly_and_the_rounded_figures_nearly(table):
+def test_sizes_equal_the_log_exactly_and_rounded_figures_nearly(table):
     exact = table[(table["network"] == "rau_net") & table["recorded"].notna()]
     assert exact["difference"].tolist() == [0, 0]
     far = table[(table["difference"].abs() > 150_000).fillna(False)]
     assert far["source"].tolist() == ["Table V, Pro-Att", "Table VI, Landslide4Sense baseline"]
 
 
-def test_a_network_without_a_record_has_none():
+def test_a_network_without_a_record_has_no_difference():
     one = size_table([ComparedNetwork("unet", 3, {"width": 4})]).iloc[0]
     assert one["network"] == "unet {width: 4}"
     assert one["parameters"] == trainable_parameters(create_model("unet", 3, width=4))
@@ -163,7 +163,7 @@ def short_table(monkeypatch):
 
 @pytest.mark.usefixtures("short_table")
 class TestCommand:
-    def test_the_text_is_aligned_under_its_headings(self):
+    def test_columns_are_aligned_with_their_headings(self):
         result = networks()
         heading, first, second = result.stdout.splitlines()
         assert result.exit_code == 0
@@ -175,7 +175,7 @@ class TestCommand:
             end = heading.index(name) + len(name)
             assert all(line[end - 1].isdigit() and line[end] == " " for line in (first, second))
 
-    def test_a_network_of_the_users_own_comes_first(self):
+    def test_the_users_network_comes_first(self):
         options = ("--option", "width=4", "--option", "attention=se", "--option", "attention_options={reduction: 2}")
         result = networks("--model", "unet", "--bands", "sentinel_only", *options, "--format", "csv")
         own, *others = csv.DictReader(io.StringIO(result.stdout))
@@ -208,7 +208,7 @@ class TestCommand:
             (["--option", "width=4"], "--model"),
         ],
     )
-    def test_a_mistake_is_an_error_with_an_exit_code(self, arguments, message):
+    def test_invalid_arguments_are_an_error_with_an_exit_code(self, arguments, message):
         result = networks(*arguments)
         assert result.exit_code != 0
         assert message in result.output

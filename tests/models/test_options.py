@@ -67,7 +67,7 @@ class TestEveryVariant:
         assert [n for n, p in parameters.items() if p.grad is None or not p.grad.isfinite().all()] == []
         assert [n for n, p in parameters.items() if p.ndim > 1 and p.grad.abs().max() == 0] == []
 
-    def test_the_seed_decides_the_weights_and_the_weights_the_logits(self, name, options):
+    def test_the_seed_determines_the_weights_and_the_logits(self, name, options):
         model, again, other = (narrow(name, seed=seed, **options).eval() for seed in (0, 0, 7))
         with torch.no_grad():
             expected, same, different = (network(patches()) for network in (model, again, other))
@@ -91,7 +91,7 @@ class TestEveryVariant:
         ("rau_net", 23, {"attention_at": "concatenation"}, 24_809_990),
     ],
 )
-def test_variants_have_their_size(name, in_channels, options, parameters):
+def test_variants_have_the_expected_number_of_parameters(name, in_channels, options, parameters):
     assert parameters_at(name, in_channels, **options) == parameters
 
 
@@ -113,7 +113,7 @@ def multi_head(c: int, side: int) -> int:
 
 @pytest.mark.parametrize("layer", [se, cbam, multi_head])
 @pytest.mark.parametrize(("after", "times"), [("block", 1), ("convolution", 2)])
-def test_the_unet_has_one_attention_a_block_or_one_a_convolution(layer, after, times):
+def test_the_unet_has_one_attention_per_block_or_per_convolution(layer, after, times):
     added = times * sum(layer(c, side) for c, side in zip(UNET_WIDTHS, UNET_SIDES, strict=True))
     options = {"upsample_convolution": False, "heads": 3, "attention": layer.__name__, "attention_after": after}
     assert parameters_at("unet", 23, **options) == 31_476_422 + added
@@ -126,7 +126,7 @@ def test_the_reduction_of_squeeze_and_excitation_is_16_in_the_unet_and_2_in_the_
     assert narrow("rau_net", width=32).encoder[0].attention.excite[0].out_features == 16
 
 
-def test_the_small_rau_net_has_four_heads_where_it_has_multi_head_attention():
+def test_the_small_rau_net_has_four_attention_heads():
     assert narrow("rau_net_small", attention="multi_head").encoder[0].attention.over_width.heads == 4
     options = {"attention": "multi_head", "attention_options": {"heads": 2, "key_size": 3}}
     assert narrow("rau_net_small", **options).encoder[0].attention.over_width.query.out_features == 6
@@ -160,7 +160,7 @@ def test_the_multi_head_attention_of_each_level_is_built_for_the_map_of_that_lev
     assert all(built == seen for built, seen in sides)
 
 
-def test_the_rau_net_2_attends_to_the_concatenation_ahead_of_the_block():
+def test_the_rau_net_2_applies_attention_to_the_concatenation_before_the_block():
     model = narrow("rau_net", attention_at="concatenation").eval()
     assert all(isinstance(block.attention, nn.Identity) for block in (*model.encoder, *model.decoder))
     attended, inputs = [], []
@@ -175,7 +175,7 @@ def test_the_rau_net_2_attends_to_the_concatenation_ahead_of_the_block():
     assert all(torch.equal(a, b) for a, b in zip(attended, inputs, strict=True))
 
 
-def test_the_bottom_block_stands_between_encoder_and_decoder():
+def test_the_bottom_block_is_between_encoder_and_decoder():
     model = narrow("rau_net", bottom_block=True).eval()
     steps = []
     for name in ("downsample.3", "bottom", "upsample.0"):
@@ -212,7 +212,7 @@ def test_the_unet_without_upsampling_convolution_concatenates_the_wider_map():
     assert inputs == [64 + 32, 32 + 16, 16 + 8, 8 + 4]
 
 
-def test_the_challenge_baseline_is_the_layers_of_its_description():
+def test_the_challenge_baseline_has_the_published_layers():
     model = create_model("l4s_baseline", 14, width=4).eval()
     widths = [
         [layer.weight.shape[:2] for layer in block if isinstance(layer, nn.Conv2d)]
@@ -250,7 +250,7 @@ def conv_bn_keys(*places: str) -> set[str]:
     return layer_keys(*(f"{p}.{layer}" for p in places for layer in (0, 1))) | statistics
 
 
-def test_weights_of_a_unet_from_before_there_were_options_have_the_names_that_the_default_has():
+def test_weights_of_a_unet_older_than_the_options_have_the_default_names():
     blocks = [*(f"{side}.{level}" for side in ("encoder", "decoder") for level in range(4)), "bottom"]
     expected = conv_bn_keys(*(f"{block}.{i}" for block in blocks for i in (0, 1)))
     expected |= layer_keys(*(f"upsample.{i}.1" for i in range(4)), "heads.same_resolution")
@@ -258,7 +258,7 @@ def test_weights_of_a_unet_from_before_there_were_options_have_the_names_that_th
 
 
 @pytest.mark.parametrize("name", ["rau_net", "rau_net_small"])
-def test_weights_of_a_rau_net_from_before_there_were_options_have_the_names_that_the_default_has(name):
+def test_weights_of_a_rau_net_older_than_the_options_have_the_default_names(name):
     blocks = [f"{side}.{level}" for side in ("encoder", "decoder") for level in range(4)]
     expected = conv_bn_keys("stem", *(f"{b}.{part}" for b in blocks for part in ("branch_3x3", "branch_2x2", "merge")))
     expected |= layer_keys(*(f"{block}.attention.excite.{i}" for block in blocks for i in (0, 2)))
@@ -268,7 +268,7 @@ def test_weights_of_a_rau_net_from_before_there_were_options_have_the_names_that
 
 
 @pytest.mark.parametrize("name", ["unet", "rau_net"])
-def test_multi_head_attention_takes_patches_of_one_size(name):
+def test_multi_head_attention_accepts_patches_of_one_size(name):
     model = narrow(name, attention="multi_head").eval()
     with pytest.raises(ConfigurationError, match="got 16 x 16") as error:
         model(patches(side=16))

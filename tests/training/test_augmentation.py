@@ -102,7 +102,7 @@ def which_symmetry(before: torch.Tensor, after: torch.Tensor) -> int:
     st.booleans(),
     st.sampled_from(["published", "consistent"]),
 )
-def test_a_rotation_or_flip_permutes_pixels_and_moves_the_mask_alike(batch, size, seed, flips, mode):
+def test_a_rotation_or_flip_permutes_pixels_and_moves_the_mask_equally(batch, size, seed, flips, mode):
     images = numbered(batch, size)
     masks = torch.randint(0, 2, (batch, size, size), generator=generator(seed), dtype=torch.uint8)
     augment = augmentation(("B4", "B3", "B2"), mode=mode, rotation_probability=0.7, max_pastes=0, flips=flips)
@@ -117,7 +117,7 @@ def test_a_rotation_or_flip_permutes_pixels_and_moves_the_mask_alike(batch, size
 
 
 @pytest.mark.parametrize("kind", [rotation_only, flips_only])
-def test_published_mode_moves_all_bands_alike_and_leaves_gradients_as_they_are(kind):
+def test_published_mode_moves_all_bands_equally_and_keeps_gradient_values(kind):
     images = with_all_bands(raw_patches(12))
     after, _ = kind("published")(images, block_masks(12), [], generator())
     turns = [which_symmetry(images[i, 0], after[i, 0]) for i in range(12)]
@@ -130,7 +130,7 @@ def test_published_mode_moves_all_bands_alike_and_leaves_gradients_as_they_are(k
     ("kind", "expected"), [(rotation_only, {1, 2, 3}), (flips_only, {0, 2, 4, 6})], ids=["rotations", "flips"]
 )
 @pytest.mark.parametrize("source", ["generated", "real"])
-def test_consistent_gradients_are_those_of_the_moved_patch(kind, expected, source, request):
+def test_consistent_gradients_equal_those_of_the_moved_patch(kind, expected, source, request):
     if source == "real":
         folder = request.getfixturevalue("real_data") / "landslide4sense-sample/TrainData/img"
         raw = np.stack([read_image(folder / f"image_{n}.h5") for n in (1, 16, 700, 3520) * 4])
@@ -159,7 +159,7 @@ def test_consistent_gradients_follow_a_rotation_and_flips_together():
         np.testing.assert_allclose(after[i, [X, Y]].numpy(), recomputed[[X, Y]], rtol=1e-6, atol=1e-6)
 
 
-def test_gradients_are_found_by_name_whatever_their_place():
+def test_gradients_are_found_by_name_in_any_order():
     order = ("gradient_y", "B4", "gradient_x")
     raw = raw_patches(8)
     images = with_all_bands(raw)[:, [Y, 3, X]]
@@ -171,13 +171,13 @@ def test_gradients_are_found_by_name_whatever_their_place():
 
 
 @pytest.mark.parametrize("name", ["gradient_x", "gradient_y"])
-def test_one_gradient_alone_cannot_be_rotated_consistently(name):
+def test_a_single_gradient_cannot_be_rotated_consistently(name):
     with pytest.raises(ConfigurationError, match=f"only {name} is selected"):
         augmentation(("B4", name), mode="consistent")
     augmentation(("B4", name), mode="published")
 
 
-def test_rotations_have_their_probability_and_every_turn_is_equally_likely():
+def test_rotations_have_their_probability_and_uniform_angles():
     n = 6000
     images, masks = numbered(1, 2, 1).expand(n, 1, 2, 2), torch.zeros(n, 2, 2, dtype=torch.uint8)
     after, _ = augmentation(("B4",), rotation_probability=0.7, max_pastes=0)(images, masks, [], generator())
@@ -186,7 +186,7 @@ def test_rotations_have_their_probability_and_every_turn_is_equally_likely():
     assert all(counts[corner] / n == pytest.approx(0.7 / 3, abs=0.025) for corner in (1, 2, 3))
 
 
-def test_flips_happen_half_of_the_time_on_each_axis():
+def test_flips_have_probability_one_half_on_each_axis():
     n = 6000
     images, masks = numbered(1, 2, 1).expand(n, 1, 2, 2), torch.zeros(n, 2, 2, dtype=torch.uint8)
     after, _ = flips_only("published", ("B4",))(images, masks, [], generator())
@@ -195,7 +195,7 @@ def test_flips_happen_half_of_the_time_on_each_axis():
 
 
 @pytest.mark.parametrize("mode", ["published", "consistent"])
-def test_nothing_happens_with_probability_0_and_without_pastes(mode):
+def test_probability_0_without_pastes_changes_nothing(mode):
     images, masks = with_all_bands(raw_patches(4)), block_masks(4)
     donors = [(with_all_bands(raw_patches(4, 1)), block_masks(4, 1))]
     after, after_masks = augmentation(mode=mode, rotation_probability=0, max_pastes=0)(
@@ -210,7 +210,7 @@ def test_nothing_happens_with_probability_0_and_without_pastes(mode):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 6), st.integers(0, 3), st.integers(0, 2**32 - 1), st.sampled_from([0.1, 0.5, 1.0]))
-def test_a_pasted_pixel_is_a_landslide_pixel_of_a_donor_at_its_place(batch, n_donors, seed, share):
+def test_a_pasted_pixel_is_a_landslide_pixel_at_the_same_place_of_a_donor(batch, n_donors, seed, share):
     random = generator(seed)
     size = 6
 
@@ -255,7 +255,7 @@ def test_donors_without_landslides_change_nothing():
     assert torch.equal(after_masks, masks)
 
 
-def test_each_number_of_pastes_up_to_the_most_is_equally_likely():
+def test_the_number_of_pastes_is_uniform_up_to_the_maximum():
     n, most = 6000, 2
     images, masks = torch.zeros(n, 1, 2, 2), torch.zeros(n, 2, 2, dtype=torch.uint8)
     donors = []
@@ -284,7 +284,7 @@ def paste_once(mode: str, n: int = 8):
     return images, donor_images, after, pasted
 
 
-def test_published_mode_pastes_every_band_as_it_was_computed():
+def test_published_mode_pastes_bands_unchanged():
     images, donor_images, after, pasted = paste_once("published")
     assert torch.equal(after, torch.where(pasted[:, None], donor_images, images))
 
@@ -312,7 +312,7 @@ def test_consistent_mode_recomputes_the_rgb_normalisation_of_a_patch_with_a_past
         ({}, ("canny", "B4", "gradient_x", "gradient_y"), 5),
     ],
 )
-def test_consistent_mode_zeroes_neighbourhood_bands_where_windows_mix_and_nowhere_else(changes, names, side):
+def test_consistent_mode_zeroes_neighbourhood_bands_only_in_mixed_windows(changes, names, side):
     band_settings, columns = BandSettings(**changes), [BAND_NAMES.index(name) for name in names]
     images = with_all_bands(raw_patches(8), band_settings)[:, columns]
     donors = with_all_bands(raw_patches(8, seed=1) * 1.5, band_settings)[:, columns]
@@ -332,7 +332,7 @@ def test_consistent_mode_zeroes_neighbourhood_bands_where_windows_mix_and_nowher
             np.testing.assert_array_equal(after[:, channel].numpy(), expected, err_msg=name)
 
 
-def test_neighbourhood_bands_beyond_the_edge_of_a_paste_are_those_of_the_pasted_patch():
+def test_neighbourhood_bands_away_from_the_edge_of_a_paste_equal_the_pasted_patch():
     """Compared with bands computed from the mixture; two pixels fix the scale of the gray, edges have no hysteresis."""
     band_settings = BandSettings(canny_low=80, canny_high=80)
     raw, donor_raw = (np.clip(raw_patches(8, seed), 0.1, 1.9) for seed in (0, 1))
@@ -364,7 +364,7 @@ def test_a_constant_band_after_a_paste_is_normalised_to_zero():
 # ---- randomness and settings
 
 
-def test_light_changes_the_bands_that_engineering_would_change():
+def test_changed_light_equals_engineering_the_patch_under_that_light():
     """A patch under other light, engineered, is the augmented patch: what is relative stays, what is not follows."""
     raw = raw_patches(60, size=16)
     names = (*BAND_NAMES, "red_global", "green_global", "blue_global")
@@ -384,7 +384,7 @@ def test_light_changes_the_bands_that_engineering_would_change():
 
 
 @pytest.mark.parametrize("mode", ["published", "consistent"])
-def test_the_generator_decides_everything_and_the_inputs_stay_as_they_are(mode):
+def test_the_generator_determines_the_result_and_inputs_are_unchanged(mode):
     images, masks = with_all_bands(raw_patches(10, size=16)), block_masks(10, size=16)
     donors = [(with_all_bands(raw_patches(10, s, 16)), block_masks(10, s, 16)) for s in (1, 2)]
     copies = [t.clone() for t in (images, masks, *donors[0], *donors[1])]
@@ -401,14 +401,14 @@ def test_the_generator_decides_everything_and_the_inputs_stay_as_they_are(mode):
         assert torch.equal(before, after)
 
 
-def test_the_global_random_state_is_left_alone():
+def test_the_global_random_state_is_unchanged():
     torch.manual_seed(0)
     state = torch.get_rng_state()
     augmentation(("B4",), flips=True)(numbered(4, channels=1), torch.zeros(4, 6, 6, dtype=torch.uint8), [], generator())
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_defaults_are_the_papers():
+def test_the_defaults_are_those_of_the_paper():
     defaults = AugmentationSettings()
     assert (defaults.mode, defaults.rotation_probability, defaults.max_pastes) == ("published", 0.7, 2)
     assert (defaults.flips, defaults.illumination, defaults.plain_epochs) == (False, 0.0, 4)

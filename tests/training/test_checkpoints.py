@@ -78,25 +78,25 @@ def flip_a_bit(path) -> None:
     path.write_bytes(content)
 
 
-def test_nothing_to_resume_from(directory):
+def test_an_empty_folder_has_no_checkpoint_to_resume(directory):
     assert load_last(directory, FINGERPRINT) is None
     directory.mkdir()
     assert load_last(directory, FINGERPRINT) is None
 
 
-def test_what_is_saved_is_loaded(directory, run):
+def test_a_saved_checkpoint_is_loaded(directory, run):
     saved = run([0.5, 0.7, 0.6])
     assert assert_last(directory, 3) == saved
     assert saved.best_epoch == 2
 
 
-def test_the_last_two_are_kept_and_the_best_weights(directory, run):
+def test_the_last_two_checkpoints_and_the_best_weights_are_kept(directory, run):
     run([0.1, 0.9, 0.3, 0.4, 0.5])
     assert files(directory) == checkpoint_files(4) | checkpoint_files(5) | {"epoch-0002.safetensors"}
     assert sha256(best_weights(directory, 2)) == json.loads((directory / "epoch-0005.json").read_text())["best_sha256"]
 
 
-def test_the_best_that_the_checkpoint_before_names_is_kept_too(directory, run):
+def test_best_weights_named_by_the_previous_checkpoint_are_kept(directory, run):
     run([0.1, 0.9, 0.3, 0.4, 0.95])
     assert files(directory) == checkpoint_files(4) | checkpoint_files(5) | {"epoch-0002.safetensors"}
     run([0.1, 0.9, 0.3, 0.4, 0.95, 0.2])
@@ -105,7 +105,7 @@ def test_the_best_that_the_checkpoint_before_names_is_kept_too(directory, run):
 
 @pytest.mark.parametrize("suffix", ["safetensors", "optimizer.pt", "json"])
 @pytest.mark.parametrize("damage", ["flipped bit", "truncated", "emptied", "missing"])
-def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(directory, run, caplog, suffix, damage):
+def test_a_damaged_newest_checkpoint_resumes_from_the_previous_one(directory, run, caplog, suffix, damage):
     run([0.9, 0.3, 0.4])
     path = directory / f"epoch-0003.{suffix}"
     if damage == "missing":
@@ -121,7 +121,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(directory, run,
 
 
 @pytest.mark.parametrize("content", ["[]", "null", "{}", '{"fingerprint": "of this fold"}'])
-def test_a_manifest_of_another_form_gives_way_to_the_one_before(directory, run, caplog, content):
+def test_an_invalid_manifest_resumes_from_the_previous_checkpoint(directory, run, caplog, content):
     run([0.9, 0.3])
     (directory / "epoch-0002.json").write_text(content)
     assert_last(directory, 1)
@@ -135,7 +135,7 @@ def test_damaged_best_weights_are_not_resumed_from(directory, run, caplog):
     assert "does not match its digest" in caplog.text
 
 
-def test_all_checkpoints_damaged_means_a_fresh_start(directory, run):
+def test_training_starts_from_scratch_if_all_checkpoints_are_damaged(directory, run):
     run([0.9, 0.3])
     for epoch in (1, 2):
         flip_a_bit(directory / f"epoch-{epoch:04d}.optimizer.pt")
@@ -144,7 +144,7 @@ def test_all_checkpoints_damaged_means_a_fresh_start(directory, run):
     assert_last(directory, 1)
 
 
-def test_a_damaged_newest_checkpoint_is_overwritten_by_going_on(directory, run):
+def test_a_damaged_newest_checkpoint_is_overwritten_after_resuming(directory, run):
     progress = run([0.9, 0.3, 0.4])
     (directory / "epoch-0003.json").write_text("{")
     progress = assert_last(directory, 2)
@@ -160,7 +160,7 @@ def test_a_checkpoint_of_another_fingerprint_is_ignored(directory, run, caplog):
     assert caplog.text == ""
 
 
-def test_other_settings_in_the_same_folder_start_afresh_and_go_on(directory, run):
+def test_other_settings_in_the_same_folder_start_from_scratch_and_resume(directory, run):
     run([0.9, 0.3, 0.4, 0.5])
     run([0.1], fingerprint="new")
     assert_last(directory, 1, "new")
@@ -190,7 +190,7 @@ def test_no_pickled_object_is_ever_executed(directory, run):
 
 
 @pytest.mark.parametrize("writer", ["save_file", "torch.save", "write_text"])
-def test_a_failed_write_leaves_the_older_checkpoints_usable(directory, run, monkeypatch, writer):
+def test_a_failed_write_keeps_the_older_checkpoints_usable(directory, run, monkeypatch, writer):
     run([0.9, 0.3, 0.4])
     before = files(directory)
 

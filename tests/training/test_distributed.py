@@ -64,7 +64,7 @@ def ranks(tmp_path_factory) -> list[dict[tuple[str, str], dict[str, torch.Tensor
 
 
 @pytest.mark.parametrize(("name", "loss"), CASES)
-def test_losses_gradients_and_statistics_are_those_of_the_whole_batch(ranks, name, loss):
+def test_losses_gradients_and_statistics_equal_those_of_the_whole_batch(ranks, name, loss):
     expected = learn(network(name), slice(None), loss)
     for found in ranks:
         for key, tensor in found[name, loss].items():
@@ -89,7 +89,7 @@ def test_the_layers_for_gpus_have_the_same_weights_and_activations(name):
 
 
 @pytest.mark.parametrize(("size", "n"), [(8, 1), (8, 2), (5, 2), (7, 3), (1, 2), (2, 5)])
-def test_the_shares_of_a_batch_are_all_of_it_and_none_is_empty(size, n):
+def test_shares_cover_the_batch_and_are_not_empty(size, n):
     patches = torch.arange(10, 10 + size)
     shares = [batch_[share] for batch_, share in (_share(patches, rank, n) for rank in range(n))]
     assert all(len(share) > 0 for share in shares)
@@ -99,7 +99,7 @@ def test_the_shares_of_a_batch_are_all_of_it_and_none_is_empty(size, n):
         assert together == patches.tolist()
 
 
-def test_the_other_losses_do_not_sum_over_processes():
+def test_losses_that_are_means_over_pixels_do_not_sum_over_processes():
     def refused(x):
         raise AssertionError("sums over processes")
 

@@ -129,7 +129,7 @@ def test_training_learns(fit):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_the_network_starts_in_training_mode_every_epoch(fit, monkeypatch):
+def test_the_network_is_in_training_mode_at_the_start_of_every_epoch(fit, monkeypatch):
     modes = []
     original = FoldTrainer._training_batch
 
@@ -142,7 +142,7 @@ def test_the_network_starts_in_training_mode_every_epoch(fit, monkeypatch):
     assert modes == [True] * 4  # two epochs of two batches
 
 
-def test_every_training_patch_is_seen_once_an_epoch(fit, monkeypatch):
+def test_every_training_patch_is_seen_once_per_epoch(fit, monkeypatch):
     seen = []
     original = FoldTrainer._training_batch
     monkeypatch.setattr(
@@ -156,7 +156,7 @@ def test_every_training_patch_is_seen_once_an_epoch(fit, monkeypatch):
     assert first != second
 
 
-def test_equal_seeds_give_equal_weights_and_other_seeds_others(fit, tmp_path):
+def test_equal_seeds_give_equal_weights_and_other_seeds_different_ones(fit, tmp_path):
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
         fit(folder, seed=seed)
     assert_equal(last_weights(tmp_path / "a"), last_weights(tmp_path / "b"))
@@ -170,7 +170,7 @@ def test_a_part_without_landslides_trains_without_donors(fit, cache):
     assert np.isfinite(fit(on=empty, epochs=1).history[0]["train_loss"])
 
 
-def test_the_augmentation_knows_the_band_settings_of_the_cache(fit, cache, monkeypatch):
+def test_augmentation_uses_the_band_settings_of_the_cache(fit, cache, monkeypatch):
     given, settings = [], BandSettings(blur_kernel=31)
     monkeypatch.setattr(epochs, "Augmentation", lambda *arguments: given.append(arguments) or Augmentation(*arguments))
     fit(on=with_rows(cache, settings=settings), epochs=1)
@@ -178,7 +178,7 @@ def test_the_augmentation_knows_the_band_settings_of_the_cache(fit, cache, monke
 
 
 @pytest.mark.parametrize("changes", [{"model": "unet", "model_options": {"width": 4}}, {"crop": None, "epochs": 1}])
-def test_one_head_and_whole_patches(fit, changes):
+def test_training_with_one_head_or_whole_patches(fit, changes):
     assert np.isfinite([r["train_loss"] for r in fit(**changes).history]).all()
 
 
@@ -186,7 +186,7 @@ def test_one_head_and_whole_patches(fit, changes):
 
 
 @pytest.mark.parametrize("averaged", [False, True])
-def test_a_killed_training_goes_on_bit_for_bit(cache, tmp_path, averaged):
+def test_a_killed_training_resumes_bit_for_bit(cache, tmp_path, averaged):
     whole = train_four_epochs(cache, tmp_path / "whole", averaged=averaged)
     resumed_in = tmp_path / "killed"
     # Two batches an epoch: the sixth is the second of the third epoch.
@@ -225,7 +225,7 @@ def test_a_checkpoint_of_other_settings_or_rows_is_not_resumed(fit, changes):
     assert [record["epoch"] for record in records] == [1, 2]
 
 
-def test_fewer_epochs_in_a_folder_of_a_longer_run(fit, tmp_path):
+def test_fewer_epochs_in_the_folder_of_a_longer_run(fit, tmp_path):
     fit(epochs=3)
     fit("fresh", epochs=1, seed=1)
     result = fit(epochs=1, seed=1)
@@ -236,7 +236,7 @@ def test_fewer_epochs_in_a_folder_of_a_longer_run(fit, tmp_path):
 # ---- no leaks
 
 
-def test_other_rows_do_not_touch_the_training(fit, cache, tmp_path):
+def test_rows_of_other_parts_do_not_change_the_training(fit, cache, tmp_path):
     fit("clean", standardize=True)
     poisoned = with_rows(cache)
     poisoned.bands[OTHERS] = np.nan
@@ -259,7 +259,7 @@ def test_donors_are_positive_training_patches(fit, cache, monkeypatch):
     assert TRAINING[1] not in donors
 
 
-def test_statistics_are_those_of_the_training_rows(fit, cache):
+def test_statistics_come_from_the_training_rows(fit, cache):
     spec = fit(standardize=True, epochs=1).spec
     values = cache.bands[TRAINING][:, cache.columns(BANDS)].astype(np.float64)
     np.testing.assert_allclose(spec.mean, values.mean(axis=(0, 2, 3)), rtol=1e-12)
@@ -331,7 +331,7 @@ def test_an_augmentation_setting_out_of_range_is_a_configuration_error(changes):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
-def test_a_gpu_that_is_not_there_is_a_configuration_error(fit):
+def test_a_missing_gpu_is_a_configuration_error(fit):
     with pytest.raises(ConfigurationError, match="finds no CUDA device") as error:
         fit(device="cuda")
     assert "training.device: auto" in error.value.remedy
@@ -369,12 +369,12 @@ def test_the_other_defaults_are_the_published_ones():
     assert settings.selection == "inner_validation"
 
 
-def test_each_epoch_runs_at_its_rate(fit):
+def test_each_epoch_has_its_learning_rate(fit):
     history = fit(epochs=3, schedule=StepSchedule(rates=((1, 1e-3), (2, 1e-4)))).history
     assert [record["learning_rate"] for record in history] == [1e-3, 1e-4, 1e-4]
 
 
-def test_a_cosine_moves_with_every_batch(fit, monkeypatch):
+def test_the_cosine_schedule_changes_with_every_batch(fit, monkeypatch):
     rates, original = [], torch.optim.Adam.step
 
     def step(self, *arguments, **options):
@@ -404,7 +404,7 @@ def test_reading_ahead_changes_nothing(fit, monkeypatch, tmp_path):
     assert_equal(load_file(ahead.weights), load_file(plain.weights))
 
 
-def test_the_average_of_the_weights_is_what_is_scored_and_kept(fit, monkeypatch, tmp_path):
+def test_averaged_weights_are_scored_and_saved(fit, monkeypatch, tmp_path):
     weights, original = [], FoldTrainer._training_batch
 
     def training_batch(self, *arguments):  # what the step before has left
@@ -432,7 +432,7 @@ def test_the_average_of_the_weights_is_what_is_scored_and_kept(fit, monkeypatch,
         torch.testing.assert_close(kept[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
-def test_the_average_is_a_copy_of_the_network_where_it_is_trained(fit, monkeypatch):
+def test_the_average_is_copied_from_the_network_on_its_device(fit, monkeypatch):
     """Fabric moves the network to the device; here it puts another weight there, so that an earlier copy shows."""
     original, mark = fold.Fabric.setup, 123.0
 
@@ -456,7 +456,7 @@ def test_the_average_is_a_copy_of_the_network_where_it_is_trained(fit, monkeypat
     assert (first[0] == mark).all()
 
 
-def test_the_thresholds_are_chosen_for_the_way_the_network_predicts(fit, cache):
+def test_thresholds_are_chosen_with_the_prediction_settings(fit, cache):
     turned = PredictionSettings(heads="average", augmentation="rotations")
     result = fit(prediction=turned, epochs=3)
     model = build_model(result.spec, load_file(result.weights))
@@ -467,17 +467,17 @@ def test_the_thresholds_are_chosen_for_the_way_the_network_predicts(fit, cache):
 
 
 @pytest.mark.parametrize(("n", "size", "sizes"), [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (1, 4, [1])])
-def test_a_single_patch_left_over_joins_the_batch_before(n, size, sizes):
+def test_a_single_remaining_patch_joins_the_previous_batch(n, size, sizes):
     batches = _batches(torch.arange(n), size)
     assert [len(batch) for batch in batches] == sizes
     assert torch.cat(batches).tolist() == list(range(n))
 
 
-def test_batches_of_one_stay():
+def test_batches_of_one_patch_are_kept():
     assert [len(batch) for batch in _batches(torch.arange(3), 1)] == [1, 1, 1]
 
 
-def test_a_monitored_test_fold_is_scored_and_changes_nothing(fit, cache, tmp_path):
+def test_monitoring_the_test_fold_scores_it_and_changes_nothing_else(fit, cache, tmp_path):
     plain = fit("plain")
     settings = replace(TINY, monitor_test_fold=True)
     rows = FoldRows(TRAINING, SELECTION, OTHERS)
@@ -491,7 +491,7 @@ def test_a_monitored_test_fold_is_scored_and_changes_nothing(fit, cache, tmp_pat
     assert monitored.history[-1]["test_f1_macro"] == pytest.approx(expected["f1_macro"], abs=1e-4)
 
 
-def test_a_limited_number_of_patches_is_all_that_is_used(fit, cache, monkeypatch):
+def test_only_the_limited_number_of_patches_is_used(fit, cache, monkeypatch):
     trainers, original = [], FoldTrainer.epoch
     monkeypatch.setattr(FoldTrainer, "epoch", lambda self, epoch: trainers.append(self) or original(self, epoch))
     spec = fit(max_patches=3, standardize=True, epochs=1).spec
@@ -572,7 +572,7 @@ def test_thresholds_are_chosen_on_all_batches_of_the_selection_part(fit, cache, 
     assert again.detection_threshold == select_detection_threshold(probability.max(axis=(1, 2)), truth)
 
 
-def test_a_threshold_that_does_not_matter_is_one_half():
+def test_the_threshold_is_one_half_if_all_score_equally():
     masks = np.zeros((1, 8, 8), np.uint8)
     masks[0, :4] = 1
     assert select_threshold(*threshold_counts(masks.astype(np.float32), masks), "f1_macro") == 0.5
@@ -624,7 +624,7 @@ def test_two_processes_train_to_the_result_of_one(fit, by_two):
         torch.testing.assert_close(others[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
 
 
-def test_the_address_of_the_cache_is_what_processes_share(cache, demo_caches):
+def test_the_directory_of_a_cache_is_its_family_and_key(cache, demo_caches):
     assert cache.directory == demo_caches / cache_family(BandSettings()) / cache_key("demo", BandSettings())
 
 
@@ -655,9 +655,7 @@ def fit_from(cache, tmp_path, trained):
     return fit_from
 
 
-def test_a_warm_start_begins_with_the_weights_and_statistics_of_the_network_it_starts_from(
-    cache, fit, fit_from, trained
-):
+def test_a_warm_start_begins_with_the_given_weights_and_statistics(cache, fit, fit_from, trained):
     # One batch of everything and a rate of nothing: the loss is that of the network as it was.
     one_batch = {
         "epochs": 1, "batch_size": len(TRAINING), "crop": None, "schedule": StepSchedule(rates=((9, 1e-30),)),
@@ -678,7 +676,7 @@ def test_a_warm_start_begins_with_the_weights_and_statistics_of_the_network_it_s
     assert_equal({name: before[name] for name in parameters}, {name: after[name] for name in parameters})
 
 
-def test_an_interrupted_warm_start_goes_on_bit_for_bit(fit_from, tmp_path, trained, monkeypatch):
+def test_an_interrupted_warm_start_resumes_bit_for_bit(fit_from, tmp_path, trained, monkeypatch):
     whole = fit_from("whole", epochs=3)
     moved = Path(shutil.copy(trained.weights, tmp_path / "fetched again.safetensors"))
 
@@ -698,7 +696,7 @@ def test_an_interrupted_warm_start_goes_on_bit_for_bit(fit_from, tmp_path, train
     assert resumed.threshold == whole.threshold
 
 
-def test_a_start_from_other_weights_is_another_training(fit_from, trained, tmp_path):
+def test_a_warm_start_from_other_weights_does_not_resume(fit_from, trained, tmp_path):
     other = {name: tensor * 1.01 for name, tensor in load_file(trained.weights).items()}
     save_file(other, tmp_path / "other.safetensors")
     first = fit_from(epochs=1)
@@ -716,7 +714,7 @@ def test_a_start_from_other_weights_is_another_training(fit_from, trained, tmp_p
         ({"standardize": False}, r"training\.standardize True, and the settings ask for False"),
     ],
 )
-def test_a_start_from_another_network_is_a_configuration_error(cache, tmp_path, trained, changes, message):
+def test_a_warm_start_from_another_network_is_a_configuration_error(cache, tmp_path, trained, changes, message):
     settings = replace(TINY, **{"standardize": True, "model_options": PLAIN} | changes)
     start = (trained.spec, trained.weights)
     with pytest.raises(ConfigurationError, match=message) as error:
@@ -725,7 +723,7 @@ def test_a_start_from_another_network_is_a_configuration_error(cache, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_start_from_a_network_of_other_bands_is_a_configuration_error(cache, tmp_path, trained):
+def test_a_warm_start_from_a_network_of_other_bands_is_a_configuration_error(cache, tmp_path, trained):
     start = (trained.spec, trained.weights)
     settings = replace(TINY, standardize=True, model_options=PLAIN)
     with pytest.raises(ConfigurationError, match=r"training\.bands .*'slope'.* and the settings ask for \('B2',\)"):

@@ -145,7 +145,7 @@ def test_a_loss_equals_its_closed_form(name, seed, mask_dtype):
     assert loss.item() == pytest.approx(REFERENCES[name](logits, mask), rel=1e-5)
 
 
-def test_the_focal_loss_of_both_channels_is_that_of_the_true_class():
+def test_the_focal_loss_of_both_channels_equals_that_of_the_true_class():
     logits, mask = random_case()
     p_true = (softmax(logits) * one_hot(mask)).sum(axis=1)
     of_true_class = ((1 - p_true) ** 2 * -np.log(p_true)).mean()
@@ -154,7 +154,7 @@ def test_the_focal_loss_of_both_channels_is_that_of_the_true_class():
     assert loss.item() == pytest.approx(of_true_class, rel=1e-5)
 
 
-def test_losses_of_one_pixel_of_even_odds_by_hand():
+def test_losses_of_one_pixel_with_probability_one_half():
     logits, mask = torch.zeros(1, 2, 1, 1), torch.ones(1, 1, 1, dtype=torch.int64)
     assert create_loss("cross_entropy")(logits, mask).item() == pytest.approx(math.log(2), rel=1e-6)
     assert create_loss("focal")(logits, mask).item() == pytest.approx(0.25 * math.log(2), rel=1e-6)
@@ -221,7 +221,7 @@ def test_half_precision_logits_are_scored_in_float32(name, dtype):
 @pytest.mark.parametrize("name", REFERENCES)
 @pytest.mark.parametrize("content", ["both classes", "no landslide", "all landslide"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_loss_and_gradient_are_finite_whatever_the_mask_and_however_large_the_logits(name, content, dtype):
+def test_loss_and_gradient_are_finite_for_any_mask_and_large_logits(name, content, dtype):
     mask = a_mask(content)
     for size in (0.0, 1.0, -1.0, 100.0, -100.0, 1e4, -1e4):
         logits = logits_of(mask, size).to(dtype).requires_grad_()
@@ -233,7 +233,7 @@ def test_loss_and_gradient_are_finite_whatever_the_mask_and_however_large_the_lo
 
 @pytest.mark.parametrize("name", REFERENCES)
 @pytest.mark.parametrize("content", ["both classes", "no landslide", "all landslide"])
-def test_the_gradient_is_that_of_the_closed_form(name, content):
+def test_the_gradient_equals_that_of_the_closed_form(name, content):
     logits = random_case(shape=(2, 3, 3), spread=1.0)[0]
     mask = a_mask(content)[:2, :3, :3]
     tensor = torch.tensor(logits, requires_grad=True)
@@ -263,7 +263,7 @@ def hard_predictions(shape=(2, 4, 5)):
 
 @settings(max_examples=50, deadline=None)
 @given(hard_predictions())
-def test_lovasz_of_a_sure_prediction_is_one_minus_iou_over_the_classes_in_the_mask(case):
+def test_lovasz_of_a_certain_prediction_is_one_minus_iou_over_the_classes_in_the_mask(case):
     predicted, mask = case
     ious = [
         ((predicted == c) & (mask == c)).sum() / ((predicted == c) | (mask == c)).sum() for c in (0, 1) if c in mask
@@ -274,7 +274,7 @@ def test_lovasz_of_a_sure_prediction_is_one_minus_iou_over_the_classes_in_the_ma
 
 @settings(max_examples=50, deadline=None)
 @given(hard_predictions())
-def test_tversky_of_a_sure_prediction_weighs_its_false_and_its_missed_pixels(case):
+def test_tversky_of_a_certain_prediction_weights_false_and_missed_pixels(case):
     predicted, mask = case
     found, false, missed = (((predicted == p) & (mask == t)).sum() for p, t in ((1, 1), (1, 0), (0, 1)))
     loss = create_loss("tversky")(logits_of(predicted), torch.tensor(mask))
@@ -291,7 +291,7 @@ def test_a_missed_landslide_pixel_costs_more_than_a_false_one_in_tversky():
     assert loss(logits_of(missing), torch.tensor(mask)) > loss(logits_of(false), torch.tensor(mask)) > 0
 
 
-def test_hard_pixels_are_those_of_the_whole_batch():
+def test_hard_pixels_are_selected_from_the_whole_batch():
     mask = np.zeros((4, 4, 4), np.int64)
     mask[2] = 1
     easy = logits_of(np.zeros_like(mask))  # the third patch is wrong throughout, and it is a quarter of all
@@ -311,7 +311,7 @@ def test_easy_pixels_get_no_gradient_from_the_hard_example_loss():
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
-def test_the_signed_distance_of_a_square_by_hand(dtype):
+def test_the_signed_distance_of_a_square(dtype):
     mask = torch.zeros(1, 8, 8, dtype=dtype)
     mask[0, 2:5, 2:5] = 1
     distance = signed_distance(mask)
@@ -322,14 +322,14 @@ def test_the_signed_distance_of_a_square_by_hand(dtype):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_signed_distance_is_exact_and_of_each_patch_alone(seed):
+def test_the_signed_distance_is_exact_and_independent_per_patch(seed):
     rng = np.random.default_rng(seed)
     mask = (ndimage.gaussian_filter(rng.normal(size=(4, 64, 64)), (0, 5, 5)) > 0.08).astype(np.uint8)
     mask[1], mask[2] = 0, 1
     np.testing.assert_allclose(signed_distance(torch.tensor(mask)).numpy(), reference_distance(mask), atol=1e-6)
 
 
-def test_the_signed_distance_is_about_the_same_in_every_resolution():
+def test_the_signed_distance_is_nearly_independent_of_resolution():
     mask = torch.zeros(1, 64, 64, dtype=torch.int64)
     mask[0, 20:40, 10:50] = 1
     doubled = mask.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
@@ -347,7 +347,7 @@ def test_an_unknown_loss_is_a_configuration_error_that_lists_the_others(name):
     assert all(name in error.value.remedy for name in LOSS_NAMES)
 
 
-def test_a_loss_is_not_added_to_itself():
+def test_a_loss_cannot_be_combined_with_itself():
     with pytest.raises(ConfigurationError, match="adds a loss to itself"):
         create_loss("focal+iou+focal")
 
@@ -383,7 +383,7 @@ def heads(*sides: int) -> dict[str, torch.Tensor]:
     return {str(side): torch.zeros(2, 2, side, side) for side in sides}
 
 
-def test_three_heads_weigh_a_quarter_a_half_and_a_quarter():
+def test_three_heads_have_weights_of_a_quarter_a_half_and_a_quarter():
     assert HEAD_WEIGHTS == {"256": 0.25, "128": 0.5, "64": 0.25}
     mask = torch.zeros(2, 128, 128, dtype=torch.int64)
     for single in (64, 128, 256):
@@ -418,13 +418,13 @@ def test_a_single_head_has_weight_1(side):
     assert multi_head_loss(heads(side), mask, value_of_head({})).item() == side
 
 
-def test_the_weights_of_the_heads_at_hand_are_divided_by_their_sum():
+def test_head_weights_are_divided_by_their_sum():
     mask = torch.zeros(2, 128, 128, dtype=torch.int64)
     value = multi_head_loss(heads(256, 128), mask, value_of_head({}))
     assert value.item() == pytest.approx((0.25 * 256 + 0.5 * 128) / 0.75)
 
 
-def test_the_heads_of_a_crop_weigh_by_their_ratio_to_it():
+def test_head_weights_of_a_crop_depend_on_the_ratio_to_its_side():
     mask = torch.zeros(2, 64, 64, dtype=torch.int64)
     seen: dict[int, torch.Tensor] = {}
     value = multi_head_loss(heads(128, 64, 32), mask, value_of_head(seen))

@@ -15,12 +15,12 @@ def order(positive: list[bool], share: float | None, seed: int = 0) -> torch.Ten
 
 
 @given(flags, st.integers(0, 9))
-def test_without_a_share_every_patch_comes_once(positive, seed):
+def test_without_a_share_every_patch_occurs_once(positive, seed):
     assert sorted(order(positive, None, seed).tolist()) == list(range(len(positive)))
 
 
 @given(flags, st.floats(0.01, 1.0), st.integers(0, 9))
-def test_a_share_is_reached_and_the_patches_of_a_kind_come_equally_often(positive, share, seed):
+def test_a_share_is_reached_and_patches_of_a_class_occur_equally_often(positive, share, seed):
     drawn = order(positive, share, seed)
     assert len(drawn) == len(positive)
     if all(positive) or not any(positive):
@@ -33,7 +33,7 @@ def test_a_share_is_reached_and_the_patches_of_a_kind_come_equally_often(positiv
         assert np.ptp(times[kinds == kind]) <= 1
 
 
-def test_the_order_is_random_and_of_its_seed():
+def test_the_order_is_random_and_depends_on_the_seed():
     positive = [True] * 20 + [False] * 20
     for share in (None, 0.7):
         assert order(positive, share).tolist() == order(positive, share).tolist()
@@ -42,7 +42,7 @@ def test_the_order_is_random_and_of_its_seed():
 
 
 @given(st.integers(1, 500), st.integers(1, 600))
-def test_spread_rows_keep_their_order_and_their_distances(length, n):
+def test_evenly_spaced_rows_keep_their_order_and_distances(length, n):
     rows = np.arange(length) * 3 + 1
     chosen = evenly_spaced(rows, n)
     assert len(chosen) == min(n, length)
@@ -53,6 +53,6 @@ def test_spread_rows_keep_their_order_and_their_distances(length, n):
     assert np.ptp(gaps) <= 1
 
 
-def test_all_rows_stay_without_a_limit():
+def test_without_a_limit_all_rows_are_kept():
     rows = np.array([4, 7, 9])
     assert evenly_spaced(rows, None) is rows

@@ -42,7 +42,7 @@ def test_a_configuration_names_the_kind_of_schedule(text, expected):
         {"warmup_epochs": 1, "schedule": {"kind": "cosine"}},
     ],
 )
-def test_the_former_fields_of_a_schedule_are_refused_with_what_to_write(former):
+def test_former_schedule_fields_are_refused_with_their_replacement(former):
     with pytest.raises(ConfigurationError, match=rf"training\.{next(iter(former))} is ") as error:
         ADAPTER.validate_python(former)
     for schedule in ("schedule: {kind: steps, rates:", "schedule: {kind: cosine, peak: 1.0e-3, warmup_epochs: 1}"):
@@ -85,7 +85,7 @@ def test_a_setting_without_effect_is_refused_with_the_reason(text, named, becaus
         "{epochs: 2, augmentation: {flips: true, plain_epochs: 1}}",
     ],
 )
-def test_defaults_that_are_spelt_out_are_no_fault(text):
+def test_explicit_defaults_are_accepted(text):
     ADAPTER.validate_python(yaml.safe_load(text))
 
 
@@ -102,7 +102,7 @@ def test_defaults_that_are_spelt_out_are_no_fault(text):
         ({"head_weights": {**HEAD_WEIGHTS, "32": 1.0}, "crop": 64}, ["128", "64", "32"], "weight of 32 .*64 pixels"),
     ],
 )
-def test_settings_of_heads_that_the_network_does_not_have_are_refused(changes, heads, named):
+def test_settings_of_missing_heads_are_refused(changes, heads, named):
     with pytest.raises(ConfigurationError, match=named):
         refuse_ignored_heads(TrainingSettings(**changes), heads)
 
@@ -116,5 +116,5 @@ def test_settings_of_heads_that_the_network_does_not_have_are_refused(changes, h
         ({"prediction": PredictionSettings(heads="average")}, ["256", "128", "64"]),
     ],
 )
-def test_settings_of_heads_that_the_network_has_pass(changes, heads):
+def test_settings_of_existing_heads_are_accepted(changes, heads):
     refuse_ignored_heads(TrainingSettings(**changes), heads)
