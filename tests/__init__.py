@@ -1,1 +1,1 @@
-"""The tests mirror the packages; what several of them share is in `tests.support`."""
+"""The tests mirror the packages; shared builders and servers are in `tests.support`."""

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 _HOME = Path(tempfile.mkdtemp(prefix="landslide-tests-"))
 
-# Before any import of ZenML or MLflow, which read these when they are imported.
+# Set before any import of ZenML or MLflow, which read these when they are imported.
 os.environ.update(
     {
         "LANDSLIDE_HOME": str(_HOME),
@@ -31,7 +31,7 @@ os.environ.update(
 )
 
 
-# Files that take longest, begun first so that no worker ends with one of them alone.
+# The slowest files start first, so that no worker is left with one of them at the end.
 _LONGEST = (
     "test_retraining", "test_kubeflow", "test_pipeline_demo", "test_trials", "test_pipeline", "test_tracking_server",
     "test_reproduce",
@@ -55,7 +55,7 @@ def home() -> Path:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real patches; tests skip where it is absent."""
+    """The folder of real patches; tests skip if it is missing."""
     folder = Path(os.environ.get("LANDSLIDE_REAL_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real Landslide4Sense patches in {folder} (set LANDSLIDE_REAL_DATA)")
@@ -64,7 +64,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def stack() -> str:
-    """The embedded ZenML stack, registered once a session."""
+    """The embedded ZenML stack, registered once per session."""
     from stacks.local import register_local_stack
 
     return register_local_stack()
@@ -72,7 +72,7 @@ def stack() -> str:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory) -> Path:
-    """An MLflow database without anything in it: to copy one is quick, to create one takes seconds."""
+    """An empty MLflow database: copying one is quick, creating one takes seconds."""
     from mlflow.tracking import MlflowClient
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
@@ -83,7 +83,7 @@ def empty_store(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def new_home(tmp_path_factory, empty_store) -> Callable[[], Path]:
-    """Makes a LANDSLIDE_HOME in which nothing has happened, with the databases that the first command would create."""
+    """Create a new LANDSLIDE_HOME with the databases that the first command would create."""
     from tests.support import commands, pipeline_runs
 
     first = tmp_path_factory.mktemp("home")
@@ -97,7 +97,7 @@ def new_home(tmp_path_factory, empty_store) -> Callable[[], Path]:
 
 @pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory) -> Path:
-    """Ten generated patches of two scenes, which no test may change."""
+    """Ten generated patches of two scenes. No test changes them."""
     from landslide.data.demo import generate
 
     folder = tmp_path_factory.mktemp("tiny") / "data"
@@ -107,7 +107,7 @@ def tiny_set(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def store(empty_store, tmp_path) -> str:
-    """The address of an MLflow store of the test's own."""
+    """The address of an MLflow store for this test only."""
     return f"sqlite:///{shutil.copy2(empty_store, tmp_path / 'mlflow.db')}"
 
 

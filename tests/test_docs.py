@@ -1,4 +1,4 @@
-"""The documentation keeps its promises: links lead somewhere, and commands, settings and names in it exist."""
+"""The documentation is correct: its links, commands, settings and names exist."""
 
 import dataclasses
 import importlib
@@ -23,7 +23,7 @@ from steps.settings import DataSettings, EvaluationSettings, FoldSettings, Regis
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "mlflow" / "README.md", *DOCS]
-CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which also says what is gone
+CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which also names removed things
 CODE = ("src", "steps", "pipelines", "stacks", "configs", "deploy", "mlflow", "benchmarks", "experiments", ".github")
 MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 SETTINGS = {
@@ -42,7 +42,7 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 
 
-def shown(path: Path) -> str:
+def page_id(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
@@ -99,7 +99,7 @@ def commands(page: Path, program: str) -> Iterator[list[str]]:
                 yield words[1:]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=shown)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_links_lead_to_files_and_headings_that_exist(page):
     broken = []
     for link in links(page):
@@ -118,7 +118,7 @@ def test_every_page_can_be_reached_from_the_index():
         if page not in reached:
             reached.add(page)
             waiting += {target(page, link)[0] for link in links(page)} & set(DOCS)
-    assert [shown(page) for page in DOCS if page not in reached] == []
+    assert [page_id(page) for page in DOCS if page not in reached] == []
 
 
 def test_every_configuration_is_described():
@@ -134,7 +134,7 @@ def test_configurations_in_the_pages_exist():
     assert sorted(name for name in named - examples if not (ROOT / "configs" / name).exists()) == []
 
 
-@pytest.mark.parametrize("page", CURRENT, ids=shown)
+@pytest.mark.parametrize("page", CURRENT, ids=page_id)
 def test_commands_of_landslide_exist_with_their_options(page):
     unknown = []
     for words in commands(page, "landslide"):
@@ -151,7 +151,7 @@ def test_commands_of_landslide_exist_with_their_options(page):
     assert unknown == []
 
 
-@pytest.mark.parametrize("page", CURRENT, ids=shown)
+@pytest.mark.parametrize("page", CURRENT, ids=page_id)
 def test_targets_of_make_exist(page):
     named = {words[0] for words in commands(page, "make") if re.fullmatch(r"[a-z][a-z-]*", words[0])}
     assert named <= MAKE_TARGETS
@@ -167,10 +167,10 @@ def test_commands_are_found_in_the_pages():
     assert ["health", "--gpu"] in list(commands(image, "landslide"))
 
 
-@pytest.mark.parametrize("page", CURRENT, ids=shown)
+@pytest.mark.parametrize("page", CURRENT, ids=page_id)
 def test_settings_exist(page):
     text = page.read_text()
-    named = re.findall(rf"`({'|'.join(SETTINGS)})\.(?!dvc|yaml)(\w+)", prose(text))  # but no files
+    named = re.findall(rf"`({'|'.join(SETTINGS)})\.(?!dvc|yaml)(\w+)", prose(text))  # except files
     for language, block in _BLOCK.findall(text):
         parameters = (yaml.safe_load(block) or {}).get("parameters", {}) if language == "yaml" else {}
         named += [(group, key) for group in SETTINGS.keys() & parameters.keys() for key in parameters[group]]
@@ -179,7 +179,7 @@ def test_settings_exist(page):
     assert unknown == []
 
 
-@pytest.mark.parametrize("page", CURRENT, ids=shown)
+@pytest.mark.parametrize("page", CURRENT, ids=page_id)
 def test_names_of_the_library_exist(page):
     unknown = []
     for name in re.findall(r"\b(landslide(?:\.\w+)+)", "\n".join(_SPAN.findall(prose(page.read_text())))):

@@ -1,4 +1,4 @@
-"""Files: digests, and writes that leave no half-written file behind."""
+"""Files: digests, and writes that never leave a partial file."""
 
 import hashlib
 import stat

@@ -1,4 +1,4 @@
-"""Licence, citation, changelog, hooks, forms and CONTRIBUTING.md say what holds for the project."""
+"""Licence, citation, changelog, hooks, forms and CONTRIBUTING.md agree with the project."""
 
 import hashlib
 import json
@@ -131,7 +131,7 @@ def test_the_changelog_has_an_entry_for_the_current_version():
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
-# ---- what contributors use
+# ---- tools for contributors
 
 
 def test_the_hooks_run_locked_tools_and_targets_of_the_makefile_and_download_nothing():

@@ -1,4 +1,4 @@
-"""The bare library predicts without the packages of the extras, which name what everything else imports."""
+"""The bare library predicts without the extras, and each extra names the packages that its code imports."""
 
 import ast
 import os
@@ -69,7 +69,7 @@ main()
 
 
 def requirements(extra: str | None = None) -> set[str]:
-    """Names of the packages that the bare library, or an extra, requires directly; with those of the extras before."""
+    """Names of direct requirements of the bare library, or of an extra and those that it builds on."""
     named = list(PROJECT["dependencies"])
     for name in EXTRAS[: EXTRAS.index(extra) + 1] if extra else ():
         named += PROJECT["optional-dependencies"][name]
@@ -77,7 +77,7 @@ def requirements(extra: str | None = None) -> set[str]:
 
 
 def with_dependencies(names: Iterable[str]) -> set[str]:
-    """Names of installed packages and of all that they require, without extras."""
+    """Names of installed packages and of all their requirements, without extras."""
     found: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -132,7 +132,7 @@ def check_answers(saved: Path, python: str | Path, code: str, *arguments: str, c
     np.testing.assert_allclose(answers, expected, atol=1e-6)
 
 
-# ---- what is declared
+# ---- declared requirements
 
 
 def test_the_bare_library_requires_four_packages():
@@ -164,7 +164,7 @@ def test_locked_versions_are_within_the_required_ranges():
 
 
 def modules_without(packages: set[str]) -> list[str]:
-    """Installed modules that neither these packages nor any that they require bring."""
+    """Installed modules that belong to neither these packages nor their requirements."""
     kept = with_dependencies(packages) | {"landslide"}
     return [name for name, found in packages_by_module().items() if not found & kept]
 

@@ -1,4 +1,4 @@
-"""Locks between processes: one holder at a time, released however a process ends."""
+"""Locks between processes: one holder at a time, released at any end of a process."""
 
 import logging
 import os
@@ -61,7 +61,7 @@ def test_locks_of_other_names_do_not_wait(holder, tmp_path):
         try:
             assert entered.result(timeout=30)
         finally:
-            holder.kill()  # or a thread that waits after all would never end
+            holder.kill()  # otherwise a waiting thread would never end
 
 
 def test_waiting_for_another_process_is_logged(holder, tmp_path, caplog):

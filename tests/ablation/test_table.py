@@ -1,4 +1,4 @@
-"""The table of an ablation: its statistics, and what it says as text, as a page and as a figure."""
+"""The table of an ablation: its statistics, and its text, page and figure."""
 
 from dataclasses import replace
 
@@ -109,7 +109,7 @@ def test_seeds_and_blocks_are_resampled_independently():
 
 
 def test_seeds_of_two_rows_are_resampled_independently():
-    """Equal rows whose seeds differ: a gain may be as large as one seed over the other, either way."""
+    """Equal rows whose seeds differ: a gain can be the difference of the two seeds, with either sign."""
     alike = pd.DataFrame(
         {"number": range(1, 31), "fold": 1, "block": range(30), "tn": 15000, "fp": 384, "fn": 300, "tp": 700}
     )
@@ -121,7 +121,7 @@ def test_seeds_of_two_rows_are_resampled_independently():
 
 
 def test_the_interval_is_that_of_the_mean_over_the_folds():
-    """Two folds of one block each: of four equally likely draws one has fold 1 alone, one fold 2 alone."""
+    """Two folds of one block each: of four equally likely draws one has only fold 1, one only fold 2."""
     random = np.random.default_rng(6)
     table = patches(random, n=8, hits=0.5)
     easy = patches(random, n=8, hits=0.95)

@@ -1,4 +1,4 @@
-"""Batches from the band cache: values, order of the bands, number formats, layout in memory."""
+"""Batches from the band cache: values, order of bands, dtypes, memory layout; and prefetch."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ from landslide.bands.formulas import BandSettings
 NAMES = ("B2", "B3", "B4", "slope")
 
 
-def a_cache(dtype: str, folder: Path) -> BandCache:
+def build_cache(dtype: str, folder: Path) -> BandCache:
     """A memory-mapped cache of six patches."""
     rng = np.random.default_rng(0)
     np.save(folder / "bands.npy", rng.normal(size=(6, 4, 128, 128)).astype(dtype))
@@ -27,7 +27,7 @@ def a_cache(dtype: str, folder: Path) -> BandCache:
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("names", [NAMES, ("slope", "B2"), ("B3",)])
 def test_a_batch_has_the_requested_patches_and_bands(dtype, names, tmp_path):
-    cache = a_cache(dtype, tmp_path)
+    cache = build_cache(dtype, tmp_path)
     rows = np.array([5, 0, 3, 2])
     batches = PatchBatches(cache, rows, names, torch.device("cpu"))
     images, masks = batches.batch(torch.tensor([2, 0, 0]))
@@ -39,7 +39,7 @@ def test_a_batch_has_the_requested_patches_and_bands(dtype, names, tmp_path):
 
 
 def test_changing_a_batch_does_not_change_the_cache(tmp_path):
-    cache = a_cache("float32", tmp_path)
+    cache = build_cache("float32", tmp_path)
     batches = PatchBatches(cache, np.arange(6), NAMES, torch.device("cpu"))
     first, _ = batches.batch(torch.arange(6))
     expected = first.clone()

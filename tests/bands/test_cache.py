@@ -1,4 +1,4 @@
-"""The band cache: its content, its address, growing, damage, and several processes that want it at once."""
+"""The band cache: content, key, growth, damage, and concurrent processes."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def flip_a_byte(path: Path, offset_from_end: int) -> None:
     path.write_bytes(content)
 
 
-# ---- content and address
+# ---- content and key
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -105,7 +105,7 @@ def test_the_cache_holds_the_engineered_bands_and_masks(build, data, table, tmp_
 def test_copied_and_computed_rows_of_many_patches_are_in_order(data, table, tmp_path, computed, dtype):
     settings, root = BandSettings(dtype=dtype), tmp_path / "caches"
     ensure_cache(root, data, table[:1], "old", settings)
-    many = pd.concat([table] * 24, ignore_index=True)[:140]  # 64, 64 and 12 of them, some 53 to be computed of each 64
+    many = pd.concat([table] * 24, ignore_index=True)[:140]  # chunks of 64, 64 and 12 rows; about 53 of 64 are computed
     opened = ensure_cache(root, data, many, "new", settings)
     assert_holds(opened, data, many, settings)
     assert len(computed) == 1 + sum(many["number"] != table["number"][0])
@@ -126,7 +126,7 @@ def test_at_most_one_chunk_per_thread_waits_for_the_writer(data, table, tmp_path
     many, ahead = pd.concat([table] * 5, ignore_index=True), []
 
     def progress(done: int, _: int) -> None:
-        time.sleep(0.02)  # the threads go on as far as they may
+        time.sleep(0.02)  # the threads compute as far ahead as they can
         ahead.append(len(computed) - done)
 
     ensure_cache(tmp_path / "caches", data, many, "v", SETTINGS, progress=progress)
@@ -191,7 +191,7 @@ def test_progress_counts_every_patch(build):
 
 @pytest.fixture
 def verified(monkeypatch) -> list[int]:
-    """The checksums that are computed when a cache is opened."""
+    """The checksums that opening a cache computes."""
     found: list[int] = []
     original = cache.checksum
 
@@ -236,7 +236,7 @@ def test_settings_come_from_the_manifest(build):
     assert open_cache(build(1, settings).directory).settings == settings
 
 
-# ---- growing
+# ---- growth
 
 
 def test_only_new_patches_are_computed(build, computed, data, table):
@@ -334,7 +334,7 @@ def test_a_related_cache_with_a_wrong_manifest_does_not_prevent_a_build(build, d
     assert_holds(build(3), data, table[:3])
 
 
-# ---- several processes, full disks, leftovers
+# ---- concurrent processes, full disks, temporary files
 
 BUILD = """
 import os, resource, signal, sys
@@ -373,7 +373,7 @@ print(len(computed))
 def start_building(data: Path, caches: Path, *, limit: int = 0, fatal: int = 0) -> subprocess.Popen:
     """Build three patches in a process that waits for a line first.
 
-    It may write `limit` bytes per file, any number if 0, and is killed after `fatal` patches, never if 0.
+    It can write `limit` bytes per file (0: no limit) and is killed after `fatal` patches (0: never).
     """
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-c", BUILD, str(data), str(caches), str(limit), str(fatal)]
@@ -407,7 +407,7 @@ def test_a_killed_build_leaves_no_cache_and_the_next_build_removes_its_files(bui
 
 
 def test_a_full_disk_is_an_error_with_a_remedy_and_leaves_no_files(data, tmp_path):
-    process = start_building(data, tmp_path / "caches", limit=1_000_000)  # bytes a file; three patches need 2.5 MB
+    process = start_building(data, tmp_path / "caches", limit=1_000_000)  # bytes per file; three patches need 2.5 MB
     _, errors = process.communicate("go\n", timeout=60)
     assert process.returncode == 1, errors
     assert errors.startswith(f"CacheError: The band cache in {tmp_path / 'caches' / cache_family(SETTINGS)}")
@@ -450,7 +450,7 @@ def test_a_failed_build_leaves_no_files(build, monkeypatch, tmp_path):
     assert not temporary_entries(tmp_path / "caches")
 
 
-# ---- other sets
+# ---- other data sets
 
 
 def write_patch(root: Path, image: np.ndarray) -> None:

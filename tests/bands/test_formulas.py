@@ -1,4 +1,4 @@
-"""The 26 bands and the global RGB: names, groups, and every formula against SciPy and NumPy in float64."""
+"""The 26 bands and the global RGB: names, groups, and every formula compared with SciPy and NumPy in float64."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -32,8 +32,8 @@ BLUE, GREEN, RED, NIR, SWIR_1, SWIR_2 = 1, 2, 3, 7, 10, 11
 FLOAT32_ROUNDING = {"rtol": 1e-6, "atol": 1e-6}
 
 
-def a_patch(seed: int = 0, size: int = 48, bands: int = 14) -> np.ndarray:
-    """Smooth terrain with an edge and some noise, so that every filter has something to find: (C, H, W) float64."""
+def random_patch(seed: int = 0, size: int = 48, bands: int = 14) -> np.ndarray:
+    """Smooth terrain with an edge and some noise, so that every filter has a response: (C, H, W) float64."""
     rng = np.random.default_rng(seed)
     image = ndimage.gaussian_filter(rng.normal(size=(bands, size, size)), (0, 4, 4)) * 8 + 1.5
     image[:, size // 3 :, size // 2 :] += 1.0
@@ -48,7 +48,7 @@ def a_patch(seed: int = 0, size: int = 48, bands: int = 14) -> np.ndarray:
 def patch(request) -> np.ndarray:
     """(14, H, W) float64."""
     if request.param == "generated":
-        return a_patch()
+        return random_patch()
     images = request.getfixturevalue("real_data") / "landslide4sense-sample/TrainData/img"
     return read_image(images / f"image_{request.param}.h5").astype(np.float64)
 
@@ -71,7 +71,7 @@ def gray_8bit(patch: np.ndarray) -> np.ndarray:
 
 
 def index_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(a - b) / (a + b) pixel by pixel, with the floor and the clip spelt out."""
+    """(a - b) / (a + b) pixel by pixel, with explicit floor and clip."""
     result = np.empty(a.shape)
     for at in np.ndindex(a.shape):
         total = a[at] + b[at]
@@ -134,7 +134,7 @@ def test_a_list_of_names_keeps_its_order_and_all_selects_every_band():
 
 
 @pytest.mark.parametrize(
-    ("selection", "available", "says"),
+    ("selection", "available", "message"),
     [
         ("15", BAND_NAMES, "no band group '15'"),
         ("B4", BAND_NAMES, "no band group 'B4'"),
@@ -145,8 +145,8 @@ def test_a_list_of_names_keeps_its_order_and_all_selects_every_band():
         (["ndvi"], available_bands(("B4", "B3", "B2")), r"asks for \['ndvi'\]"),
     ],
 )
-def test_an_impossible_selection_names_the_problem_and_the_available_bands(selection, available, says):
-    with pytest.raises(ConfigurationError, match=says) as error:
+def test_an_impossible_selection_names_the_problem_and_the_available_bands(selection, available, message):
+    with pytest.raises(ConfigurationError, match=message) as error:
         resolve_bands(selection, available)
     offered = BAND_GROUPS if isinstance(selection, str) else available
     assert all(name in error.value.remedy for name in offered)
@@ -182,7 +182,7 @@ def test_global_rgb_adds_the_stored_colours_at_the_end():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("invalid", "message"),
     [
         ({"stored": ("B4", "B8A")}, r"unknown \['B8A'\]"),
         ({"stored": ()}, "empty"),
@@ -193,9 +193,9 @@ def test_global_rgb_adds_the_stored_colours_at_the_end():
         ({"median_kernel": 1}, "median_kernel is 1"),
     ],
 )
-def test_impossible_settings_are_configuration_errors(wrong, says):
-    with pytest.raises(ConfigurationError, match=says):
-        BandSettings(**wrong)
+def test_impossible_settings_are_configuration_errors(invalid, message):
+    with pytest.raises(ConfigurationError, match=message):
+        BandSettings(**invalid)
 
 
 @pytest.mark.parametrize(
@@ -233,14 +233,14 @@ def test_a_setting_of_bands_whose_inputs_are_not_stored_is_refused(stored, setti
     ],
 )
 def test_a_setting_changes_its_own_bands_and_nothing_else(changes, changed):
-    image = a_patch()
+    image = random_patch()
     before, after = engineer(image), engineer(image, BandSettings(**changes))
     assert {name for name, a, b in zip(BAND_NAMES, before, after, strict=True) if (a != b).any()} == changed
 
 
 @pytest.mark.parametrize("stored", [ORIGINAL_BANDS, ("B4", "B3", "B2"), ("B8", "B4")])
 def test_global_rgb_leaves_all_other_bands_as_they_are(stored):
-    image = a_patch()[[ORIGINAL_BANDS.index(name) for name in stored]]
+    image = random_patch()[[ORIGINAL_BANDS.index(name) for name in stored]]
     before = engineer(image, BandSettings(stored=stored))
     after = engineer(image, BandSettings(stored=stored, global_rgb=True))
     assert len(after) == len(before) + sum(name in stored for name in ("B4", "B3", "B2"))
@@ -265,7 +265,7 @@ def test_stored_bands_are_unchanged(patch):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.uint16])
 def test_channels_first_and_channels_last_give_the_same_bands(dtype):
-    image = (a_patch()[:, :40, :32] * 100).astype(dtype)  # not square: swapped axes would show
+    image = (random_patch()[:, :40, :32] * 100).astype(dtype)  # not square, so that swapped axes are detected
     expected = engineer(image)
     assert expected.shape == (26, 40, 32)
     last = image.transpose(1, 2, 0)
@@ -281,7 +281,7 @@ def test_the_input_is_not_changed(patch):
 
 @pytest.mark.parametrize("n", [0, 1, 3])
 def test_a_batch_gives_the_bands_of_each_patch_channels_first_or_last(n):
-    batch = np.array([a_patch(seed)[:, :40, :32] for seed in range(n)]).reshape(n, 14, 40, 32)
+    batch = np.array([random_patch(seed)[:, :40, :32] for seed in range(n)]).reshape(n, 14, 40, 32)
     result = engineer(batch)
     assert (result.shape, result.dtype) == ((n, 26, 40, 32), np.float32)
     np.testing.assert_array_equal(engineer(batch.transpose(0, 2, 3, 1)), result)
@@ -314,7 +314,7 @@ def test_a_shape_other_than_that_of_patches_is_refused(shape):
 
 @pytest.mark.parametrize("stored", [("B4", "B3", "B2"), ORIGINAL_BANDS[:12], ("B8", "slope", "B4")])
 def test_a_subset_of_stored_bands_gives_the_same_values_as_the_full_patch(stored):
-    image = a_patch()
+    image = random_patch()
     full = dict(zip(BAND_NAMES, engineer(image), strict=True))
     result = engineer(image[[ORIGINAL_BANDS.index(name) for name in stored]], BandSettings(stored=stored))
     names = available_bands(stored)
@@ -345,7 +345,7 @@ def test_global_rgb_is_the_reflectance_of_the_colours(patch):
 
 
 def test_global_rgb_keeps_brightness_differences_between_patches():
-    settings, image = BandSettings(stored=("B4", "B3", "B2"), global_rgb=True), a_patch()[[RED, GREEN, BLUE]]
+    settings, image = BandSettings(stored=("B4", "B3", "B2"), global_rgb=True), random_patch()[[RED, GREEN, BLUE]]
     dark, bright = (dict(zip(settings.names, engineer(x, settings), strict=True)) for x in (image, 3 * image))
     np.testing.assert_allclose(bright["red_normalized"], dark["red_normalized"], atol=1e-6)
     np.testing.assert_allclose(bright["red_global"], 3 * dark["red_global"], rtol=1e-6)
@@ -411,17 +411,17 @@ def test_the_median_is_of_the_8_bit_gray_with_repeated_edges(patch, side):
 @pytest.mark.parametrize(("side", "n"), [(15, 70), (15, 3), (21, 60)])
 def test_medians_of_many_patches_equal_those_of_single_patches(side, n, monkeypatch):
     settings = BandSettings(median_kernel=side)
-    patches = [a_patch(seed, size=132)[:, :120] for seed in range(n)]
+    patches = [random_patch(seed, size=132)[:, :120] for seed in range(n)]
     expected = [engineer(patch, settings) for patch in patches]
     filtered, median = [], cv2.medianBlur
     monkeypatch.setattr(cv2, "medianBlur", lambda image, kernel: filtered.append(image.size) or median(image, kernel))
     result = engineer(np.stack(patches), settings)
-    assert (max(filtered) >= 2**20) == (n >= 60)  # from there on OpenCV has another algorithm
+    assert (max(filtered) >= 2**20) == (n >= 60)  # above this size OpenCV uses another algorithm
     np.testing.assert_array_equal(result, np.stack(expected))
 
 
 def test_concurrent_threads_give_the_same_bands():
-    patches = [a_patch(seed, size=128) for seed in range(8)]
+    patches = [random_patch(seed, size=128) for seed in range(8)]
     expected = [engineer(patch) for patch in patches]
     with ThreadPoolExecutor(4) as pool:
         for result, alone in zip(pool.map(engineer, patches * 20), expected * 20, strict=True):
@@ -440,7 +440,7 @@ def test_gradients_point_to_the_right_and_down():
     ramp = np.broadcast_to(np.arange(32.0), (32, 32))
     for direction, image in (("gradient_x", ramp), ("gradient_y", ramp.T)):
         result = dict(zip(BAND_NAMES, engineer(np.stack([image] * 14)), strict=True))
-        # Over [-2, 2] the kernel weighs a ramp of 1/31 a pixel with 16 * (2 * 2 + 4 * 1) = 128.
+        # Over [-2, 2] the kernel weights a ramp of 1/31 per pixel with 16 * (2 * 2 + 4 * 1) = 128.
         np.testing.assert_allclose(result[direction][4:-4, 4:-4], 128 / 31 / 27.32, **FLOAT32_ROUNDING)
         other = {"gradient_x": "gradient_y", "gradient_y": "gradient_x"}[direction]
         np.testing.assert_allclose(result[other], 0, atol=1e-7)
@@ -467,7 +467,7 @@ def test_the_8_bit_gray_is_truncated_and_not_rounded():
     np.testing.assert_allclose(result["gaussian"][12:20, 12:20] * 255, 99, rtol=1e-6)
 
 
-# ---- how far a pixel reaches
+# ---- reach of a pixel
 
 
 @pytest.mark.parametrize(
@@ -481,7 +481,7 @@ def test_the_8_bit_gray_is_truncated_and_not_rounded():
     ],
 )
 def test_a_pixel_changes_a_band_exactly_as_far_as_its_reach(changes):
-    # Without hysteresis, and with the darkest and the brightest pixel where they are, edges are local too.
+    # Edges are local too without hysteresis and with unchanged darkest and brightest pixels.
     settings, size, middle = BandSettings(**changes, canny_low=60, canny_high=60), 61, 30
     farthest = dict.fromkeys(settings.reach, 0)
     for seed in range(40):
@@ -499,7 +499,7 @@ def test_a_pixel_changes_a_band_exactly_as_far_as_its_reach(changes):
     assert farthest == settings.reach
 
 
-# ---- awkward values
+# ---- extreme values
 
 
 @pytest.mark.parametrize("value", [0.0, 1.7, -2.0])

@@ -1,4 +1,4 @@
-"""Statistics of bands and classes against NumPy in float64, and drift."""
+"""Statistics of bands and classes compared with NumPy in float64, and drift."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ NAMES = ("B4", "slope", "elevation")
 ROWS = np.array([0, 2, 3])
 
 
-def a_cache(dtype: str = "float32") -> BandCache:
-    """Five patches in memory: bands of very different size, two patches with landslides."""
+def build_cache(dtype: str = "float32") -> BandCache:
+    """Five patches in memory: bands of very different magnitude, two patches with landslides."""
     rng = np.random.default_rng(0)
     scale, offset = np.array([0.1, 1.0, 30.0]), np.array([1.0, -2.0, 3000.0])
     bands = rng.normal(size=(5, 3, 128, 128)) * scale[:, None, None] + offset[:, None, None]
@@ -29,7 +29,7 @@ def quantities(table) -> dict[str, dict[str, float]]:
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_mean_and_deviation_equal_numpy_in_float64(dtype):
-    cache = a_cache(dtype)
+    cache = build_cache(dtype)
     mean, std = band_statistics(cache, ROWS, ("elevation", "B4"))
     values = cache.bands[ROWS][:, [2, 0]].astype(np.float64)
     np.testing.assert_allclose(mean, values.mean(axis=(0, 2, 3)), rtol=1e-12)
@@ -37,7 +37,7 @@ def test_mean_and_deviation_equal_numpy_in_float64(dtype):
 
 
 def test_small_variation_around_a_large_value_is_kept():
-    cache = a_cache("float64")
+    cache = build_cache("float64")
     cache.bands[:, 2] = 1e9 + np.random.default_rng(1).random((5, 128, 128))
     std = band_statistics(cache, ROWS, ("elevation",))[1]
     np.testing.assert_allclose(std, cache.bands[ROWS, 2].std(), rtol=1e-6)
@@ -46,7 +46,7 @@ def test_small_variation_around_a_large_value_is_kept():
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("value", [0.0, 0.1, -1234.567])
 def test_a_constant_band_has_zero_deviation(dtype, value):
-    cache = a_cache(dtype)
+    cache = build_cache(dtype)
     cache.bands[:, 1] = value
     mean, std = band_statistics(cache, np.arange(5), NAMES)
     assert (mean[1], std[1]) == (cache.bands[0, 1, 0, 0], 0.0)
@@ -54,7 +54,7 @@ def test_a_constant_band_has_zero_deviation(dtype, value):
 
 
 def test_statistics_describe_bands_and_classes():
-    cache = a_cache()
+    cache = build_cache()
     found = describe(cache, ROWS)
     assert (found["patches"], found["positive_patches"]) == (3, 2)
     assert found["landslide_share"] == pytest.approx(cache.masks[ROWS].mean(), rel=1e-12)
@@ -64,7 +64,7 @@ def test_statistics_describe_bands_and_classes():
 
 
 def test_equal_sets_do_not_drift():
-    described = describe(a_cache(), ROWS)
+    described = describe(build_cache(), ROWS)
     table = drift(described, described)
     assert table["quantity"].tolist() == ["landslide_share", "positive_share", *NAMES]
     assert (table["shift"] == 0).all()
@@ -72,7 +72,7 @@ def test_equal_sets_do_not_drift():
 
 
 def test_shifted_and_stretched_bands_are_drift():
-    old, new = a_cache(), a_cache()
+    old, new = build_cache(), build_cache()
     new.bands[:, 0] += 0.05  # half of its standard deviation
     new.bands[:, 1] = (new.bands[:, 1] + 2) * 3 - 2
     found = quantities(drift(describe(old, ROWS), describe(new, ROWS)))
@@ -85,7 +85,7 @@ def test_shifted_and_stretched_bands_are_drift():
 
 
 def test_a_changed_class_balance_is_drift_and_most_without_landslides():
-    cache = a_cache()
+    cache = build_cache()
     reference = describe(cache, np.arange(4))
     more = quantities(drift(reference, describe(cache, np.array([1]))))
     assert more["landslide_share"]["shift"] == pytest.approx(np.log(1 / cache.masks[:4].mean()))
@@ -99,7 +99,7 @@ def test_a_changed_class_balance_is_drift_and_most_without_landslides():
 
 @pytest.mark.parametrize(("value", "shift"), [(3.0, 0.0), (3.5, np.inf), (2.5, -np.inf)])
 def test_a_formerly_constant_band_has_infinite_or_no_drift(value, shift):
-    cache = a_cache()
+    cache = build_cache()
     cache.bands[:, 1] = 3.0
     reference = describe(cache, ROWS)
     cache.bands[:, 1] = value
@@ -109,7 +109,7 @@ def test_a_formerly_constant_band_has_infinite_or_no_drift(value, shift):
 
 
 def test_only_shared_bands_are_compared():
-    described = describe(a_cache(), ROWS)
+    described = describe(build_cache(), ROWS)
     fewer = {**described, "bands": {"slope": described["bands"]["slope"]}}
     for reference, current in ((fewer, described), (described, fewer)):
         assert drift(reference, current)["quantity"].tolist()[2:] == ["slope"]

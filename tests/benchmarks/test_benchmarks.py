@@ -1,4 +1,4 @@
-"""The benchmarks run, and say what they measured: here with few patches, one round and narrow networks."""
+"""The benchmarks run and report their measurements, here with few patches, one round and narrow networks."""
 
 import json
 import os
@@ -46,15 +46,15 @@ def test_sides_alternate_and_the_first_round_is_discarded():
     assert found == {"a": 5.0, "b": 6.0}
 
 
-def settings_of_memory():
-    """A side that fails where the settings of memory are found."""
+def fail_with_memory_settings():
+    """A side that fails if it finds memory settings."""
     return lambda: [os.environ[name] for name in measure.MEMORY_SETTINGS if name in os.environ and 1 / 0]
 
 
 def test_a_plain_process_has_no_memory_settings(monkeypatch):
     for name in measure.MEMORY_SETTINGS[:2]:
         monkeypatch.setenv(name, "100000000")
-    side = PlainProcess(settings_of_memory)
+    side = PlainProcess(fail_with_memory_settings)
     assert side() >= 0.0
     side.close()
     assert os.environ[measure.MEMORY_SETTINGS[0]] == "100000000"

@@ -1,4 +1,4 @@
-"""Checking a data set: every fault of every file in one report."""
+"""Checking a data set: one report lists every fault of every file."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def truncate(path: Path, size: int = 10_000) -> None:
     os.truncate(path, size)
 
 
-def codes(report: CheckReport) -> list[tuple[str, str]]:
+def paths_and_codes(report: CheckReport) -> list[tuple[str, str]]:
     return sorted((finding.path, finding.code) for finding in report.faults)
 
 
@@ -55,7 +55,7 @@ def test_sets_with_fewer_bands_are_valid_if_declared(tmp_path, bands, dtype):
     write_patch_set(tmp_path, bands=bands, dtype=dtype)
     assert check(tmp_path, n_bands=bands).ok
     assert check(tmp_path, bands=ORIGINAL_BANDS[:bands]).ok
-    assert [code for _, code in codes(check(tmp_path))] == ["wrong_shape"] * 3
+    assert [code for _, code in paths_and_codes(check(tmp_path))] == ["wrong_shape"] * 3
 
 
 def overwrite(path: Path, key: str, values: np.ndarray) -> None:
@@ -63,7 +63,7 @@ def overwrite(path: Path, key: str, values: np.ndarray) -> None:
     write_h5(path, key, values)
 
 
-def with_values(**places: float) -> np.ndarray:
+def image_with_values(**places: float) -> np.ndarray:
     image = build_image()
     image[0, 0, 2] = places.get("b3", image[0, 0, 2])
     image[:5, 7, 13] = places.get("dem", image[:5, 7, 13])
@@ -100,12 +100,12 @@ FAULTS = {
     ),
     "wrong_dtype mask": (lambda r: overwrite(mask_path(r, 1), "mask", build_mask().astype("S1")), MASK_1, "S1"),
     "not_finite": (
-        lambda r: overwrite(image_path(r, 1), "img", with_values(b3=np.inf, dem=np.nan)),
+        lambda r: overwrite(image_path(r, 1), "img", image_with_values(b3=np.inf, dem=np.nan)),
         IMAGE_1,
         "1 infinite in band 3 (B3); 5 NaN in band 14 (dem)",
     ),
     "not_finite in float32": (
-        lambda r: overwrite(image_path(r, 1), "img", with_values(b3=-1e300)),
+        lambda r: overwrite(image_path(r, 1), "img", image_with_values(b3=-1e300)),
         IMAGE_1,
         "1 infinite in band 3 (B3)",
     ),
@@ -160,11 +160,11 @@ FAULTS = {
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_every_kind_of_fault_is_reported_with_its_file(root, kind):
-    damage, path, says = FAULTS[kind]
+    damage, path, message_part = FAULTS[kind]
     damage(root)
     found = [f for f in check(root).faults if f.code == kind.split()[0] and f.path == path]
     assert len(found) == 1, check(root).render()
-    assert says in found[0].message
+    assert message_part in found[0].message
     assert found[0].remedy
 
 
@@ -173,7 +173,7 @@ def test_all_faults_are_in_one_report(tmp_path):
     truncate(image_path(root, 1))
     overwrite(image_path(root, 2), "data", build_image())
     overwrite(image_path(root, 3), "img", build_image(bands=13, dtype="complex64"))
-    overwrite(image_path(root, 4), "img", with_values(dem=np.nan))
+    overwrite(image_path(root, 4), "img", image_with_values(dem=np.nan))
     overwrite(mask_path(root, 4), "mask", build_mask() * 2)
     mask_path(root, 5).unlink()
     image_path(root, 6).unlink()
@@ -184,7 +184,7 @@ def test_all_faults_are_in_one_report(tmp_path):
     truncate(root / "TestData/img/image_1.h5")
     (root / "notes.doc").write_text("by hand")
     report = check(root)
-    assert codes(report) == [
+    assert paths_and_codes(report) == [
         ("TestData/img/image_1.h5", "unreadable"),
         ("TrainData/img/image_1.h5", "unreadable"),
         ("TrainData/img/image_2.h5", "wrong_key"),
@@ -211,7 +211,7 @@ def test_all_faults_are_in_one_report(tmp_path):
 def test_a_folder_without_a_data_set_is_a_finding_not_an_exception(tmp_path, make):
     make(tmp_path / "set")
     report = check(tmp_path / "set")
-    assert codes(report) == [(".", "missing_folder")]
+    assert paths_and_codes(report) == [(".", "missing_folder")]
     assert report.render()
 
 
@@ -239,7 +239,7 @@ def test_constant_elevation_is_a_warning_if_elevation_is_stored(root):
     assert not check(root, bands=[f"x{i}" for i in range(14)]).warnings
 
 
-# ---- what the same reading gives besides
+# ---- digests and versions from the same reading
 
 
 def test_survey_and_folder_digest_give_the_same_version(root):
@@ -261,12 +261,12 @@ def test_survey_and_folder_digest_give_the_same_version(root):
 
 
 def test_files_of_a_linked_folder_are_checked_but_not_in_the_version(root, tmp_path):
-    """As DVC, which does not follow links to folders."""
+    """DVC does not follow links to folders either."""
     (root / "TrainData/img").rename(tmp_path / "images")
     (root / "TrainData/img").symlink_to(tmp_path / "images", target_is_directory=True)
     truncate(image_path(root, 1))
     found = survey(root)
-    assert codes(found.report) == [("TrainData/img/image_1.h5", "unreadable")]
+    assert paths_and_codes(found.report) == [("TrainData/img/image_1.h5", "unreadable")]
     assert (found.version, found.digests) == directory_digest(root)
     assert set(found.digests) == {f"TrainData/mask/mask_{n}.h5" for n in (1, 2, 10)}
 
@@ -277,7 +277,7 @@ def test_a_folder_with_an_unreadable_file_has_no_version(root, name):
     (root / name).symlink_to("gone")
     found = survey(root)
     assert found.version is None
-    assert codes(found.report) == [(name, "unreadable")]
+    assert paths_and_codes(found.report) == [(name, "unreadable")]
     assert "No such file" in found.report.faults[0].message
     assert name not in found.digests
     assert len(found.digests) == len(list(root.rglob("*.*"))) - 1
@@ -297,4 +297,4 @@ def test_a_truncated_real_file_is_found(real_data, tmp_path):
     image = tmp_path / "set/TrainData/img/image_700.h5"
     image.chmod(0o644)
     os.truncate(image, 1_000_000)
-    assert codes(check(tmp_path / "set")) == [("TrainData/img/image_700.h5", "unreadable")]
+    assert paths_and_codes(check(tmp_path / "set")) == [("TrainData/img/image_700.h5", "unreadable")]

@@ -1,4 +1,4 @@
-"""The generated data set: its format, its bytes, its likeness to the real one."""
+"""The generated data set: format, pinned bytes, and similarity to the real one."""
 
 import csv
 import hashlib
@@ -12,7 +12,7 @@ from landslide.data import demo
 from landslide.errors import ConfigurationError, DataError
 
 SMALL = ((2, 2), (1, 3))
-# Changes whenever a byte of the data set changes: then `data.dvc` has to change with it.
+# If a byte of the data set changes, this digest and `data.dvc` have to change too.
 SMALL_MD5 = "e6b0bcad3bec15baebf5c5132b54b20f"
 
 
@@ -112,7 +112,7 @@ def test_slope_matches_the_elevation(small: Path) -> None:
     physical = image * demo.DIVISORS
     rise = np.hypot(*np.gradient(physical[..., 13], 10.0))
     error = np.degrees(np.arctan(rise)) - physical[..., 12]
-    assert np.abs(error[1:-1, 1:-1]).mean() < 1.5  # elevation in whole metres blurs it
+    assert np.abs(error[1:-1, 1:-1]).mean() < 1.5  # elevation is rounded to whole metres
 
 
 def test_degrees_approximate_the_arctangent() -> None:
@@ -206,7 +206,7 @@ def test_landslides_are_steep_and_bare(whole: tuple[np.ndarray, np.ndarray]) -> 
 
 
 def test_landslides_run_downhill(whole: tuple[np.ndarray, np.ndarray]) -> None:
-    """Along the slope a track is longer than across it."""
+    """A landslide is longer along the slope than across it."""
     images, masks = whole
     elevation = images[..., 13].astype(float)
     down, right = np.gradient(elevation, axis=(1, 2))

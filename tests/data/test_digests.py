@@ -1,4 +1,4 @@
-"""Digests of files and folders against those of the real DVC."""
+"""Digests of files and folders compared with those of the real DVC."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.support.patch_sets import image_path, mask_path, write_patch_set
 
 @pytest.fixture(scope="module")
 def dvc_pinned(tmp_path_factory) -> tuple[Path, dict]:
-    """A folder that the real `dvc add` has pinned, and what it wrote into data.dvc."""
+    """A folder pinned by the real `dvc add`, and the content of its data.dvc."""
     import yaml
 
     repository = tmp_path_factory.mktemp("dvc")

@@ -1,4 +1,4 @@
-"""Data from a DVC remote: a fresh clone, newer data, a place without checkout, and everything that can be wrong."""
+"""Data from a DVC remote: a fresh clone, newer data, a folder without checkout, and errors."""
 
 import shutil
 import subprocess
@@ -38,7 +38,7 @@ def write_rgb_patches(root: Path, *numbers: int) -> None:
 
 
 def commit_data(project: Path) -> str:
-    """Pin what ./data holds, push it, commit the pin; return the version."""
+    """Pin ./data, push it, commit the pin, and return the version."""
     dvc(project, "add", "data")
     dvc(project, "push")
     git(project, "add", "--all")
@@ -48,7 +48,7 @@ def commit_data(project: Path) -> str:
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory) -> Path:
-    """The repository of the group, with two versions of the data on the remote in `store` beside it."""
+    """The shared repository, with two versions of the data on its remote, the neighbouring folder `store`."""
     project = tmp_path_factory.mktemp("remotes") / "origin"
     git(project.parent, "init", "--quiet", "--initial-branch", "main", str(project))
     dvc(project, "init")
@@ -158,12 +158,12 @@ def test_a_missing_pin_is_reported(tmp_path):
         update_from_remote(tmp_path)
 
 
-# ---- a place without checkout
+# ---- a folder without checkout
 
 
 @pytest.fixture
 def container(origin, tmp_path) -> Path:
-    """What an image holds: an old pin, no git, no data, no DVC configuration."""
+    """The files of a container image: an old pin, no git, no data, no DVC configuration."""
     folder = tmp_path / "container"
     folder.mkdir()
     (folder / "data.dvc").write_text(git(origin, "show", "first:data.dvc") + "\n")
@@ -235,13 +235,13 @@ def test_messages_contain_no_credentials():
 def test_concurrent_pulls_of_one_version_succeed(origin, version, tmp_path):
     failures = []
 
-    def bring():
+    def pull_version():
         try:
             pull(version, tmp_path / "pulled" / version, project=origin)
         except Exception as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=bring) for _ in range(2)]
+    threads = [threading.Thread(target=pull_version) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -252,7 +252,7 @@ def test_concurrent_pulls_of_one_version_succeed(origin, version, tmp_path):
 
 
 def test_credentials_of_the_remote_reach_dvc(origin, version, tmp_path):
-    """A value with a comment sign, as a password may have, goes through the configuration that is written anew."""
+    """A password may contain a comment sign; it survives when the DVC configuration is rewritten."""
     store = tmp_path / "store #1"
     shutil.copytree(origin.parent / "store", store)
     project = tmp_path / "project"

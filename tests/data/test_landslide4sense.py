@@ -1,4 +1,4 @@
-"""`landslide data fetch` against a real server on loopback: from what is published to a pinned ./data."""
+"""`landslide data fetch` against a real server on loopback, from the published files to a pinned ./data."""
 
 import hashlib
 import io
@@ -64,7 +64,7 @@ def zips(published) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def hub_files(published) -> dict[str, bytes]:
-    """The same patches in the layout of Hugging Face, with a stray file and a page as in the real copy."""
+    """The same patches in the layout of Hugging Face, with a stray file and a README as in the real copy."""
     files = {"README.md": b"landslides", "annotations/train/image_9.h5": b"stray" * 160}
     for split, folder in FOLDERS.items():
         for top, kind in (("images", "img"), ("annotations", "mask")):
@@ -74,7 +74,7 @@ def hub_files(published) -> dict[str, bytes]:
 
 @pytest.fixture
 def release(zips, monkeypatch) -> Release:
-    """The release that the command fetches: as in the real one, the checksum of one archive is known."""
+    """The release that the command fetches. As in the real one, one archive has a known checksum."""
     train = zips["TrainData.zip"]
     release = Release(
         patches=PATCHES,
@@ -119,7 +119,7 @@ def project(dvc_repository, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """A folder to fetch to, of no project."""
+    """A folder to fetch into, outside any project."""
     monkeypatch.chdir(tmp_path)
     return tmp_path / "somewhere" / "official"
 
@@ -139,7 +139,7 @@ def fetch(*arguments: object, source: str = "huggingface") -> Result:
 
 
 def fetch_process(release: Release, *arguments: object, source: str, first: str = "") -> list[str]:
-    """Return the command as a process of its own."""
+    """Return the command line that runs the command in a separate process."""
     code = f"""
 from functools import partial
 from landslide.data import landslide4sense
@@ -161,8 +161,8 @@ def version_of(folder: Path) -> str:
     return directory_digest(folder)[0]
 
 
-def holds_what_was_published(folder: Path, published: Path) -> bool:
-    """Whether a folder holds the patches of all splits, in either layout, and no other file."""
+def holds_the_published_patches(folder: Path, published: Path) -> bool:
+    """Whether a folder holds the patches of all splits, in either layout, and no other files."""
     for split in PATCHES:
         for theirs, ours in zip(find_patches(published, split), find_patches(folder, split), strict=True):
             assert theirs.number == ours.number
@@ -171,8 +171,8 @@ def holds_what_was_published(folder: Path, published: Path) -> bool:
     return sum(path.is_file() for path in folder.rglob("*")) == 2 * sum(PATCHES.values())
 
 
-def downloaded(server: FileServer) -> set[str]:
-    """What the server was asked for, without lists."""
+def requested_files(server: FileServer) -> set[str]:
+    """The files that were requested from the server, without listings."""
     return {path for path, _ in server.asked if path.startswith((ZENODO, HUB))}
 
 
@@ -183,13 +183,13 @@ def downloaded(server: FileServer) -> set[str]:
 def test_fetch_pins_the_official_set_and_the_next_run_downloads_nothing(project, server, published, source):
     result = fetch(source=source)
     assert result.exit_code == 0, result.output
-    assert holds_what_was_published(project / "data", published)
+    assert holds_the_published_patches(project / "data", published)
     assert version_of(project / "data") == pinned(project)
     assert "2 train, 1 validation, 1 test" in result.stdout
     assert "no faults" in result.stdout
     assert "git add data.dvc" in result.stdout
     assert sorted(path.name for path in project.iterdir()) == [".dvc", ".dvcignore", "data", "data.dvc"]
-    # The disk holds every byte once: moved into place, and linked to DVC's cache.
+    # The disk stores every byte once: files are moved into place and linked to DVC's cache.
     inodes = {path.stat().st_ino: path.stat().st_size for path in project.rglob("*") if path.is_file()}
     assert sum(inodes.values()) < 1.05 * sum(path.stat().st_size for path in published.rglob("*.h5"))
 
@@ -202,7 +202,7 @@ def test_fetch_pins_the_official_set_and_the_next_run_downloads_nothing(project,
 
 def test_stray_files_of_the_hub_are_not_downloaded(folder, server):
     assert fetch(folder).exit_code == 0
-    assert [path for path in downloaded(server) if "image_9" in path or "README" in path] == []
+    assert [path for path in requested_files(server) if "image_9" in path or "README" in path] == []
 
 
 def test_edited_data_is_not_pinned(project, server, published):
@@ -228,7 +228,7 @@ def test_fetch_replaces_only_recoverable_data(project, server, published, monkey
     (project / "data.dvc").write_text(yaml.safe_dump({"outs": [{"md5": version, "path": "data"}]}))
     result = fetch("data")
     assert result.exit_code == 0, result.output
-    assert holds_what_was_published(project / "data", published)
+    assert holds_the_published_patches(project / "data", published)
     assert version_of(project / "data") == pinned(project)
     assert not list(project.glob(".data-*"))
 
@@ -247,7 +247,7 @@ def test_nothing_is_downloaded_again_if_dvc_fails(project, server, published, mo
     server.asked.clear()
     assert fetch(source=source).exit_code == 0
     assert server.asked == []
-    assert holds_what_was_published(project / "data", published)
+    assert holds_the_published_patches(project / "data", published)
     assert version_of(project / "data") == pinned(project)
 
 
@@ -283,7 +283,7 @@ def test_nothing_is_downloaded_outside_a_project(folder, server):
 
 
 def test_single_splits_are_fetched_and_checked(folder, server):
-    folder.mkdir(parents=True)  # an empty folder is free
+    folder.mkdir(parents=True)  # an empty folder is accepted
     result = fetch(folder, "--split", "test", "--split", "validation", source="zenodo")
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in folder.iterdir()) == ["TestData", "ValidData"]
@@ -326,7 +326,7 @@ def test_a_non_empty_destination_is_refused_before_the_download(folder, server):
     assert [path.name for path in folder.rglob("*")] == ["mine"]
 
 
-# ---- servers that break off
+# ---- interrupted downloads
 
 
 @SOURCES
@@ -334,7 +334,7 @@ def test_an_interrupted_download_resumes(folder, server, published, source):
     server.faults[LARGE_FILE[source]] = [Fault(after=700_000)]
     result = fetch(folder, source=source)
     assert result.exit_code == 0, result.output
-    assert holds_what_was_published(folder, published)
+    assert holds_the_published_patches(folder, published)
     assert len(server.ranges(LARGE_FILE[source])) == 2
 
 
@@ -350,8 +350,8 @@ def test_the_next_run_downloads_only_missing_files(folder, server, published, so
     arrived = {f"{HUB}/{'/'.join(path.parts[-3:])}" for path in folder.parent.rglob("*.h5")}
     server.asked.clear()
     assert fetch(folder, source=source).exit_code == 0
-    assert holds_what_was_published(folder, published)
-    assert not downloaded(server) & arrived
+    assert holds_the_published_patches(folder, published)
+    assert not requested_files(server) & arrived
     if source == "zenodo":
         (resumed,) = server.ranges(LARGE_FILE[source])
         assert 600_000 < int(resumed.removeprefix("bytes=").removesuffix("-")) <= 700_000
@@ -361,7 +361,7 @@ def test_a_server_without_range_support_sends_the_whole_archive_again(folder, se
     server.knows_ranges = False
     server.faults[LARGE_FILE["zenodo"]] = [Fault(after=600_000)]
     assert fetch(folder, source="zenodo").exit_code == 0
-    assert holds_what_was_published(folder, published)
+    assert holds_the_published_patches(folder, published)
 
 
 def test_repeated_interruptions_at_the_same_byte_are_an_error(folder, server):
@@ -383,14 +383,14 @@ def test_a_complete_partial_file_is_verified_and_a_longer_one_discarded(folder, 
         assert "TrainData.zip is not the published file" in result.stderr
         result = fetch(folder, source="zenodo")
     assert result.exit_code == 0, result.output
-    assert holds_what_was_published(folder, published)
+    assert holds_the_published_patches(folder, published)
 
 
 @SOURCES
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_the_next_run_resumes_after_the_process_was_ended(folder, server, release, published, source, ending):
     server.faults[LARGE_FILE[source]] = [Fault(after=900_000, stall=True)]
-    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's `&` has it ignored
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's `&` ignores it
     command = fetch_process(release, folder, source=source, first=heed)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stalled.wait(60)
@@ -407,12 +407,12 @@ def test_the_next_run_resumes_after_the_process_was_ended(folder, server, releas
     server.asked.clear()
     result = fetch(folder, source=source)
     assert result.exit_code == 0, result.output
-    assert holds_what_was_published(folder, published)
+    assert holds_the_published_patches(folder, published)
     assert [path.name for path in folder.parent.iterdir()] == ["official"]
     if source == "zenodo":
         assert server.ranges(LARGE_FILE[source])[0].startswith("bytes=8")
-    else:  # at Ctrl-C, running downloads may still complete
-        assert downloaded(server) <= {LARGE_FILE[source]}
+    else:  # after Ctrl-C, running downloads may still complete
+        assert requested_files(server) <= {LARGE_FILE[source]}
 
 
 def complete(work_folder: Path) -> bool:
@@ -439,7 +439,7 @@ def test_a_second_process_is_told_which_process_is_fetching(folder, server, rele
     assert server.asked == []
     server.ended.set()
     assert process.wait(60) == 0
-    assert holds_what_was_published(folder, published)
+    assert holds_the_published_patches(folder, published)
 
 
 # ---- servers without the files
@@ -518,9 +518,9 @@ def test_a_wrong_file_is_named_and_deleted(folder, server, published, hub_files,
     server.files[path] = right
     server.asked.clear()
     assert fetch(folder, source=source).exit_code == 0
-    assert holds_what_was_published(folder, published)
+    assert holds_the_published_patches(folder, published)
     if source == "huggingface":
-        assert downloaded(server) == {path}
+        assert requested_files(server) == {path}
 
 
 def test_a_hub_file_of_unexpected_size_is_refused(folder, server):
@@ -540,7 +540,7 @@ def test_the_hub_token_is_not_sent_to_a_mirror(folder, server, monkeypatch):
 
 
 def outside_files(content: bytes) -> bytes:
-    """An archive whose patch would land outside of its folder, in an archive that holds no other."""
+    """An archive whose only patch would be unpacked outside of its folder."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         file.writestr("../../evil.h5", content[:100])
@@ -548,17 +548,17 @@ def outside_files(content: bytes) -> bytes:
 
 
 def truncated(content: bytes) -> bytes:
-    """As long as it should be, but the end never came."""
+    """The expected length, but the end is missing."""
     return content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
 
 
 def damaged(content: bytes) -> bytes:
-    """One byte of the packed data is another."""
+    """One byte of the packed data differs."""
     return content[:5000] + bytes([content[5000] ^ 255]) + content[5001:]
 
 
 def encrypted(content: bytes) -> bytes:
-    """The archive says so of each of its files, in the list at its end."""
+    """The directory at the end marks every file of the archive as encrypted."""
     spoiled, place = bytearray(content), 0
     while (place := content.find(b"PK\x01\x02", place) + 1) > 0:
         spoiled[place + 7] |= 1
@@ -566,7 +566,7 @@ def encrypted(content: bytes) -> bytes:
 
 
 def misplaced(content: bytes) -> bytes:
-    """The list at the end says that the files begin ten bytes earlier, before the beginning of the archive."""
+    """The directory at the end places the files ten bytes earlier, before the beginning of the archive."""
     place = int.from_bytes(content[-6:-2], "little")
     return content[:-6] + (place + 10).to_bytes(4, "little") + content[-2:]
 
@@ -576,7 +576,7 @@ def unknown_compression(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "finding"),
+    ("damage", "finding"),
     [
         (truncated, "not a zip file"),
         (damaged, ""),
@@ -586,8 +586,8 @@ def unknown_compression(content: bytes) -> bytes:
         (outside_files, "it holds 0 images; expected 1"),
     ],
 )
-def test_a_damaged_archive_is_deleted(folder, server, zips, spoil, finding):
-    server.files[f"{ZENODO}/TestData.zip"] = spoil(zips["TestData.zip"])
+def test_a_damaged_archive_is_deleted(folder, server, zips, damage, finding):
+    server.files[f"{ZENODO}/TestData.zip"] = damage(zips["TestData.zip"])
     result = fetch(folder, "--split", "test", source="zenodo")
     assert result.exit_code == 1
     assert "TestData.zip is not the published file" in result.stderr
@@ -633,7 +633,7 @@ def test_invalid_data_are_reported_and_not_moved_into_place(folder, server, publ
     [
         ("huggingface", ["train", "validation", "test"], None, 9.0),
         ("huggingface", ["train", "validation", "test"], "from_huggingface/images/train/image_1.h5", 7.0),
-        ("zenodo", ["train", "validation", "test"], None, 9.5),  # the largest archive beside what it holds
+        ("zenodo", ["train", "validation", "test"], None, 9.5),  # the largest archive and its unpacked files
         ("zenodo", ["train", "validation", "test"], "TrainData.zip.part", 7.5),
         ("zenodo", ["validation", "test"], None, 2.4),
     ],
@@ -655,7 +655,7 @@ def test_too_little_disk_space_is_an_error_before_the_download(
 
 @SOURCES
 def test_a_full_disk_is_explained_and_the_next_run_resumes(folder, server, release, published, source):
-    """A limit on the size of files stands for the full disk: it fails in the same call."""
+    """A limit on the size of files simulates the full disk: the same call fails."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))"
     done = subprocess.run(
         fetch_process(release, folder, source=source, first=limit), capture_output=True, text=True, timeout=60
@@ -667,7 +667,7 @@ def test_a_full_disk_is_explained_and_the_next_run_resumes(folder, server, relea
     assert not list(folder.parent.rglob("image_*.h5"))
     server.asked.clear()
     assert fetch(folder, source=source).exit_code == 0
-    assert holds_what_was_published(folder, published)
+    assert holds_the_published_patches(folder, published)
     if source == "zenodo":
         assert server.ranges(LARGE_FILE["zenodo"]) == ["bytes=500000-"]
 
@@ -694,7 +694,7 @@ def test_an_unwritable_folder_is_named(tmp_path, monkeypatch, server):
     assert "choose a folder that you may write to" in result.stderr
 
 
-# ---- what the user sees, and the facts
+# ---- progress bar, and the published release
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Patches on disk: both layouts, pairing by number, reading, and files that cannot be used."""
+"""Patches on disk: both layouts, pairing by number, reading, and unusable files."""
 
 import pickle
 import random
@@ -24,7 +24,7 @@ from tests.support.patch_sets import (
     write_patch_set,
 )
 
-# ---- finding and pairing
+# ---- search and pairing
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["zenodo", "hugging_face"])
@@ -130,7 +130,7 @@ def test_a_mask_value_that_overflows_uint8_to_zero_is_refused(tmp_path):
 
 
 def damaged_images(folder: Path) -> dict[str, Path]:
-    """One real HDF5 file for each way in which a file cannot be used."""
+    """One real HDF5 file per kind of unusable file."""
     whole = write_h5(folder / "whole.h5", "img", build_image())
     truncated = folder / "truncated.h5"
     truncated.write_bytes(whole.read_bytes()[:-1])
@@ -158,7 +158,7 @@ def damaged_images(folder: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "says"),
+    ("kind", "message"),
     [
         ("truncated", "cannot be read as HDF5"),
         ("text", "cannot be read as HDF5"),
@@ -174,9 +174,9 @@ def damaged_images(folder: Path) -> dict[str, Path]:
         ("text_values", r"type \|S4; expected"),
     ],
 )
-def test_an_unusable_image_is_an_error_with_file_finding_and_expectation(tmp_path, kind, says):
+def test_an_unusable_image_is_an_error_with_file_finding_and_expectation(tmp_path, kind, message):
     path = damaged_images(tmp_path)[kind]
-    with pytest.raises(DataError, match=says) as error:
+    with pytest.raises(DataError, match=message) as error:
         read_image(path)
     assert str(path) in error.value.what
     assert error.value.remedy

@@ -16,7 +16,7 @@ def test_positions_come_from_scenes_csv(root):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ("", "header is an empty file; expected n,scene,row,column"),
         ("number,scene,row,column\n1,1,0,0\n", "header is number,scene"),
@@ -29,9 +29,9 @@ def test_positions_come_from_scenes_csv(root):
         ("n,scene,row,column\n1,\xff\n", "line 2"),
     ],
 )
-def test_a_faulty_position_table_is_an_error_that_names_the_fault(root, content, says):
+def test_a_faulty_position_table_is_an_error_that_names_the_fault(root, content, message):
     (root / "scenes.csv").write_text(content)
-    with pytest.raises(DataError, match=says) as error:
+    with pytest.raises(DataError, match=message) as error:
         read_positions(root, [1, 2, 10])
     assert "scenes.csv" in str(error.value)
 

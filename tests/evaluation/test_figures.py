@@ -1,4 +1,4 @@
-"""Figures: the overlay's colours pixel by pixel, the picture's range, and figures that render without warnings."""
+"""Figures: the overlay's colours per pixel, the picture's range, and rendering without warnings."""
 
 import io
 import warnings
@@ -89,7 +89,7 @@ def test_a_constant_patch_is_a_black_picture():
     assert (picture == 0).all()
 
 
-def a_prediction(n: int) -> Figure:
+def draw_predictions(n: int) -> Figure:
     rng = np.random.default_rng(0)
     patches = [
         (f"patch {i}", rng.random((32, 32, 3)), rng.random((32, 32)) < 0.2, rng.random((32, 32))) for i in range(n)
@@ -101,7 +101,7 @@ def by_threshold(probability: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     return threshold_table(threshold_counts(probability, masks)[1])
 
 
-def a_curve(empty: bool = False) -> Figure:
+def draw_precision_recall(empty: bool = False) -> Figure:
     rng = np.random.default_rng(0)
     masks = np.zeros((2, 32, 32), bool) if empty else rng.random((2, 32, 32)) < 0.2
     return precision_recall_figure(
@@ -109,26 +109,26 @@ def a_curve(empty: bool = False) -> Figure:
     )
 
 
-def a_sweep() -> Figure:
+def draw_thresholds() -> Figure:
     rng = np.random.default_rng(0)
     masks = rng.random((2, 32, 32)) < 0.2
     return thresholds_figure(by_threshold(0.3 * rng.random((2, 32, 32)) + 0.5 * masks, masks), [0.4, 0.6])
 
 
-def a_calibration(empty: bool = False) -> Figure:
+def draw_calibration(empty: bool = False) -> Figure:
     rng = np.random.default_rng(0)
     probability = rng.random((2, 32, 32)) * (0.05 if empty else 1)
     return calibration_figure({"all": calibration(probability, rng.random((2, 32, 32)) < probability).table()})
 
 
-def a_roc(low: bool = False) -> Figure:
+def draw_roc(low: bool = False) -> Figure:
     rng = np.random.default_rng(0)
     truth = rng.random(50) < 0.5
     scores = rng.random(50) * 0.6 + 0.4 * truth
     return roc_figure({"all": roc_curve(scores * (0.4 if low else 1), truth)})
 
 
-def an_uncertainty(masks: bool) -> Figure:
+def draw_uncertainty(masks: bool) -> Figure:
     rng = np.random.default_rng(0)
     maps = rng.random((2, 3, 32, 32))
     return uncertainty_figure(
@@ -139,25 +139,25 @@ def an_uncertainty(masks: bool) -> Figure:
     )
 
 
-def curves(epochs: int) -> Figure:
+def draw_learning_curves(epochs: int) -> Figure:
     record = {"train_loss": 1.0, "validation_f1_macro": 0.5, "validation_f1_landslide": 0.1}
     return learning_curves_figure({f"fold {k}": [record | {"epoch": e + 1} for e in range(epochs)] for k in (1, 2)})
 
 
 FIGURES = {
-    "one prediction": lambda: a_prediction(1),
-    "three predictions": lambda: a_prediction(3),
-    "precision and recall": a_curve,
-    "precision and recall without landslides": lambda: a_curve(empty=True),
-    "scores by threshold": a_sweep,
-    "calibration": a_calibration,
-    "calibration with empty bins": lambda: a_calibration(empty=True),
-    "ROC": a_roc,
-    "ROC below 0.5": lambda: a_roc(low=True),
-    "uncertainty": lambda: an_uncertainty(masks=True),
-    "uncertainty without masks": lambda: an_uncertainty(masks=False),
-    "learning curves": lambda: curves(5),
-    "learning curves of one epoch": lambda: curves(1),
+    "one prediction": lambda: draw_predictions(1),
+    "three predictions": lambda: draw_predictions(3),
+    "precision and recall": draw_precision_recall,
+    "precision and recall without landslides": lambda: draw_precision_recall(empty=True),
+    "scores by threshold": draw_thresholds,
+    "calibration": draw_calibration,
+    "calibration with empty bins": lambda: draw_calibration(empty=True),
+    "ROC": draw_roc,
+    "ROC below 0.5": lambda: draw_roc(low=True),
+    "uncertainty": lambda: draw_uncertainty(masks=True),
+    "uncertainty without masks": lambda: draw_uncertainty(masks=False),
+    "learning curves": lambda: draw_learning_curves(5),
+    "learning curves of one epoch": lambda: draw_learning_curves(1),
 }
 
 
@@ -172,7 +172,7 @@ def test_figures_render_without_warnings(name):
 
 
 def test_the_prediction_figure_shows_its_inputs():
-    figure = a_prediction(2)
+    figure = draw_predictions(2)
     axes = np.array(figure.axes).reshape(2, 4)
     assert [axis.get_title() for axis in axes[0]] == ["image", "mask", "probability", "prediction"]
     assert [axis.get_ylabel() for axis in axes[:, 0]] == ["patch 0", "patch 1"]
@@ -183,7 +183,7 @@ def test_the_prediction_figure_shows_its_inputs():
 
 
 def test_precision_recall_curves_show_their_values():
-    axis = a_curve().axes[0]
+    axis = draw_precision_recall().axes[0]
     lines = {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
     assert set(lines) == {"fold 1", "fold 2"}
     rng = np.random.default_rng(0)
@@ -194,20 +194,20 @@ def test_precision_recall_curves_show_their_values():
 
 
 def test_the_calibration_shows_filled_bins_over_their_mean_probability():
-    axis = a_calibration(empty=True).axes[0]
+    axis = draw_calibration(empty=True).axes[0]
     line = next(line for line in axis.lines if line.get_label() == "all")
     assert len(line.get_xdata()) == 1
     assert 0 < line.get_xdata()[0] < 0.05
 
 
 def test_the_calibration_shows_the_pixels_of_every_bin():
-    values, edges, _ = a_calibration().axes[1].patches[0].get_data()
+    values, edges, _ = draw_calibration().axes[1].patches[0].get_data()
     assert np.sum(values) == 2 * 32 * 32
     np.testing.assert_allclose(edges, np.arange(11) / 10)
 
 
 def test_the_sweep_marks_the_chosen_thresholds():
-    axis = a_sweep().axes[0]
+    axis = draw_thresholds().axes[0]
     marked = [line.get_xdata()[0] for line in axis.lines if len(set(line.get_xdata())) == 1]
     assert marked == [0.4, 0.6, 0.5]
     labels = [text.get_text() for text in axis.get_legend().get_texts()]
@@ -215,7 +215,7 @@ def test_the_sweep_marks_the_chosen_thresholds():
 
 
 def test_the_roc_curve_is_dotted_at_one_half():
-    axis = a_roc().axes[0]
+    axis = draw_roc().axes[0]
     curve, dot = axis.lines[1:]
     truth = np.random.default_rng(0).random(50) < 0.5
     assert curve.get_label() == "all"
@@ -228,7 +228,7 @@ def test_the_roc_curve_is_dotted_at_one_half():
 
 @pytest.mark.parametrize("masks", [True, False])
 def test_the_uncertainty_figure_shows_masks_if_given(masks):
-    figure = an_uncertainty(masks)
+    figure = draw_uncertainty(masks)
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     expected = ["image", "mask", "probability", "uncertainty"]
     assert titles == (expected if masks else ["image", "probability", "uncertainty"])

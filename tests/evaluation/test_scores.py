@@ -1,4 +1,4 @@
-"""A fold and a cross-validation scored: names, conventions, what is pooled, tables that agree with each other."""
+"""Scores of a fold and of a cross-validation: names, conventions, pooling, and tables that agree."""
 
 import numpy as np
 import pandas as pd
@@ -120,7 +120,7 @@ def test_the_patch_report_has_one_row_per_scored_patch(case):
     np.testing.assert_array_equal(report["fp"], ((probability >= 0.5) & (masks == 0)).sum(axis=(1, 2)))
     np.testing.assert_array_equal(report[["tn", "fp", "fn", "tp"]].sum(axis=1), 256)
     np.testing.assert_array_equal(report["detection_score"], probability.max(axis=(1, 2)).astype(np.float64))
-    assert report["block"].nunique() == 4  # 4 x 4 tiles and the column beside them, in each of two scenes
+    assert report["block"].nunique() == 4  # in each of two scenes: 4 x 4 tiles and the next column
 
 
 def test_pooled_scores_cover_all_patches_and_are_within_their_intervals(case):
@@ -159,7 +159,7 @@ def test_the_threshold_table_covers_all_pixels(case):
     assert pooled_calibration(folds).pixels.sum() == masks.size
 
 
-# ---- what choosing the epoch on the test fold adds
+# ---- the gap from choosing the epoch on the test fold
 
 
 def test_the_selection_gap_compares_the_best_epochs_of_test_fold_and_validation():
@@ -168,7 +168,7 @@ def test_the_selection_gap_compares_the_best_epochs_of_test_fold_and_validation(
         for v, t in ((0.5, 0.75), (0.75, 0.5), (0.75, 0.25), (0.25, 0.625))
     ]
     assert selection_gap(history) == {
-        "f1_macro_test_selected": 0.75, "f1_macro_selection_gap": 0.25,  # the second epoch against the first
+        "f1_macro_test_selected": 0.75, "f1_macro_selection_gap": 0.25,  # the second epoch compared with the first
         "miou_test_selected": 0.375, "miou_selection_gap": 0.125,
         "f1_landslide_test_selected": 0.25, "f1_landslide_selection_gap": -0.25,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The comparison on real patches, here on generated ones: it goes on where it stood and tells what was scored."""
+"""The comparison on real patches, here run on generated ones: it resumes, and its table agrees with its records."""
 
 import importlib.util
 import json
@@ -42,7 +42,7 @@ GRID = {
 
 @pytest.fixture(scope="module")
 def patches(tmp_path_factory) -> Path:
-    """Twenty generated patches, their red, green and blue bands alone."""
+    """Twenty generated patches with only red, green and blue bands."""
     import h5py
 
     folder = tmp_path_factory.mktemp("rgb")
@@ -144,7 +144,7 @@ def test_a_result_older_than_a_setting_counts_if_it_has_the_default(run, results
 
 
 def copied(results: Path, folder: Path, only: str = "*", **changes) -> Path:
-    """Copy the records, those of some name changed."""
+    """Copy the records, and change those whose name matches."""
     shutil.copytree(results, folder, ignore=shutil.ignore_patterns("caches"))
     for path in folder.glob(f"{only}.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))

@@ -40,13 +40,13 @@ def official_positions() -> np.ndarray:
 
 
 def split(scheme: str, n: int, n_folds: int, seed: int = 0) -> np.ndarray:
-    """Folds of n patches that lie in rows of 7 tiles and of which every third has landslides."""
+    """Folds of n patches in rows of 7 tiles; every third patch has landslides."""
     positions = np.stack([np.ones(n, int), *np.divmod(np.arange(n), 7)], axis=1)
     pixels = np.where(np.arange(n) % 3 == 0, np.arange(n), 0)
     return assign(range(n), scheme=scheme, n_folds=n_folds, seed=seed, positive_pixels=pixels, scenes=positions)
 
 
-# ---- what holds for every scheme
+# ---- every scheme
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -269,8 +269,8 @@ def test_scene_blocked_folds_never_split_a_block(scenes, n_folds, with_pixels, s
         range(n), scheme="scene_blocked", n_folds=n_folds, seed=seed, positive_pixels=pixels, scenes=positions
     )
     assert set(folds.tolist()) == set(range(1, n_folds + 1))
-    # The rule in other words: the largest square, of 4 tiles at most, of which 2 n_folds fit into the patches, or one
-    # of 8 or 12 tiles of which 5 n_folds do.
+    # The rule: the largest square with a side of at most 4 tiles of which 2 n_folds fit into the patches, or one of
+    # 8 or 12 tiles of which 5 n_folds fit.
     small = max(s for s in range(1, 5) if s == 1 or n >= 2 * n_folds * s * s)
     side = max([small, *(s for s in (8, 12) if n >= 5 * n_folds * s * s)])
     owner: dict[tuple[int, int, int], int] = {}

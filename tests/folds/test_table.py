@@ -1,4 +1,4 @@
-"""The fold table as the data grow: patches keep their folds, new ones join their neighbours."""
+"""The fold table of growing data: patches keep their folds, and new ones join their neighbours."""
 
 import time
 
@@ -21,22 +21,22 @@ def folds_of(table: pd.DataFrame) -> dict[str, int]:
     return dict(zip(table["image_md5"], table["fold"], strict=True))
 
 
-def a_known_table(rng: np.random.Generator, n_folds: int, positioned: bool) -> pd.DataFrame:
-    """Some tiles of two scenes, in folds that may lie anyhow."""
+def random_fold_table(rng: np.random.Generator, n_folds: int, positioned: bool) -> pd.DataFrame:
+    """Some tiles of two scenes in random folds."""
     positions = [p for p in grid_positions(6, 7, 1) + grid_positions(5, 4, 2) if rng.random() < 0.6]
     table = build_patch_table(image_names(positions), positions if positioned else None)
     fold = np.concatenate([np.arange(n_folds), rng.integers(0, n_folds, len(table) - n_folds)]) + 1
     return as_recorded(table.assign(fold=fold))
 
 
-# ---- patches that are known
+# ---- known patches
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.booleans())
 def test_old_patches_keep_their_folds_and_new_tiles_join_their_neighbours(seed, n_folds, positioned):
     rng = np.random.default_rng(seed)
-    known = a_known_table(rng, n_folds, positioned)
+    known = random_fold_table(rng, n_folds, positioned)
     fold_of = folds_of(known)
     places = grid_positions(8, 9, 1) + grid_positions(7, 6, 2) + grid_positions(2, 3, 3)
     kept = [p for p in places if f"image {p[0]} {p[1]} {p[2]}" in fold_of and rng.random() < 0.8]
@@ -71,7 +71,7 @@ def test_old_patches_keep_their_folds_and_new_tiles_join_their_neighbours(seed, 
 
 
 def test_every_patch_of_an_unchanged_data_set_keeps_its_fold():
-    known = a_known_table(np.random.default_rng(1), 5, positioned=True)
+    known = random_fold_table(np.random.default_rng(1), 5, positioned=True)
     table = build_patch_table(known["image_md5"], None, known["number"])
     for same in (known, table, known.drop(columns=["scene", "row", "column"]).join(table[["scene", "row", "column"]])):
         assert previous_folds(same, known).tolist() == known["fold"].tolist()
@@ -84,7 +84,7 @@ def test_a_changed_image_without_position_keeps_the_fold_of_its_number():
 
 def test_a_reused_number_does_not_identify_a_patch():
     known = as_recorded(build_patch_table("abcd").assign(fold=[1, 2, 1, 2]))
-    # A new patch in front: everything behind it has another number now.
+    # A new first patch changes the numbers of all others.
     assert previous_folds(build_patch_table("Xabcd"), known).tolist() == [0, 1, 2, 1, 2]
 
 
@@ -124,7 +124,7 @@ def test_a_corrected_position_replaces_the_old_one_but_copies_are_recorded_separ
 
 
 def test_present_patches_take_precedence_over_removed_ones():
-    # b was at this place once, in fold 2; now c is there, whose fold is 1.
+    # b was at this position, in fold 2; now c is, in fold 1.
     place = (1, 5, 5)
     known = pd.concat(
         [
@@ -137,25 +137,25 @@ def test_present_patches_take_precedence_over_removed_ones():
     assert beside["fold"].tolist() == [2, 1, 1]
 
 
-# ---- patches that are new
+# ---- new patches
 
 
 def test_recorded_positions_are_kept_if_the_data_set_loses_them():
-    """As when a hundred patches are added to the official set, whose positions hold for that set alone."""
+    """This happens if patches are added to the official set: its built-in positions apply to that set only."""
     places = [(1, 0, 0), (1, 0, 1), (2, 0, 0), (2, 0, 1)]
     known = as_recorded(build_patch_table("abcc", places).assign(fold=[1, 2, 1, 1]))
     grown = grow(build_patch_table("abXcN", numbers=[7, 2, 1, 3, 9]), known, n_folds=2)
     assert grown["column"].astype(object).where(grown["column"].notna(), None).tolist() == [0, 1, None, None, None]
     grown = grow(build_patch_table("aXcN", numbers=[1, 2, 3, 9]), known, n_folds=2)
     assert grown["fold"].tolist()[:3] == [1, 2, 1]
-    assert grown.loc[1, ["scene", "row", "column"]].tolist() == [1, 0, 1], "redrawn where b was"
+    assert grown.loc[1, ["scene", "row", "column"]].tolist() == [1, 0, 1], "redrawn at the position of b"
     assert grown["scene"].dtype == "Int64"
 
 
 def test_a_new_tile_joins_the_fold_of_a_tile_at_its_corner():
     old = [(1, 3, 2), (1, 3, 3), (2, 0, 0)]
     known = as_recorded(build_patch_table("abc", old).assign(fold=[2, 2, 1]))
-    # Across the border of the block, and although the other fold has less.
+    # It joins across the border of the block, although the other fold has less.
     assert grow(build_patch_table("abcN", [*old, (1, 4, 4)]), known, n_folds=2)["fold"].tolist() == [2, 2, 1, 2]
 
 
@@ -190,7 +190,7 @@ def test_a_new_block_joins_the_fold_with_fewest_patches_and_landslides(folds, pi
 def test_a_block_partly_joined_to_a_fold_joins_it_as_a_whole():
     old = [(1, 0, 0), (1, 0, 1), (2, 0, 0), (2, 0, 1)]
     known = as_recorded(build_patch_table(image_names(old), old).assign(fold=[2, 2, 1, 1]))
-    new = [p for p in grid_positions(4, 4) if p not in old]  # two of them touch nothing known
+    new = [p for p in grid_positions(4, 4) if p not in old]  # two of them have no known neighbour
     grown = grow(build_patch_table(image_names(old + new), old + new), known, n_folds=2)
     assert set(grown["fold"].iloc[len(old) :]) == {2}
 
@@ -225,7 +225,7 @@ def test_a_hundred_patches_added_to_the_official_set_are_assigned_quickly():
     new = sorted({p for p in beside if p not in taken and min(p[1:]) >= 0})[:60] + grid_positions(8, 5, 99)
     before = time.perf_counter()
     grown = grow(build_patch_table(image_names(positions + new), positions + new), known, n_folds=5)
-    assert time.perf_counter() - before < 5  # 0.2 s when nothing else runs
+    assert time.perf_counter() - before < 5  # 0.2 s on an idle machine
     assert grown["fold"].iloc[:3799].tolist() == folds.tolist()
 
 
@@ -248,7 +248,7 @@ def test_an_emptied_fold_is_a_data_error_unless_new_patches_fill_it():
     assert grow(build_patch_table("abcX", numbers=[1, 2, 3, 9]), known, n_folds=3)["fold"].tolist() == [1, 1, 2, 3]
 
 
-# ---- a recorded table, read back
+# ---- reading a recorded table
 
 
 def test_a_recorded_table_is_read_in_the_order_of_the_patches(tmp_path):

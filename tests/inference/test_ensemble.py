@@ -47,7 +47,7 @@ def raw(data) -> np.ndarray:
     return np.stack([read_stored(data / image).transpose(2, 0, 1) for image in patch_table(data)["image"]])
 
 
-def a_member(folder: Path, fold: int, **spec) -> Member:
+def build_member(folder: Path, fold: int, **spec) -> Member:
     specification = ModelSpec(name="unet", options={"width": 4}, bands=BANDS, **spec)
     torch.manual_seed(fold)
     model = build_model(specification)
@@ -60,7 +60,7 @@ def a_member(folder: Path, fold: int, **spec) -> Member:
 def members(tmp_path_factory) -> list[Member]:
     folder = tmp_path_factory.mktemp("members")
     statistics = {"mean": (0.1, 1.0, 0.0, 1.2), "std": (0.5, 0.6, 0.1, 0.7)}
-    return [a_member(folder, 1), a_member(folder, 2), a_member(folder, 3, **statistics)]
+    return [build_member(folder, 1), build_member(folder, 2), build_member(folder, 3, **statistics)]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Heads and test-time augmentation: against networks that turn with their input, loops, and OpenCV."""
+"""Heads and test-time augmentation: compared with equivariant networks, loops, and OpenCV."""
 
 import cv2
 import numpy as np
@@ -38,16 +38,16 @@ class Toy(nn.Module):
         return {str(x.shape[-1]): torch.stack([torch.zeros_like(logit), logit], dim=1)}
 
 
-def along_the_slope(x: Tensor) -> Tensor:
-    """The derivative of the first band along the gradient: the same however both are turned together."""
+def derivative_along_gradient(x: Tensor) -> Tensor:
+    """The derivative of the first band along the gradient: invariant if both are rotated together."""
     padded = nn.functional.pad(x[:, :1], (1, 1, 1, 1))[:, 0]
     right = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
     down = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
     return x[:, 1] * right + x[:, 2] * down
 
 
-def by_place(x: Tensor) -> Tensor:
-    """Depends on where a pixel is."""
+def position_dependent(x: Tensor) -> Tensor:
+    """Depends on the position of a pixel."""
     ramp = torch.linspace(-2, 2, x.shape[-1])
     return x[:, 0] * ramp + x[:, 1] - 0.5 * x[:, 2] + ramp[: x.shape[-2], None] * 0.3
 
@@ -62,12 +62,12 @@ def images() -> Tensor:
 
 @pytest.mark.parametrize("prediction", VARIANTS, ids=lambda variant: variant.augmentation)
 def test_an_equivariant_network_predicts_the_same_with_and_without_augmentation(images, prediction):
-    plain = landslide_probability(Toy(along_the_slope), images)
-    augmented = landslide_probability(Toy(along_the_slope), images, prediction, BANDS)
+    plain = landslide_probability(Toy(derivative_along_gradient), images)
+    augmented = landslide_probability(Toy(derivative_along_gradient), images, prediction, BANDS)
     torch.testing.assert_close(augmented, plain, rtol=0, atol=1e-6)
-    # The test is about the gradients: left as they are, they would point elsewhere.
+    # Without names, gradients keep their values and would point in a wrong direction.
     if prediction.augmentation != "none":
-        unnamed = landslide_probability(Toy(along_the_slope), images, prediction, ("B4", "B3", "B2"))
+        unnamed = landslide_probability(Toy(derivative_along_gradient), images, prediction, ("B4", "B3", "B2"))
         assert (unnamed - plain).abs().max() > 0.1
 
 
@@ -84,21 +84,23 @@ def test_augmented_prediction_is_the_mean_over_symmetries_moved_back(images):
     expected = {"rotations": [], "flips_and_rotations": []}
     for mirrored in (False, True):
         for k in range(4):
-            answer = by_place(torch.from_numpy(turned(images.numpy(), k, mirrored)).double())
+            answer = position_dependent(torch.from_numpy(turned(images.numpy(), k, mirrored)).double())
             back = 1 / (1 + np.exp(-answer.numpy()))
             back = np.rot90(back[..., ::-1] if mirrored else back, -k, axes=(-2, -1))
             expected["flips_and_rotations"].append(back)
             if not mirrored:
                 expected["rotations"].append(back)
     for augmentation, answers in expected.items():
-        found = landslide_probability(Toy(by_place), images, PredictionSettings(augmentation=augmentation), BANDS)
+        found = landslide_probability(
+            Toy(position_dependent), images, PredictionSettings(augmentation=augmentation), BANDS
+        )
         np.testing.assert_allclose(found.numpy(), np.mean(answers, axis=0), atol=1e-6)
 
 
 def test_patches_that_are_not_square_can_be_rotated():
     images = torch.randn(2, 3, 16, 32, generator=torch.Generator().manual_seed(1))
-    found = landslide_probability(Toy(along_the_slope), images, VARIANTS[2], BANDS)
-    torch.testing.assert_close(found, landslide_probability(Toy(along_the_slope), images), rtol=0, atol=1e-6)
+    found = landslide_probability(Toy(derivative_along_gradient), images, VARIANTS[2], BANDS)
+    torch.testing.assert_close(found, landslide_probability(Toy(derivative_along_gradient), images), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -106,18 +108,20 @@ def test_patches_that_are_not_square_can_be_rotated():
 )
 @pytest.mark.parametrize("copies", [1, 9])
 def test_several_variants_share_passes_and_equal_single_predictions(images, variants, passes, copies):
-    network, images = Toy(by_place), images.repeat(copies, 1, 1, 1)
+    network, images = Toy(position_dependent), images.repeat(copies, 1, 1, 1)
     together = landslide_probabilities(network, images, variants, BANDS)
-    assert network.passes == passes[copies > 1]  # moved patches pass together where the batch is small
+    assert network.passes == passes[copies > 1]  # symmetries share a pass if the batch is small
     for variant, found in zip(variants, together, strict=True):
-        torch.testing.assert_close(found, landslide_probability(Toy(by_place), images, variant, BANDS), rtol=0, atol=0)
+        torch.testing.assert_close(
+            found, landslide_probability(Toy(position_dependent), images, variant, BANDS), rtol=0, atol=0
+        )
 
 
 def test_unnamed_bands_and_a_single_gradient_are_not_rotated(images):
     with pytest.raises(ValueError, match="names of the bands"):
-        landslide_probability(Toy(by_place), images, VARIANTS[1])
+        landslide_probability(Toy(position_dependent), images, VARIANTS[1])
     with pytest.raises(ConfigurationError, match="only gradient_x is selected"):
-        landslide_probability(Toy(by_place), images, VARIANTS[1], ("B4", "gradient_x", "B3"))
+        landslide_probability(Toy(position_dependent), images, VARIANTS[1], ("B4", "gradient_x", "B3"))
 
 
 # ---- heads
@@ -135,20 +139,20 @@ class ThreeHeads(nn.Module):
         return self.logits
 
 
-def softmax_by_hand(logits: Tensor) -> np.ndarray:
+def softmax_reference(logits: Tensor) -> np.ndarray:
     powers = np.exp(logits.double().numpy())
     return powers[:, 1] / powers.sum(axis=1)
 
 
 def test_the_main_head_is_the_softmax_at_the_resolution_of_the_input():
     network, images = ThreeHeads(), torch.zeros(2, 1, 16, 16)
-    expected = softmax_by_hand(network.logits["16"])
+    expected = softmax_reference(network.logits["16"])
     np.testing.assert_allclose(landslide_probability(network, images).numpy(), expected, atol=1e-6)
 
 
 def test_the_average_is_over_probabilities_of_all_heads_at_input_resolution():
     network, images = ThreeHeads(), torch.zeros(2, 1, 16, 16)
-    fine, same, coarse = (softmax_by_hand(network.logits[side]) for side in ("32", "16", "8"))
+    fine, same, coarse = (softmax_reference(network.logits[side]) for side in ("32", "16", "8"))
     fine = fine.reshape(2, 16, 2, 16, 2).mean(axis=(2, 4))
     coarse = np.stack([cv2.resize(one, (16, 16), interpolation=cv2.INTER_LINEAR) for one in coarse])
     found = landslide_probability(network, images, PredictionSettings(heads="average"))
@@ -156,8 +160,8 @@ def test_the_average_is_over_probabilities_of_all_heads_at_input_resolution():
 
 
 def test_one_head_is_its_own_average(images):
-    average = landslide_probability(Toy(by_place), images, PredictionSettings(heads="average"))
-    assert torch.equal(average, landslide_probability(Toy(by_place), images))
+    average = landslide_probability(Toy(position_dependent), images, PredictionSettings(heads="average"))
+    assert torch.equal(average, landslide_probability(Toy(position_dependent), images))
 
 
 @pytest.mark.parametrize(("name", "heads"), [("unet", 1), ("rau_net", 3)])

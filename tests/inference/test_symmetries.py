@@ -1,4 +1,4 @@
-"""The eight symmetries: each undone exactly, all different, gradients those of the moved patch."""
+"""The eight symmetries: each has an exact inverse, all differ, and gradients equal those of the moved patch."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_rotating_and_mirroring_a_ramp_moves_its_gradient():
     ramp = torch.arange(4.0).expand(4, 4)
     image = torch.stack([ramp, torch.ones(4, 4), torch.zeros(4, 4)])  # value, gradient_x, gradient_y (down)
     turned, mirrored = rotate(image, 1, (1, 2)), flip(image, -1, (1, 2))
-    assert turned[0, 0, 0] == 3  # the high side, once to the right, is now on top
+    assert turned[0, 0, 0] == 3  # the high side moved from the right to the top
     assert (turned[1].unique().tolist(), turned[2].unique().tolist()) == ([0], [-1])
     assert (mirrored[1].unique().tolist(), mirrored[2].unique().tolist()) == ([-1], [0])
     assert flip(image, -2, (1, 2))[1].unique().tolist() == [1]

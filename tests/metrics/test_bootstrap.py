@@ -1,4 +1,4 @@
-"""Intervals against all possible draws, against a known truth, and what blocks and pairing are for."""
+"""Intervals compared with all possible draws and with a known truth; the effect of blocks and pairing."""
 
 from itertools import product
 
@@ -24,7 +24,7 @@ SIDE = 128 * 128
 
 
 def simulated(rng: np.random.Generator, n_blocks: int, per_block: int, shares: tuple[float, ...]) -> list[np.ndarray]:
-    """Counts (n, 2, 2) of one model a share of hits; what makes a patch hard is common to its block and all models."""
+    """Counts (n, 2, 2) of one model per share of hits; a block has one difficulty for all its patches and models."""
     n = n_blocks * per_block
     landslides = rng.integers(50, 500, n)
     hardness = np.repeat(rng.normal(0, 0.2, n_blocks), per_block)
@@ -37,11 +37,11 @@ def simulated(rng: np.random.Generator, n_blocks: int, per_block: int, shares: t
     return counts
 
 
-# ---- against all possible draws
+# ---- compared with all possible draws
 
 
 def test_draws_match_all_possible_choices_of_blocks():
-    """Three blocks have 27 ordered choices: every draw is one of them, each as often as it should be."""
+    """Three blocks have 27 ordered choices: every draw is one of them, with the expected frequency."""
     rng = np.random.default_rng(3)
     masks = (rng.random((4, 12, 12)) < 0.3).astype(np.uint8)
     predictions = [rng.random(masks.shape) * (0.5 + 0.5 * masks) > 0.5 for _ in range(2)]
@@ -83,7 +83,7 @@ def test_the_interval_is_between_percentiles_of_the_draws_around_the_pooled_scor
             assert paired.loc[name, "difference"] == scores(other.sum(axis=0))[name] - intervals.loc[name, "value"]
 
 
-# ---- against a known truth
+# ---- compared with a known truth
 
 
 def test_intervals_have_nominal_coverage_only_if_blocks_are_resampled():
@@ -126,7 +126,7 @@ def test_the_difference_of_a_model_to_itself_is_zero_and_swapping_changes_the_si
     np.testing.assert_allclose(there[["difference", "low", "high"]], -back[["difference", "high", "low"]], atol=1e-12)
 
 
-# ---- the rest
+# ---- edge cases and names
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,4 +1,4 @@
-"""Calibration against scikit-learn, a loop, and probabilities whose truth was drawn from them."""
+"""Calibration compared with scikit-learn and a loop, and on masks drawn from the probabilities."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_calibration_equals_a_closed_form():
     probability = np.array([[[0.2, 0.2], [0.2, 0.2]], [[0.9, 0.9], [1.0, 0.0]]])
     masks = np.array([[[1, 0], [0, 0]], [[1, 0], [1, 0]]])
     result = calibration(probability, masks)
-    # Bins [0, .1): one pixel, right; [.2, .3): a quarter where .2 was said; [.9, 1]: two of three where 2.8 was said.
+    # Bins [0, .1): one pixel, correct; [.2, .3): a quarter observed, .2 predicted; [.9, 1]: 2 of 3, 2.8 predicted.
     assert result.pixels.tolist() == [1, 0, 4, 0, 0, 0, 0, 0, 0, 3]
     assert result.scores()["expected_calibration_error"] == pytest.approx((0.2 + 0.8) / 8)
     assert result.scores()["brier_score"] == pytest.approx((0.64 + 3 * 0.04 + 0.01 + 0.81) / 8)

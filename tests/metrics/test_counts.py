@@ -1,4 +1,4 @@
-"""Counts and scores against scikit-learn, closed forms and loops."""
+"""Counts and scores compared with scikit-learn, closed forms and loops."""
 
 import warnings
 
@@ -22,7 +22,7 @@ def prediction_and_mask(draw, min_side: int = 1):
 
 
 def sklearn_scores(prediction: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """The same scores by scikit-learn, where both classes occur in the mask or the prediction."""
+    """The same scores by scikit-learn, if both classes occur in the mask or the prediction."""
     true, predicted = mask.ravel(), prediction.ravel()
     options = {"labels": [0, 1], "zero_division": 0}
     return {
@@ -161,7 +161,7 @@ def test_mean_and_population_deviation_over_the_folds():
     assert list(result) == ["f1_macro", "f1_macro_std", "miou", "miou_std"]
     assert result["f1_macro"] == pytest.approx(84.078, abs=1e-9)
     assert result["f1_macro_std"] == pytest.approx(deviation, abs=1e-12)
-    assert result["f1_macro_std"] == pytest.approx(5.84, abs=0.01)  # the authors' log, of unrounded scores
+    assert result["f1_macro_std"] == pytest.approx(5.84, abs=0.01)  # authors' log, unrounded scores
     assert result["miou_std"] == pytest.approx(deviation / 2, abs=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""Detection against scikit-learn, with ties, and where only one kind of patch is there."""
+"""Detection compared with scikit-learn, with ties, and with patches of only one class."""
 
 import warnings
 
@@ -52,7 +52,7 @@ def test_detection_scores_agree_with_scikit_learn(case, threshold):
         assert found["detection_precision"] == pytest.approx(reference.precision_score(truth, answer, **options))
         assert found["detection_recall"] == pytest.approx(reference.recall_score(truth, answer, **options))
     else:
-        assert set(found.values()) == {1.0}  # nothing there, and nothing said to be there
+        assert set(found.values()) == {1.0}  # no landslide and none predicted
     counts = detection_counts(scores, truth, threshold)
     assert (counts.sum(axis=(1, 2)) == 1).all()
     np.testing.assert_array_equal(counts.sum(axis=0), reference.confusion_matrix(truth, answer, labels=[False, True]))

@@ -1,4 +1,4 @@
-"""The attention layers against float64 NumPy, and what they refuse."""
+"""The attention layers compared with float64 NumPy, and their errors."""
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ from landslide.models.blocks import initialize
 Arrays = dict[str, np.ndarray]
 
 
-def filled(layer: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every weight and bias a value of its own, in float64."""
+def with_random_weights(layer: nn.Module, seed: int = 0) -> nn.Module:
+    """Give every weight and bias a different value, in float64."""
     generator = torch.Generator().manual_seed(seed)
     layer.double()
     with torch.no_grad():
@@ -61,7 +61,7 @@ def self_attention(tokens: np.ndarray, w: Arrays, heads: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("rows", "features", "heads", "key_size"), [(5, 7, 3, 2), (4, 4, 6, 12), (1, 3, 1, 5)])
 def test_self_attention_is_scaled_dot_product_attention_of_every_head(rows, features, heads, key_size):
-    layer = filled(SelfAttention(features, heads, key_size))
+    layer = with_random_weights(SelfAttention(features, heads, key_size))
     x = images(2, rows, features)
     expected = [self_attention(one, arrays(layer), heads) for one in x.numpy()]
     np.testing.assert_allclose(layer(x).detach().numpy(), expected, rtol=1e-10, atol=1e-10)
@@ -75,7 +75,7 @@ def test_self_attention_has_the_parameters_of_the_keras_layer():
 
 @pytest.mark.parametrize("pooling", ["mean", "mean_max"])
 def test_multi_head_attention_averages_the_input_scaled_along_each_axis(pooling):
-    layer = filled(MultiHeadAttention(5, 4, heads=2, key_size=3, pooling=pooling))
+    layer = with_random_weights(MultiHeadAttention(5, 4, heads=2, key_size=3, pooling=pooling))
     w = arrays(layer)
     x = images(3, 5, 4, 4)
     poolings = [np.mean] if pooling == "mean" else [np.mean, np.max]
@@ -132,7 +132,7 @@ def test_self_attention_keeps_glorot_weights_in_a_network_with_he_normal_weights
 
 @pytest.mark.parametrize(("width", "reduction", "kernel"), [(8, 2, 3), (8, 8, 7), (4, 16, 7)])
 def test_cbam_gates_channels_and_then_pixels(width, reduction, kernel):
-    layer = filled(CBAM(width, reduction, kernel))
+    layer = with_random_weights(CBAM(width, reduction, kernel))
     w = arrays(layer)
     assert w["channel.0.weight"].shape == (max(1, width // reduction), width)
     x = images(2, width, 6, 6)

@@ -1,4 +1,4 @@
-"""What networks cost, the table of the compared ones, and `landslide networks`."""
+"""Complexity of networks, the table that compares them, and `landslide networks`."""
 
 import csv
 import io
@@ -74,7 +74,7 @@ def test_operations_of_a_network_are_the_sum_of_its_convolutions_and_linear_laye
 
     for layer in model.modules():
         layer.register_forward_hook(count)
-    with torch.no_grad(), cpu_layers.switched_off():  # they compute beside the layers, whose hooks are counted
+    with torch.no_grad(), cpu_layers.switched_off():  # CPU layers bypass the hooks that count
         model(torch.zeros(1, 5, 32, 32))
     measured = complexity(name, 5, {"width": 4}, size=32)
     assert measured.gflop * 1e9 == pytest.approx(sum(operations))

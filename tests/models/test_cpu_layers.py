@@ -1,4 +1,4 @@
-"""The CPU layers compute what PyTorch's own do, and act on CPU tensors only."""
+"""The CPU layers compute the same as PyTorch's layers, and act on CPU tensors only."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ NETWORKS = {
 
 @pytest.fixture
 def avx2(monkeypatch):
-    """A processor that gains from the gradient, whatever this one is."""
+    """Simulate a processor on which the fast gradient pays off."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
 
 
@@ -148,7 +148,7 @@ def test_cpu_layers_act_only_on_the_cpu_and_can_be_switched_off(layer, monkeypat
 def batch(channels: int = 5, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(4, channels, size, size, generator=generator)
-    masks = (images[:, :2].mean(dim=1) > 0.5).long()  # something to learn, with both classes in every patch
+    masks = (images[:, :2].mean(dim=1) > 0.5).long()  # learnable, with both classes in every patch
     return images, masks
 
 
@@ -179,7 +179,7 @@ def test_losses_and_gradients_equal_the_plain_network_in_float32(name, loss):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_equal_the_plain_network_in_float64(name):
-    # losses are computed in float32: a loss of its own keeps all digits
+    # Losses are computed in float32; this loss keeps full precision.
     def squares(*, fast: bool):
         torch.manual_seed(0)
         model = create_model(name, 5, **NETWORKS[name]).double()

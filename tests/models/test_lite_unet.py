@@ -1,4 +1,4 @@
-"""The network of our recipe: its pretrained encoder against a plain reference, and what it does without the weights."""
+"""Lite U-Net: its pretrained encoder compared with a plain reference, and its behaviour without the weights."""
 
 import copy
 import pickle
@@ -107,14 +107,14 @@ def test_a_trained_network_is_rebuilt_without_the_imagenet_weights(monkeypatch):
     assert "Install it, or leave encoder_weights out" in error.value.remedy
 
 
-@pytest.mark.parametrize("asked", ["ImageNet", "noisy-student", "", True])
-def test_unknown_pretrained_weights_are_refused(asked):
+@pytest.mark.parametrize("weights_name", ["ImageNet", "noisy-student", "", True])
+def test_unknown_pretrained_weights_are_refused(weights_name):
     with pytest.raises(ConfigurationError, match="encoder_weights is"):
-        network(encoder_weights=asked)
+        network(encoder_weights=weights_name)
 
 
 def test_outlines_come_from_full_resolution():
-    """Without the encoder, logits still tell pixels of one 2 x 2 cell apart, and see no further than two pixels."""
+    """Without the encoder, logits differ within a 2 x 2 cell and depend on at most two pixels around."""
     model = network().double()
     for parameter in model.encoder.parameters():
         nn.init.zeros_(parameter)
@@ -130,7 +130,7 @@ def test_outlines_come_from_full_resolution():
 
 
 class Convolutions(TorchDispatchMode):
-    """Notes the number format of every convolution, by whether it is depthwise."""
+    """Records the dtype of every convolution, depthwise and other."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The networks: sizes, shapes, layers against references, and what every model must do."""
+"""The networks: sizes, shapes, layers compared with references, and requirements of every model."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ def patches(batch: int = 2, channels: int = 5, size: int = 32, seed: int = 1) ->
 
 
 def fill(layer: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every weight and bias of a layer a value of its own."""
+    """Give every weight and bias of a layer a different value."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -88,7 +88,7 @@ def test_frozen_parameters_are_not_counted():
     assert trainable_parameters(layer) == 12
 
 
-# ---- what every model does
+# ---- requirements of every model
 
 
 @pytest.mark.parametrize("name", EVERY_MODEL)
@@ -109,7 +109,7 @@ class TestEveryModel:
         loss.backward()
         parameters = dict(model.named_parameters())
         assert [n for n, p in parameters.items() if p.grad is None or not p.grad.isfinite().all()] == []
-        # The bias ahead of a batch normalisation has no effect; every weight has.
+        # A bias before a batch normalisation has no effect; every weight has one.
         assert [n for n, p in parameters.items() if p.ndim > 1 and p.grad.abs().max() == 0] == []
 
     def test_evaluation_is_deterministic_and_independent_of_the_batch(self, name):
@@ -265,7 +265,9 @@ def test_a_specification_without_statistics_does_not_standardise():
 # ---- layers
 
 
-def by_hand(image: np.ndarray, kernel: np.ndarray, bias: np.ndarray, before: int, after: int, stride: int):
+def convolution_reference(
+    image: np.ndarray, kernel: np.ndarray, bias: np.ndarray, before: int, after: int, stride: int
+):
     """Convolution, pixel by pixel: (C, H, W) padded with zeros before (top, left) and after (bottom, right)."""
     padded = np.pad(image, ((0, 0), (before, after), (before, after)))
     side = kernel.shape[-1]
@@ -283,7 +285,7 @@ def by_hand(image: np.ndarray, kernel: np.ndarray, bias: np.ndarray, before: int
 def test_same_convolution_pads_at_the_bottom_and_right_first(side, stride, before, after):
     layer = fill(SameConv2d(2, 3, side, stride)).double()
     image = patches(1, 2, 8).double()
-    expected = by_hand(
+    expected = convolution_reference(
         image[0].numpy(), layer.weight.detach().numpy(), layer.bias.detach().numpy(), before, after, stride
     )
     assert expected.shape == (3, 8 // stride, 8 // stride)
@@ -305,7 +307,7 @@ def test_transposed_convolution_doubles_the_sides_and_crops_at_the_bottom_and_ri
     image = patches(1, 2, 5).double()
     weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
     canvas = np.zeros((3, 2 * 5 + side, 2 * 5 + side))
-    for i, row, column in np.ndindex(2, 5, 5):  # each pixel stamps its kernel
+    for i, row, column in np.ndindex(2, 5, 5):  # each pixel adds its kernel
         top, left = 2 * row, 2 * column
         canvas[:, top : top + side, left : left + side] += image[0, i, row, column].item() * weight[i]
     expected = canvas[:, :10, :10] + bias[:, None, None]

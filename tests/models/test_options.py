@@ -1,4 +1,4 @@
-"""The options of the networks: what each builds, and that every combination trains."""
+"""The options of the networks: what each option builds, and that every combination trains."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ class TestEveryVariant:
     def test_the_gradient_of_the_training_loss_reaches_every_parameter(self, name, options):
         model = narrow(name, **options).train()
         for layer in model.modules():
-            if isinstance(layer, CBAM):  # so narrow a perceptron has one hidden unit, which may be dead
+            if isinstance(layer, CBAM):  # its perceptron has one hidden unit here, which can be dead
                 nn.init.ones_(layer.channel[0].bias)
         mask = torch.randint(0, 2, (2, SIDE, SIDE), generator=torch.Generator().manual_seed(2))
         multi_head_loss(model(patches()), mask, focal).backward()

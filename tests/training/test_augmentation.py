@@ -1,4 +1,4 @@
-"""Augmentation: rotations, flips and pasted landslides, as published and consistently."""
+"""Augmentation: rotations, flips and pasted landslides, in published and in consistent mode."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def with_all_bands(raw: np.ndarray, band_settings: BandSettings = DEFAULTS) -> t
 
 
 def block_masks(n: int, seed: int = 0, size: int = SIZE) -> torch.Tensor:
-    """One rectangle of landslide a patch: (n, size, size) uint8."""
+    """One rectangle of landslide per patch: (n, size, size) uint8."""
     rng, masks = np.random.default_rng(seed), torch.zeros(n, size, size, dtype=torch.uint8)
     for mask in masks:
         top, left = rng.integers(0, size // 2, 2)
@@ -47,7 +47,7 @@ def block_masks(n: int, seed: int = 0, size: int = SIZE) -> torch.Tensor:
 
 
 def numbered(n: int, size: int = 6, channels: int = 3, offset: int = 0) -> torch.Tensor:
-    """Images of which no two values are equal: (n, channels, size, size) float32."""
+    """Images without equal values: (n, channels, size, size) float32."""
     count = n * channels * size * size
     return torch.arange(offset, offset + count, dtype=torch.float32).reshape(n, channels, size, size)
 
@@ -55,7 +55,7 @@ def numbered(n: int, size: int = 6, channels: int = 3, offset: int = 0) -> torch
 def augmentation(
     bands=BAND_NAMES, band_settings: BandSettings = DEFAULTS, **changes
 ) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-    """An augmentation that draws for every batch that it is given."""
+    """An augmentation that draws new parameters for every batch."""
     augment = Augmentation(AugmentationSettings(**changes), bands, band_settings)
 
     def of_batch(images, masks, donors, generator):
@@ -181,7 +181,7 @@ def test_rotations_have_their_probability_and_uniform_angles():
     n = 6000
     images, masks = numbered(1, 2, 1).expand(n, 1, 2, 2), torch.zeros(n, 2, 2, dtype=torch.uint8)
     after, _ = augmentation(("B4",), rotation_probability=0.7, max_pastes=0)(images, masks, [], generator())
-    counts = Counter(after.flatten(1).argmin(dim=1).tolist())  # where the corner (0, 0) went
+    counts = Counter(after.flatten(1).argmin(dim=1).tolist())  # the new position of the corner (0, 0)
     assert counts[0] / n == pytest.approx(0.3, abs=0.025)  # four standard deviations
     assert all(counts[corner] / n == pytest.approx(0.7 / 3, abs=0.025) for corner in (1, 2, 3))
 
@@ -228,7 +228,7 @@ def test_a_pasted_pixel_is_a_landslide_pixel_at_the_same_place_of_a_donor(batch,
         assert torch.equal(after.movedim(1, -1)[here], image.movedim(1, -1)[here])
         assert torch.equal(after_masks[here], mask[here])
         assert i == 0 or (mask[here] == 1).all()
-    # A donor is pasted as a whole, in as far as no later one covers it; and none without the ones before it.
+    # A donor is pasted as a whole, except where a later one covers it, and only after all previous ones.
     for b in range(batch):
         used = [i for i in range(1, n_donors + 1) if (source[b] == i).any()]
         for i in used:
@@ -259,7 +259,7 @@ def test_the_number_of_pastes_is_uniform_up_to_the_maximum():
     n, most = 6000, 2
     images, masks = torch.zeros(n, 1, 2, 2), torch.zeros(n, 2, 2, dtype=torch.uint8)
     donors = []
-    for i in range(4):  # more donors than may be pasted, each landslide in a corner of its own
+    for i in range(4):  # more donors than the maximum of pastes, each with a landslide in another corner
         mask = torch.zeros_like(masks)
         mask[:, i // 2, i % 2] = 1
         donors.append((torch.ones_like(images), mask))
@@ -271,7 +271,7 @@ def test_the_number_of_pastes_is_uniform_up_to_the_maximum():
 
 
 def paste_once(mode: str, n: int = 8):
-    """Patches, donors and the augmented batch of one paste; also where it was pasted."""
+    """Return patches, donors, the augmented batch after one paste, and the pasted pixels."""
     raw, donor_raw = raw_patches(n), raw_patches(n, seed=1) * 1.5
     images, donor_images, donor_masks = with_all_bands(raw), with_all_bands(donor_raw), block_masks(n, seed=2)
     after, after_masks = pastes_only(mode)(
@@ -333,7 +333,7 @@ def test_consistent_mode_zeroes_neighbourhood_bands_only_in_mixed_windows(change
 
 
 def test_neighbourhood_bands_away_from_the_edge_of_a_paste_equal_the_pasted_patch():
-    """Compared with bands computed from the mixture; two pixels fix the scale of the gray, edges have no hysteresis."""
+    """Compared with bands computed from the mixture; two pixels fix the gray scale, and edges have no hysteresis."""
     band_settings = BandSettings(canny_low=80, canny_high=80)
     raw, donor_raw = (np.clip(raw_patches(8, seed), 0.1, 1.9) for seed in (0, 1))
     for patches in (raw, donor_raw):
@@ -365,7 +365,7 @@ def test_a_constant_band_after_a_paste_is_normalised_to_zero():
 
 
 def test_changed_light_equals_engineering_the_patch_under_that_light():
-    """A patch under other light, engineered, is the augmented patch: what is relative stays, what is not follows."""
+    """Bands engineered from a patch under other light equal the augmented patch; relative bands do not change."""
     raw = raw_patches(60, size=16)
     names = (*BAND_NAMES, "red_global", "green_global", "blue_global")
     band_settings = BandSettings(global_rgb=True)
@@ -376,7 +376,7 @@ def test_changed_light_equals_engineering_the_patch_under_that_light():
     assert np.exp(-0.4) <= gain.min() < 0.75
     assert 1.3 < gain.max() <= np.exp(0.4)
     lit = raw.copy()
-    lit[:, :12] *= gain[:, None, None, None]  # not the slope, nor the elevation
+    lit[:, :12] *= gain[:, None, None, None]  # neither slope nor elevation
     unrounded = [i for i, name in enumerate(names) if name not in ("gaussian", "median", "canny")]
     torch.testing.assert_close(
         after[:, unrounded], with_all_bands(lit, band_settings)[:, unrounded], rtol=1e-4, atol=1e-5

@@ -1,4 +1,4 @@
-"""Checkpoints of a fold: what is kept, what is trusted, and what survives a failed write."""
+"""Checkpoints of a fold: which are kept, verification, and failed writes."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ def directory(tmp_path):
 
 @pytest.fixture
 def run(directory):
-    """Save epochs as training does: run(scores) for a list of selection scores."""
+    """Save epochs as training does: call run(scores) with a list of selection scores."""
 
     def run(scores, fingerprint=FINGERPRINT) -> Progress:
         progress = Progress(fingerprint)
@@ -194,16 +194,16 @@ def test_a_failed_write_keeps_the_older_checkpoints_usable(directory, run, monke
     run([0.9, 0.3, 0.4])
     before = files(directory)
 
-    def half(path) -> None:
+    def write_half(path) -> None:
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     if writer == "save_file":
-        monkeypatch.setattr(checkpoints, "save_file", lambda _, path: half(path))
+        monkeypatch.setattr(checkpoints, "save_file", lambda _, path: write_half(path))
     elif writer == "torch.save":
-        monkeypatch.setattr(torch, "save", lambda _, path: half(path))
+        monkeypatch.setattr(torch, "save", lambda _, path: write_half(path))
     else:
-        monkeypatch.setattr(type(directory), "write_text", lambda path, _: half(path))
+        monkeypatch.setattr(type(directory), "write_text", lambda path, _: write_half(path))
     progress = load_last(directory, FINGERPRINT)[0]
     progress.epoch = 4
     with pytest.raises(OSError, match="No space left"):

@@ -1,4 +1,4 @@
-"""Two processes with a share each of a batch have the losses, statistics and gradients of one with the whole batch."""
+"""Two processes that share a batch have the losses, statistics and gradients of one process with all of it."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from landslide.training.losses import create_loss, multi_head_loss
 
 NETWORKS = {
     "rau_net": {"width": 4, "head_width": 4, "dropout": 0.0},
-    "lite_unet": {"width": 4, "dropout": 0.0},  # layers of timm, with an activation in them
+    "lite_unet": {"width": 4, "dropout": 0.0},  # timm layers, which include an activation
 }
 LOSSES = ("cross_entropy", "focal", "iou", "focal_iou", "boundary")
 CASES = [*(("rau_net", loss) for loss in LOSSES), ("lite_unet", "cross_entropy")]  # all losses, all layers
@@ -33,7 +33,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def learn(model: torch.nn.Module, share: slice, loss_name: str, **options) -> dict[str, torch.Tensor]:
-    """Return loss, gradients and running statistics of a step on a share of the batch."""
+    """Return loss, gradients and running statistics of one step on a share of the batch."""
     images, masks = batch()
     loss = multi_head_loss(model(images[share]), masks[share], create_loss(loss_name, **options))
     loss.backward()

@@ -1,4 +1,4 @@
-"""Training of one fold: resuming bit for bit, no leaks between parts, selection, and errors that explain."""
+"""Training of one fold: bit-exact resuming, no leaks between parts, selection, and explained errors."""
 
 import json
 import shutil
@@ -86,7 +86,7 @@ def last_weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(sorted(folder.glob("epoch-*.safetensors"))[-1])
 
 
-def timeless(history: list[dict[str, float]]) -> list[dict[str, float]]:
+def without_times(history: list[dict[str, float]]) -> list[dict[str, float]]:
     return [{name: value for name, value in record.items() if not name.endswith("seconds")} for record in history]
 
 
@@ -116,7 +116,7 @@ def test_a_trained_fold_is_complete_and_every_epoch_is_reported(fit, cache):
     assert result.epoch == best["epoch"]
     model = build_model(result.spec, load_file(result.weights))
     probability = predict_rows(model, cache, SELECTION, BANDS, device=torch.device("cpu"))
-    # Validation inside the loop and prediction afterwards are the same network on the same pixels.
+    # Validation inside the loop and the later prediction use the same network on the same pixels.
     again = scores(confusion_counts(probability > 0.5, cache.masks[SELECTION]))
     assert again["f1_macro"] == pytest.approx(best["validation_f1_macro"], abs=1e-4)
     assert result.threshold == select_threshold(*threshold_counts(probability, cache.masks[SELECTION]), "f1_macro")
@@ -189,7 +189,7 @@ def test_training_with_one_head_or_whole_patches(fit, changes):
 def test_a_killed_training_resumes_bit_for_bit(cache, tmp_path, averaged):
     whole = train_four_epochs(cache, tmp_path / "whole", averaged=averaged)
     resumed_in = tmp_path / "killed"
-    # Two batches an epoch: the sixth is the second of the third epoch.
+    # Two batches per epoch: the sixth is the second of the third epoch.
     process = torch.multiprocessing.get_context("fork").Process(
         target=train_until_killed, args=(cache.directory, resumed_in, 6, averaged)
     )
@@ -202,7 +202,7 @@ def test_a_killed_training_resumes_bit_for_bit(cache, tmp_path, averaged):
     assert_equal(last_weights(resumed_in), last_weights(tmp_path / "whole"))
     states = [torch.load(tmp_path / name / "epoch-0004.optimizer.pt") for name in ("whole", "killed")]
     torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
-    assert timeless(resumed.history) == timeless(whole.history)
+    assert without_times(resumed.history) == without_times(whole.history)
     assert resumed.history == records, "epochs before the kill are reported again"
     assert (resumed.epoch, resumed.threshold) == (whole.epoch, whole.threshold)
     assert_equal(load_file(resumed.weights), load_file(whole.weights))
@@ -400,14 +400,14 @@ def test_reading_ahead_changes_nothing(fit, monkeypatch, tmp_path):
     monkeypatch.setattr("landslide.training.epochs.prefetch", lambda items: made.append(1) or prefetch(items))
     ahead = fit("ahead", **changes)
     assert len(made) == 2
-    assert timeless(ahead.history) == timeless(plain.history)
+    assert without_times(ahead.history) == without_times(plain.history)
     assert_equal(load_file(ahead.weights), load_file(plain.weights))
 
 
 def test_averaged_weights_are_scored_and_saved(fit, monkeypatch, tmp_path):
     weights, original = [], FoldTrainer._training_batch
 
-    def training_batch(self, *arguments):  # what the step before has left
+    def training_batch(self, *arguments):  # the result of the previous step
         weights.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
         return original(self, *arguments)
 
@@ -433,7 +433,7 @@ def test_averaged_weights_are_scored_and_saved(fit, monkeypatch, tmp_path):
 
 
 def test_the_average_is_copied_from_the_network_on_its_device(fit, monkeypatch):
-    """Fabric moves the network to the device; here it puts another weight there, so that an earlier copy shows."""
+    """Fabric moves the network to the device; here it also changes a weight, so that an earlier copy would differ."""
     original, mark = fold.Fabric.setup, 123.0
 
     def setup(self, module, *optimizers):
@@ -484,7 +484,7 @@ def test_monitoring_the_test_fold_scores_it_and_changes_nothing_else(fit, cache,
     monitored = train_fold(FoldTask(cache, rows, BANDS, settings, tmp_path / "monitored"))
     assert_equal(load_file(plain.weights), load_file(monitored.weights))
     shared = [{n: v for n, v in record.items() if not n.startswith("test_")} for record in monitored.history]
-    assert timeless(shared) == timeless(plain.history)
+    assert without_times(shared) == without_times(plain.history)
     model = build_model(monitored.spec, last_weights(tmp_path / "monitored"))
     probability = predict_rows(model, cache, OTHERS, BANDS, device=torch.device("cpu"))
     expected = scores(confusion_counts(probability > 0.5, cache.masks[OTHERS]))
@@ -511,7 +511,7 @@ def test_every_optimizer_trains_and_resumes(fit, tmp_path, optimizer):
     with pytest.raises(KeyboardInterrupt):
         fit("killed", optimizer=optimizer, weight_decay=0.01, on_epoch=interrupt)
     resumed = fit("killed", optimizer=optimizer, weight_decay=0.01)
-    assert timeless(whole.history) == timeless(resumed.history)
+    assert without_times(whole.history) == without_times(resumed.history)
     assert_equal(last_weights(tmp_path / "killed"), last_weights(tmp_path / "whole"))
 
 
@@ -564,7 +564,7 @@ def test_thresholds_are_chosen_on_all_batches_of_the_selection_part(fit, cache, 
         "select_threshold",
         lambda thresholds, counts, by: chosen.append(counts) or select_threshold(thresholds, counts, by),
     )
-    again = fit("several", batch_size=1, selection=rows)  # trained: only the thresholds are chosen again
+    again = fit("several", batch_size=1, selection=rows)  # already trained: only the thresholds are chosen again
     model = build_model(result.spec, load_file(result.weights))
     probability = predict_rows(model, cache, rows, BANDS, device=torch.device("cpu"), batch_size=1)
     np.testing.assert_array_equal(chosen[0], threshold_counts(probability, cache.masks[rows])[1])
@@ -590,9 +590,9 @@ ONE_RESULT = {
 
 
 @pytest.fixture(scope="module")
-def by_two(cache, tmp_path_factory) -> tuple[FoldResult, list[dict[str, float]]]:
-    """What two processes trained, and the epochs that they reported."""
-    folder = tmp_path_factory.mktemp("by_two")
+def two_process_result(cache, tmp_path_factory) -> tuple[FoldResult, list[dict[str, float]]]:
+    """The result of training with two processes, and the epochs that they reported."""
+    folder = tmp_path_factory.mktemp("two_processes")
     task = FoldTask(
         cache, FoldRows(TRAINING, SELECTION), BANDS, replace(TINY, devices=2, **ONE_RESULT), folder / "fold"
     )
@@ -601,8 +601,8 @@ def by_two(cache, tmp_path_factory) -> tuple[FoldResult, list[dict[str, float]]]
 
 
 @pytest.mark.slow
-def test_two_processes_train_together(by_two, cache):
-    result, reported = by_two
+def test_two_processes_train_together(two_process_result, cache):
+    result, reported = two_process_result
     assert reported == result.history
     assert [record["epoch"] for record in result.history] == [1, 2]
     assert np.isfinite([record["train_loss"] for record in result.history]).all()
@@ -614,9 +614,9 @@ def test_two_processes_train_together(by_two, cache):
 
 
 @pytest.mark.slow
-def test_two_processes_train_to_the_result_of_one(fit, by_two):
-    one, two = fit(**ONE_RESULT), by_two[0]
-    for record, other in zip(timeless(one.history), timeless(two.history), strict=True):
+def test_two_processes_train_to_the_result_of_one(fit, two_process_result):
+    one, two = fit(**ONE_RESULT), two_process_result[0]
+    for record, other in zip(without_times(one.history), without_times(two.history), strict=True):
         assert other["train_loss"] == pytest.approx(record["train_loss"], rel=1e-4)
         assert other["validation_f1_macro"] == pytest.approx(record["validation_f1_macro"], abs=1e-2)
     others = load_file(two.weights)
@@ -630,7 +630,7 @@ def test_the_directory_of_a_cache_is_its_family_and_key(cache, demo_caches):
 
 # ---- warm start
 
-PLAIN = {"width": 4, "head_width": 4, "dropout": 0.0}  # what a network computes can be computed again
+PLAIN = {"width": 4, "head_width": 4, "dropout": 0.0}  # deterministic, so that results can be computed again
 
 
 @pytest.fixture(scope="module")
@@ -643,7 +643,7 @@ def trained(cache, tmp_path_factory) -> FoldResult:
 
 @pytest.fixture
 def fit_from(cache, tmp_path, trained):
-    """Train on from that network, as it is registered: its specification went through JSON."""
+    """Continue training that network as it is registered, with a specification from JSON."""
 
     def fit_from(folder: str = "warm", *, weights: Path = trained.weights, on_epoch=None, **changes) -> FoldResult:
         spec = ModelSpec.from_dict(json.loads(json.dumps(trained.spec.to_dict())))
@@ -656,7 +656,7 @@ def fit_from(cache, tmp_path, trained):
 
 
 def test_a_warm_start_begins_with_the_given_weights_and_statistics(cache, fit, fit_from, trained):
-    # One batch of everything and a rate of nothing: the loss is that of the network as it was.
+    # One batch of all patches and a tiny learning rate: the loss is that of the initial network.
     one_batch = {
         "epochs": 1, "batch_size": len(TRAINING), "crop": None, "schedule": StepSchedule(rates=((9, 1e-30),)),
         "augmentation": AugmentationSettings(mode="none"),
@@ -689,9 +689,9 @@ def test_an_interrupted_warm_start_resumes_bit_for_bit(fit_from, tmp_path, train
     records, epochs, original = [], [], FoldTrainer.epoch
     monkeypatch.setattr(FoldTrainer, "epoch", lambda self, epoch: epochs.append(epoch) or original(self, epoch))
     resumed = fit_from("killed", epochs=3, weights=moved, on_epoch=records.append)
-    assert epochs == [2], "the first two are not trained again, though the weights were fetched to another place"
+    assert epochs == [2], "the first two are not trained again, although the weights were fetched into another folder"
     assert records == resumed.history
-    assert timeless(resumed.history) == timeless(whole.history)
+    assert without_times(resumed.history) == without_times(whole.history)
     assert_equal(last_weights(tmp_path / "killed"), last_weights(tmp_path / "whole"))
     assert resumed.threshold == whole.threshold
 
@@ -701,9 +701,9 @@ def test_a_warm_start_from_other_weights_does_not_resume(fit_from, trained, tmp_
     save_file(other, tmp_path / "other.safetensors")
     first = fit_from(epochs=1)
     second = fit_from(epochs=1, weights=tmp_path / "other.safetensors")
-    assert timeless(first.history) != timeless(second.history)
+    assert without_times(first.history) != without_times(second.history)
     fresh = fit_from("fresh", epochs=1, weights=tmp_path / "other.safetensors")
-    assert timeless(second.history) == timeless(fresh.history)
+    assert without_times(second.history) == without_times(fresh.history)
 
 
 @pytest.mark.parametrize(

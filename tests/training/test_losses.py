@@ -1,4 +1,4 @@
-"""The losses against closed forms and direct definitions in float64."""
+"""The losses compared with closed forms and direct definitions in float64."""
 
 import math
 import subprocess
@@ -35,13 +35,13 @@ def one_hot(mask: np.ndarray) -> np.ndarray:
     return np.stack([mask == 0, mask == 1], axis=1).astype(np.float64)
 
 
-def a_mask(content: str) -> np.ndarray:
+def build_mask(content: str) -> np.ndarray:
     mask = random_case()[1]
     return {"both classes": mask, "no landslide": np.zeros_like(mask), "all landslide": np.ones_like(mask)}[content]
 
 
 def logits_of(mask: np.ndarray, size: float = 50.0) -> torch.Tensor:
-    """Logits of a sure prediction of this mask."""
+    """Logits of a certain prediction of this mask."""
     return torch.tensor((one_hot(mask) * 2 - 1) * size, dtype=torch.float32)
 
 
@@ -59,7 +59,7 @@ def reference_hard_cross_entropy(logits, mask):
 
 
 def reference_focal(logits, mask):
-    """Two binary problems a pixel, one for each one-hot channel; mean over all channels and pixels."""
+    """Two binary problems per pixel, one per one-hot channel; mean over all channels and pixels."""
     p, y = softmax(logits).clip(CLIP, 1 - CLIP), one_hot(mask)
     return (y * (1 - p) ** 2 * -np.log(p) + (1 - y) * p**2 * -np.log(1 - p)).mean()
 
@@ -158,7 +158,7 @@ def test_losses_of_one_pixel_with_probability_one_half():
     logits, mask = torch.zeros(1, 2, 1, 1), torch.ones(1, 1, 1, dtype=torch.int64)
     assert create_loss("cross_entropy")(logits, mask).item() == pytest.approx(math.log(2), rel=1e-6)
     assert create_loss("focal")(logits, mask).item() == pytest.approx(0.25 * math.log(2), rel=1e-6)
-    absent = -math.log(1e-7 / (0.5 + 1e-7))  # background: nothing true, half predicted
+    absent = -math.log(1e-7 / (0.5 + 1e-7))  # background: no true pixel, half predicted
     assert create_loss("iou")(logits, mask).item() == pytest.approx((math.log(2) + absent) / 2, rel=1e-5)
 
 
@@ -173,10 +173,10 @@ def test_iou_is_of_the_whole_batch_and_not_a_mean_over_patches():
 
 WORST_OF_BOUNDED = {
     ("log_cosh", "both classes"): math.log(math.cosh(1)),
-    ("log_cosh", "no landslide"): math.log(math.cosh(0.5)),  # the class without pixels counts as right
+    ("log_cosh", "no landslide"): math.log(math.cosh(0.5)),  # the class without pixels counts as correct
     ("log_cosh", "all landslide"): math.log(math.cosh(0.5)),
     ("tversky", "both classes"): 1,
-    ("tversky", "no landslide"): 0,  # the landslide class alone counts
+    ("tversky", "no landslide"): 0,  # only the landslide class counts
     ("tversky", "all landslide"): 1,
     ("lovasz", "both classes"): 1,
     ("lovasz", "no landslide"): 1,
@@ -189,7 +189,7 @@ WORST_OF_BOUNDED = {
 @pytest.mark.parametrize("name", SINGLE)
 @pytest.mark.parametrize("content", ["both classes", "no landslide", "all landslide"])
 def test_a_perfect_prediction_costs_least_and_a_wrong_one_most(name, content):
-    mask = a_mask(content)
+    mask = build_mask(content)
     loss, truth = create_loss(name), torch.tensor(mask)
     best, middle, worst = (
         loss(logits, truth).item() for logits in (logits_of(mask), torch.tensor(random_case()[0]), logits_of(1 - mask))
@@ -222,7 +222,7 @@ def test_half_precision_logits_are_scored_in_float32(name, dtype):
 @pytest.mark.parametrize("content", ["both classes", "no landslide", "all landslide"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_loss_and_gradient_are_finite_for_any_mask_and_large_logits(name, content, dtype):
-    mask = a_mask(content)
+    mask = build_mask(content)
     for size in (0.0, 1.0, -1.0, 100.0, -100.0, 1e4, -1e4):
         logits = logits_of(mask, size).to(dtype).requires_grad_()
         loss = create_loss(name)(logits, torch.tensor(mask))
@@ -235,7 +235,7 @@ def test_loss_and_gradient_are_finite_for_any_mask_and_large_logits(name, conten
 @pytest.mark.parametrize("content", ["both classes", "no landslide", "all landslide"])
 def test_the_gradient_equals_that_of_the_closed_form(name, content):
     logits = random_case(shape=(2, 3, 3), spread=1.0)[0]
-    mask = a_mask(content)[:2, :3, :3]
+    mask = build_mask(content)[:2, :3, :3]
     tensor = torch.tensor(logits, requires_grad=True)
     create_loss(name)(tensor, torch.tensor(mask)).backward()
     step, wide = 1e-6, logits.astype(np.float64)
@@ -254,7 +254,7 @@ def test_the_order_of_the_batch_does_not_matter(name):
     assert loss(logits[order], mask[order]).item() == pytest.approx(loss(logits, mask).item(), rel=1e-5)
 
 
-# ---- what the single losses mean
+# ---- meaning of each loss
 
 
 def hard_predictions(shape=(2, 4, 5)):
@@ -283,7 +283,7 @@ def test_tversky_of_a_certain_prediction_weights_false_and_missed_pixels(case):
 
 
 def test_a_missed_landslide_pixel_costs_more_than_a_false_one_in_tversky():
-    mask = a_mask("both classes")
+    mask = build_mask("both classes")
     missing, false = mask.copy(), mask.copy()
     missing[tuple(np.argwhere(mask == 1)[0])] = 0
     false[tuple(np.argwhere(mask == 0)[0])] = 1
@@ -294,7 +294,7 @@ def test_a_missed_landslide_pixel_costs_more_than_a_false_one_in_tversky():
 def test_hard_pixels_are_selected_from_the_whole_batch():
     mask = np.zeros((4, 4, 4), np.int64)
     mask[2] = 1
-    easy = logits_of(np.zeros_like(mask))  # the third patch is wrong throughout, and it is a quarter of all
+    easy = logits_of(np.zeros_like(mask))  # the third patch is entirely wrong, a quarter of all pixels
     assert create_loss("hard_cross_entropy")(easy, torch.tensor(mask)).item() == pytest.approx(100)
     easy[2, :, 0, 0] = easy[2, [1, 0], 0, 0]
     assert create_loss("hard_cross_entropy")(easy, torch.tensor(mask)).item() == pytest.approx(100 * 15 / 16)
@@ -370,7 +370,7 @@ def test_choosing_a_loss_does_not_import_segmentation_models():
 
 
 def value_of_head(seen: dict[int, torch.Tensor]):
-    """A loss that is the side of its head, and that remembers the mask of each side."""
+    """A loss whose value is the side of its head, and which records the mask of each side."""
 
     def loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         seen[logits.shape[-1]] = mask

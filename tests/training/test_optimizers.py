@@ -1,4 +1,4 @@
-"""Optimizers against one update by hand, and the schedules against their formulas."""
+"""Optimizers compared with one update in closed form, and schedules with their formulas."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Which patches an epoch sees: properties for any training part."""
+"""The patches of an epoch: properties for any training part."""
 
 import numpy as np
 import torch

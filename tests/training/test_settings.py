@@ -1,4 +1,4 @@
-"""Settings of a training: what a configuration may say, and what it says in vain."""
+"""Training settings: valid configurations, and settings without effect."""
 
 import pytest
 import yaml
@@ -53,7 +53,7 @@ def test_former_schedule_fields_are_refused_with_their_replacement(former):
 
 
 @pytest.mark.parametrize(
-    ("text", "named", "because"),
+    ("text", "named", "reason"),
     [
         ("{optimizer: sgd, optimizer_epsilon: 1.0e-8}", "optimizer_epsilon", "training.optimizer is sgd"),
         ("{selection: test_fold, validation_fraction: 0.2}", "validation_fraction", "selection is test_fold"),
@@ -67,8 +67,8 @@ def test_former_schedule_fields_are_refused_with_their_replacement(former):
         ("{epochs: 1, augmentation: {plain_epochs: 1}}", "augmentation", "last 1 epochs are not augmented"),
     ],
 )
-def test_a_setting_without_effect_is_refused_with_the_reason(text, named, because):
-    with pytest.raises(ConfigurationError, match=rf"training\.{named}.* has no effect: .*{because}") as error:
+def test_a_setting_without_effect_is_refused_with_the_reason(text, named, reason):
+    with pytest.raises(ConfigurationError, match=rf"training\.{named}.* has no effect: .*{reason}") as error:
         ADAPTER.validate_python(yaml.safe_load(text))
     assert f"training.{named}" in error.value.remedy
     assert "out." in error.value.remedy
