@@ -65,7 +65,7 @@ def test_help_loads_no_heavy_library():
     assert done.stdout.strip() == "set()"
 
 
-def test_an_error_is_one_message_without_traceback(tmp_path):
+def test_error_is_one_message_without_traceback(tmp_path):
     result = landslide_data("digest", tmp_path / "nowhere")
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ")
@@ -74,19 +74,19 @@ def test_an_error_is_one_message_without_traceback(tmp_path):
     assert result.stdout == ""
 
 
-def test_a_usage_error_exits_with_2():
+def test_usage_error_exits_with_2():
     assert landslide_data("check").exit_code == 2
     assert landslide_data("nonsense").exit_code == 2
 
 
-def test_the_version_is_the_package_version():
+def test_version_is_the_package_version():
     assert landslide.__version__ in CliRunner().invoke(cli.main, ["--version"]).output
 
 
 # ---- demo
 
 
-def test_demo_hands_folder_and_seed_to_the_generator(tmp_path, monkeypatch):
+def test_demo_passes_folder_and_seed_to_the_generator(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(demo, "generate", lambda destination, *, seed: calls.append((destination, seed)))
     assert landslide_data("demo", tmp_path / "a", "--seed", 7).exit_code == 0
@@ -94,7 +94,7 @@ def test_demo_hands_folder_and_seed_to_the_generator(tmp_path, monkeypatch):
     assert calls == [(tmp_path / "a", 7), (tmp_path / "b", 0)]
 
 
-def test_demo_leaves_a_folder_alone_that_holds_anything(rgb_set):
+def test_demo_refuses_a_non_empty_folder(rgb_set):
     before = directory_digest(rgb_set)
     result = landslide_data("demo", rgb_set)
     assert result.exit_code == 1
@@ -105,7 +105,7 @@ def test_demo_leaves_a_folder_alone_that_holds_anything(rgb_set):
 # ---- check
 
 
-def test_check_passes_a_sound_set(rgb_set):
+def test_check_passes_a_valid_set(rgb_set):
     result = landslide_data("check", rgb_set, "--bands", "B4,B3,B2")
     assert result.exit_code == 0
     assert "2 patches (2 train" in result.stdout
@@ -121,7 +121,7 @@ def test_check_reports_all_faults_and_exits_with_1(broken_set):
     assert "1 warning:" in result.stdout
 
 
-def test_warnings_alone_do_not_fail(rgb_set):
+def test_check_exits_with_0_if_there_are_only_warnings(rgb_set):
     (rgb_set / "stray.bin").touch()
     result = landslide_data("check", rgb_set, "--bands", "B4,B3,B2")
     assert result.exit_code == 0
@@ -134,7 +134,7 @@ def test_check_without_bands_expects_all_fourteen(rgb_set):
     assert "shape (128, 128, 3); expected (128, 128, 14)" in result.stdout
 
 
-def test_check_json_is_nothing_but_json_of_this_form(broken_set):
+def test_check_json_prints_only_json_with_the_documented_keys(broken_set):
     result = landslide_data("check", broken_set, "--json", "--bands", "B4,B3,B2")
     assert result.exit_code == 1
     report = json.loads(result.stdout)
@@ -150,13 +150,13 @@ def test_check_json_is_nothing_but_json_of_this_form(broken_set):
 
 
 @pytest.mark.parametrize("bands", ["B4,B8A", "B4,B4", "", "b4"])
-def test_bands_that_are_not_stored_bands_are_a_usage_error(rgb_set, bands):
+def test_check_of_unknown_bands_is_a_usage_error(rgb_set, bands):
     result = landslide_data("check", rgb_set, "--bands", bands)
     assert result.exit_code == 2
     assert "--bands" in result.stderr
 
 
-def test_check_of_nothing_is_a_fault(tmp_path):
+def test_check_of_missing_folder_is_a_fault(tmp_path):
     result = landslide_data("check", tmp_path / "nowhere", "--json")
     assert result.exit_code == 1
     assert [fault["code"] for fault in json.loads(result.stdout)["faults"]] == ["missing_folder"]
@@ -165,7 +165,7 @@ def test_check_of_nothing_is_a_fault(tmp_path):
 # ---- digest
 
 
-def test_digest_prints_the_version_alone(rgb_set):
+def test_digest_prints_only_the_version(rgb_set):
     result = landslide_data("digest", rgb_set)
     assert result.exit_code == 0
     assert result.stdout == directory_digest(rgb_set)[0] + "\n"
@@ -221,7 +221,7 @@ def leftovers(project: Path) -> list[str]:
     return [path.name for path in project.iterdir() if path.name.startswith(".data-")]
 
 
-def test_use_copies_and_pins_replaces_what_is_cached_and_keeps_what_is_not(project, rgb_set, tmp_path):
+def test_use_copies_and_pins_and_replaces_only_cached_data(project, rgb_set, tmp_path):
     other = write_set(tmp_path / "other", (5, 6))
     (other / ".git").mkdir()
     (other / ".git/config").touch()
@@ -259,13 +259,13 @@ def test_use_blocks_a_set_with_faults_and_shows_the_report(project_with_demo, br
     assert version_of(project_with_demo / "data") == before
 
 
-def test_use_replaces_the_demo_set_though_it_is_not_cached(project_with_demo, rgb_set):
+def test_use_replaces_an_uncached_demo_set(project_with_demo, rgb_set):
     result = use(rgb_set)
     assert result.exit_code == 0, result.output
     assert version_of(project_with_demo / "data") == pinned(project_with_demo) == version_of(rgb_set)
 
 
-def test_use_never_overwrites_what_is_not_pinned(project_with_demo, rgb_set):
+def test_use_never_overwrites_unpinned_changes(project_with_demo, rgb_set):
     (project_with_demo / "data/my_labels.txt").write_text("a week of work")
     result = use(rgb_set)
     assert result.exit_code == 1
@@ -282,14 +282,14 @@ def test_use_never_overwrites_data_without_a_pin(project, rgb_set):
     assert [path.name for path in (project / "data").iterdir()] == ["my_labels.txt"]
 
 
-def test_a_pin_that_cannot_be_read_is_an_error(project_with_demo, rgb_set):
+def test_use_with_unreadable_pin_is_an_error(project_with_demo, rgb_set):
     (project_with_demo / "data.dvc").write_text("<<<<<<< HEAD")
     result = use(rgb_set)
     assert result.exit_code == 1
     assert "not a DVC pointer" in result.stderr
 
 
-def test_a_full_disk_leaves_everything_as_it_was(project_with_demo, rgb_set, monkeypatch):
+def test_use_changes_nothing_if_the_disk_is_full(project_with_demo, rgb_set, monkeypatch):
     def full_disk(source, destination, **options):
         Path(destination).mkdir()
         (Path(destination) / "half").touch()
@@ -305,7 +305,7 @@ def test_a_full_disk_leaves_everything_as_it_was(project_with_demo, rgb_set, mon
 
 
 @pytest.mark.parametrize("failure", [DataError("dvc add failed", remedy="mend it"), KeyboardInterrupt()])
-def test_when_dvc_fails_the_previous_data_is_put_back(project_with_demo, rgb_set, monkeypatch, failure):
+def test_use_restores_the_previous_data_if_dvc_fails(project_with_demo, rgb_set, monkeypatch, failure):
     def failing(*arguments):
         raise failure
 
@@ -316,7 +316,7 @@ def test_when_dvc_fails_the_previous_data_is_put_back(project_with_demo, rgb_set
     assert leftovers(project_with_demo) == []
 
 
-def test_when_dvc_fails_there_is_no_data_where_there_was_none(project, rgb_set):
+def test_use_leaves_no_data_if_dvc_fails_and_there_was_none(project, rgb_set):
     (project / "data.dvc").write_text("not yaml: [")
     result = use(rgb_set)
     assert result.exit_code == 1
@@ -334,7 +334,7 @@ def test_use_needs_the_root_of_a_dvc_repository(rgb_set, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("folder", ["data", ".", "data/TrainData", ".."])
-def test_use_refuses_a_folder_that_holds_or_is_the_data_folder(project_with_demo, folder):
+def test_use_refuses_a_folder_that_overlaps_the_data_folder(project_with_demo, folder):
     before = version_of(project_with_demo / "data")
     result = use(folder)
     assert result.exit_code == 1
@@ -342,7 +342,7 @@ def test_use_refuses_a_folder_that_holds_or_is_the_data_folder(project_with_demo
     assert version_of(project_with_demo / "data") == before
 
 
-def test_use_leaves_a_linked_data_folder_alone(project, rgb_set, tmp_path):
+def test_use_refuses_a_linked_data_folder(project, rgb_set, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (project / "data").symlink_to(tmp_path / "elsewhere")
     result = use(rgb_set)

@@ -49,7 +49,7 @@ def test_list_shows_versions_aliases_and_scores(client):
     assert third.split()[0] == "1"
 
 
-def test_list_as_json_shortens_nothing(client):
+def test_list_as_json_prints_full_values(client):
     found = json.loads(models(client, "list", "--json").stdout)
     assert [one["version"] for one in found] == [3, 2, 1]
     assert found[1]["aliases"] == "champion"
@@ -72,7 +72,7 @@ def test_compare_shows_differences_of_scores_settings_and_code(client):
     assert "do not compare" not in text
 
 
-def test_compare_says_when_scores_do_not_compare_and_what_became_of_the_patches(client):
+def test_compare_reports_incomparable_scores_and_changed_patches(client):
     text = models(client, "compare", "1", "3").stdout
     assert "The scores do not compare" in text
     assert f"the data differ: {DATA_VERSION} and {'b' * 32}.dir" in text
@@ -90,20 +90,20 @@ def test_compare_says_when_scores_do_not_compare_and_what_became_of_the_patches(
     assert found["scores"]["f1_macro"] == {"a": 0.5, "a_std": 0.01, "b": 0.5, "b_std": 0.01, "difference": 0.0}
 
 
-def test_a_version_compared_with_itself_differs_in_nothing(client):
+def test_compare_of_a_version_with_itself_shows_no_difference(client):
     found = json.loads(models(client, "compare", "2", "champion", "--json").stdout)
     assert found["comparable"] is True
     assert found["data"] == found["settings"] == found["code"] == {}
 
 
-def test_an_unknown_version_ends_with_a_message_and_exit_code_1(client):
+def test_unknown_version_exits_with_1_and_a_message(client):
     result = models(client, "compare", "1", "99")
     assert result.exit_code == 1
     assert "no version 99" in result.stderr
     assert "models list" in result.stderr
 
 
-def test_rollback_says_what_it_does_and_a_dry_run_only_says_it(client):
+def test_rollback_reports_the_change_and_dry_run_changes_nothing(client):
     dry = models(client, "rollback", "--dry-run")
     assert dry.exit_code == 0
     assert "would return from version 2 to version 1" in dry.stdout
@@ -117,7 +117,7 @@ def test_rollback_says_what_it_does_and_a_dry_run_only_says_it(client):
     registry.apply(client, "2", Decision("champion", "better"))
 
 
-def test_promote_puts_a_version_into_service_with_a_reason_and_can_be_undone(client):
+def test_promote_records_the_reason_and_can_be_rolled_back(client):
     before = registry.champion(client)["version"]
     assert models(client, "promote", "3").exit_code == 2  # without a reason
     result = models(client, "promote", "3", "--reason", "a field campaign says so")

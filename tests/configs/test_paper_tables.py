@@ -40,7 +40,7 @@ def resolved(name: str) -> list[Row]:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_every_row_stands_beside_the_papers_figures(name):
+def test_every_row_has_the_figures_of_the_paper(name):
     rows = parameters(name)["rows"]
     names = ("f1_macro", "miou", "parameters")
     assert [tuple(row["paper"][n] for n in names if n in row["paper"]) for row in rows] == PUBLISHED[name]
@@ -50,7 +50,7 @@ def settings_of(row: Row) -> tuple:
     return row.bands, row.folds, *row.trainings
 
 
-def test_the_last_row_of_table6_is_the_run_of_paper_yaml():
+def test_last_row_of_table6_is_the_run_of_paper_yaml():
     paper = parameters("paper")
     assert settings_of(resolved("table6")[-1]) == (
         validated(BandSettings, paper["bands"]),
@@ -59,6 +59,6 @@ def test_the_last_row_of_table6_is_the_run_of_paper_yaml():
     )
 
 
-def test_rows_that_two_tables_share_are_one_run():
+def test_rows_shared_by_two_tables_are_one_run():
     assert settings_of(resolved("table3")[-1]) == settings_of(resolved("table4")[0])
     assert settings_of(resolved("table4")[3]) == settings_of(resolved("table5")[0])

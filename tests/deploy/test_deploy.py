@@ -47,7 +47,7 @@ def _instructions(dockerfile: Path) -> list[tuple[str, str]]:
 # ---- the schemas and linters of others
 
 
-def test_workflows_follow_the_schema_of_github():
+def test_workflows_follow_the_github_schema():
     _check(_tool("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", *WORKFLOWS)
 
 
@@ -55,7 +55,7 @@ def test_workflows_pass_actionlint():
     _check(_tool("actionlint"), *WORKFLOWS)
 
 
-def test_the_compose_file_follows_its_schema():
+def test_compose_file_follows_its_schema():
     _check(_tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", COMPOSE)
 
 
@@ -72,13 +72,13 @@ def test_systemd_accepts_the_units():
 
 
 @pytest.mark.parametrize("file", [WORKFLOWS[-1], SERVICE, CRONTAB], ids=lambda path: path.name)
-def test_the_runner_runs_the_retraining_pipeline_and_nothing_else(file):
+def test_runner_runs_only_the_retraining_pipeline(file):
     text = "\n".join(line for line in file.read_text().splitlines() if not line.lstrip().startswith("#"))
     assert re.findall(r"\bzenml [^'\n]*", text) == [COMMAND]
     assert not re.search(r"\b(dvc|mlflow|python3?|landslide (data|models|stack|report)) ", text)
 
 
-def test_the_image_runs_the_same_command():
+def test_image_runs_the_same_command():
     assert shlex.join(json.loads(dict(_instructions(DOCKERFILES[0]))["CMD"])) == COMMAND
 
 
@@ -90,7 +90,7 @@ def retrain() -> dict:
     return yaml.safe_load((ROOT / ".github" / "workflows" / "retrain.yml").read_text())
 
 
-def test_the_workflow_runs_alone_at_night_with_few_rights(retrain):
+def test_workflow_runs_nightly_without_overlap_and_with_minimal_permissions(retrain):
     triggers = retrain[True]  # YAML 1.1 reads `on` as a truth value
     assert set(triggers) == {"schedule", "workflow_dispatch"}
     assert triggers["workflow_dispatch"]["inputs"]["force"]["default"] is False
@@ -106,7 +106,7 @@ def test_the_workflow_runs_alone_at_night_with_few_rights(retrain):
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
-def test_workflows_take_secrets_from_the_environment_and_actions_of_a_known_version(workflow):
+def test_workflows_read_secrets_from_the_environment_and_pin_actions(workflow):
     for job in yaml.safe_load(workflow.read_text())["jobs"].values():
         for name, value in job.get("env", {}).items():
             if SECRET.search(name):
@@ -117,7 +117,7 @@ def test_workflows_take_secrets_from_the_environment_and_actions_of_a_known_vers
 
 
 @pytest.mark.parametrize("report", ["# Retraining: promoted\n", None])
-def test_the_summary_is_the_report_or_says_that_there_is_none(report, retrain, tmp_path):
+def test_summary_is_the_report_or_a_note_that_it_is_missing(report, retrain, tmp_path):
     if report is not None:
         (tmp_path / "reports").mkdir()
         (tmp_path / "reports" / "retraining.md").write_text(report)
@@ -130,7 +130,7 @@ def test_the_summary_is_the_report_or_says_that_there_is_none(report, retrain, t
     assert report is not None or "before it wrote a report" in summary.read_text()
 
 
-def test_ci_runs_the_script_of_the_project_on_both_pythons():
+def test_ci_runs_the_project_script_on_both_python_versions():
     job = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["check"]
     assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12"]
     assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
@@ -139,7 +139,7 @@ def test_ci_runs_the_script_of_the_project_on_both_pythons():
 # ---- timer and crontab
 
 
-def test_the_service_ends_after_a_night_and_takes_a_second_retraining_for_success():
+def test_service_has_a_time_limit_and_accepts_the_exit_code_of_a_second_retraining():
     settings = re.findall(r"^(\w+)=(.*)$", SERVICE.read_text(), re.MULTILINE)
     single = dict(settings)
     assert single["Type"] == "oneshot"
@@ -173,20 +173,20 @@ def night(tmp_path) -> tuple[list[str], dict[str, str], Path]:
     return ["bash", "-c", line], {**os.environ, "LANDSLIDE_HOME": str(home)}, checkout
 
 
-def test_cron_pulls_sets_up_and_runs_with_the_secrets_of_the_file(night):
+def test_cron_pulls_sets_up_and_runs_with_secrets_from_the_file(night):
     command, environment, checkout = night
     assert subprocess.run(command, env=environment).returncode == 0
     assert (checkout / "happened").read_text() == f"setup\n{COMMAND} from-the-file\n"
 
 
-def test_cron_runs_nothing_on_an_old_checkout_when_the_pull_fails(night):
+def test_cron_runs_nothing_if_the_pull_fails(night):
     command, environment, checkout = night
     shutil.rmtree(checkout.parent / "upstream")
     assert subprocess.run(command, env=environment).returncode not in (0, 75)
     assert not (checkout / "happened").exists()
 
 
-def test_cron_leaves_when_another_one_is_at_work(night):
+def test_cron_exits_if_another_retraining_is_running(night):
     command, environment, checkout = night
     lock = Path(environment["LANDSLIDE_HOME"]) / "retraining.cron.lock"
     assert subprocess.run(["flock", lock, *command], env=environment).returncode == 75
@@ -197,7 +197,7 @@ def test_cron_leaves_when_another_one_is_at_work(night):
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=["landslide", "mlflow"])
-def test_images_are_of_an_exact_base_with_hashed_packages_no_secrets_and_no_root(dockerfile):
+def test_images_pin_base_and_package_hashes_and_have_no_secrets_or_root_user(dockerfile):
     instructions = _instructions(dockerfile)
     (base,) = [value for name, value in instructions if name == "FROM"]
     assert re.fullmatch(r"python:3\.12\.\d+-slim-bookworm(@sha256:[0-9a-f]{64})?", base)
@@ -208,7 +208,7 @@ def test_images_are_of_an_exact_base_with_hashed_packages_no_secrets_and_no_root
     assert "HEALTHCHECK" in dict(instructions)
 
 
-def test_the_image_has_the_environment_of_activate_sh():
+def test_image_has_the_environment_of_activate_sh():
     command = ["bash", "-c", f"source {ROOT}/activate.sh && env -0"]
     environment = {"PATH": os.environ["PATH"], "LANDSLIDE_HOME": "/var/lib/landslide"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -221,7 +221,7 @@ def test_the_image_has_the_environment_of_activate_sh():
     assert {name: value.replace(str(ROOT), "/app") for name, value in activated.items()}.items() <= image.items()
 
 
-def test_the_image_gets_the_code_and_neither_data_nor_state_nor_secrets(tmp_path):
+def test_image_contains_code_but_no_data_state_or_secrets(tmp_path):
     wanted = {
         "activate.sh", "configs/retrain.yaml", "data.dvc", ".dvc/config", "pipelines/retraining.py", "pyproject.toml",
         "requirements.lock", "src/landslide/bands/formulas.py", "stacks/kubeflow.py", "steps/ingest.py", "LICENSE",
@@ -240,7 +240,7 @@ def test_the_image_gets_the_code_and_neither_data_nor_state_nor_secrets(tmp_path
     assert sent == wanted
 
 
-def test_the_folder_mlflow_is_no_package():
+def test_mlflow_folder_is_not_a_package():
     assert not (ROOT / "mlflow" / "__init__.py").exists()
 
 
@@ -264,7 +264,7 @@ def test_no_password_of_the_tracking_server_has_a_default():
     assert not any(assigned.values())
 
 
-def test_the_services_are_pinned_checked_restarted_and_reached_from_this_machine_alone():
+def test_services_are_pinned_checked_restarted_and_only_reachable_locally():
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     for name, service in services.items():
         assert re.search(r":v?\d+\.\d+", service["image"]), name
@@ -274,7 +274,7 @@ def test_the_services_are_pinned_checked_restarted_and_reached_from_this_machine
     assert published == ["${MLFLOW_BIND:-127.0.0.1:5000}:5000"]
 
 
-def test_the_server_has_the_locked_versions_of_the_clients():
+def test_server_has_the_locked_client_versions():
     pins = r"^([a-z0-9-]+)==([^ ;\\]+)"
     text = (ROOT / "mlflow" / "requirements.lock").read_text()
     server = dict(re.findall(pins, text, re.MULTILINE))

@@ -116,7 +116,7 @@ def logged_in(server, runner, monkeypatch) -> Iterator[None]:
     mlflow.set_registry_uri(before[1])
 
 
-def test_training_by_command_line_is_recorded_registered_and_loadable_over_http(server, logged_in, tiny_set, tmp_path):
+def test_command_line_training_is_recorded_registered_and_loadable_over_http(server, logged_in, tiny_set, tmp_path):
     config = pipeline_runs.write_config(
         tmp_path / "config.yaml", tiny_set, training={"epochs": 1}, folds={"n_folds": 2}
     )
@@ -159,7 +159,7 @@ def test_training_by_command_line_is_recorded_registered_and_loadable_over_http(
 
 
 @pytest.mark.parametrize("password", ["a-wrong-password", None])
-def test_who_has_no_valid_password_is_told_which_variables_to_set(password, server, logged_in, monkeypatch):
+def test_invalid_password_error_names_the_variables_to_set(password, server, logged_in, monkeypatch):
     if password is None:
         monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
         monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
@@ -170,7 +170,7 @@ def test_who_has_no_valid_password_is_told_which_variables_to_set(password, serv
     assert str(password) not in str(caught.value)
 
 
-def test_a_user_who_may_only_read_changes_nothing(server, logged_in, monkeypatch):
+def test_read_only_user_cannot_change_anything(server, logged_in, monkeypatch):
     runs.connect(server.uri)  # makes sure that the experiment is there, as the runner
     reader = {"username": "reader", "password": "password-of-the-reader"}
     admin = ("admin", server.environment["MLFLOW_AUTH_ADMIN_PASSWORD"])
@@ -183,7 +183,7 @@ def test_a_user_who_may_only_read_changes_nothing(server, logged_in, monkeypatch
         client.create_run(experiment.experiment_id)
 
 
-def test_without_a_login_pages_and_runs_are_closed(server):
+def test_pages_and_runs_require_a_login(server):
     assert _status(f"{server.uri}/") == 401
     assert _status(f"{server.uri}/api/2.0/mlflow/experiments/search?max_results=1") == 401
     assert requests.get(server.uri, headers={"Host": "elsewhere.example.org"}, timeout=10).status_code == 403
@@ -191,7 +191,7 @@ def test_without_a_login_pages_and_runs_are_closed(server):
 
 @pytest.mark.parametrize("missing", sorted(REQUIRED_PASSWORDS))
 @pytest.mark.parametrize("value", [None, ""])
-def test_it_does_not_start_without_a_password(missing, value):
+def test_server_does_not_start_without_a_password(missing, value):
     names = REQUIRED_PASSWORDS | {"PGHOST", "PGUSER", "PGDATABASE", "MLFLOW_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID"}
     environment = dict.fromkeys(names, "set") | {"MLFLOW_ARTIFACTS_DESTINATION": "s3://mlflow", "PATH": "/nowhere"}
     del environment[missing]

@@ -36,7 +36,7 @@ def age(path: Path, hours: float) -> None:
         os.utime(one, (then, then), follow_symlinks=False)
 
 
-def test_the_oldest_go_first_and_no_more_than_needed(home):
+def test_oldest_folders_are_deleted_first_and_only_as_many_as_needed(home):
     caches = [folder(home, f"cache/bands/family{i % 2}/{i}", hours=10 + i) for i in range(4)]
     checkpoint = folder(home, "checkpoints/run", hours=15 * 24)
     data = folder(home, "data/version", hours=12.5)
@@ -48,7 +48,7 @@ def test_the_oldest_go_first_and_no_more_than_needed(home):
     assert size_of(home) == 20 * KB
 
 
-def test_the_newest_cache_and_everything_of_mlflow_and_zenml_stay(home):
+def test_newest_cache_and_mlflow_and_zenml_files_are_kept(home):
     kept = [folder(home, name, hours=1000) for name in ("mlartifacts/1/model", "zenml/store", "venv", "reports")]
     (home / "mlflow.db").write_bytes(b"x" * KB)
     caches = [folder(home, f"cache/bands/family/{i}", hours=100 - i) for i in range(3)]
@@ -58,7 +58,7 @@ def test_the_newest_cache_and_everything_of_mlflow_and_zenml_stay(home):
     assert prune(0) == []
 
 
-def test_what_was_used_within_the_hour_stays(home):
+def test_folders_used_within_the_last_hour_are_kept(home):
     recent = [folder(home, "checkpoints/now", hours=0.9), folder(home, "data/now", hours=0.5)]
     deep = folder(home, "data/half pulled", hours=5)
     (deep / "below" / "next").write_bytes(b"x")  # only this far down does it show that somebody writes
@@ -68,14 +68,14 @@ def test_what_was_used_within_the_hour_stays(home):
     assert all(path.exists() for path in (*recent, deep, *caches))
 
 
-def test_the_checkpoints_of_a_night_that_was_cut_off_stay_for_two_weeks(home):
+def test_checkpoints_of_an_interrupted_run_are_kept_for_two_weeks(home):
     cut_off = folder(home, "checkpoints/cut off", hours=13 * 24)
     abandoned = folder(home, "checkpoints/abandoned", hours=15 * 24)
     assert prune(0) == [abandoned]
     assert cut_off.exists()
 
 
-def test_the_lock_of_a_fold_is_no_checkpoint(home):
+def test_fold_lock_is_not_deleted_as_a_checkpoint(home):
     abandoned = folder(home, "checkpoints/abandoned", hours=15 * 24)
     lock = home / "checkpoints" / "run-fold-1.lock"
     lock.touch()
@@ -84,7 +84,7 @@ def test_the_lock_of_a_fold_is_no_checkpoint(home):
     assert lock.exists()
 
 
-def test_opening_a_cache_is_using_it(home):
+def test_opening_a_cache_counts_as_use(home):
     demo.generate(home / "patches", scenes=((1, 2),))
     table = patch_table(home / "patches")
     open_cache = [ensure_cache(home / "cache" / "bands", home / "patches", table, v, BandSettings()) for v in "ab"]
@@ -95,7 +95,7 @@ def test_opening_a_cache_is_using_it(home):
     assert prune(0) == [open_cache[1].directory]
 
 
-def test_links_count_nothing_and_lead_nowhere(home, tmp_path_factory):
+def test_links_are_neither_counted_nor_followed(home, tmp_path_factory):
     elsewhere = folder(tmp_path_factory.mktemp("elsewhere"), "data", hours=50, kilobytes=500)
     checkpoint = folder(home, "checkpoints/run", hours=15 * 24)
     (checkpoint / "link").symlink_to(elsewhere)
@@ -106,7 +106,7 @@ def test_links_count_nothing_and_lead_nowhere(home, tmp_path_factory):
     assert (elsewhere / "below" / "file").exists()
 
 
-def test_files_that_vanish_meanwhile_are_no_error(home, monkeypatch):
+def test_files_that_disappear_during_pruning_are_ignored(home, monkeypatch):
     """Other processes write here: databases have journals, and caches are renamed."""
     folder(home, "mlartifacts", hours=1)
     original = Path.lstat
@@ -119,6 +119,6 @@ def test_files_that_vanish_meanwhile_are_no_error(home, monkeypatch):
     assert size_of(home) == 0
 
 
-def test_a_home_that_is_not_there_yet_is_empty(home, monkeypatch):
+def test_missing_home_is_empty(home, monkeypatch):
     monkeypatch.setenv("LANDSLIDE_HOME", str(home / "absent"))
     assert prune(0) == []

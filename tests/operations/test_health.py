@@ -23,7 +23,7 @@ def _own_store(monkeypatch):
     mlflow.set_registry_uri(before)
 
 
-def test_a_sound_installation_is_told_so(home):
+def test_healthy_installation_passes_every_check(home):
     done = CliRunner().invoke(main, ["health"])
     assert done.exit_code == 0, done.output
     found = [line.split(":")[0].split() for line in done.output.splitlines() if line.startswith(("ok", "FAILED"))]
@@ -31,7 +31,7 @@ def test_a_sound_installation_is_told_so(home):
     assert str(home) in done.output
 
 
-def test_every_failure_is_named_and_it_does_not_take_long(monkeypatch, tmp_path):
+def test_every_failure_is_reported_within_30_seconds(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LANDSLIDE_HOME", str(tmp_path / "file"))
     with socket.socket() as closed:  # bound, and nobody listens
@@ -50,7 +50,7 @@ def test_every_failure_is_named_and_it_does_not_take_long(monkeypatch, tmp_path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_missing_gpu_fails_where_one_is_needed():
+def test_required_but_missing_gpu_fails():
     done = CliRunner().invoke(main, ["health", "--gpu"])
     assert done.exit_code == 1
     assert "FAILED  torch" in done.output

@@ -57,7 +57,9 @@ def read_report() -> pd.DataFrame:
     return pd.read_csv(home() / "reports" / "ablation" / "tiny" / "table.csv", keep_default_na=False, na_values=[""])
 
 
-def test_a_table_shares_goes_on_after_a_failure_and_says_what_the_runs_say(tiny_set, client, trainings, tmp_path):
+def test_ablation_shares_folds_survives_a_failed_row_and_reports_the_scores_of_the_runs(
+    tiny_set, client, trainings, tmp_path
+):
     from pipelines.configured import PipelineError
 
     # the training pipeline trains what is to be the first row
@@ -122,7 +124,7 @@ def test_a_table_shares_goes_on_after_a_failure_and_says_what_the_runs_say(tiny_
     assert client.get_run(table["runs"][1]).data.tags["ablation.tiny"] == "diverging"
 
 
-def test_every_row_and_seed_has_steps_of_its_own_and_rows_share_what_they_can(stack, tmp_path):
+def test_each_row_and_seed_has_its_own_steps_and_rows_share_data_steps(stack, tmp_path):
     from pipelines.ablation import ablation_pipeline
 
     rows = [
@@ -153,7 +155,7 @@ def test_every_row_and_seed_has_steps_of_its_own_and_rows_share_what_they_can(st
         ([], {}, ["no rows"]),
     ],
 )
-def test_a_wrong_grid_is_refused_with_the_row_and_the_key(rows, parameters, expected, stack, tmp_path):
+def test_invalid_grid_error_names_row_and_key(rows, parameters, expected, stack, tmp_path):
     from pipelines.ablation import ablation_pipeline
     from pipelines.configured import PipelineError
 

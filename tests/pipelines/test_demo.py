@@ -58,7 +58,7 @@ def _children(client, run):
     return {fold: client.get_run(run_id) for fold, run_id in runs.fold_runs(client, run.info.run_id).items()}
 
 
-def test_it_learns(demo_run, demo_data):
+def test_demo_network_beats_the_baselines(demo_run, demo_data):
     """Cross-validated landslide F1 against a constant answer and the best threshold on NDVI, chosen in hindsight."""
     _, run = demo_run
     patches = find_patches(demo_data)
@@ -77,7 +77,7 @@ def test_it_learns(demo_run, demo_data):
     assert learned > constant + 0.4
 
 
-def test_one_parent_and_five_children_carry_the_same_metric_names(demo_run):
+def test_parent_and_child_runs_have_the_same_metric_names(demo_run):
     client, run = demo_run
     children = _children(client, run)
     assert sorted(children) == list(FOLDS)
@@ -91,7 +91,7 @@ def test_one_parent_and_five_children_carry_the_same_metric_names(demo_run):
     assert run.info.status == "FINISHED"
 
 
-def test_the_parent_holds_mean_and_population_deviation_of_the_folds(demo_run):
+def test_parent_run_has_mean_and_population_deviation_of_the_folds(demo_run):
     client, run = demo_run
     for name in METRIC_NAMES:
         values = [child.data.metrics[name] for child in _children(client, run).values()]
@@ -99,7 +99,7 @@ def test_the_parent_holds_mean_and_population_deviation_of_the_folds(demo_run):
         assert run.data.metrics[f"{name}_std"] == pytest.approx(np.std(values))
 
 
-def test_runs_carry_curves_lineage_and_figures(demo_run, demo_data):
+def test_runs_have_curves_lineage_and_figures(demo_run, demo_data):
     from landslide.data.digests import directory_digest
 
     client, run = demo_run
@@ -120,7 +120,7 @@ def test_runs_carry_curves_lineage_and_figures(demo_run, demo_data):
     assert dataset.digest == version
 
 
-def test_the_counts_of_a_fold_give_its_scores(demo_run):
+def test_fold_scores_follow_from_its_recorded_counts(demo_run):
     """The recorded counts are pooled over all pixels of the test fold."""
     import pandas as pd
 
@@ -133,7 +133,7 @@ def test_the_counts_of_a_fold_give_its_scores(demo_run):
             assert child.data.metrics[name] == pytest.approx(value)
 
 
-def test_the_parent_holds_scores_of_all_patches_together_with_intervals(demo_run, tmp_path):
+def test_parent_run_has_pooled_scores_with_intervals(demo_run, tmp_path):
     """Recomputed from the recorded table of patches."""
     import pandas as pd
 
@@ -152,7 +152,7 @@ def test_the_parent_holds_scores_of_all_patches_together_with_intervals(demo_run
     assert metrics["f1_landslide_pooled"] == pytest.approx(scores(counts)["f1_landslide"])
 
 
-def test_the_average_of_the_heads_and_detection_and_calibration_are_scored(demo_run):
+def test_mean_of_heads_detection_and_calibration_are_scored(demo_run):
     client, run = demo_run
     for item in (run, *_children(client, run).values()):
         metrics = item.data.metrics
@@ -164,7 +164,7 @@ def test_the_average_of_the_heads_and_detection_and_calibration_are_scored(demo_
         assert not [name for name in metrics if name.endswith("_tta")]
 
 
-def test_the_first_model_becomes_champion_with_the_cross_validated_score(demo_run):
+def test_first_model_becomes_champion_with_the_cross_validated_score(demo_run):
     client, run = demo_run
     version = client.get_model_version_by_alias(registry.MODEL_NAME, registry.CHAMPION)
     assert version.tags["run_id"] == run.info.run_id
@@ -190,7 +190,7 @@ print(signature.inputs.to_json(), model.metadata.metadata["stored_bands"])
 """
 
 
-def test_the_champion_loads_without_the_repository_and_repeats_its_recorded_predictions(demo_run, tmp_path):
+def test_champion_loads_without_the_repository_and_reproduces_recorded_predictions(demo_run, tmp_path):
     client, run = demo_run
     example = client.download_artifacts(run.info.run_id, "example/example.npz", str(tmp_path))
     packages = str(Path(np.__file__).parents[1])
@@ -204,7 +204,7 @@ def test_the_champion_loads_without_the_repository_and_repeats_its_recorded_pred
     assert json.loads(done.stdout.split("] [")[0] + "]")[0]["tensor-spec"]["shape"] == [-1, 14, 128, 128]
 
 
-def test_the_report_is_a_table_for_people_and_files_for_dvc(demo_run, tmp_path):
+def test_report_has_a_printed_table_and_files_for_dvc(demo_run, tmp_path):
     from landslide.tracking.report import write_report
 
     _, run = demo_run
@@ -221,7 +221,7 @@ def test_the_report_is_a_table_for_people_and_files_for_dvc(demo_run, tmp_path):
     }  # fmt: skip
 
 
-def test_the_same_again_is_served_from_cache_and_records_nothing_new(demo_run, demo_config):
+def test_unchanged_rerun_is_served_from_cache_and_records_no_run(demo_run, demo_config):
     client, run = demo_run
     before = client.search_runs([run.info.experiment_id])
     outcome = pipeline_runs.run_pipeline(demo_config)
@@ -230,5 +230,5 @@ def test_the_same_again_is_served_from_cache_and_records_nothing_new(demo_run, d
     assert len(client.search_model_versions(f"name = '{registry.MODEL_NAME}'")) == 1
 
 
-def test_nothing_was_imported_a_second_time_under_another_name(demo_run):
+def test_no_module_is_imported_twice_under_different_names(demo_run):
     assert not [name for name in sys.modules if name == "src" or name.startswith("src.")]

@@ -56,7 +56,7 @@ def retrain() -> None:
     retraining_pipeline()
 
 
-def test_a_second_retraining_leaves_and_the_next_comes_in_when_the_first_was_killed(holder, home):
+def test_second_retraining_exits_and_a_killed_one_releases_the_lock(holder, home):
     left = CliRunner().invoke(retrain)
     assert left.exit_code == 75
     assert "retraining_pipeline runs already" in left.output

@@ -24,7 +24,7 @@ def resolve(*rows, seeds=None, bands=None, evaluation=None, **training):
     )
 
 
-def test_a_row_changes_what_it_names_and_keeps_the_rest():
+def test_row_overrides_only_the_settings_that_it_names():
     plain, changed = resolve(
         {"name": "plain"},
         {
@@ -44,7 +44,7 @@ def test_a_row_changes_what_it_names_and_keeps_the_rest():
     assert (plain.folds.trained, plain.trainings[0].model_options) == (None, {"width": 4})
 
 
-def test_a_row_changes_the_common_schedule_or_names_another_kind():
+def test_row_overrides_or_replaces_the_common_schedule():
     cosine = CosineSchedule(peak=0.01, warmup_epochs=2)
     same, lower, steps = resolve(
         {"name": "same"},
@@ -57,25 +57,25 @@ def test_a_row_changes_the_common_schedule_or_names_another_kind():
     assert steps.trainings[0].schedule == StepSchedule(rates=((7, 0.1),))
 
 
-def test_a_row_without_augmentation_needs_none_of_the_common_values():
+def test_row_without_augmentation_drops_the_common_augmentation_settings():
     (found,) = resolve(
         {"name": "r", "training": {"augmentation": {"mode": "none"}}}, augmentation=AugmentationSettings(flips=True)
     )
     assert found.trainings[0].augmentation == AugmentationSettings(mode="none")
 
 
-def test_a_common_seed_beside_seeds_is_refused():
+def test_common_seed_together_with_seeds_is_refused():
     with pytest.raises(ConfigurationError, match=r"training\.seed is 4 and has no effect: the grid has seeds"):
         resolve({"name": "r"}, seeds=[1, 2], seed=4)
 
 
-def test_another_network_starts_without_the_options_of_the_common_one():
+def test_row_with_another_network_drops_the_common_model_options():
     (found,) = resolve({"name": "r", "training": {"model": "rau_net", "bands": "23"}}, model_options={"heads": 3})
     assert found.trainings[0].model_options == {}
     assert found.parameters == 24_876_294
 
 
-def test_the_rgb_set_has_its_nine_bands_where_the_global_ones_are_computed():
+def test_rgb_band_set_requires_the_global_bands():
     of_fourteen, of_nine = resolve(
         {"name": "14"}, {"name": "rgb", "bands": {"global_rgb": True}, "training": {"bands": "rgb"}}
     )
@@ -92,7 +92,7 @@ def test_the_rgb_set_has_its_nine_bands_where_the_global_ones_are_computed():
         ({}, {"augmentation": {"mode": "consistent"}}),
     ],
 )
-def test_rotations_need_both_gradients_before_anything_is_trained(evaluation, training):
+def test_rotations_without_both_gradients_are_refused_before_training(evaluation, training):
     both, one = {"name": "both"}, {"name": "one", "training": {"bands": ["B4", "gradient_x"], **training}}
     with pytest.raises(ConfigurationError, match=r"rows\[1\] \(one\): .*only gradient_x"):
         resolve(both, one, evaluation=evaluation)
@@ -108,7 +108,7 @@ def test_rotations_need_both_gradients_before_anything_is_trained(evaluation, tr
         ({"model": "smp:Unet:resnet18", "model_options": {"encoder_weights": "imagnet"}}, "no weights 'imagnet'"),
     ],
 )
-def test_what_would_fail_in_the_first_batch_fails_before_any_row_is_trained(training, named):
+def test_errors_of_the_first_batch_are_found_before_training(training, named):
     with pytest.raises(ConfigurationError, match=rf"rows\[0\] \(a\): .*{named}"):
         resolve({"name": "a", "training": training})
 
@@ -154,13 +154,13 @@ def test_every_row_is_trained_with_every_seed():
         ({"name": "x", "training": {"seed": 4}}, [1, 2], ["sets training.seed"]),
     ],
 )
-def test_a_fault_of_the_last_row_is_found_before_anything_is_trained(last, seeds, expected):
+def test_errors_in_the_last_row_are_found_before_training(last, seeds, expected):
     with pytest.raises(ConfigurationError) as caught:
         resolve({"name": "first"}, last, seeds=seeds)
     for text in expected:
         assert caught.match(text)
 
 
-def test_a_grid_without_rows_is_refused():
+def test_grid_without_rows_is_refused():
     with pytest.raises(ConfigurationError, match="no rows"):
         resolve()

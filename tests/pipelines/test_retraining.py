@@ -197,7 +197,7 @@ def _write_scenes(data: Path, source: Path, without: tuple[int, ...]) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def test_a_better_challenger_is_promoted(with_new_labels):
+def test_better_challenger_is_promoted(with_new_labels):
     group, night = with_new_labels
     assert night.returncode == 0, night.output
     assert night.report["outcome"] == "promoted"
@@ -223,7 +223,7 @@ def test_old_patches_keep_their_fold_and_new_ones_join_their_neighbours(with_new
     assert joined["fold"] in set(neighbours["fold"])
 
 
-def test_the_decision_is_recorded_with_its_evidence(with_new_labels):
+def test_decision_is_recorded_with_its_evidence(with_new_labels):
     group, night = with_new_labels
     record = group.record(night)
     tags, metrics = record.data.tags, record.data.metrics
@@ -241,7 +241,7 @@ def test_the_decision_is_recorded_with_its_evidence(with_new_labels):
     assert metrics["challenger_f1_landslide"] == pytest.approx(2 * hits / (2 * hits + alarms + misses))
 
 
-def test_no_compared_patch_was_in_the_training_part_of_the_model_that_predicts_it(with_new_labels, shuffled):
+def test_no_compared_patch_was_used_to_train_the_model_that_predicts_it(with_new_labels, shuffled):
     """Checked against the rows that the folds of either version were trained on, not against the fold numbers."""
     for group, night, versions in ((*with_new_labels, ("1", "2")), (*shuffled, ("2", "3"))):
         evidence = pd.read_csv(group.client.download_artifacts(night.report["run_id"], "evidence.csv"))
@@ -263,7 +263,7 @@ def _trained_on(group: Group, version: str) -> dict[int, set[str]]:
     return seen
 
 
-def test_nothing_is_trained_when_nothing_changed(unchanged):
+def test_unchanged_data_trains_nothing(unchanged):
     _, night = unchanged
     assert night.returncode == 0, night.output
     assert night.report["outcome"] == "unchanged"
@@ -272,7 +272,7 @@ def test_nothing_is_trained_when_nothing_changed(unchanged):
     assert "Created version" not in night.output
 
 
-def test_a_challenger_made_worse_is_refused(shuffled):
+def test_worse_challenger_is_refused(shuffled):
     group, night = shuffled
     assert night.returncode == 0, night.output
     assert night.report["outcome"] == "refused"
@@ -282,7 +282,7 @@ def test_a_challenger_made_worse_is_refused(shuffled):
     assert group.record(night).data.metrics["f1_landslide_difference_low"] <= 0
 
 
-def test_a_warm_start_takes_every_fold_from_the_same_fold(shuffled):
+def test_warm_start_initializes_each_fold_from_the_same_fold(shuffled):
     group, _ = shuffled
     version = group.client.get_model_version("landslide-segmentation", "3")
     assert version.tags["start_from"] == "2"
@@ -303,13 +303,13 @@ def _artifact_of(group: Group, run_id: str, name: str) -> Path:
     return path
 
 
-def test_changed_masks_drift_is_reported(shuffled):
+def test_drift_of_changed_masks_is_reported(shuffled):
     group, night = shuffled
     tags = group.record(night).data.tags
     assert tags["drift"] == "none"  # the same pixels of landslides, and the same bands
 
 
-def test_broken_data_are_refused_before_anything_is_trained(broken):
+def test_broken_data_is_refused_before_training(broken):
     group, night = broken
     assert night.returncode == 1
     assert night.report["outcome"] == "refused"
@@ -320,20 +320,20 @@ def test_broken_data_are_refused_before_anything_is_trained(broken):
     assert group.champion() == "2"
 
 
-def test_the_webhook_was_told_of_promotion_and_refusals_alone(broken, webhook):
+def test_webhook_receives_only_promotion_and_refusals(broken, webhook):
     told = [post.content for post in webhook[1]]
     assert [content["event"] for content in told] == ["promotion", "refusal", "refusal"]
     assert told[0]["version"] == "2"
 
 
-def test_a_rollback_returns_to_the_version_before_and_stays_there(broken):
+def test_rollback_returns_to_the_previous_version_and_lasts(broken):
     group, _ = broken
     group.sh("landslide", "models", "rollback", cwd=group.runner)
     assert group.champion() == "1"
     assert "champion" not in group.client.get_model_version("landslide-segmentation", "2").aliases
 
 
-def test_every_night_left_a_record(broken):
+def test_every_retraining_has_a_record(broken):
     group, _ = broken
     experiment = group.client.get_experiment_by_name("landslide-segmentation").experiment_id
     runs = group.client.search_runs([experiment], "tags.role = 'retraining'", order_by=["attributes.start_time"])

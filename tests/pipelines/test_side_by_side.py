@@ -42,7 +42,7 @@ def fold(client, monkeypatch, request):
 RESULT = SimpleNamespace(spec=None, weights=None, epoch=3, threshold=0.5, detection_threshold=0.5)
 
 
-def test_a_fold_that_two_pipelines_want_is_trained_by_one_of_them(client, fold, monkeypatch):
+def test_fold_requested_by_two_pipelines_is_trained_once(client, fold, monkeypatch):
     import steps.train_fold as step
 
     trained, both_here = [], threading.Barrier(2)
@@ -65,7 +65,7 @@ def test_a_fold_that_two_pipelines_want_is_trained_by_one_of_them(client, fold, 
     assert not list(checkpoints().glob("*.lock"))
 
 
-def test_two_pipelines_that_start_together_share_one_run(client, monkeypatch):
+def test_concurrent_pipelines_share_one_run(client, monkeypatch):
     import steps.open_run as step
 
     create = runs.create_run
@@ -101,7 +101,7 @@ def test_two_pipelines_that_start_together_share_one_run(client, monkeypatch):
         (RuntimeError("x" * 600), "x" * 500),
     ],
 )
-def test_why_a_fold_failed_is_written_down_until_it_is_trained(error, expected, client, fold, monkeypatch):
+def test_failure_of_a_fold_is_recorded_until_it_is_trained(error, expected, client, fold, monkeypatch):
     import steps.train_fold as step
     from steps.train_ablation_fold import train_ablation_fold
 

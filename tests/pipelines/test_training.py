@@ -50,7 +50,7 @@ def test_every_configuration_has_known_keys_and_valid_values(path, stack):
     assert set(content) <= known
 
 
-def test_it_runs_on_real_landslide4sense_patches(real_data, client, tmp_path):
+def test_paper_configuration_trains_on_real_patches(real_data, client, tmp_path):
     sample = real_data / "landslide4sense-sample"
     config = write_config(
         tmp_path / "real.yaml",
@@ -68,7 +68,7 @@ def test_it_runs_on_real_landslide4sense_patches(real_data, client, tmp_path):
     assert len(table.splitlines()) == 28
 
 
-def test_our_recipe_runs_on_real_landslide4sense_patches(real_data, client, tmp_path):
+def test_best_configuration_trains_on_real_patches(real_data, client, tmp_path):
     parameters = yaml.safe_load((pipeline_runs.ROOT / "configs" / "best.yaml").read_text())["parameters"]
     parameters["data"] = {"root": str(real_data / "landslide4sense-sample"), "positions": "landslide4sense"}
     parameters["folds"] = {"n_folds": 2, "trained": [1]}
@@ -89,7 +89,7 @@ def test_our_recipe_runs_on_real_landslide4sense_patches(real_data, client, tmp_
     assert probability.std() > 0
 
 
-def test_rgb_patches_train_with_the_bands_that_exist_for_them(data, client, tmp_path):
+def test_rgb_patches_train_with_their_available_bands(data, client, tmp_path):
     for path in (data / "TrainData" / "img").iterdir():
         with h5py.File(path) as file:
             image = file["img"][:][:, :, [3, 2, 1]]
@@ -115,7 +115,7 @@ def test_rgb_patches_train_with_the_bands_that_exist_for_them(data, client, tmp_
     assert model.predict(np.zeros((1, 3, 128, 128), np.uint8))["probability"].shape == (1, 128, 128)
 
 
-def test_a_changed_setting_or_patch_reruns_what_depends_on_it(data, client, tmp_path):
+def test_changed_setting_or_patch_reruns_only_dependent_steps(data, client, tmp_path):
     config = tmp_path / "config.yaml"
     pipeline_runs.run_pipeline(write_config(config, data, folds={"n_folds": 2}))
     folds = {"train_fold_1", "train_fold_2"}
@@ -135,7 +135,7 @@ def test_a_changed_setting_or_patch_reruns_what_depends_on_it(data, client, tmp_
     assert len({run.data.tags["data_version"] for run in _parents(client)}) >= 2
 
 
-def test_a_deleted_band_cache_is_rebuilt_by_whoever_needs_it(data, client, tmp_path):
+def test_deleted_band_cache_is_rebuilt_by_the_step_that_needs_it(data, client, tmp_path):
     config = tmp_path / "config.yaml"
     pipeline_runs.run_pipeline(write_config(config, data, folds={"n_folds": 2}))
     shutil.rmtree(band_caches())
@@ -145,7 +145,7 @@ def test_a_deleted_band_cache_is_rebuilt_by_whoever_needs_it(data, client, tmp_p
     assert list(band_caches().glob("*/*/manifest.json"))
 
 
-def test_a_failed_fold_loses_no_other_and_trains_alone_afterwards(data, client, tmp_path, monkeypatch):
+def test_after_a_failed_fold_only_that_fold_is_trained_again(data, client, tmp_path, monkeypatch):
     import steps.train_fold
     from landslide.errors import TrainingError
     from pipelines.configured import PipelineError
@@ -170,7 +170,7 @@ def test_a_failed_fold_loses_no_other_and_trains_alone_afterwards(data, client, 
     assert sorted(runs.fold_runs(client, run.info.run_id)) == [1, 2, 3]
 
 
-def test_the_papers_selection_is_tagged_and_trains_on_all_other_folds(data, client, tmp_path):
+def test_selection_on_the_test_fold_is_tagged_and_trains_on_all_other_folds(data, client, tmp_path):
     settings = {"selection": "test_fold", "seed": 40}
     pipeline_runs.run_pipeline(write_config(tmp_path / "config.yaml", data, folds={"n_folds": 2}, training=settings))
     run = runs.latest_cross_validation(client)
@@ -185,7 +185,7 @@ def test_the_papers_selection_is_tagged_and_trains_on_all_other_folds(data, clie
         assert curve[epoch] == max(curve.values())
 
 
-def test_a_subset_of_the_folds_is_trained_scored_and_registered_alone(data, client, tmp_path):
+def test_only_the_selected_folds_are_trained_scored_and_registered(data, client, tmp_path):
     folds, training = {"n_folds": 3, "trained": [3, 2]}, {"seed": 50}
     outcome = pipeline_runs.run_pipeline(write_config(tmp_path / "config.yaml", data, folds=folds, training=training))
     assert {name for name in outcome.executed if name.startswith("train_fold")} == {"train_fold_2", "train_fold_3"}
@@ -221,13 +221,13 @@ def _message(config: Path) -> str:
     return str(caught.value)
 
 
-def test_a_missing_data_folder_is_named(stack, tmp_path):
+def test_missing_data_folder_is_named(stack, tmp_path):
     message = _message(write_config(tmp_path / "config.yaml", tmp_path / "nowhere"))
     assert "nowhere" in message
     assert "landslide data demo" in message
 
 
-def test_all_faulty_files_are_named_at_once(data, client, tmp_path):
+def test_all_faulty_files_are_reported_together(data, client, tmp_path):
     image = data / "TrainData" / "img" / "image_3.h5"
     image.write_bytes(image.read_bytes()[:1000])
     (data / "TrainData" / "mask" / "mask_5.h5").unlink()
@@ -242,7 +242,7 @@ def test_all_faulty_files_are_named_at_once(data, client, tmp_path):
     assert len(_parents(client)) == parents
 
 
-def test_data_that_dvc_pins_otherwise_is_refused(data, stack, tmp_path):
+def test_data_that_differs_from_the_dvc_pin_is_refused(data, stack, tmp_path):
     (tmp_path / "data.dvc").write_text(yaml.safe_dump({"outs": [{"md5": "0" * 32 + ".dir", "path": "data"}]}))
     message = _message(write_config(tmp_path / "config.yaml", data))
     assert "dvc add data" in message
@@ -291,7 +291,7 @@ def test_data_that_dvc_pins_otherwise_is_refused(data, stack, tmp_path):
         (["no", "mapping"], ["no settings"]),
     ],
 )
-def test_a_wrong_configuration_is_refused_with_the_key_and_what_is_known(content, expected, stack, tmp_path):
+def test_invalid_configuration_error_names_the_key_and_valid_choices(content, expected, stack, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(content))
     message = _message(path)

@@ -88,13 +88,13 @@ def undisturbed(checkout, new_home) -> Path:
     return home
 
 
-def test_a_source_archive_records_the_commit_as_unknown(undisturbed):
+def test_source_archive_records_an_unknown_commit(undisturbed):
     (parent,), children = _runs(undisturbed)
     assert parent.data.tags["git_commit"] == "unknown"
     assert sorted(children) == FOLDS
 
 
-def test_killed_in_the_middle_of_a_fold_it_resumes_to_the_same_weights(checkout, undisturbed, new_home, tmp_path):
+def test_run_killed_during_a_fold_resumes_to_identical_weights(checkout, undisturbed, new_home, tmp_path):
     home = new_home()
     log = tmp_path / "log.txt"
     log.touch()
@@ -117,9 +117,7 @@ def test_killed_in_the_middle_of_a_fold_it_resumes_to_the_same_weights(checkout,
 
 
 @pytest.mark.soak
-def test_killed_again_and_again_at_random_moments_it_still_ends_with_the_same_weights(
-    checkout, undisturbed, new_home, tmp_path
-):
+def test_run_killed_repeatedly_at_random_ends_with_identical_weights(checkout, undisturbed, new_home, tmp_path):
     home, moments = new_home(), random.Random(0)
     for _ in range(8):
         process = _start(checkout, home, tmp_path / "log.txt")
@@ -131,13 +129,13 @@ def test_killed_again_and_again_at_random_moments_it_still_ends_with_the_same_we
     _assert_like_undisturbed(home, undisturbed)
 
 
-def test_a_second_checkout_with_the_same_home_is_served_from_cache(small, tmp_path):
+def test_second_checkout_with_the_same_home_is_served_from_cache(small, tmp_path):
     checkout, home = small
     other = Path(shutil.copytree(checkout, tmp_path / "other"))
     assert _executed(_run(other, home)) == {"ingest", "open_run"}
 
 
-def test_an_edited_module_reruns_exactly_the_steps_that_use_it(small):
+def test_edited_module_reruns_exactly_the_steps_that_use_it(small):
     checkout, home = small
     figures = checkout / "src" / "landslide" / "evaluation" / "figures.py"
     figures.write_text(figures.read_text() + "\n# an edit\n")
@@ -150,7 +148,7 @@ def test_an_edited_module_reruns_exactly_the_steps_that_use_it(small):
     assert not executed & {"build_bands", "split"}
 
 
-def test_bad_input_ends_with_a_message_and_exit_code_1(small, tmp_path):
+def test_bad_input_exits_with_1_and_a_message(small, tmp_path):
     checkout, home = small
     broken = Path(shutil.copytree(checkout, tmp_path / "broken"))
     (broken / "data" / "TrainData" / "img" / "image_2.h5").write_bytes(b"no HDF5")

@@ -26,7 +26,7 @@ def secret_webhook(*answers: int):
         yield f"http://user:{SECRET}@{host}/hooks/{SECRET}?token={SECRET}", posts
 
 
-def test_a_webhook_that_fails_twice_is_told_once_with_growing_pauses(monkeypatch):
+def test_failed_delivery_is_retried_with_growing_pauses_until_it_succeeds(monkeypatch):
     with secret_webhook(503, 500, 200) as (url, posts):
         monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", url)
         assert notify(
@@ -61,20 +61,20 @@ def test_a_webhook_that_fails_twice_is_told_once_with_growing_pauses(monkeypatch
         ("something else", {"extra": Path("x")}, "something else"),
     ],
 )
-def test_the_text_is_one_line_for_people(event, facts, text):
+def test_text_is_one_readable_line(event, facts, text):
     content = notification.message(event, model="m", **facts)
     assert content["text"] == text
     assert {"event", "time", "version", "champion", "run_id", "reason", *facts} <= set(content)
 
 
-def test_facts_that_json_lacks_become_text(monkeypatch):
+def test_facts_without_json_type_become_text(monkeypatch):
     with secret_webhook(200) as (url, posts):
         monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", url)
         assert notify("promotion", model="m", folder=Path("x"))
     assert posts[0].content["folder"] == "x"
 
 
-def test_an_answer_that_will_not_change_is_not_asked_for_again(monkeypatch, caplog):
+def test_permanent_error_is_not_retried(monkeypatch, caplog):
     with secret_webhook(404) as (url, posts):
         monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", url)
         assert not notify("failure", model="m")
@@ -83,7 +83,7 @@ def test_an_answer_that_will_not_change_is_not_asked_for_again(monkeypatch, capl
     assert SECRET not in caplog.text
 
 
-def test_a_webhook_that_keeps_failing_is_given_up(monkeypatch, caplog):
+def test_delivery_stops_after_four_failures(monkeypatch, caplog):
     with secret_webhook(503, 503, 503, 503) as (url, posts):
         monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", url)
         assert not notify("failure", model="m")
@@ -92,7 +92,7 @@ def test_a_webhook_that_keeps_failing_is_given_up(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("listening", [True, False], ids=["hanging", "unreachable"])
-def test_a_webhook_that_does_not_answer_is_never_fatal_and_its_secrets_are_not_logged(listening, monkeypatch, caplog):
+def test_unavailable_webhook_is_not_fatal_and_its_secrets_are_not_logged(listening, monkeypatch, caplog):
     monkeypatch.setattr(notification, "_TIMEOUT", (0.2, 0.2))
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -109,13 +109,13 @@ def test_a_webhook_that_does_not_answer_is_never_fatal_and_its_secrets_are_not_l
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http://[broken", "ftp://example.org/x"])
-def test_an_address_that_is_none_is_never_fatal(url, monkeypatch, caplog):
+def test_invalid_address_is_not_fatal(url, monkeypatch, caplog):
     monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", url)
     assert not notify("failure", model="m")
     assert "did not receive" in caplog.text
 
 
-def test_without_an_address_nothing_is_sent_or_said(monkeypatch, caplog):
+def test_without_an_address_nothing_is_sent_or_logged(monkeypatch, caplog):
     monkeypatch.delenv("LANDSLIDE_WEBHOOK_URL", raising=False)
     assert not notify("promotion", model="m", version=1)
     assert not caplog.text

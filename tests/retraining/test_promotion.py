@@ -87,7 +87,7 @@ def a_data_set(rng: np.random.Generator, shelf: list[tuple[str, tuple | None]]) 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 4))
-def test_no_compared_patch_was_in_the_training_part_of_a_member_that_predicts_it(seed, n_folds):
+def test_no_compared_patch_was_used_to_train_a_member_that_predicts_it(seed, n_folds):
     rng = np.random.default_rng(seed)
     places = grid_positions(4, 5)
     shelf: list[tuple[str, tuple | None]] = list(zip(image_names(places), places, strict=True))
@@ -133,7 +133,7 @@ def test_no_compared_patch_was_in_the_training_part_of_a_member_that_predicts_it
                 champion.members = champion.members - {int(rng.integers(1, n_folds + 1))}
 
 
-def test_all_patches_that_were_held_out_and_all_new_ones_are_compared():
+def test_all_held_out_and_all_new_patches_are_compared():
     places = grid_positions(2, 3)
     known = as_recorded(build_patch_table(image_names(places), places).assign(fold=[1, 1, 2, 2, 3, 3]))
     table = build_patch_table([*image_names(places), "new"], [*places, (5, 5, 5)]).assign(fold=[1, 1, 2, 2, 3, 3, 1])
@@ -150,7 +150,7 @@ def test_all_patches_that_were_held_out_and_all_new_ones_are_compared():
         ({"member_folds": ()}, [False, False, False, True]),
     ],
 )
-def test_a_champion_that_knows_more_is_compared_on_less(changes, expected):
+def test_patches_seen_by_the_champion_are_not_compared(changes, expected):
     known = as_recorded(build_patch_table("abc").assign(fold=[1, 2, 3]))
     chosen, new = select_unseen(build_patch_table("abcX").assign(fold=[1, 2, 3, 2]), known, **ALL | changes)
     assert chosen.tolist() == expected
@@ -167,7 +167,7 @@ def test_a_champion_that_knows_more_is_compared_on_less(changes, expected):
         (build_patch_table("aYc", [(1, 0, 0), (1, 0, 2), (1, 0, 2)]).assign(fold=[1, 2, 3]), [True, False, False]),
     ],
 )
-def test_a_patch_that_belongs_to_two_folds_is_left_out(table, expected):
+def test_patch_with_two_folds_is_not_compared(table, expected):
     known = as_recorded(build_patch_table("abc", [(1, 0, 0), (1, 0, 1), (1, 0, 2)]).assign(fold=[1, 2, 3]))
     assert select_unseen(table, known, **ALL)[0].tolist() == expected
 
@@ -184,7 +184,7 @@ def test_a_patch_that_belongs_to_two_folds_is_left_out(table, expected):
         ("redrawn", None, 0, False),
     ],
 )
-def test_a_patch_of_the_training_part_is_refused_by_image_and_by_ground(image, place, fold, refused):
+def test_training_patch_is_refused_by_image_and_by_position(image, place, fold, refused):
     known = as_recorded(build_patch_table("ab", [(1, 0, 0), (1, 0, 1)]).assign(fold=[1, 2]))
     table = build_patch_table(["new", image], [(7, 7, 7), place], [11, 12]).assign(fold=[2, 2])
     if not refused:
@@ -220,7 +220,7 @@ def whole(batches, cache: BandCache, rows: np.ndarray) -> np.ndarray:
     return probability
 
 
-def test_a_patch_is_predicted_by_the_member_of_its_fold_and_by_all_where_there_is_none(ensemble):
+def test_patch_is_predicted_by_its_fold_member_or_else_by_all(ensemble):
     cache = build_band_cache(5)
     table = build_patch_table("abcde").assign(fold=[2, 1, 3, 2, 1])
     rows = np.array([0, 2, 3, 4])
@@ -235,7 +235,7 @@ def test_a_patch_is_predicted_by_the_member_of_its_fold_and_by_all_where_there_i
     np.testing.assert_allclose(found, expected, atol=2e-4)  # batches of other sizes
 
 
-def test_a_member_predicts_out_of_fold_in_its_own_way(ensemble):
+def test_member_predicts_out_of_fold_with_its_prediction_settings(ensemble):
     way = PredictionSettings(augmentation="rotations")
     turning = Ensemble([replace(member, prediction=way) for member in ensemble.members], BandSettings(), CPU)
     table, rows = build_patch_table("ab").assign(fold=[2, 3]), np.arange(2)
@@ -256,7 +256,7 @@ def test_a_member_predicts_out_of_fold_in_its_own_way(ensemble):
         build_patch_table("bc").assign(fold=[1, 3]),  # there is no member 3: nobody may know c
     ],
 )
-def test_no_member_predicts_what_it_was_trained_on(ensemble, known):
+def test_no_member_predicts_a_patch_that_it_was_trained_on(ensemble, known):
     table = build_patch_table("abc").assign(fold=[2, 1, 3])
     with pytest.raises(ComparisonError, match="The champion was trained on 1 of the patches"):
         list(predict_unseen(ensemble, build_band_cache(3), table, np.arange(3), as_recorded(known), model="champion"))
@@ -286,7 +286,7 @@ def some_evidence(
     return evidence_table(table, np.arange(n) % 3 == 0, counts)
 
 
-def test_resampled_f1_is_that_of_the_pixels_pooled_over_the_drawn_blocks():
+def test_resampled_f1_pools_the_pixels_of_the_drawn_blocks():
     rng = np.random.default_rng(3)
     places = [(1, 0, 0), (1, 0, 1), (1, 0, 4)]  # two blocks: the first holds two tiles
     masks = (rng.random((3, 16, 16)) < 0.2).astype(np.uint8)
@@ -312,7 +312,7 @@ def test_resampled_f1_is_that_of_the_pixels_pooled_over_the_drawn_blocks():
         np.testing.assert_allclose(shares, [0.25, 0.5, 0.25], atol=0.08)
 
 
-def test_neighbours_count_once_however_many_they_are():
+def test_equal_neighbours_do_not_narrow_the_interval():
     """Sixteen equal patches a block are worth one: patch by patch, the interval would be four times too narrow."""
     apart = some_evidence(20, 0.5, 0.55, seed=2)
     places = [place for scene in range(20) for place in grid_positions(4, 4, scene)]
@@ -331,7 +331,7 @@ def test_neighbours_count_once_however_many_they_are():
     assert widths[1] / widths[2] == pytest.approx(4, rel=0.25)
 
 
-def test_patches_without_position_leave_the_others_in_their_blocks():
+def test_patches_without_position_are_separate_blocks():
     table = build_patch_table("abcde", [(1, 0, 0), None, (1, 0, 1), None, (1, 0, 5)]).assign(fold=1)
     none = np.zeros((5, 2, 2), np.int64)
     block = evidence_table(table, np.zeros(5, bool), {"champion": none, "challenger": none})["block"].tolist()
@@ -339,7 +339,7 @@ def test_patches_without_position_leave_the_others_in_their_blocks():
     assert len(set(block)) == 4
 
 
-def test_no_evidence_is_a_table_without_rows():
+def test_evidence_on_no_patches_has_no_rows():
     nothing = dict.fromkeys(("champion", "challenger"), np.zeros((0, 2, 2), np.int64))
     evidence = evidence_table(build_patch_table([]).assign(fold=[]), np.zeros(0, bool), nothing)
     assert len(evidence) == 0
@@ -357,7 +357,7 @@ def test_both_models_are_scored_on_the_same_draw():
     assert paired < 0.3 * bootstrap(swapped, resamples=500)["f1_landslide"].std()
 
 
-def test_the_bootstrap_is_reproducible_by_its_seed():
+def test_bootstrap_is_reproducible_by_its_seed():
     evidence = some_evidence(20, 0.5, 0.6)
     first = bootstrap(evidence, resamples=100, seed=7)
     assert first.equals(bootstrap(evidence, resamples=100, seed=7))
@@ -367,7 +367,7 @@ def test_the_bootstrap_is_reproducible_by_its_seed():
     assert first.equals(bootstrap(pd.read_csv(io.StringIO(evidence.to_csv(index=False))), resamples=100, seed=7))
 
 
-def test_the_interval_covers_the_true_difference_about_as_often_as_it_says():
+def test_interval_covers_the_true_difference_at_its_nominal_rate():
     truth = some_evidence(20000, 0.5, 0.55, seed=10**6)
     true = model_scores(truth, "challenger")["f1_landslide"] - model_scores(truth, "champion")["f1_landslide"]
     rng = np.random.default_rng(0)
@@ -384,7 +384,7 @@ def test_the_interval_covers_the_true_difference_about_as_often_as_it_says():
 # ---- the decision
 
 
-def test_equal_models_differ_by_nothing_and_the_champion_stays():
+def test_equal_models_have_no_difference_and_the_champion_stays():
     evidence = some_evidence(30, 0.6, 0.6)
     for column in [c for c in evidence if c.startswith("challenger_")]:
         evidence[column] = evidence[column.replace("challenger", "champion")]
@@ -395,7 +395,7 @@ def test_equal_models_differ_by_nothing_and_the_champion_stays():
     assert "better by more than 0 in 0.0% of the resamples" in verdict.reason
 
 
-def test_a_clearly_better_model_is_promoted_and_a_clearly_worse_one_is_not():
+def test_only_a_clearly_better_model_is_promoted():
     for champion, challenger in ((0.4, 0.7), (0.7, 0.4)):
         evidence = some_evidence(30, champion, challenger, spread=0.1)
         verdict = judge(evidence, bootstrap(evidence, resamples=200), PromotionSettings())
@@ -416,7 +416,7 @@ def test_a_clearly_better_model_is_promoted_and_a_clearly_worse_one_is_not():
         (100, 100, {"min_blocks": 30}, True),
     ],
 )
-def test_margin_confidence_and_the_fewest_blocks_decide(landslide, macro, changes, better):
+def test_promotion_depends_on_margin_confidence_and_min_blocks(landslide, macro, changes, better):
     """A hundred resamples, of which so many are better by 0.02, and the rest worse."""
     differences = pd.DataFrame(
         {name: np.where(np.arange(100) < n, 0.02, -0.02) for name, n in zip(DECIDING, (landslide, macro), strict=True)}
@@ -426,14 +426,14 @@ def test_margin_confidence_and_the_fewest_blocks_decide(landslide, macro, change
     assert verdict.reason
 
 
-def test_too_few_blocks_say_so():
+def test_too_few_blocks_refuse_promotion_with_a_reason():
     evidence = some_evidence(4, 0.1, 0.9)
     verdict = judge(evidence, bootstrap(evidence, resamples=100), PromotionSettings())
     assert verdict.reason == "only 4 blocks of tiles (4 patches) can be compared, and promotion.min_blocks is 5"
     assert not verdict.better
 
 
-def test_the_summary_reports_all_patches_and_the_new_ones_alone():
+def test_summary_reports_all_patches_and_new_patches_separately():
     evidence = some_evidence(30, 0.5, 0.6)
     differences = bootstrap(evidence, resamples=100)
     values = summary(evidence, differences)
@@ -460,7 +460,7 @@ def test_the_summary_reports_all_patches_and_the_new_ones_alone():
         ("min_blocks", 1),
     ],
 )
-def test_a_setting_out_of_range_is_a_configuration_error(name, value):
+def test_setting_out_of_range_is_a_configuration_error(name, value):
     with pytest.raises(ConfigurationError, match=rf"promotion\.{name} is ") as error:
         PromotionSettings(**{name: value})
     assert error.value.remedy.startswith("Set it to ")

@@ -57,7 +57,7 @@ def ending(client, run_id: str) -> tuple[str, str | None]:
     return run.info.status, run.data.tags.get("outcome")
 
 
-def test_a_record_is_opened_once_a_pipeline_run(client):
+def test_record_is_opened_once_per_pipeline_run(client):
     first = open_record(client, "run 1")
     assert ending(client, first) == ("RUNNING", None)
     assert client.get_run(first).data.tags["role"] == "retraining"
@@ -75,9 +75,7 @@ def test_a_record_is_opened_once_a_pipeline_run(client):
         (FAILED, "FAILED", "failure"),
     ],
 )
-def test_a_closed_record_is_in_mlflow_in_the_report_and_told_to_the_webhook(
-    client, home, posts, tmp_path, outcome, status, event
-):
+def test_closed_record_is_in_mlflow_report_and_webhook(client, home, posts, tmp_path, outcome, status, event):
     run_id = open_record(client, "run")
     runs.set_tags(client, run_id, {"data_version": "abc.dir", "drift": "slope"})
     scores = {f"{prefix}{model}_f1_landslide": 0.5 for prefix in ("", "new_") for model in ("champion", "challenger")}
@@ -112,14 +110,14 @@ def test_a_closed_record_is_in_mlflow_in_the_report_and_told_to_the_webhook(
         assert posts[0].content["text"].endswith(": because of this")
 
 
-def test_a_record_without_scores_has_a_report_as_well(client, home):
+def test_record_without_scores_has_a_report(client, home):
     close_record(client, open_record(client, "run"), FAILED, "step ingest: broken")
     report = (home / "reports" / "retraining.md").read_text()
     assert "| drift | not computed |" in report
     assert "champion | challenger" not in report
 
 
-def test_the_first_outcome_stays(client, home, posts):
+def test_first_outcome_is_kept(client, home, posts):
     run_id = open_record(client, "run")
     close_record(client, run_id, REFUSED, "step ingest: the data are broken")
     ended = client.get_run(run_id).info.end_time
@@ -130,7 +128,7 @@ def test_the_first_outcome_stays(client, home, posts):
     assert "the data are broken" in (home / "reports" / "retraining.md").read_text()
 
 
-def test_a_long_reason_is_kept_whole_where_there_is_room(client, home):
+def test_long_reason_is_cut_in_the_tag_and_complete_in_the_report(client, home):
     run_id = open_record(client, "run")
     close_record(client, run_id, FAILED, "x" * 9000)
     assert client.get_run(run_id).data.tags["reason"] == "x" * 5000
@@ -140,7 +138,7 @@ def test_a_long_reason_is_kept_whole_where_there_is_room(client, home):
 # ---- killed retrainings
 
 
-def test_the_next_retraining_closes_those_that_were_killed_and_no_others(client, posts):
+def test_next_retraining_closes_only_killed_retrainings(client, posts):
     killed = open_record(client, "killed")
     other = runs.create_run(client, "training", {"role": "cross_validation"}, {})
     after = open_record(client, "next night")
@@ -155,7 +153,7 @@ def test_the_next_retraining_closes_those_that_were_killed_and_no_others(client,
     assert len(posts) == 1
 
 
-def test_one_that_was_taken_for_killed_and_lives_still_says_how_it_ended(client):
+def test_retraining_wrongly_closed_as_killed_still_records_its_outcome(client):
     lives = open_record(client, "slow")
     open_record(client, "next night")
     assert ending(client, lives) == ("FAILED", INTERRUPTED)
@@ -165,7 +163,7 @@ def test_one_that_was_taken_for_killed_and_lives_still_says_how_it_ended(client)
 
 
 @pytest.mark.parametrize(("outcome", "status"), [(PROMOTED, "FINISHED"), (FAILED, "FAILED")])
-def test_one_that_was_killed_while_it_ended_keeps_its_outcome(client, posts, monkeypatch, outcome, status):
+def test_retraining_killed_while_closing_keeps_its_outcome(client, posts, monkeypatch, outcome, status):
     run_id = open_record(client, "killed late")
     with monkeypatch.context() as patched:
         patched.setattr(record, "_write_reports", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -181,7 +179,7 @@ def test_one_that_was_killed_while_it_ended_keeps_its_outcome(client, posts, mon
 # ---- one decision a data version
 
 
-def test_the_latest_decision_on_a_data_version_is_found(client):
+def test_latest_decision_on_a_data_version_is_found(client):
     def decide(pipeline_run: str, data_version: str, **tags: str) -> str:
         run_id = open_record(client, pipeline_run)
         runs.set_tags(client, run_id, {"data_version": data_version, **tags})

@@ -324,7 +324,7 @@ def _assert_whole(site: Site, n: int) -> None:
     assert {run["body"]["status"] for run in pipeline_runs} == {"completed"}
 
 
-def test_the_stack_is_registered_once_with_secrets_by_reference(site):
+def test_stack_is_registered_once_with_secrets_by_reference(site):
     no_secret, half_a_secret, registered, repeated = site.registered["outputs"]
     assert "no secret 's3'" in no_secret
     assert "zenml secret create s3 --access_key=... --secret_key=..." in no_secret
@@ -340,7 +340,7 @@ def test_the_stack_is_registered_once_with_secrets_by_reference(site):
     assert not any(secret in json.dumps(configuration) for secret in (PASSWORD, KEYS["AWS_SECRET_ACCESS_KEY"]))
 
 
-def test_the_recurring_run_asks_for_what_the_configuration_says(recurring):
+def test_recurring_run_matches_the_configuration(recurring):
     config = yaml.safe_load(CONFIG.read_text())
     spec = _spec(recurring)
     assert recurring["trigger"]["cron_schedule"]["cron"] == config["schedule"]["cron_expression"]
@@ -368,7 +368,7 @@ def test_the_recurring_run_asks_for_what_the_configuration_says(recurring):
     assert not any(secret in json.dumps(recurring) for secret in (PASSWORD, KEYS["AWS_SECRET_ACCESS_KEY"]))
 
 
-def test_a_killed_fold_and_a_lost_tracking_server_end_in_one_registered_model(site, recurring, tmp_path):
+def test_killed_fold_and_lost_tracking_server_end_in_one_registered_model(site, recurring, tmp_path):
     def disturb(attempt: Attempt) -> None:
         if (attempt.task, attempt.number) == ("train-fold-2", 1):
             _wait_for(attempt, "fold 2  epoch 1/")
@@ -400,7 +400,7 @@ def test_a_killed_fold_and_a_lost_tracking_server_end_in_one_registered_model(si
 
 
 @pytest.mark.soak
-def test_ten_nights_of_killed_pods_and_lost_servers_lose_and_double_nothing(site, tmp_path):
+def test_ten_nights_of_killed_pods_and_lost_servers_lose_or_duplicate_nothing(site, tmp_path):
     moments = random.Random(0)
     before = len(_runs(site, "retraining"))
     for night in range(10):
@@ -450,7 +450,7 @@ REQUIRED = {
         ({"registry": "https://r.example.com"}, "without a scheme"),
     ],
 )
-def test_a_wrong_option_is_named_with_what_is_right(changed, expected):
+def test_invalid_option_error_names_valid_values(changed, expected):
     from landslide.errors import ConfigurationError
     from stacks.kubeflow import KubeflowStack
 
@@ -460,7 +460,7 @@ def test_a_wrong_option_is_named_with_what_is_right(changed, expected):
     assert "hunter2" not in str(caught.value)
 
 
-def test_without_a_zenml_server_it_says_how_to_connect_to_one(stack):
+def test_missing_zenml_server_error_explains_how_to_connect(stack):
     from click.testing import CliRunner
 
     from landslide.cli import main

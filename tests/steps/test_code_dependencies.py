@@ -5,12 +5,12 @@ import ast
 from steps.code_dependencies import ROOT, code_digest, source_files
 
 
-def test_training_does_not_depend_on_figures_and_evaluation_does():
+def test_evaluation_depends_on_figures_and_training_does_not():
     assert "src/landslide/evaluation/figures.py" not in source_files("steps.train_fold")
     assert "src/landslide/evaluation/figures.py" in source_files("steps.evaluate")
 
 
-def test_the_band_cache_does_not_depend_on_losses_and_training_does():
+def test_training_depends_on_losses_and_the_band_cache_does_not():
     assert "src/landslide/training/losses.py" not in source_files("steps.build_bands")
     assert "src/landslide/training/losses.py" in source_files("steps.train_fold")
     assert "src/landslide/bands/formulas.py" in source_files("steps.build_bands")
@@ -34,19 +34,19 @@ def test_every_dependency_is_a_file_of_the_project():
             assert (ROOT / file).is_file()
 
 
-def test_the_split_depends_on_little():
+def test_split_depends_on_few_modules():
     files = set(source_files("steps.split"))
     assert "src/landslide/folds/schemes.py" in files
     unused = tuple(f"src/landslide/{package}/" for package in ("bands", "training", "tracking"))
     assert not [file for file in files if file.startswith(unused)]
 
 
-def test_digests_differ_where_the_sources_differ():
+def test_digests_differ_if_the_sources_differ():
     assert code_digest("steps.train_fold") == code_digest("steps.train_fold")
     assert code_digest("steps.train_fold") != code_digest("steps.split")
 
 
-def test_tracking_and_retraining_alone_use_mlflow_and_nothing_uses_zenml_or_dvc():
+def test_only_tracking_and_retraining_use_mlflow_and_no_module_uses_zenml_or_dvc():
     importing = {"mlflow": set(), "zenml": set(), "dvc": set()}
     for path in (ROOT / "src" / "landslide").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

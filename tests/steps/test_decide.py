@@ -68,7 +68,7 @@ def two(client, tmp_path):
 
 
 @pytest.mark.parametrize(("gain", "outcome", "in_service"), [(20, "promoted", "2"), (0, "refused", "1")])
-def test_the_evidence_decides(two, gain, outcome, in_service):
+def test_promotion_follows_the_evidence(two, gain, outcome, in_service):
     decided, tags = _decide(two, _evidence(gain))
     assert decided == tags["outcome"] == outcome
     assert registry.champion(two)["version"] == in_service
@@ -79,7 +79,7 @@ def test_the_evidence_decides(two, gain, outcome, in_service):
 
 @pytest.mark.parametrize("killed_at", ["registry.apply", "record.finish_decision"])
 @pytest.mark.parametrize("by", ["a retried step", "the next night"])
-def test_a_promotion_that_was_cut_short_is_finished_and_recorded_as_one(two, monkeypatch, killed_at, by):
+def test_interrupted_promotion_is_completed_and_recorded(two, monkeypatch, killed_at, by):
     import steps.decide
 
     def killed(*arguments):
@@ -106,7 +106,7 @@ def test_a_promotion_that_was_cut_short_is_finished_and_recorded_as_one(two, mon
         assert registry.version(two, "2")["replaced_champion"] == "1"
 
 
-def test_a_champion_that_changed_in_the_meantime_stays(two, tmp_path):
+def test_champion_changed_during_the_retraining_stays(two, tmp_path):
     versions.add_version(two, tmp_path, seed=2, table=_folded())
     registry.apply(two, "3", Decision(registry.CHAMPION, "by hand"))
     decided, tags = _decide(two, _evidence(20))
@@ -115,27 +115,27 @@ def test_a_champion_that_changed_in_the_meantime_stays(two, tmp_path):
     assert registry.champion(two)["version"] == "3"
 
 
-def test_without_a_patch_to_compare_nothing_is_promoted(two):
+def test_nothing_is_promoted_without_comparable_patches(two):
     decided, tags = _decide(two, _evidence(20).head(0))
     assert decided == "refused"
     assert "no patch" in tags["reason"]
 
 
-def test_a_challenger_that_is_the_champion_itself_is_no_decision(two):
+def test_challenger_identical_to_the_champion_is_unchanged(two):
     decided, tags = _decide(two, _evidence(0), challenger="1")
     assert decided == tags["outcome"] == "unchanged"
     assert "decided" not in tags
     assert "refus" not in registry.version(two, "1")["decision"]
 
 
-def test_too_few_blocks_are_no_evidence(two):
+def test_too_few_blocks_are_refused(two):
     one_block = _evidence(20).head(16)
     decided, tags = _decide(two, one_block)
     assert decided == "refused"
     assert "only 1 block" in tags["reason"]
 
 
-def test_the_first_model_goes_into_service(client, tmp_path):
+def test_first_model_is_promoted(client, tmp_path):
     versions.add_version(client, tmp_path, table=_folded())
     decided, tags = _decide(client, _evidence(0).head(0), champion="", challenger="1")
     assert decided == "promoted"
@@ -164,13 +164,13 @@ def _decided(client, retraining_run, outcome="refused"):
     record.close_record(client, retraining_run, outcome, "as a test says")
 
 
-def test_a_plan_without_champion_splits_anew(client):
+def test_plan_without_champion_makes_new_folds(client):
     _, plan = _plan(client)
     assert (plan["champion"], plan["start_from"], plan["should_train"]) == ("", "", True)
     assert sorted(plan["fold_table"]["fold"].unique()) == [1, 2]
 
 
-def test_a_plan_with_a_champion_keeps_its_folds_and_remembers_who_left(two):
+def test_plan_with_champion_keeps_its_folds_and_records_departed_patches(two):
     from_table = _patches(40).iloc[4:]  # four left, eight are new
     _, plan = _plan(two, from_table.reset_index(drop=True), start="champion")
     assert (plan["champion"], plan["start_from"], plan["should_train"]) == ("1", "1", True)
@@ -205,7 +205,7 @@ def _champion_of(client, folder, folds):
         ),
     ],
 )
-def test_other_folds_than_the_champions_are_refused(client, tmp_path, champion, folds, named, remedy):
+def test_fold_settings_that_differ_from_the_champions_are_refused(client, tmp_path, champion, folds, named, remedy):
     _champion_of(client, tmp_path, champion)
     with pytest.raises(ConfigurationError, match=f"{named} and has no effect: .* champion, version 1") as error:
         _plan(client, folds=folds)
@@ -225,13 +225,13 @@ def test_other_folds_than_the_champions_are_refused(client, tmp_path, champion, 
         (None, {"scheme": "random"}),  # nobody knows
     ],
 )
-def test_the_champions_fold_settings_pass(client, tmp_path, champion, folds):
+def test_fold_settings_of_the_champion_are_accepted(client, tmp_path, champion, folds):
     _champion_of(client, tmp_path, champion)
     _, plan = _plan(client, folds=folds)
     assert (plan["champion"], plan["should_train"]) == ("1", True)
 
 
-def test_there_is_one_decision_a_data_version_unless_forced(two, monkeypatch):
+def test_one_decision_per_data_version_unless_forced(two, monkeypatch):
     from landslide.training.fold import TrainingSettings
 
     retraining_run, _ = _plan(two)
@@ -252,7 +252,7 @@ def test_there_is_one_decision_a_data_version_unless_forced(two, monkeypatch):
     assert _plan(two)[1]["should_train"]
 
 
-def test_a_champion_without_fold_table_is_not_compared(client, tmp_path):
+def test_champion_without_fold_table_is_refused(client, tmp_path):
     versions.add_version(client, tmp_path, table=_folded())
     registry.apply(client, "1", Decision(registry.CHAMPION, "by hand"))
     (tmp_path / "mlartifacts" / registry.champion(client)["run_id"] / "artifacts" / "fold_table.csv").unlink()
@@ -267,12 +267,12 @@ def test_epochs_chosen_on_the_test_folds_are_refused(client):
         _plan(client, training=TrainingSettings(selection="test_fold"))
 
 
-def test_a_retraining_that_leaves_folds_out_is_refused(client):
+def test_retraining_on_a_subset_of_folds_is_refused(client):
     with pytest.raises(ConfigurationError, match=r"folds.trained is \[2\](.|\n)*Leave folds.trained out"):
         _plan(client, folds={"trained": (2,)})
 
 
-def test_nothing_starts_from_a_version_that_has_seen_the_test_folds(client, tmp_path):
+def test_warm_start_from_a_version_that_has_seen_the_test_folds_is_refused(client, tmp_path):
     from landslide.retraining.out_of_fold import check_unseen_folds
 
     known = _folded()
@@ -284,7 +284,7 @@ def test_nothing_starts_from_a_version_that_has_seen_the_test_folds(client, tmp_
         check_unseen_folds(_folded(), known, start | {"selection": "test_fold"})
 
 
-def test_nothing_starts_from_a_champion_whose_epochs_were_chosen_on_the_test_folds(client, tmp_path):
+def test_warm_start_from_a_champion_selected_on_the_test_folds_is_refused(client, tmp_path):
     versions.add_version(client, tmp_path, table=_folded(), selection="test_fold")
     registry.apply(client, "1", Decision(registry.CHAMPION, "the paper's protocol"))
     with pytest.raises(ConfigurationError, match="scratch"):
@@ -300,7 +300,7 @@ def test_nothing_starts_from_a_champion_whose_epochs_were_chosen_on_the_test_fol
         (ValueError("a bug"), "failed"),
     ],
 )
-def test_a_failing_step_closes_the_record(client, monkeypatch, error, outcome):
+def test_failed_step_closes_the_record(client, monkeypatch, error, outcome):
     from types import SimpleNamespace
 
     import steps.hooks
@@ -317,7 +317,7 @@ def test_a_failing_step_closes_the_record(client, monkeypatch, error, outcome):
     assert run.info.status == ("FINISHED" if outcome == "refused" else "FAILED")
 
 
-def test_a_failure_before_there_is_a_record_is_told_all_the_same(client, monkeypatch):
+def test_failure_before_the_record_exists_is_notified(client, monkeypatch):
     from types import SimpleNamespace
 
     import steps.hooks

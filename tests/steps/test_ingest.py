@@ -32,7 +32,7 @@ def bytes_read() -> int:
     return int(PROCESS_IO.read_text().split()[1])
 
 
-def test_table_and_version_are_those_of_the_files(root):
+def test_table_and_version_match_the_files(root):
     table, version = run(root)
     assert version == directory_digest(root)[0]
     pd.testing.assert_frame_equal(table, patch_table(root))
@@ -51,7 +51,7 @@ def test_every_file_is_read_once(root):
     )  # scenes.csv, far smaller than a mask, is read again
 
 
-def test_data_that_are_not_the_pinned_ones_are_refused(root):
+def test_data_that_differs_from_the_pin_is_refused(root):
     version = directory_digest(root)[0]
     root.with_name("data.dvc").write_text(f"outs:\n- md5: {version}\n  path: data\n")
     assert run(root)[1] == version
@@ -60,7 +60,7 @@ def test_data_that_are_not_the_pinned_ones_are_refused(root):
         run(root)
 
 
-def test_all_faults_are_named(root):
+def test_all_faults_are_reported(root):
     image_path(root, 1).write_bytes(b"")
     mask_path(root, 2).unlink()
     (root / "broken.txt").symlink_to("gone")
@@ -70,6 +70,6 @@ def test_all_faults_are_named(root):
         assert culprit in str(error.value)
 
 
-def test_a_missing_folder_is_named(tmp_path):
+def test_missing_folder_is_named(tmp_path):
     with pytest.raises(DataError, match=r"There is no data folder .*nowhere(.|\n)*landslide data demo"):
         run(tmp_path / "nowhere")

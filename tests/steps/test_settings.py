@@ -16,7 +16,7 @@ from steps.settings import DataSettings, FoldSettings
         ({"seed": 3, "table": "t.csv"}, "seed is 3", "folds.table"),
     ],
 )
-def test_a_fold_setting_without_effect_is_refused(values, named, because):
+def test_fold_setting_without_effect_is_refused(values, named, because):
     with pytest.raises(ConfigurationError, match=rf"folds\.{named} and has no effect: .*{because}"):
         FoldSettings(**values)
 
@@ -29,11 +29,11 @@ def test_a_fold_setting_without_effect_is_refused(values, named, because):
         {"scheme": "scene_blocked", "table": "t.csv"},  # still leaves out the tiles that touch the test fold
     ],
 )
-def test_fold_settings_that_have_an_effect_pass(values):
+def test_fold_settings_with_an_effect_are_accepted(values):
     FoldSettings(**values)
 
 
-def test_a_revision_without_a_repository_is_refused():
+def test_revision_without_repository_is_refused():
     with pytest.raises(ConfigurationError, match=r"data\.revision is 'labels' and has no effect: data\.repository"):
         DataSettings(fetch=True, revision="labels")
     DataSettings(fetch=True, repository="https://git.example.com/labels.git", revision="labels")

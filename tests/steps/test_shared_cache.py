@@ -46,7 +46,7 @@ def _place(machine: Path, version: str) -> Path:
     return machine / cache_family(SETTINGS) / cache_key(version, SETTINGS)
 
 
-def test_another_machine_fetches_what_one_has_left(store, data, tmp_path):
+def test_second_machine_fetches_the_published_cache(store, data, tmp_path):
     built, _, version = _build(tmp_path / "one", data)
     shared_cache.publish(store, built.directory)
     elsewhere = _place(tmp_path / "two", version)
@@ -54,7 +54,7 @@ def test_another_machine_fetches_what_one_has_left(store, data, tmp_path):
     np.testing.assert_array_equal(open_cache(elsewhere).bands, built.bands)
 
 
-def test_a_cache_without_manifest_is_not_there(store, data, tmp_path):
+def test_cache_without_manifest_counts_as_missing(store, data, tmp_path):
     built, _, version = _build(tmp_path / "one", data)
     shared_cache.publish(store, built.directory)
     next(Path(store.path, "bands").rglob("manifest.json")).unlink()
@@ -63,7 +63,7 @@ def test_a_cache_without_manifest_is_not_there(store, data, tmp_path):
     assert not list((tmp_path / "two").rglob("*.npy"))
 
 
-def test_another_machine_computes_only_the_patches_that_are_new(store, data, tmp_path, caplog):
+def test_second_machine_computes_only_new_patches(store, data, tmp_path, caplog):
     small = Path(shutil.copytree(data, tmp_path / "data"))
     for name in ("img/image_6", "mask/mask_6"):
         (small / "TrainData" / f"{name}.h5").unlink()
@@ -78,7 +78,7 @@ def test_another_machine_computes_only_the_patches_that_are_new(store, data, tmp
     assert "Bands of 1 patches computed, 5 taken from older caches." in caplog.text
 
 
-def test_a_store_without_relatives_is_no_obstacle(store, data, tmp_path):
+def test_fetch_relative_from_an_empty_store_does_nothing(store, data, tmp_path):
     _, table, version = _build(tmp_path / "one", data)
     shared_cache.fetch_most_similar(store, _place(tmp_path / "two", version), table)
     assert not (tmp_path / "two").exists()

@@ -30,7 +30,7 @@ def split_by(path, patches: pd.DataFrame, n_folds: int = 2) -> pd.DataFrame:
     return split.entrypoint(patch_table=patches, folds=FoldSettings(n_folds=n_folds, table=str(path)))
 
 
-def test_the_recorded_folds_come_back_in_the_order_of_the_patches(recorded, patches):
+def test_recorded_folds_are_restored_in_patch_order(recorded, patches):
     table = split_by(recorded, patches)
     assert table["fold"].tolist() == FOLDS
     assert table["fold"].dtype == np.int64
@@ -38,26 +38,26 @@ def test_the_recorded_folds_come_back_in_the_order_of_the_patches(recorded, patc
     assert table.dtypes.equals(by_scheme.dtypes)  # so that equal tables have equal digests
 
 
-def test_patches_that_are_not_in_the_table_are_named(recorded, patches):
+def test_patches_missing_from_the_table_are_named(recorded, patches):
     patches.loc[[2, 4], "image_md5"] = "f" * 32
     with pytest.raises(DataError, match=r"2 of 7 patches .*: 3, 5\.(.|\n)*data version"):
         split_by(recorded, patches)
 
 
-def test_equal_images_are_told_apart_by_their_number(patches, tmp_path):
+def test_equal_images_are_distinguished_by_number(patches, tmp_path):
     patches["image_md5"] = "0" * 32
     patches.assign(fold=FOLDS).to_csv(tmp_path / "table.csv")
     assert split_by(tmp_path / "table.csv", patches)["fold"].tolist() == FOLDS
 
 
 @pytest.mark.parametrize("n_folds", [3, 5])
-def test_another_number_of_folds_is_refused(recorded, patches, n_folds):
+def test_different_number_of_folds_is_refused(recorded, patches, n_folds):
     with pytest.raises(ConfigurationError, match=rf"\[1, 2\], not 1 to {n_folds}(.|\n)*folds\.n_folds"):
         split_by(recorded, patches, n_folds)
 
 
 @pytest.mark.parametrize("text", [None, "", "number,fold\n1,1\n"], ids=["absent", "empty", "without images"])
-def test_a_file_that_is_no_fold_table_is_named(text, patches, tmp_path):
+def test_invalid_fold_table_file_is_named(text, patches, tmp_path):
     path = tmp_path / "table.csv"
     if text is not None:
         path.write_text(text)

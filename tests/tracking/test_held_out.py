@@ -88,7 +88,7 @@ def row(found: held_out.HeldOutScores, model: str, *, tuned: bool) -> pd.Series:
     return table[(table["model"] == model) & (table["tuned"] == tuned)].iloc[0]
 
 
-def test_the_mean_of_all_members_is_scored_and_each_member_alone(client, root, found, tmp_path):
+def test_ensemble_and_each_member_are_scored(client, root, found, tmp_path):
     """Against scikit-learn, on what the served model answers."""
     run_id = client.get_run(found.run_id).data.tags["cross_validation_run"]
     runs.fetch_members(run_id, tmp_path)
@@ -109,7 +109,7 @@ def test_the_mean_of_all_members_is_scored_and_each_member_alone(client, root, f
     assert found.positive_patches == sum(read_mask(patch.mask).any() for patch in patches)
 
 
-def test_tuned_thresholds_are_those_of_the_members_and_their_mean_for_the_ensemble(client, root, monkeypatch):
+def test_members_use_their_tuned_threshold_and_the_ensemble_the_mean(client, root, monkeypatch):
     fetch_members = runs.fetch_members
 
     def with_thresholds(run_id, folder):
@@ -132,7 +132,7 @@ def test_tuned_thresholds_are_those_of_the_members_and_their_mean_for_the_ensemb
     assert found.ensemble["f1_macro_tuned"] != found.ensemble["f1_macro"]
 
 
-def test_scores_are_recorded_on_a_run_of_their_own_and_once(client, root, found):
+def test_scores_are_recorded_once_on_a_separate_run(client, root, found):
     recorded = runs.search(client, "tags.role = 'held_out_evaluation'")
     assert [run.info.run_id for run in recorded] == [found.run_id]
     run = recorded[0]
@@ -152,7 +152,7 @@ def test_scores_are_recorded_on_a_run_of_their_own_and_once(client, root, found)
     assert runs.search(client, "tags.role = 'cross_validation'")[0].info.run_id != found.run_id
 
 
-def test_the_data_version_is_that_of_the_split_alone(root, found, tmp_path):
+def test_data_version_covers_only_the_scored_split(root, found, tmp_path):
     shutil.copytree(root / "TestData", tmp_path / "TestData")
     assert found.data_version == directory_digest(tmp_path)[0]
     other = tmp_path / "TestData/mask/mask_1.h5"
@@ -169,7 +169,7 @@ def test_missing_masks_are_counted(client, root):
     assert "2 of the 2 validation patches" in result.stderr
 
 
-def test_a_patch_that_the_version_has_seen_is_refused(client, root, tmp_path):
+def test_patch_seen_by_the_version_is_refused(client, root, tmp_path):
     leaky = Path(shutil.copytree(root, tmp_path / "leaky"))
     shutil.copy2(leaky / "TrainData/img/image_2.h5", leaky / "TestData/img/image_3.h5")
     before = len(runs.search(client, "tags.role = 'held_out_evaluation'"))
@@ -178,7 +178,7 @@ def test_a_patch_that_the_version_has_seen_is_refused(client, root, tmp_path):
     assert len(runs.search(client, "tags.role = 'held_out_evaluation'")) == before
 
 
-def test_a_patch_that_left_the_training_set_counts_as_seen(client, root, training_table, tmp_path):
+def test_departed_training_patch_counts_as_seen(client, root, training_table, tmp_path):
     gone = patch_table(root, "test").head(1).assign(fold=1, mask_md5="")
     columns = list(training_table.columns)
     version = add_version(
@@ -192,7 +192,7 @@ def test_a_patch_that_left_the_training_set_counts_as_seen(client, root, trainin
         held_out.score(client, version, root, "test")
 
 
-def test_other_bands_than_those_of_the_version_are_an_error(client, root, tmp_path):
+def test_bands_that_differ_from_the_version_are_an_error(client, root, tmp_path):
     other = Path(shutil.copytree(root / "TestData", tmp_path / "TestData")).parent
     for path in (other / "TestData/img").iterdir():
         with h5py.File(path, "r+") as file:
@@ -203,7 +203,7 @@ def test_other_bands_than_those_of_the_version_are_an_error(client, root, tmp_pa
         held_out.score(client, "1", other, "test")
 
 
-def test_the_command_prints_a_table_and_writes_both_kinds_of_file(client, root, found, tmp_path, monkeypatch):
+def test_score_command_prints_a_table_and_writes_json_and_csv(client, root, found, tmp_path, monkeypatch):
     monkeypatch.setattr(held_out, "_CHUNK", 3)  # more patches than are read at a time
     result = models(client, "score", "1", root, "--split", "test", "--output", tmp_path / "new" / "scores.json")
     assert result.exit_code == 0
@@ -231,13 +231,13 @@ def test_the_command_prints_a_table_and_writes_both_kinds_of_file(client, root, 
         (("1", "--split", "test", "--output", "scores.txt"), 2, "neither in .json nor in .csv"),
     ],
 )
-def test_wrong_usage(client, root, arguments, code, message):
+def test_invalid_arguments_exit_with_a_message(client, root, arguments, code, message):
     result = models(client, "score", arguments[0], root, *arguments[1:])
     assert result.exit_code == code
     assert message in result.stderr
 
 
-def test_held_out_splits_beside_the_training_split_are_checked_and_not_trained_on(root):
+def test_held_out_splits_are_checked_and_not_trained_on(root):
     report = check(root)
     assert report.ok
     assert report.counts["patches"] == 8

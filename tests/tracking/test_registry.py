@@ -57,7 +57,7 @@ def aliases(client) -> dict[str, str]:
     return {alias: str(number) for alias, number in client.get_registered_model(MODEL_NAME).aliases.items()}
 
 
-def test_a_version_is_found_by_number_and_by_alias(client):
+def test_version_is_found_by_number_and_by_alias(client):
     promote(client, "2")
     assert version(client, "3")["f1_macro"] == "0.700000"
     assert version(client, "champion")["version"] == version(client, "@champion")["version"] == "2"
@@ -65,12 +65,12 @@ def test_a_version_is_found_by_number_and_by_alias(client):
 
 
 @pytest.mark.parametrize("name", ["77", "challenger", "@nonsense"])
-def test_a_version_that_is_not_there_is_named(client, name):
+def test_missing_version_is_named(client, name):
     with pytest.raises(RegistryError, match=f"no version .*{name.removeprefix('@')}(.|\n)*models list"):
         version(client, name)
 
 
-def test_the_table_of_versions_is_newest_first_and_complete(client):
+def test_table_of_versions_is_complete_and_newest_first(client):
     apply(client, "4", Decision("champion", "better"))
     apply(client, "5", Decision("challenger", "not better"))
     table = versions(client)
@@ -83,7 +83,7 @@ def test_the_table_of_versions_is_newest_first_and_complete(client):
     assert table["run_id"].eq(version(client, "1")["run_id"]).all()
 
 
-def test_the_table_of_versions_goes_over_all_pages(client, monkeypatch):
+def test_table_of_versions_reads_all_pages(client, monkeypatch):
     search = client.search_model_versions
     monkeypatch.setattr(
         client, "search_model_versions", lambda text, page_token=None: search(text, 2, page_token=page_token)
@@ -91,7 +91,7 @@ def test_the_table_of_versions_goes_over_all_pages(client, monkeypatch):
     assert list(versions(client)["version"]) == [5, 4, 3, 2, 1]
 
 
-def test_scores_of_other_folds_decide_nothing():
+def test_scores_of_different_folds_are_not_compared():
     """The folds differ by fifteen points in difficulty."""
     old = {"version": "1", "run_id": "a", "data_version": "d", "fold_table": "t", "selection": "s", "f1_macro": "0.5"}
     new = {**old, "run_id": "b", "f1_macro": "0.9", "folds_trained": "2"}
@@ -101,7 +101,7 @@ def test_scores_of_other_folds_decide_nothing():
     assert registry.decide_by_score({**new, "folds_trained": "all"}, old, "f1_macro").alias == "champion"
 
 
-def test_without_a_model_the_table_is_empty(store, monkeypatch):
+def test_table_without_registered_model_is_empty(store, monkeypatch):
     monkeypatch.setattr(registry, "MODEL_NAME", "never-registered")
     table = versions(store)
     assert table.empty
@@ -110,7 +110,7 @@ def test_without_a_model_the_table_is_empty(store, monkeypatch):
         rollback(store)
 
 
-def test_rollbacks_go_back_one_by_one_and_stop_at_the_first(client):
+def test_repeated_rollbacks_stop_at_the_first_version(client):
     promote(client, "1", "2", "4")
     assert previous_champion(client) == ("4", "2")
     assert rollback(client) == ("4", "2")
@@ -123,7 +123,7 @@ def test_rollbacks_go_back_one_by_one_and_stop_at_the_first(client):
     assert aliases(client) == {"champion": "1"}
 
 
-def test_a_rollback_passes_over_what_was_rolled_back_before(client):
+def test_rollback_skips_versions_that_were_rolled_back(client):
     promote(client, "1", "2", "3")
     assert rollback(client) == ("3", "2")
     promote(client, "4")  # over 2
@@ -132,7 +132,7 @@ def test_a_rollback_passes_over_what_was_rolled_back_before(client):
     assert rollback(client) == ("4", "2")
 
 
-def test_promoted_again_a_version_may_be_returned_to(client):
+def test_rollback_can_return_to_a_version_promoted_again(client):
     promote(client, "1", "2")
     rollback(client)
     promote(client, "2")
@@ -141,28 +141,28 @@ def test_promoted_again_a_version_may_be_returned_to(client):
     assert rollback(client) == ("3", "2")
 
 
-def test_versions_that_replaced_one_another_do_not_go_round_in_circles(client):
+def test_rollback_does_not_cycle_between_two_versions(client):
     promote(client, "1", "2", "1")
     assert rollback(client) == ("1", "2")
     with pytest.raises(RegistryError, match="no version before"):
         rollback(client)
 
 
-def test_the_restored_version_is_no_challenger_any_more(client):
+def test_restored_version_loses_the_challenger_alias(client):
     promote(client, "1", "2")
     client.set_registered_model_alias(MODEL_NAME, "challenger", "1")
     rollback(client)
     assert aliases(client) == {"champion": "1"}
 
 
-def test_looking_changes_nothing(client):
+def test_previous_champion_changes_nothing(client):
     promote(client, "1", "2")
     assert previous_champion(client) == ("2", "1")
     assert aliases(client) == {"champion": "2"}
     assert "rolled_back" not in version(client, "2")
 
 
-def test_a_registry_that_does_not_answer_is_not_taken_for_an_empty_one(monkeypatch):
+def test_unavailable_registry_is_an_error_and_not_empty(monkeypatch):
     """Else the next version would be promoted as the first one."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     nobody_listens = "http://127.0.0.1:9"
@@ -172,13 +172,13 @@ def test_a_registry_that_does_not_answer_is_not_taken_for_an_empty_one(monkeypat
             ask(client)
 
 
-def test_a_version_is_recognised_by_the_tags_that_it_was_registered_with(client):
+def test_version_is_recognized_by_its_registration_tags(client):
     third = {k: v for k, v in version(client, "3").items() if k != "version"}
     assert registry.registered(client, third) == "3"
     assert registry.registered(client, {**third, "f1_macro": "0.123456"}) is None
 
 
-def test_a_run_that_was_created_twice_because_an_answer_was_lost_is_there_once(client, monkeypatch):
+def test_run_created_twice_after_a_lost_answer_is_kept_once(client, monkeypatch):
     create = client.create_run
 
     def answered_at_the_second_time(*args, **kwargs):

@@ -31,19 +31,19 @@ def report(store, tmp_path):
     return write
 
 
-def test_scores_of_all_patches_stand_with_their_intervals(report):
+def test_pooled_scores_are_shown_with_intervals(report):
     text = report(POOLED)
     assert "(95 % interval): F1 84.00 (81.20 to 86.54), landslide F1 70.00." in text
     assert "Does a patch hold a landslide? F1 90.00, AUC 95.50." in text
 
 
-def test_without_an_area_under_the_curve_the_report_says_why(report):
+def test_report_explains_a_missing_area_under_the_curve(report):
     metrics = {name: value for name, value in POOLED.items() if name != "detection_auc_pooled"}
     text = report(metrics, detection_undefined="every patch holds a landslide")
     assert "F1 90.00, no AUC, every patch holds a landslide." in text
 
 
-def test_a_run_of_before_has_a_report_without_these_lines(report):
+def test_report_of_an_older_run_omits_pooled_scores(report):
     text = report({})
     assert "together" not in text
     assert "Does a patch" not in text

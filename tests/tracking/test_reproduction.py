@@ -87,7 +87,7 @@ def trained(project, new_home) -> Path:
     return project
 
 
-def test_a_version_that_started_from_another_is_rebuilt_with_the_same_scores_and_weights(trained, tmp_path, capfd):
+def test_warm_started_version_is_reproduced_with_identical_scores_and_weights(trained, tmp_path, capfd):
     into = tmp_path / "again"
     # what happened to the checkout since does not matter
     (trained / "steps" / "split.py").write_text("broken")
@@ -134,7 +134,7 @@ def reproduce(client, project: Path, *arguments: str) -> Result:
         ({"git_commit": "unknown", "git_dirty": "unknown"}, "the commit of its code is not known"),
     ],
 )
-def test_uncommitted_or_unknown_code_is_refused_and_printed_with_a_warning(store, project, tmp_path, tags, reason):
+def test_uncommitted_or_unknown_code_is_refused_and_printing_warns(store, project, tmp_path, tags, reason):
     client, folder = store
     version = add_version(client, folder, **tags)
     refused = reproduce(client, project, version, "--run", "--into", str(tmp_path / "again"))
@@ -147,7 +147,7 @@ def test_uncommitted_or_unknown_code_is_refused_and_printed_with_a_warning(store
     assert reason in printed.stdout
 
 
-def test_the_printed_commands_name_commit_data_and_place(store, project, tmp_path):
+def test_printed_commands_name_commit_data_and_folder(store, project, tmp_path):
     client, folder = store
     version = add_version(client, folder)
     text = reproduce(client, project, version, "--into", str(tmp_path / "a place")).stdout
@@ -157,7 +157,7 @@ def test_the_printed_commands_name_commit_data_and_place(store, project, tmp_pat
     assert "WARNING" not in text
 
 
-def test_a_commit_that_is_not_here_is_named(store, project, tmp_path):
+def test_missing_commit_is_named(store, project, tmp_path):
     client, folder = store
     version = add_version(client, folder)
     result = reproduce(client, project, version, "--run", "--into", str(tmp_path / "again"))
@@ -166,7 +166,7 @@ def test_a_commit_that_is_not_here_is_named(store, project, tmp_path):
     assert "git fetch" in result.stderr
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(store, project, tmp_path):
+def test_non_empty_folder_is_refused_and_unchanged(store, project, tmp_path):
     client, folder = store
     version = add_version(client, folder, git_commit=git(project, "rev-parse", "HEAD"))
     (tmp_path / "precious").touch()
@@ -177,7 +177,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(store, project, tmp_pa
 
 
 @pytest.mark.parametrize("scheme", ["random", "scene_blocked"])
-def test_the_recorded_folds_replace_the_scheme_but_for_the_tiles_that_it_leaves_out(store, tmp_path, scheme):
+def test_recorded_folds_replace_the_scheme_except_scene_blocked(store, tmp_path, scheme):
     client, folder = store
     folds = {"scheme": scheme, "n_folds": 3, "trained": [1], "seed": 4, "table": None}
     recorded = {"data": {"root": "data", "positions": "auto", "fetch": True}, "folds": folds, "training": {"epochs": 3}}
@@ -191,14 +191,14 @@ def test_the_recorded_folds_replace_the_scheme_but_for_the_tiles_that_it_leaves_
     assert configuration["parameters"]["training"] == {"epochs": 3}
 
 
-def test_without_a_recorded_configuration_it_says_so(store, tmp_path):
+def test_missing_recorded_configuration_is_an_error(store, tmp_path):
     client, folder = store
     source = reproduction.origin(client, add_version(client, folder))
     with pytest.raises(RegistryError, match="no recorded configuration"):
         reproduction.download(client.tracking_uri, source, tmp_path)
 
 
-def test_scores_or_data_that_differ_are_no_reproduction(store, tmp_path):
+def test_different_scores_or_data_are_not_a_reproduction(store, tmp_path):
     client, folder = store
     uri, other = client.tracking_uri, f"sqlite:///{tmp_path / 'mlflow.db'}"
     source = reproduction.origin(client, add_version(client, folder, seed=5, score=0.5))
