@@ -1,4 +1,4 @@
-"""`landslide data demo | check | digest | use`: what they print, their exit codes, and what they never overwrite."""
+"""`landslide data demo | check | digest | use`: output, exit codes, and protection of existing data."""
 
 import errno
 import json
@@ -50,7 +50,7 @@ def broken_set(tmp_path: Path) -> Path:
     return root
 
 
-# ---- the command line as a whole
+# ---- the whole command line
 
 
 @pytest.mark.parametrize("command", [["-m", "landslide"], ["-c", "from landslide.cli import main; main()"]])
@@ -183,7 +183,7 @@ def dvc_repository(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def project(dvc_repository, tmp_path, monkeypatch) -> Path:
-    """A project of its own for each test, entered."""
+    """A new project for each test, as the working folder."""
     project = Path(shutil.copytree(dvc_repository, tmp_path / "project"))
     monkeypatch.chdir(project)
     monkeypatch.setattr(demo, "DEMO_VERSION", "another set")

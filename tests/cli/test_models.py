@@ -14,7 +14,7 @@ from tests.support.versions import DATA_VERSION, add_version, fold_table
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    """Version 2 differs from 1 in settings and code, 3 from 2 in data and folds; 2 is the champion after 1."""
+    """Version 2 differs from 1 in settings and code, 3 from 2 in data and folds; 2 replaced 1 as champion."""
     before = mlflow.get_tracking_uri()
     folder = tmp_path_factory.mktemp("models")
     client = runs.connect(f"sqlite:///{folder / 'mlflow.db'}")

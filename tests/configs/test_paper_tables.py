@@ -1,4 +1,4 @@
-"""The configurations of the paper's tables hold its rows and figures, and share what is the same run."""
+"""The configurations of the paper's tables have its rows and figures, and equal rows share one run."""
 
 import pytest
 import yaml

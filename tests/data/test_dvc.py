@@ -269,7 +269,7 @@ def test_the_command_copies_local_data_or_pulls_them(origin, version, clone, tmp
     monkeypatch.chdir(clone)
     assert landslide(version, tmp_path / "a").exit_code == 0
     assert directory_digest(tmp_path / "a")[0] == version
-    assert "is there" in landslide(version, tmp_path / "a").stdout
+    assert "exists" in landslide(version, tmp_path / "a").stdout
     update_from_remote(clone)
     first = directory_digest(clone / "data")[0]
     assert "a copy of" in landslide(first, tmp_path / "b").stdout

@@ -1,4 +1,4 @@
-"""What runs unattended: workflows, timer, crontab, images and the compose file keep what the documentation says."""
+"""Unattended operation: workflows, timer, crontab, images and the compose file match the documentation."""
 
 import json
 import os
@@ -38,13 +38,13 @@ def _check(*command: object) -> None:
 
 
 def _instructions(dockerfile: Path) -> list[tuple[str, str]]:
-    """The instructions of a Dockerfile in order, continued lines joined: [("FROM", "python:..."), ...]."""
+    """The instructions of a Dockerfile in order, with continued lines joined: [("FROM", "python:..."), ...]."""
     lines = [line for line in dockerfile.read_text().splitlines() if line and not line.startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
     return [tuple(line.split(maxsplit=1)) for line in joined.splitlines()]
 
 
-# ---- the schemas and linters of others
+# ---- public schemas and linters
 
 
 def test_workflows_follow_the_github_schema():
@@ -154,7 +154,7 @@ def test_service_has_a_time_limit_and_accepts_the_exit_code_of_a_second_retraini
 
 @pytest.fixture
 def night(tmp_path) -> tuple[list[str], dict[str, str], Path]:
-    """The line of the crontab as cron runs it, but in a small checkout that writes down what happens in it."""
+    """The crontab line as cron runs it, but in a small checkout that records the commands that run in it."""
     upstream, checkout, home = (tmp_path / name for name in ("upstream", "checkout", "home"))
     home.mkdir()
     upstream.mkdir()
@@ -167,7 +167,7 @@ def night(tmp_path) -> tuple[list[str], dict[str, str], Path]:
     subprocess.run(["git", "clone", "-q", str(upstream), str(checkout)], check=True)
     line = CRONTAB.read_text().splitlines()[-1]
     assert line.startswith("0 1 * * * cd /srv/landslide && ")
-    assert "%" not in line  # cron would take it for a new line
+    assert "%" not in line  # cron reads it as a new line
     line = line.removeprefix("0 1 * * * ")
     line = line.replace("/srv/landslide", str(checkout)).replace("/etc/landslide", str(tmp_path))
     return ["bash", "-c", line], {**os.environ, "LANDSLIDE_HOME": str(home)}, checkout
@@ -213,7 +213,7 @@ def test_image_has_the_environment_of_activate_sh():
     environment = {"PATH": os.environ["PATH"], "LANDSLIDE_HOME": "/var/lib/landslide"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     activated = dict(entry.split("=", 1) for entry in done.stdout.split("\0") if "=" in entry)
-    # Derived from LANDSLIDE_TRACKING_URI, which the code reads itself; and of the shell.
+    # Derived from LANDSLIDE_TRACKING_URI, which the code reads itself; or only for the shell.
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PATH", "PWD", "SHLVL", "_"):
         activated.pop(name, None)
     set_here = " ".join(value for name, value in _instructions(DOCKERFILES[0]) if name == "ENV")
@@ -269,7 +269,7 @@ def test_services_are_pinned_checked_restarted_and_only_reachable_locally():
     for name, service in services.items():
         assert re.search(r":v?\d+\.\d+", service["image"]), name
         assert service["restart"] == "unless-stopped"
-        assert "healthcheck" in service or "build" in service  # the image that is built here has its own
+        assert "healthcheck" in service or "build" in service  # the image that is built here has its own health check
     published = [port for service in services.values() for port in service.get("ports", [])]
     assert published == ["${MLFLOW_BIND:-127.0.0.1:5000}:5000"]
 

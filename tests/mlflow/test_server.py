@@ -1,6 +1,6 @@
-"""The team's tracking server for real: PostgreSQL, S3-compatible storage and the entry script of mlflow/ as processes.
+"""The team's tracking server with real PostgreSQL, S3-compatible storage and the entry script of mlflow/.
 
-A training run by command line logs to it over HTTP, as a user that an administrator added.
+A training started by command line logs to it over HTTP, as a user that an administrator added.
 """
 
 import os
@@ -43,7 +43,7 @@ REQUIRED_PASSWORDS = {
 
 @dataclass(frozen=True)
 class Server:
-    """A running tracking server: its address, that of the storage, and the environment that it was started with."""
+    """A running tracking server: its address, the address of the storage, and the environment that it started with."""
 
     uri: str
     storage: str
@@ -97,7 +97,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def runner(server) -> dict[str, str]:
-    """Credentials of a user that may write, added by the script for it."""
+    """Credentials of a user with write permission, added by mlflow/add_user.py."""
     environment = {**server.environment, "MLFLOW_NEW_PASSWORD": RUNNER["MLFLOW_TRACKING_PASSWORD"]}
     command = [sys.executable, str(FOLDER / "add_user.py"), RUNNER["MLFLOW_TRACKING_USERNAME"], "--write"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -107,7 +107,7 @@ def runner(server) -> dict[str, str]:
 
 @pytest.fixture
 def logged_in(server, runner, monkeypatch) -> Iterator[None]:
-    """This process as that user."""
+    """Log this process in as that user."""
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     for name, value in runner.items():
         monkeypatch.setenv(name, value)
@@ -171,7 +171,7 @@ def test_invalid_password_error_names_the_variables_to_set(password, server, log
 
 
 def test_read_only_user_cannot_change_anything(server, logged_in, monkeypatch):
-    runs.connect(server.uri)  # makes sure that the experiment is there, as the runner
+    runs.connect(server.uri)  # as the runner, makes sure that the experiment exists
     reader = {"username": "reader", "password": "password-of-the-reader"}
     admin = ("admin", server.environment["MLFLOW_AUTH_ADMIN_PASSWORD"])
     requests.post(f"{server.uri}/api/2.0/mlflow/users/create", json=reader, auth=admin, timeout=10).raise_for_status()
@@ -203,7 +203,7 @@ def test_server_does_not_start_without_a_password(missing, value):
 
 
 def _start_postgres(binaries: Path, folder: Path, environment: dict[str, str]) -> subprocess.Popen:
-    """Make a database with a password and start PostgreSQL, as another user where this one is root, whom it refuses."""
+    """Make a database with a password and start PostgreSQL; as another user if this one is root, which it refuses."""
     user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
     place = folder / "postgres"
     place.mkdir()

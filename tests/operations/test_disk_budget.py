@@ -1,4 +1,4 @@
-"""The budget of disk: what was not used for longest goes first, and what cannot be had again never."""
+"""The disk budget: the least recently used folders are deleted first, and nothing irreplaceable ever is."""
 
 import os
 import time
@@ -22,7 +22,7 @@ def home(tmp_path, monkeypatch) -> Path:
 
 
 def folder(home: Path, name: str, hours: float, kilobytes: int = 10) -> Path:
-    """A folder of one file below another folder, last written so many hours ago."""
+    """A folder with one file in a subfolder, last written `hours` ago."""
     path = home / name
     (path / "below").mkdir(parents=True)
     (path / "below" / "file").write_bytes(b"x" * kilobytes * KB)
@@ -61,7 +61,7 @@ def test_newest_cache_and_mlflow_and_zenml_files_are_kept(home):
 def test_folders_used_within_the_last_hour_are_kept(home):
     recent = [folder(home, "checkpoints/now", hours=0.9), folder(home, "data/now", hours=0.5)]
     deep = folder(home, "data/half pulled", hours=5)
-    (deep / "below" / "next").write_bytes(b"x")  # only this far down does it show that somebody writes
+    (deep / "below" / "next").write_bytes(b"x")  # only this subfolder shows a recent write
     caches = [folder(home, f"cache/bands/family/{i}", hours=0.1 * i) for i in range(3)]
     old = folder(home, "data/old", hours=1.1)
     assert prune(0) == [old]

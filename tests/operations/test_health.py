@@ -34,7 +34,7 @@ def test_healthy_installation_passes_every_check(home):
 def test_every_failure_is_reported_within_30_seconds(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LANDSLIDE_HOME", str(tmp_path / "file"))
-    with socket.socket() as closed:  # bound, and nobody listens
+    with socket.socket() as closed:  # bound, but not listening
         closed.bind(("127.0.0.1", 0))
         server = f"http://127.0.0.1:{closed.getsockname()[1]}"
         monkeypatch.setenv("LANDSLIDE_TRACKING_URI", server)

@@ -1,4 +1,4 @@
-"""The ablation pipeline: rows share what they can, a failed one is trained again, the table says what runs say."""
+"""The ablation pipeline: rows share folds and steps, a failed row is retried, the table matches the runs."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def client(stack):
 
 @pytest.fixture
 def trainings(monkeypatch) -> list[str]:
-    """The losses of the folds that are really trained, as they are."""
+    """The losses of the folds that are really trained, in order."""
     import steps.train_fold
 
     fit_fold, losses = steps.train_fold.fit_fold, []
@@ -62,7 +62,7 @@ def test_ablation_shares_folds_survives_a_failed_row_and_reports_the_scores_of_t
 ):
     from pipelines.configured import PipelineError
 
-    # the training pipeline trains what is to be the first row
+    # the training pipeline trains the settings of the first row
     quick = {"epochs": 1, "schedule": {"kind": "steps", "rates": [[1, 0.003]]}}
     folds = {"n_folds": 2, "trained": [1]}
     pipeline_runs.run_pipeline(
@@ -71,7 +71,7 @@ def test_ablation_shares_folds_survives_a_failed_row_and_reports_the_scores_of_t
     run = runs.latest_cross_validation(client)
     assert trainings == ["focal_iou"]
 
-    # the second row fails, and the table of the other is there
+    # the second row fails, and the table has the other rows
     trainings.clear()
     steady = {"name": "steady", "paper": {"f1_macro": 67.83}}
     diverging = {
@@ -90,16 +90,16 @@ def test_ablation_shares_folds_survives_a_failed_row_and_reports_the_scores_of_t
     assert table["f1_macro"].notna().tolist() == [True, False, True]
     assert "nan" in table["failure"][1]
 
-    # mended, it alone is trained
+    # after the fix, only this row is trained
     trainings.clear()
-    mended = {"name": "diverging", "training": {"loss": "iou"}}
-    run_ablation(write_grid(config, tiny_set, steady, mended))
+    fixed = {"name": "diverging", "training": {"loss": "iou"}}
+    run_ablation(write_grid(config, tiny_set, steady, fixed))
     assert trainings == ["iou"]
     table = read_report()
     assert table["failure"].isna().all()
     assert table["runs"][0] == run.info.run_id
 
-    # the scores again, from the counts that the folds hold
+    # the scores, recomputed from the recorded counts of the folds
     counts = []
     for run_id in table["runs"]:
         (fold,) = runs.fold_runs(client, run_id).values()
@@ -114,7 +114,7 @@ def test_ablation_shares_folds_survives_a_failed_row_and_reports_the_scores_of_t
     assert table["patches"].tolist() == [5, 5]
     assert table["seconds"].gt(0).all()
 
-    # and MLflow leads from the table to its rows and back
+    # MLflow links the table to its rows and the rows to the table
     (record,) = runs.search(client, f"tags.role = 'ablation' and tags.`runs 2` = 'diverging: {table['runs'][1]}'")
     assert (record.data.tags["ablation"], record.info.status) == ("tiny", "FINISHED")
     assert record.data.metrics["f1_macro.1"] == pytest.approx(table["f1_macro"][0])

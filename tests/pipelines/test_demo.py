@@ -1,4 +1,4 @@
-"""The demo, end to end: what `make run` does, with what it leaves in MLflow."""
+"""The demo, end to end: the pipeline of `make run` and its records in MLflow."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def demo_data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def demo_config(demo_data, tmp_path_factory) -> Path:
-    """configs/demo.yaml, pointed at the generated data."""
+    """configs/demo.yaml, with the generated data as its root."""
     content = yaml.safe_load((pipeline_runs.ROOT / "configs" / "demo.yaml").read_text())
     content["parameters"]["data"]["root"] = str(demo_data)
     path = tmp_path_factory.mktemp("config") / "demo.yaml"
@@ -43,7 +43,7 @@ def demo_config(demo_data, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def demo_run(stack, demo_config):
-    """The pipeline ran once, from an empty registry; the client and the parent run."""
+    """Run the pipeline once, with an empty registry; return the client and the parent run."""
     client = runs.connect(default_tracking_uri())
     if client.search_registered_models():
         client.delete_registered_model(registry.MODEL_NAME)
@@ -196,7 +196,7 @@ def test_champion_loads_without_the_repository_and_reproduces_recorded_predictio
     packages = str(Path(np.__file__).parents[1])
     code = _LOAD_ELSEWHERE.format(packages=packages, uri=default_tracking_uri(), example=example)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    # -S: no site, so the editable install of this checkout is not there
+    # -S: no site, so the editable install of this checkout is unavailable
     done = subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

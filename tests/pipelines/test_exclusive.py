@@ -1,4 +1,4 @@
-"""One retraining at a time: the second one says who works, leaves with exit code 75, and comes in after a kill."""
+"""One retraining at a time: a second one names the first and exits with code 75; a kill releases the lock."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ def holder(home):
 
 @click.command()
 def retrain() -> None:
-    """What the command line calls in the end."""
+    """Call the pipeline, as the command line does."""
     retraining_pipeline()
 
 

@@ -1,4 +1,4 @@
-"""The rows of an ablation: what each is trained with, and faults that are found before anything is trained."""
+"""The rows of an ablation: the settings of each, and errors that are found before training."""
 
 import pytest
 
@@ -79,7 +79,7 @@ def test_rgb_band_set_requires_the_global_bands():
     of_fourteen, of_nine = resolve(
         {"name": "14"}, {"name": "rgb", "bands": {"global_rgb": True}, "training": {"bands": "rgb"}}
     )
-    assert of_fourteen.parameters - of_nine.parameters == 5 * 9 * 4  # 3 x 3 weights a band in the first layer
+    assert of_fourteen.parameters - of_nine.parameters == 5 * 9 * 4  # 3 x 3 weights per band in the first layer
     with pytest.raises(ConfigurationError, match=r"\(rgb\).*red_global"):
         resolve({"name": "rgb", "training": {"bands": "rgb"}})
 

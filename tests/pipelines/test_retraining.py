@@ -1,7 +1,7 @@
-"""From new labels to a promoted model, as a mapping group and its runner live it: one night after the other.
+"""From new labels to a promoted model, as a mapping group and its runner see it, night after night.
 
 The group has a git repository and a DVC remote; the runner has a clone, a LANDSLIDE_HOME outside of it, and runs the
-scheduled command. Each night is a fixture that builds on the one before.
+scheduled command. Each night is a fixture that builds on the previous night.
 """
 
 import csv
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 COMMAND = "zenml pipeline run pipelines.retraining.retraining_pipeline -c configs/retrain.yaml"
 FIRST = "zenml pipeline run pipelines.training.training_pipeline -c configs/first.yaml"
 SCENES = ((2, 3),) * 6
-# What the group has at first: four scenes but for one tile, which comes later and adjoins old ones.
+# The group's first patches: four scenes without one tile, which comes later and is adjacent to old ones.
 LATER = (6, *range(25, 37))
 TRAINING = {
     "bands": "23",
@@ -38,7 +38,7 @@ TRAINING = {
 
 @dataclass
 class Night:
-    """What a run of the scheduled command left behind."""
+    """The result of one run of the scheduled command."""
 
     returncode: int
     output: str
@@ -78,7 +78,7 @@ class Group:
         self.sh("git", "remote", "add", "origin", str(self.upstream))
 
     def publish(self, message: str) -> None:
-        """Pin what ./data holds, push it to the remote, commit and push the pin."""
+        """Pin the content of ./data, push it to the remote, commit and push the pin."""
         self.sh("dvc", "add", "-q", "data")
         self.sh("dvc", "push", "-q")
         self.sh("git", "add", "-A")
@@ -118,7 +118,7 @@ class Group:
 
 @pytest.fixture(scope="module")
 def webhook():
-    """A webhook: its address, and the posts that it got."""
+    """A webhook: its address, and the posts that it received."""
     with listening_webhook() as (host, posts):
         yield f"http://{host}/", posts
 
@@ -145,7 +145,7 @@ def founded(tmp_path_factory, new_home, webhook):
 
 @pytest.fixture(scope="module")
 def with_new_labels(founded, webhook) -> tuple[Group, Night]:
-    """New patches came: the scheduled command runs."""
+    """New patches were published: the scheduled command runs."""
     everything = founded.checkout.parent / "all"
     shutil.copytree(everything, founded.checkout / "data", dirs_exist_ok=True)
     founded.publish("New labels")
@@ -154,14 +154,14 @@ def with_new_labels(founded, webhook) -> tuple[Group, Night]:
 
 @pytest.fixture(scope="module")
 def unchanged(with_new_labels, webhook) -> tuple[Group, Night]:
-    """The next night: nothing came."""
+    """The next night, with no change."""
     group, _ = with_new_labels
     return group, group.night(LANDSLIDE_WEBHOOK_URL=webhook[0])
 
 
 @pytest.fixture(scope="module")
 def shuffled(unchanged, webhook) -> tuple[Group, Night]:
-    """Labels came that are worth nothing: masks shuffled among the patches. Training starts from the champion."""
+    """Worthless labels were published: masks shuffled among the patches. Training starts from the champion."""
     group, _ = unchanged
     patches = find_patches(group.checkout / "data")
     masks = [patch.mask.read_bytes() for patch in patches]
@@ -242,7 +242,7 @@ def test_decision_is_recorded_with_its_evidence(with_new_labels):
 
 
 def test_no_compared_patch_was_used_to_train_the_model_that_predicts_it(with_new_labels, shuffled):
-    """Checked against the rows that the folds of either version were trained on, not against the fold numbers."""
+    """Compares with the rows that the folds of both versions were trained on, not with the fold numbers."""
     for group, night, versions in ((*with_new_labels, ("1", "2")), (*shuffled, ("2", "3"))):
         evidence = pd.read_csv(group.client.download_artifacts(night.report["run_id"], "evidence.csv"))
         assert len(evidence) > 0
@@ -253,7 +253,7 @@ def test_no_compared_patch_was_used_to_train_the_model_that_predicts_it(with_new
 
 
 def _trained_on(group: Group, version: str) -> dict[int, set[str]]:
-    """The images that each member of a version has seen, with those of the version that it started from."""
+    """The images that each member of a version has seen, including those of the version that it started from."""
     tags = group.client.get_model_version("landslide-segmentation", version).tags
     table = pd.read_csv(group.client.download_artifacts(tags["run_id"], "fold_table.csv"))
     seen = {fold: set(table[table["fold"] != fold]["image_md5"]) for fold in (1, 2)}
@@ -306,7 +306,7 @@ def _artifact_of(group: Group, run_id: str, name: str) -> Path:
 def test_drift_of_changed_masks_is_reported(shuffled):
     group, night = shuffled
     tags = group.record(night).data.tags
-    assert tags["drift"] == "none"  # the same pixels of landslides, and the same bands
+    assert tags["drift"] == "none"  # the same number of landslide pixels, and the same bands
 
 
 def test_broken_data_is_refused_before_training(broken):

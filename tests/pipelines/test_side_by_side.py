@@ -1,4 +1,4 @@
-"""Pipelines started side by side on one machine: what only one of them may do at a time, and what a failure leaves."""
+"""Pipelines that run concurrently on one machine: work that only one may do at a time, and records of failures."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ def client(stack):
 
 @pytest.fixture
 def fold(client, monkeypatch, request):
-    """Arguments of `train_fold` for a run of the test's own; what reads bands or writes a model does nothing."""
+    """Arguments of `train_fold` for a new run; reading bands and writing the model are replaced by no-ops."""
     import steps.train_fold as step
 
     monkeypatch.setattr(PatchSource, "open_bands", lambda *_: SimpleNamespace(stored_dtype="float32"))
@@ -49,7 +49,7 @@ def test_fold_requested_by_two_pipelines_is_trained_once(client, fold, monkeypat
 
     def fit(task, **__):
         trained.append(task.label)
-        time.sleep(1)  # the other one comes meanwhile
+        time.sleep(1)  # the other pipeline arrives in the meantime
         return RESULT
 
     def train(_) -> str:
@@ -71,7 +71,7 @@ def test_concurrent_pipelines_share_one_run(client, monkeypatch):
     create = runs.create_run
 
     def create_slowly(*arguments):
-        time.sleep(1)  # the other one has looked for the run meanwhile
+        time.sleep(1)  # the other pipeline has searched for the run in the meantime
         return create(*arguments)
 
     monkeypatch.setattr(runs, "create_run", create_slowly)

@@ -1,4 +1,4 @@
-"""The training pipeline on tiny data: real patches, what runs again after a change, failures, bad input."""
+"""The training pipeline on tiny data: real patches, reruns after a change, failures, bad input."""
 
 import shutil
 from pathlib import Path
@@ -210,7 +210,7 @@ def test_only_the_selected_folds_are_trained_scored_and_registered(data, client,
     assert usual["precision"] == pytest.approx(hits / (hits + false_alarms))
 
 
-# ---- bad input: the culprit, the remedy, and nothing left behind
+# ---- bad input: the error names cause and remedy, and nothing is recorded
 
 
 def _message(config: Path) -> str:

@@ -1,4 +1,4 @@
-"""Trials by command line, each in a copy of the checkout with a LANDSLIDE_HOME of its own."""
+"""Trials by command line, each in a copy of the checkout with its own LANDSLIDE_HOME."""
 
 import contextlib
 import json
@@ -36,7 +36,7 @@ def checkout(tiny_set, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def small(checkout, new_home, tmp_path_factory) -> tuple[Path, Path]:
-    """A checkout of its own with two folds of one epoch, and the LANDSLIDE_HOME in which that ran."""
+    """A separate checkout with two folds of one epoch, and the LANDSLIDE_HOME in which they ran."""
     root = Path(shutil.copytree(checkout, tmp_path_factory.mktemp("small") / "landslide"))
     pipeline_runs.write_config(root / "config.yaml", Path("data"), training={"epochs": 1}, folds={"n_folds": 2})
     home = new_home()
@@ -82,7 +82,7 @@ def _weights(home: Path) -> dict[int, dict[str, torch.Tensor]]:
 
 @pytest.fixture(scope="module")
 def undisturbed(checkout, new_home) -> Path:
-    """The LANDSLIDE_HOME of a run that nothing disturbed."""
+    """The LANDSLIDE_HOME of a run without interruption."""
     home = new_home()
     _run(checkout, home)
     return home
@@ -122,7 +122,7 @@ def test_run_killed_repeatedly_at_random_ends_with_identical_weights(checkout, u
     for _ in range(8):
         process = _start(checkout, home, tmp_path / "log.txt")
         time.sleep(moments.uniform(0.5, 6))
-        with contextlib.suppress(ProcessLookupError):  # it had ended
+        with contextlib.suppress(ProcessLookupError):  # it had already ended
             os.killpg(process.pid, signal.SIGKILL)
         process.join()
     _run(checkout, home)
@@ -154,7 +154,7 @@ def test_bad_input_exits_with_1_and_a_message(small, tmp_path):
     (broken / "data" / "TrainData" / "img" / "image_2.h5").write_bytes(b"no HDF5")
     done = commands.run(COMMAND, cwd=broken, env=pipeline_runs.cli_environment(home, broken))
     assert done.returncode == 1
-    # On Python 3.12, a thread of ZenML's logging complains after that, at the end of the interpreter.
+    # On Python 3.12, a logging thread of ZenML prints an error after that, when the interpreter exits.
     last = done.stderr.split("\nError: ")[1].split("Exception ignored in")[0]
     assert "image_2.h5" in last
     assert "landslide data check" in last

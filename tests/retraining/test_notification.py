@@ -1,4 +1,4 @@
-"""Notifications, against real servers on loopback: one that recovers, one that hangs, one that is not there."""
+"""Notifications to real servers on loopback: one recovers, one hangs, one is unavailable."""
 
 import socket
 import time
@@ -97,7 +97,7 @@ def test_unavailable_webhook_is_not_fatal_and_its_secrets_are_not_logged(listeni
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if listening:
-            server.listen()  # connects, and never answers
+            server.listen()  # accepts connections, but never answers
         url = f"http://user:{SECRET}@127.0.0.1:{server.getsockname()[1]}/{SECRET}?token={SECRET}"
         monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", url)
         before = time.monotonic()

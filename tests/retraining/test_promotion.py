@@ -1,4 +1,4 @@
-"""Champion against challenger: on patches that neither has seen, by blocks, and the decision."""
+"""Comparison of champion and challenger on patches that neither has seen, by blocks, and the decision."""
 
 import io
 from dataclasses import dataclass, field, replace
@@ -36,7 +36,7 @@ ALL = {"member_folds": (1, 2, 3), "selected_on_test_fold": False}
 
 @dataclass
 class Model:
-    """A cross-validated model as the simulation sees it: what each member was really given."""
+    """A simulated cross-validated model, with the images and positions that each member was trained on."""
 
     known: pd.DataFrame
     members: set[int]
@@ -48,14 +48,14 @@ class Model:
 
 
 def traces_of(table: pd.DataFrame) -> list[tuple[str, tuple | None]]:
-    """Image and place of every patch."""
+    """Image and position of every patch."""
     rows = table[["scene", "row", "column"]].to_numpy()
     places = [None if pd.isna(row).any() else tuple(map(int, row)) for row in rows]
     return list(zip(table["image_md5"], places, strict=True))
 
 
 def train(table: pd.DataFrame, gone: pd.DataFrame, start: Model | None, n_folds: int) -> Model:
-    """Note for every member all images and places that it, or a member that it started from, was trained on."""
+    """Record the images and positions that each member, or the member that it started from, was trained on."""
     model = Model(pd.concat([as_recorded(table), as_recorded(gone)], ignore_index=True), set(range(1, n_folds + 1)))
     for member in model.members:
         model.seen[member] = set() if start is None else set(start.seen[member])
@@ -66,7 +66,7 @@ def train(table: pd.DataFrame, gone: pd.DataFrame, start: Model | None, n_folds:
 
 
 def a_data_set(rng: np.random.Generator, shelf: list[tuple[str, tuple | None]]) -> pd.DataFrame:
-    """Some of the patches that ever were, some changed, some new, some twice, at times without positions."""
+    """Some of all earlier patches, some changed, some new, some twice, sometimes without positions."""
     patches = [patch for patch in shelf if rng.random() < 0.85]
     for i in rng.permutation(len(patches))[: rng.integers(0, 3)]:
         patches[i] = (f"redrawn {rng.integers(1000)}", patches[i][1])
@@ -74,10 +74,10 @@ def a_data_set(rng: np.random.Generator, shelf: list[tuple[str, tuple | None]]) 
     free = [place for place in grid_positions(6, 6) + grid_positions(3, 3, 2) if place not in taken]
     fresh = [free[i] for i in rng.permutation(len(free))[: rng.integers(1, 6)]]
     patches += [(f"new {rng.integers(10**6)}", None if rng.random() < 0.2 else place) for place in fresh]
-    if rng.random() < 0.3:  # a copy, nobody knows of where
+    if rng.random() < 0.3:  # a copy of unknown position
         patches.append((patches[rng.integers(len(patches))][0], None))
     placed = [i for i, (_, place) in enumerate(patches) if place is not None]
-    unique = {patches[i][1]: i for i in placed}  # what left and what took its place are not there together
+    unique = {patches[i][1]: i for i in placed}  # a removed patch and its replacement are not present together
     patches = [patch for i, patch in enumerate(patches) if patch[1] is None or unique[patch[1]] == i]
     if rng.random() < 0.5:
         patches = [patches[i] for i in rng.permutation(len(patches))]
@@ -119,7 +119,7 @@ def test_no_compared_patch_was_used_to_train_a_member_that_predicts_it(seed, n_f
             if champion.selected_on_test_fold:
                 assert new[i]
                 assert traces[i][0] not in set(champion.known["image_md5"])
-        # What refuses seen patches agrees, else the run would end there.
+        # `check_unseen` agrees; otherwise the run would stop there.
         for fold in set(fold_of_row[chosen].tolist()):
             rows = np.flatnonzero(chosen & (fold_of_row == fold))
             for model in (champion, challenger):
@@ -160,10 +160,10 @@ def test_patches_seen_by_the_champion_are_not_compared(changes, expected):
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        (build_patch_table("abc").assign(fold=[1, 3, 3]), [True, False, True]),  # b came to another fold
-        (build_patch_table("abca").assign(fold=[1, 2, 3, 2]), [False, True, True, False]),  # a is twice there
-        (build_patch_table("abXX").assign(fold=[1, 2, 3, 1]), [True, True, False, False]),  # X is new, and twice there
-        (build_patch_table("abZ").assign(fold=[1, 2, 1]), [True, True, False]),  # c, redrawn, came to another fold
+        (build_patch_table("abc").assign(fold=[1, 3, 3]), [True, False, True]),  # b moved to another fold
+        (build_patch_table("abca").assign(fold=[1, 2, 3, 2]), [False, True, True, False]),  # a occurs twice
+        (build_patch_table("abXX").assign(fold=[1, 2, 3, 1]), [True, True, False, False]),  # X is new and occurs twice
+        (build_patch_table("abZ").assign(fold=[1, 2, 1]), [True, True, False]),  # c, redrawn, moved to another fold
         (build_patch_table("aYc", [(1, 0, 0), (1, 0, 2), (1, 0, 2)]).assign(fold=[1, 2, 3]), [True, False, False]),
     ],
 )
@@ -211,7 +211,7 @@ def ensemble(tmp_path_factory) -> Ensemble:
 
 
 def whole(batches, cache: BandCache, rows: np.ndarray) -> np.ndarray:
-    """Put batches together; each patch comes once, and with its own mask."""
+    """Join batches; each patch occurs once, with its own mask."""
     probability = np.full((len(rows), 128, 128), np.nan)
     for part, of_batch, masks in batches:
         assert np.isnan(probability[part]).all()
@@ -232,7 +232,7 @@ def test_patch_is_predicted_by_its_fold_member_or_else_by_all(ensemble):
     first, second = (predict_rows(m, cache, rows, ("B4", "slope"), device=CPU) for m in ensemble.models)
     assert np.abs(first - second).max() > 0.01
     expected = np.stack([second[0], (first[1] + second[1]) / 2, second[2], first[3]])
-    np.testing.assert_allclose(found, expected, atol=2e-4)  # batches of other sizes
+    np.testing.assert_allclose(found, expected, atol=2e-4)  # batch sizes differ
 
 
 def test_member_predicts_out_of_fold_with_its_prediction_settings(ensemble):
@@ -253,7 +253,7 @@ def test_member_predicts_out_of_fold_with_its_prediction_settings(ensemble):
     "known",
     [
         build_patch_table("ab").assign(fold=[1, 1]),  # a was in the training part of member 2
-        build_patch_table("bc").assign(fold=[1, 3]),  # there is no member 3: nobody may know c
+        build_patch_table("bc").assign(fold=[1, 3]),  # there is no member 3, so no member may have seen c
     ],
 )
 def test_no_member_predicts_a_patch_that_it_was_trained_on(ensemble, known):
@@ -268,9 +268,9 @@ def test_no_member_predicts_a_patch_that_it_was_trained_on(ensemble, known):
 def some_evidence(
     n: int, champion: float, challenger: float, *, seed: int = 0, places=None, spread: float = 0.3
 ) -> pd.DataFrame:
-    """Evidence on n patches, in blocks of 4 x 4 with places; the models hit these shares of the landslides.
+    """Evidence on n patches, in blocks of 4 x 4 if `places` is given; the models detect these shares of the landslides.
 
-    What makes a patch hard is common to its neighbours and to both models.
+    Neighbours and both models share the difficulty of a patch.
     """
     rng = np.random.default_rng(seed)
     places = [(scene, 0, 0) for scene in range(n)] if places is None else places
@@ -313,12 +313,12 @@ def test_resampled_f1_pools_the_pixels_of_the_drawn_blocks():
 
 
 def test_equal_neighbours_do_not_narrow_the_interval():
-    """Sixteen equal patches a block are worth one: patch by patch, the interval would be four times too narrow."""
-    apart = some_evidence(20, 0.5, 0.55, seed=2)
+    """Sixteen equal patches per block count as one: resampled by patch, the interval would be four times too narrow."""
+    separate = some_evidence(20, 0.5, 0.55, seed=2)
     places = [place for scene in range(20) for place in grid_positions(4, 4, scene)]
-    cells = [column for column in apart if column.startswith("ch")]
+    cells = [column for column in separate if column.startswith("ch")]
     counts = {
-        model: np.repeat(apart[[c for c in cells if c.startswith(model)]].to_numpy(), 16, axis=0).reshape(-1, 2, 2)
+        model: np.repeat(separate[[c for c in cells if c.startswith(model)]].to_numpy(), 16, axis=0).reshape(-1, 2, 2)
         for model in ("champion", "challenger")
     }
     images = [str(i) for i in range(320)]
@@ -326,7 +326,7 @@ def test_equal_neighbours_do_not_narrow_the_interval():
         evidence_table(build_patch_table(images, p).assign(fold=1), np.zeros(320, bool), counts) for p in (places, None)
     )
     assert (blocks["block"].nunique(), singles["block"].nunique()) == (20, 320)
-    widths = [bootstrap(e, resamples=500)["f1_landslide"].std() for e in (apart, blocks, singles)]
+    widths = [bootstrap(e, resamples=500)["f1_landslide"].std() for e in (separate, blocks, singles)]
     assert widths[1] == pytest.approx(widths[0], rel=1e-6)
     assert widths[1] / widths[2] == pytest.approx(4, rel=0.25)
 
@@ -348,7 +348,7 @@ def test_evidence_on_no_patches_has_no_rows():
 
 
 def test_both_models_are_scored_on_the_same_draw():
-    """Hardness that both models share cancels out: unpaired, its spread would show in the difference."""
+    """Difficulty that both models share cancels out; unpaired, its spread would widen the difference."""
     evidence = some_evidence(60, 0.5, 0.53, seed=4, spread=0.2)
     paired = bootstrap(evidence, resamples=500)["f1_landslide"].std()
     swapped = evidence.copy()
@@ -363,7 +363,7 @@ def test_bootstrap_is_reproducible_by_its_seed():
     assert first.equals(bootstrap(evidence, resamples=100, seed=7))
     assert not first.equals(bootstrap(evidence, resamples=100, seed=8))
     assert list(first) == list(DECIDING)
-    # A table that went through CSV, as from step to step, gives the same.
+    # A table that was saved as CSV, as between steps, gives the same result.
     assert first.equals(bootstrap(pd.read_csv(io.StringIO(evidence.to_csv(index=False))), resamples=100, seed=7))
 
 
@@ -378,7 +378,7 @@ def test_interval_covers_the_true_difference_at_its_nominal_rate():
         evidence = sample[cells].assign(block=range(40))
         low, high = np.percentile(bootstrap(evidence, resamples=100, seed=trial)["f1_landslide"], [10, 90])
         covered += low <= true <= high
-    assert 0.68 <= covered / 80 <= 0.9  # 80 % are expected
+    assert 0.68 <= covered / 80 <= 0.9  # 80 % is expected
 
 
 # ---- the decision
@@ -407,7 +407,7 @@ def test_only_a_clearly_better_model_is_promoted():
     ("landslide", "macro", "changes", "better"),
     [
         (95, 95, {}, True),
-        (94, 100, {}, False),  # both have to be better
+        (94, 100, {}, False),  # both scores have to be better
         (100, 94, {}, False),
         (94, 94, {"confidence": 0.94}, True),
         (100, 100, {"margin": 0.02}, False),  # better by 0.02, which is not more than 0.02
@@ -417,7 +417,7 @@ def test_only_a_clearly_better_model_is_promoted():
     ],
 )
 def test_promotion_depends_on_margin_confidence_and_min_blocks(landslide, macro, changes, better):
-    """A hundred resamples, of which so many are better by 0.02, and the rest worse."""
+    """A hundred resamples: this many are better by 0.02, the others worse by 0.02."""
     differences = pd.DataFrame(
         {name: np.where(np.arange(100) < n, 0.02, -0.02) for name, n in zip(DECIDING, (landslide, macro), strict=True)}
     )

@@ -1,4 +1,4 @@
-"""The record of retrainings, on a real MLflow store and a real webhook: opened once, closed once, and found again."""
+"""The record of a retraining, on a real MLflow store and a real webhook: opened once, closed once, and found."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def home(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def posts(monkeypatch):
-    """What the webhook was told."""
+    """The posts that the webhook received."""
     with webhook() as (host, told):
         monkeypatch.setenv("LANDSLIDE_WEBHOOK_URL", f"http://{host}/hook")
         yield told
@@ -176,7 +176,7 @@ def test_retraining_killed_while_closing_keeps_its_outcome(client, posts, monkey
     assert posts == []
 
 
-# ---- one decision a data version
+# ---- one decision per data version
 
 
 def test_latest_decision_on_a_data_version_is_found(client):

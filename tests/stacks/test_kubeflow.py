@@ -1,6 +1,6 @@
 """The retraining on Kubeflow, without a cluster: compiled and submitted by the real kfp SDK, run as processes.
 
-A ZenML server, an MLflow server that asks for a password and S3-compatible storage run on loopback; pods share
+A ZenML server, an MLflow server with a password and S3-compatible storage run on loopback; pods share
 nothing else.
 """
 
@@ -42,7 +42,7 @@ KEYS = {
     "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
-# What a person does by `zenml secret create` and `landslide stack register`, in one process; prints what came of it.
+# `zenml secret create` and `landslide stack register` in one process; prints the results.
 SET_UP = """
 import json, sys
 from click.testing import CliRunner
@@ -142,7 +142,7 @@ class Site:
         environment = {
             "OMP_NUM_THREADS": "1",
             "LANDSLIDE_GIT_COMMIT": COMMIT,
-            "MPLCONFIGDIR": matplotlib.get_cachedir(),  # made once, as in an image
+            "MPLCONFIGDIR": matplotlib.get_cachedir(),  # generated once, as in an image
             "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0.5",
         }
         return Cluster(folder, self.image, environment)
@@ -154,7 +154,7 @@ class Site:
         self.mlflow.start()
 
     def zenml_items(self, what: str) -> list[dict[str, Any]]:
-        """Return runs or steps as the ZenML server has them."""
+        """Return runs or steps from the ZenML server."""
         form = urlencode({"username": "default", "password": PASSWORD}).encode()
         with urllib.request.urlopen(f"{self.zenml.url}/api/v1/login", form) as answer:
             token = json.load(answer)["access_token"]
@@ -306,7 +306,7 @@ def _runs(site: Site, role: str) -> list[Any]:
 
 
 def _assert_whole(site: Site, n: int) -> None:
-    """After n runs: n parents with five children each, n versions, nothing twice, no epoch lost."""
+    """After n runs: n parents with five children each, n versions, no duplicates, no epoch lost."""
     client = site.client()
     parents, children = _runs(site, "cross_validation"), _runs(site, "fold")
     assert len(parents) == len(_runs(site, "retraining")) == n
@@ -344,7 +344,7 @@ def test_recurring_run_matches_the_configuration(recurring):
     config = yaml.safe_load(CONFIG.read_text())
     spec = _spec(recurring)
     assert recurring["trigger"]["cron_schedule"]["cron"] == config["schedule"]["cron_expression"]
-    assert len(recurring["trigger"]["cron_schedule"]["cron"].split()) == 6  # Kubeflow's has seconds
+    assert len(recurring["trigger"]["cron_schedule"]["cron"].split()) == 6  # Kubeflow's first field is seconds
     assert recurring["mode"] == "ENABLE"
     assert recurring["max_concurrency"] == 1
     assert recurring["no_catchup"] is True
@@ -387,9 +387,9 @@ def test_killed_fold_and_lost_tracking_server_end_in_one_registered_model(site, 
     folds = [attempt for attempt in cluster.attempts if attempt.task.startswith("train-fold")]
     again = [(a.task, a.number) for a in cluster.attempts if a.number > 1]
     assert ("train-fold-2", 2) in again
-    # Seldom a second one: MLflow refuses to repeat what a lost server had carried out and not answered.
+    # Rarely twice: MLflow refuses to repeat a request that the lost server had carried out but not answered.
     assert len(again) <= 2, again
-    assert max(a.started for a in folds if a.number == 1) < min(a.ended for a in folds)  # side by side
+    assert max(a.started for a in folds if a.number == 1) < min(a.ended for a in folds)  # concurrently
     second = [step["body"]["status"] for step in site.zenml_items("steps") if step["name"] == "train_fold_2"]
     assert sorted(second) == ["completed", "retried"]
     for attempt in folds:

@@ -1,4 +1,4 @@
-"""The step cache covers exactly the source that a step uses."""
+"""The step cache covers exactly the source files that a step uses."""
 
 import ast
 

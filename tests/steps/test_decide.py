@@ -1,4 +1,4 @@
-"""The steps that plan and decide a retraining, on registered versions that nobody had to train."""
+"""The steps that plan and decide a retraining, on registered versions with random weights."""
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ SETTINGS = PromotionSettings(min_blocks=2)
 
 @pytest.fixture
 def client(stack, store, tmp_path, monkeypatch):
-    """A store of its own, known to the steps by the environment."""
+    """A new store, which the steps find through the environment."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", store)
     monkeypatch.setenv("LANDSLIDE_HOME", str(tmp_path))
@@ -39,7 +39,7 @@ def _folded(n: int = 32) -> pd.DataFrame:
 
 
 def _evidence(gain: int) -> pd.DataFrame:
-    """Both models find 50 of 100 pixels in every patch; the challenger `gain` more."""
+    """Both models detect 50 of 100 pixels in every patch; the challenger `gain` more."""
     table = _folded()
     old = np.tile([[900, 50], [50, 50]], (len(table), 1, 1))
     new = old + np.array([[0, 0], [-gain, gain]])
@@ -59,8 +59,8 @@ def _decide(client, evidence, champion="1", challenger="2"):
 
 
 @pytest.fixture
-def two(client, tmp_path):
-    """Version 1 in service, version 2 versions."""
+def two_versions(client, tmp_path):
+    """A store with two versions, version 1 in service."""
     versions.add_version(client, tmp_path, table=_folded())
     versions.add_version(client, tmp_path, seed=1, table=_folded())
     registry.apply(client, "1", Decision(registry.CHAMPION, "the first registered model"))
@@ -68,18 +68,18 @@ def two(client, tmp_path):
 
 
 @pytest.mark.parametrize(("gain", "outcome", "in_service"), [(20, "promoted", "2"), (0, "refused", "1")])
-def test_promotion_follows_the_evidence(two, gain, outcome, in_service):
-    decided, tags = _decide(two, _evidence(gain))
+def test_promotion_follows_the_evidence(two_versions, gain, outcome, in_service):
+    decided, tags = _decide(two_versions, _evidence(gain))
     assert decided == tags["outcome"] == outcome
-    assert registry.champion(two)["version"] == in_service
-    assert registry.version(two, "2")["decision"].endswith(tags["reason"])
+    assert registry.champion(two_versions)["version"] == in_service
+    assert registry.version(two_versions, "2")["decision"].endswith(tags["reason"])
     if outcome == "refused":
-        assert registry.version(two, registry.CHALLENGER)["version"] == "2"
+        assert registry.version(two_versions, registry.CHALLENGER)["version"] == "2"
 
 
 @pytest.mark.parametrize("killed_at", ["registry.apply", "record.finish_decision"])
 @pytest.mark.parametrize("by", ["a retried step", "the next night"])
-def test_interrupted_promotion_is_completed_and_recorded(two, monkeypatch, killed_at, by):
+def test_interrupted_promotion_is_completed_and_recorded(two_versions, monkeypatch, killed_at, by):
     import steps.decide
 
     def killed(*arguments):
@@ -89,48 +89,48 @@ def test_interrupted_promotion_is_completed_and_recorded(two, monkeypatch, kille
     with monkeypatch.context() as patch:
         patch.setattr(getattr(steps.decide, module), name, killed)
         with pytest.raises(KeyboardInterrupt):
-            _decide(two, _evidence(20))
-    cut_short = record.find_record(two, "pipeline 2 32")
-    assert "outcome" not in two.get_run(cut_short).data.tags
+            _decide(two_versions, _evidence(20))
+    cut_short = record.find_record(two_versions, "pipeline 2 32")
+    assert "outcome" not in two_versions.get_run(cut_short).data.tags
     carried_out = killed_at == "record.finish_decision"
     if by == "a retried step":
-        _decide(two, _evidence(20))
+        _decide(two_versions, _evidence(20))
     else:
-        record.open_record(two, "another pipeline run")
-    run = two.get_run(cut_short)
+        record.open_record(two_versions, "another pipeline run")
+    run = two_versions.get_run(cut_short)
     finished = carried_out or by == "a retried step"
     assert run.data.tags["outcome"] == ("promoted" if finished else "interrupted")
     assert run.data.tags.get("decided") == ("true" if finished else None)
-    assert registry.champion(two)["version"] == ("2" if finished else "1")
+    assert registry.champion(two_versions)["version"] == ("2" if finished else "1")
     if finished:
-        assert registry.version(two, "2")["replaced_champion"] == "1"
+        assert registry.version(two_versions, "2")["replaced_champion"] == "1"
 
 
-def test_champion_changed_during_the_retraining_stays(two, tmp_path):
-    versions.add_version(two, tmp_path, seed=2, table=_folded())
-    registry.apply(two, "3", Decision(registry.CHAMPION, "by hand"))
-    decided, tags = _decide(two, _evidence(20))
+def test_champion_changed_during_the_retraining_stays(two_versions, tmp_path):
+    versions.add_version(two_versions, tmp_path, seed=2, table=_folded())
+    registry.apply(two_versions, "3", Decision(registry.CHAMPION, "by hand"))
+    decided, tags = _decide(two_versions, _evidence(20))
     assert decided == "refused"
     assert "from 1 to 3" in tags["reason"]
-    assert registry.champion(two)["version"] == "3"
+    assert registry.champion(two_versions)["version"] == "3"
 
 
-def test_nothing_is_promoted_without_comparable_patches(two):
-    decided, tags = _decide(two, _evidence(20).head(0))
+def test_nothing_is_promoted_without_comparable_patches(two_versions):
+    decided, tags = _decide(two_versions, _evidence(20).head(0))
     assert decided == "refused"
     assert "no patch" in tags["reason"]
 
 
-def test_challenger_identical_to_the_champion_is_unchanged(two):
-    decided, tags = _decide(two, _evidence(0), challenger="1")
+def test_challenger_identical_to_the_champion_is_unchanged(two_versions):
+    decided, tags = _decide(two_versions, _evidence(0), challenger="1")
     assert decided == tags["outcome"] == "unchanged"
     assert "decided" not in tags
-    assert "refus" not in registry.version(two, "1")["decision"]
+    assert "refus" not in registry.version(two_versions, "1")["decision"]
 
 
-def test_too_few_blocks_are_refused(two):
+def test_too_few_blocks_are_refused(two_versions):
     one_block = _evidence(20).head(16)
-    decided, tags = _decide(two, one_block)
+    decided, tags = _decide(two_versions, one_block)
     assert decided == "refused"
     assert "only 1 block" in tags["reason"]
 
@@ -170,9 +170,9 @@ def test_plan_without_champion_makes_new_folds(client):
     assert sorted(plan["fold_table"]["fold"].unique()) == [1, 2]
 
 
-def test_plan_with_champion_keeps_its_folds_and_records_departed_patches(two):
+def test_plan_with_champion_keeps_its_folds_and_records_departed_patches(two_versions):
     from_table = _patches(40).iloc[4:]  # four left, eight are new
-    _, plan = _plan(two, from_table.reset_index(drop=True), start="champion")
+    _, plan = _plan(two_versions, from_table.reset_index(drop=True), start="champion")
     assert (plan["champion"], plan["start_from"], plan["should_train"]) == ("1", "1", True)
     kept = plan["fold_table"].set_index("number")["fold"]
     old = _folded().set_index("number")["fold"]
@@ -218,11 +218,11 @@ def test_fold_settings_that_differ_from_the_champions_are_refused(client, tmp_pa
     [
         (CONTIGUOUS, {}),
         (RANDOM, {"scheme": "random", "seed": 3}),
-        (CONTIGUOUS | {"seed": 7}, {}),  # of an older version, when it was accepted in silence
+        (CONTIGUOUS | {"seed": 7}, {}),  # recorded by an older release, which ignored the seed silently
         (CONTIGUOUS | {"table": "t.csv"}, {}),
         (CONTIGUOUS | {"table": "t.csv"}, {"table": "t.csv"}),
         (RANDOM | {"table": "t.csv"}, {"scheme": "random"}),
-        (None, {"scheme": "random"}),  # nobody knows
+        (None, {"scheme": "random"}),  # not recorded
     ],
 )
 def test_fold_settings_of_the_champion_are_accepted(client, tmp_path, champion, folds):
@@ -231,25 +231,25 @@ def test_fold_settings_of_the_champion_are_accepted(client, tmp_path, champion, 
     assert (plan["champion"], plan["should_train"]) == ("1", True)
 
 
-def test_one_decision_per_data_version_unless_forced(two, monkeypatch):
+def test_one_decision_per_data_version_unless_forced(two_versions, monkeypatch):
     from landslide.training.fold import TrainingSettings
 
-    retraining_run, _ = _plan(two)
-    _decided(two, retraining_run)
-    again, plan = _plan(two)
+    retraining_run, _ = _plan(two_versions)
+    _decided(two_versions, retraining_run)
+    again, plan = _plan(two_versions)
     assert not plan["should_train"]
-    tags = two.get_run(again).data.tags
+    tags = two_versions.get_run(again).data.tags
     assert tags["outcome"] == "unchanged"
     assert "data, code and settings are unchanged" in tags["reason"]
 
-    other, plan = _plan(two, training=TrainingSettings(seed=7))
+    other, plan = _plan(two_versions, training=TrainingSettings(seed=7))
     assert not plan["should_train"]
-    assert "one decision per data version" in two.get_run(other).data.tags["reason"]
+    assert "one decision per data version" in two_versions.get_run(other).data.tags["reason"]
 
-    assert _plan(two, data_version="e" * 32 + ".dir")[1]["should_train"]
-    assert _plan(two, force=True)[1]["should_train"]
+    assert _plan(two_versions, data_version="e" * 32 + ".dir")[1]["should_train"]
+    assert _plan(two_versions, force=True)[1]["should_train"]
     monkeypatch.setenv("LANDSLIDE_FORCE", "1")
-    assert _plan(two)[1]["should_train"]
+    assert _plan(two_versions)[1]["should_train"]
 
 
 def test_champion_without_fold_table_is_refused(client, tmp_path):

@@ -1,4 +1,4 @@
-"""The step `ingest`: what it returns, what it refuses, and that it reads each file once."""
+"""The step `ingest`: its result, the data that it refuses, and one read per file."""
 
 from pathlib import Path
 
@@ -42,13 +42,12 @@ def test_table_and_version_match_the_files(root):
 
 @pytest.mark.skipif(not PROCESS_IO.exists(), reason="this system does not count the bytes that a process reads")
 def test_every_file_is_read_once(root):
-    run(root)  # whatever is imported at the first call
+    run(root)  # imports at the first call
     files = sum(path.stat().st_size for path in root.rglob("*.*"))
     before = bytes_read()
     run(root)
-    assert bytes_read() - before == pytest.approx(
-        files, abs=5_000
-    )  # scenes.csv, far smaller than a mask, is read again
+    # only scenes.csv is read twice; it is far smaller than a mask
+    assert bytes_read() - before == pytest.approx(files, abs=5_000)
 
 
 def test_data_that_differs_from_the_pin_is_refused(root):

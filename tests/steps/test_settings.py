@@ -26,7 +26,7 @@ def test_fold_setting_without_effect_is_refused(values, named, because):
     [
         {"scheme": "random", "seed": 3},
         {"scheme": "contiguous", "seed": 0, "table": "t.csv"},
-        {"scheme": "scene_blocked", "table": "t.csv"},  # still leaves out the tiles that touch the test fold
+        {"scheme": "scene_blocked", "table": "t.csv"},  # still leaves out the tiles adjacent to the test fold
     ],
 )
 def test_fold_settings_with_an_effect_are_accepted(values):

@@ -19,7 +19,7 @@ SETTINGS = BandSettings()
 
 @pytest.fixture
 def store(stack):
-    """The artifact store of the embedded stack, emptied of bands."""
+    """The artifact store of the embedded stack, without bands."""
     from zenml.client import Client
 
     store = Client().active_stack.artifact_store

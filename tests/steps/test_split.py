@@ -1,4 +1,4 @@
-"""Splitting by a recorded fold table: the same folds again, or a message that says why not."""
+"""Splitting by a recorded fold table: the same folds, or an error with the reason."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from steps.settings import FoldSettings
 from steps.split import split
 from tests.support.patch_tables import build_patch_table
 
-# Folds that no scheme gives.
+# Folds that no scheme produces.
 FOLDS = [1, 2, 2, 1, 2, 1, 1]
 
 

@@ -9,7 +9,7 @@ from landslide.bands.formulas import BandSettings
 
 
 def build_band_cache(n: int, names: tuple[str, ...] = ("slope", "B4"), dtype: str = "float32") -> BandCache:
-    """A band cache in memory: noise, every patch with a landslide in its corner."""
+    """A band cache in memory: noise, and a landslide in the corner of every patch."""
     rng = np.random.default_rng(0)
     masks = np.zeros((n, 128, 128), np.uint8)
     masks[:, :16, :16] = 1

@@ -34,7 +34,7 @@ FORKS.set_forkserver_preload(_PRELOADED)
 
 
 def prepare() -> None:
-    """Start to import the libraries, while other things are done."""
+    """Start importing the libraries in the background."""
     forkserver.ensure_running()
 
 
@@ -71,7 +71,7 @@ def _run_in(command: list[str], cwd: Path, environment: dict[str, str], stdout: 
 
 
 def enter(environment: Mapping[str, str], stdout: Path, stderr: Path) -> None:
-    """Give this process a group, an output, an environment and a module search path of its own."""
+    """Give this process its own group, output, environment and module search path."""
     assert not {"landslide", "steps", "pipelines", "stacks"}.intersection(sys.modules)
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -91,7 +91,7 @@ def enter(environment: Mapping[str, str], stdout: Path, stderr: Path) -> None:
 
 
 def become(command: Sequence[str]) -> None:
-    """Run a command in this process, and what it has registered for its end."""
+    """Run a command in this process, then its exit handlers."""
     try:
         if command[:2] == ["python", "-m"]:
             sys.argv[:] = command[2:]
@@ -105,4 +105,4 @@ def become(command: Sequence[str]) -> None:
             sys.argv[:] = [script, *command[1:]]
             runpy.run_path(script, run_name="__main__")
     finally:
-        atexit._run_exitfuncs()  # processes of multiprocessing leave these out
+        atexit._run_exitfuncs()  # multiprocessing children do not run these

@@ -1,4 +1,4 @@
-"""A file server on loopback with the faults of real ones: it breaks off, stalls, ignores ranges, changes its files."""
+"""A file server on loopback with the faults of real ones: it disconnects, stalls, ignores ranges, changes files."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Fault:
-    """What one answer does wrong: `status` instead of the file, or only `after` bytes of the body, then an end."""
+    """The fault of one answer: `status` instead of the file, or a disconnection after `after` bytes of the body."""
 
     status: int = 0
     after: int = 0
@@ -19,16 +19,16 @@ class Fault:
 
 @dataclass
 class FileServer:
-    """What the server holds, how it misbehaves, and what it was asked for.
+    """The files of the server, its faults, and the requests that it received.
 
     Attributes:
         url: Its address.
         files: Content by path; the path may have a query.
-        headers: Further headers by path.
+        headers: Additional headers by path.
         faults: Faults of the next answers (to GET) by path, one per answer.
         asked: (path, Range or "") of every GET.
         tokens: The Authorization header of every request that has one.
-        knows_ranges: Whether it answers them.
+        knows_ranges: Whether it supports range requests.
         stalled: Set while an answer stalls.
     """
 
@@ -43,7 +43,7 @@ class FileServer:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def ranges(self, path: str) -> list[str]:
-        """The ranges asked of a file, request by request; empty text is the whole file."""
+        """The requested ranges of a file, one per request; an empty string means the whole file."""
         return [asked for name, asked in self.asked if name == path]
 
 
@@ -104,7 +104,7 @@ def file_server() -> Iterator[FileServer]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.handle_error = lambda *arguments: None  # clients that hang up are the point here
+    server.handle_error = lambda *arguments: None  # clients disconnect on purpose here
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     state.url = f"http://127.0.0.1:{server.server_port}"

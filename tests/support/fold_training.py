@@ -1,4 +1,4 @@
-"""A tiny fold on ten generated patches: its settings and rows, and what other processes do with it."""
+"""A tiny fold on ten generated patches: its settings and rows, and functions that run in other processes."""
 
 import json
 import os
@@ -29,7 +29,7 @@ TINY = TrainingSettings(
     augmentation=AugmentationSettings(plain_epochs=0, max_pastes=2),
     device="cpu",
 )
-# Everything that has a state of its own or counts steps.
+# Everything that has its own state or counts steps.
 AVERAGED = {"average_decay": 0.8, "schedule": CosineSchedule(), "positive_share": 0.5}
 
 
@@ -45,7 +45,7 @@ def train_four_epochs(
 
 
 def train_until_killed(cache: Path, checkpoints: Path, fatal: int, averaged: bool) -> None:
-    """Train four epochs in this process, which ends by SIGKILL at the beginning of a batch, the first being 1."""
+    """Train four epochs in this process, which is killed at the beginning of a batch, counted from 1."""
     torch.set_num_threads(1)
     original, done = FoldTrainer._training_batch, 0
 

@@ -1,4 +1,4 @@
-"""A data set as the Hugging Face Hub serves it: its revision, its tree in pages, its files with entity tags."""
+"""A data set as the Hugging Face Hub serves it: revision, paginated tree, files with entity tags."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ _PER_PAGE = 5
 
 
 def serve_dataset(server: FileServer, dataset: str, revision: str, files: Mapping[str, bytes]) -> None:
-    """Let a file server answer for a data set of the Hub.
+    """Let a file server serve a data set as the Hub does.
 
     Args:
         server: The server.

@@ -1,8 +1,8 @@
-"""What stands in for a cluster in the tests: the API of Kubeflow Pipelines on loopback, and pods that are processes.
+"""A cluster for the tests: the API of Kubeflow Pipelines on loopback, and pods that are processes.
 
 The real kfp SDK submits to the API. A pod runs the compiled command of a task with the compiled environment and
-that of the image, and nothing of ours: it has a working folder, a LANDSLIDE_HOME and a ZenML configuration of its
-own, as pods have.
+that of the image, without the environment of the tests: like a real pod, it has its own working folder,
+LANDSLIDE_HOME and ZenML configuration.
 """
 
 import json
@@ -28,7 +28,7 @@ _JOB_NAME = "{{$.pipeline_job_name}}"
 
 
 def image_environment() -> dict[str, str]:
-    """Return what the Dockerfile says about the environment, less what comes from build arguments."""
+    """Return the environment that the Dockerfile sets, without values from build arguments."""
     text = (Path(__file__).resolve().parents[2] / "Dockerfile").read_text()
     found: dict[str, str] = {}
     for instruction in re.findall(r"^ENV ((?:.*\\\n)*.*)", text, re.MULTILINE):
@@ -38,7 +38,7 @@ def image_environment() -> dict[str, str]:
 
 
 class PipelinesAPI:
-    """The part of the Kubeflow Pipelines API that a submission needs; keeps what it receives."""
+    """The part of the Kubeflow Pipelines API that a submission needs; it stores the requests."""
 
     def __init__(self) -> None:
         self.experiments: dict[str, dict[str, Any]] = {}
@@ -97,7 +97,7 @@ class PipelinesAPI:
 
 @dataclass
 class Attempt:
-    """One pod: a task that was started, with what became of it."""
+    """One pod: a started task with its result."""
 
     task: str
     number: int
@@ -113,14 +113,14 @@ class Attempt:
 
 @dataclass
 class Cluster:
-    """Runs compiled pipelines: every task as a process, as soon as those that it depends on are done.
+    """Runs compiled pipelines: every task as a process, as soon as its dependencies are done.
 
     Attributes:
-        folder: Where the pods live.
-        image: The folder that the image has as /app.
-        environment: Environment of every pod, beside those of the Dockerfile and of the task.
+        folder: Parent of the folders of the pods.
+        image: The folder that is /app in the image.
+        environment: Environment of every pod, in addition to those of the Dockerfile and of the task.
         attempts: All pods so far.
-        watch: Called in a thread of its own with every pod that starts.
+        watch: Called with every pod that starts, in a separate thread.
     """
 
     folder: Path
@@ -189,7 +189,7 @@ class Cluster:
         return attempt
 
     def close(self) -> None:
-        """Kill what still runs."""
+        """Kill the pods that are still running."""
         for attempt in self.attempts:
             if attempt.process.is_alive():
                 attempt.process.kill()
@@ -202,8 +202,8 @@ def run_pod(command: list[str], environment: dict[str, str], app: Path, log: Pat
     Args:
         command: `python -m MODULE ARGUMENTS`.
         environment: All environment variables.
-        app: The folder that the container has as /app.
-        log: Where its output goes.
+        app: The folder that is /app in the container.
+        log: File for its output.
     """
     commands.enter(environment, log, log)
     os.makedirs, os.chdir = _own(os.makedirs, app), _own(os.chdir, app)
@@ -212,5 +212,5 @@ def run_pod(command: list[str], environment: dict[str, str], app: Path, log: Pat
 
 
 def _own(function: Callable[..., Any], app: Path) -> Callable[..., Any]:
-    """Let a function of `os` find the pod's own folder in the place of /app, which every container has for itself."""
+    """Make a function of `os` use the pod's own folder instead of /app, which every container has separately."""
     return lambda path, *args, **kwargs: function(app if path == "/app" else path, *args, **kwargs)

@@ -31,7 +31,7 @@ def build_mask(positive: int = 10) -> np.ndarray:
 
 
 def write_patch_set(root: Path, numbers=(1, 2, 10), *, layout=ZENODO, split="train", bands=14, dtype="float64") -> Path:
-    """Write patches; each has as many landslide pixels as its number says."""
+    """Write patches; patch n has n landslide pixels."""
     images, masks = layout[split]
     for number in numbers:
         write_h5(root / images / f"image_{number}.h5", "img", build_image(number, bands, dtype))
@@ -40,10 +40,10 @@ def write_patch_set(root: Path, numbers=(1, 2, 10), *, layout=ZENODO, split="tra
 
 
 def image_path(root: Path, number: int) -> Path:
-    """Where the training image of a number lies in the Zenodo layout."""
+    """The path of the training image with this number in the Zenodo layout."""
     return root / f"TrainData/img/image_{number}.h5"
 
 
 def mask_path(root: Path, number: int) -> Path:
-    """Where the training mask of a number lies in the Zenodo layout."""
+    """The path of the training mask with this number in the Zenodo layout."""
     return root / f"TrainData/mask/mask_{number}.h5"

@@ -44,5 +44,5 @@ def image_names(positions, prefix: str = "image") -> list[str]:
 
 
 def as_recorded(table: pd.DataFrame) -> pd.DataFrame:
-    """What is left of a table after it was an artifact of a run: CSV."""
+    """A table after a round trip through CSV, as an artifact of a run."""
     return pd.read_csv(io.StringIO(table.to_csv(index=False)))

@@ -1,4 +1,4 @@
-"""How the tests run the training pipeline: in this process, or as a person does, by command line."""
+"""Runs the training pipeline for the tests, in this process or by command line."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ TINY_TRAINING: dict[str, Any] = {
 
 
 def copy_project(root: Path, *more: str) -> None:
-    """Copy the code of the project to a new folder, with the files that it runs with and some more."""
+    """Copy the code of the project to a new folder, with the files that it needs and `more` files."""
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in ("src", "steps", "pipelines", "stacks"):
         shutil.copytree(ROOT / name, root / name, ignore=ignore)
@@ -39,7 +39,7 @@ def write_config(path: Path, root: Path, **parameters: dict[str, Any]) -> Path:
     merged: dict[str, Any] = {
         "data": {"root": str(root)},
         "training": dict(TINY_TRAINING),
-        "evaluation": {"overlays": 1},  # to draw takes longer than to train
+        "evaluation": {"overlays": 1},  # drawing takes longer than training
     }
     for group, values in parameters.items():
         merged[group] = {**merged.get(group, {}), **values}
@@ -49,7 +49,7 @@ def write_config(path: Path, root: Path, **parameters: dict[str, Any]) -> Path:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the steps of a pipeline run: status by step name."""
+    """The outcome of a pipeline run: the status of each step by name."""
 
     statuses: dict[str, str]
 
@@ -71,7 +71,7 @@ def run_pipeline(config: Path) -> Outcome:
 
 
 def last_outcome() -> Outcome:
-    """Return what became of the steps of the last run."""
+    """Return the outcome of the last run."""
     from zenml.client import Client
 
     run = Client().list_pipeline_runs(pipeline="training_pipeline", sort_by="desc:created", size=1).items[0]
@@ -80,7 +80,7 @@ def last_outcome() -> Outcome:
 
 
 def cli_environment(home: Path, root: Path = ROOT) -> dict[str, str]:
-    """Return the environment that activate.sh sets up, for a LANDSLIDE_HOME and a checkout of its own."""
+    """Return the environment that activate.sh sets up for this LANDSLIDE_HOME and checkout."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ZENML_", "MLFLOW_", "LANDSLIDE_"))}
     command = f"source {root}/activate.sh && env -0"
     done = subprocess.run(

@@ -33,7 +33,7 @@ def members(folder: Path, seed: int = 0, bands: tuple[str, ...] = ("B4", "slope"
 
 
 def fold_table(folds: tuple[int, ...] = (1, 1, 2, 2)) -> pd.DataFrame:
-    """The table of patches in these folds, without positions."""
+    """The fold table of patches in these folds, without positions."""
     n = len(folds)
     return build_patch_table(n, folds=folds).assign(mask_md5=digests(range(101, n + 101)))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Post:
-    """What was posted, when, and as what."""
+    """One post: its content, time and content type."""
 
     time: float
     content_type: str
@@ -21,7 +21,7 @@ class Post:
 
 @contextmanager
 def webhook(*answers: int) -> Iterator[tuple[str, list[Post]]]:
-    """A server that gives these answers in turn and then 200; yields host with port, and the list of posts."""
+    """A server that returns these statuses in order and then 200; yields host with port, and the list of posts."""
     posts: list[Post] = []
     left = list(answers)
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """Generated patches as the official set has them: two to train on, two without masks, four to test on."""
+    """Generated patches in the official layout: two for training, two without masks, four for testing."""
     root = tmp_path_factory.mktemp("official") / "data"
     demo.generate(root, scenes=((2, 4),))
     (root / "scenes.csv").unlink()
@@ -52,7 +52,7 @@ def training_table(root) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory, empty_store, training_table):
-    """Version 1: two networks with random weights, trained on the two training patches as far as anyone knows."""
+    """Version 1: two networks with random weights, recorded as trained on the two training patches."""
     before = mlflow.get_tracking_uri()
     folder = tmp_path_factory.mktemp("store")
     shutil.copy2(empty_store, folder / "mlflow.db")
@@ -70,7 +70,7 @@ def found(client, root) -> held_out.HeldOutScores:
 
 @pytest.fixture(autouse=True)
 def without_figures(found, monkeypatch):
-    """Drawing takes longer than all the rest; `found` has its figures."""
+    """Skip figures, which take longer than everything else; `found` has them."""
     monkeypatch.setattr(held_out, "_figures", lambda *arguments: {})
 
 
@@ -89,7 +89,7 @@ def row(found: held_out.HeldOutScores, model: str, *, tuned: bool) -> pd.Series:
 
 
 def test_ensemble_and_each_member_are_scored(client, root, found, tmp_path):
-    """Against scikit-learn, on what the served model answers."""
+    """Compares with scikit-learn on the predictions of the served model."""
     run_id = client.get_run(found.run_id).data.tags["cross_validation_run"]
     runs.fetch_members(run_id, tmp_path)
     ensemble = load_ensemble(next(tmp_path.rglob("ensemble.json")).parent)
@@ -104,7 +104,7 @@ def test_ensemble_and_each_member_are_scored(client, root, found, tmp_path):
         predicted = probability >= 0.5
         assert row(found, name, tuned=False)["f1_macro"] == pytest.approx(f1_score(masks, predicted, average="macro"))
         assert row(found, name, tuned=False)["iou_landslide"] == pytest.approx(jaccard_score(masks, predicted))
-    assert found.table["f1_macro"].nunique() >= 3  # members differ, and from their mean
+    assert found.table["f1_macro"].nunique() >= 3  # members differ from each other and from their mean
     assert found.patches == 4
     assert found.positive_patches == sum(read_mask(patch.mask).any() for patch in patches)
 
@@ -204,7 +204,7 @@ def test_bands_that_differ_from_the_version_are_an_error(client, root, tmp_path)
 
 
 def test_score_command_prints_a_table_and_writes_json_and_csv(client, root, found, tmp_path, monkeypatch):
-    monkeypatch.setattr(held_out, "_CHUNK", 3)  # more patches than are read at a time
+    monkeypatch.setattr(held_out, "_CHUNK", 3)  # fewer than the patches, so they are read in two parts
     result = models(client, "score", "1", root, "--split", "test", "--output", tmp_path / "new" / "scores.json")
     assert result.exit_code == 0
     assert "Version 1 on the test split: 4 patches" in result.stdout

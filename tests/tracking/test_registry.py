@@ -1,4 +1,4 @@
-"""The model registry on a store of its own: aliases, decisions and rollbacks, written down and undone."""
+"""The model registry on a separate store: aliases, decisions and rollbacks, recorded and undone."""
 
 import mlflow
 import pandas as pd
@@ -38,7 +38,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture
 def client(store):
-    """The same as after registering: no alias, no decision."""
+    """The client, with the store as after registering: no alias, no decision."""
     for alias in list(store.get_registered_model(MODEL_NAME).aliases):
         store.delete_registered_model_alias(MODEL_NAME, alias)
     for number in versions(store)["version"]:
@@ -126,7 +126,7 @@ def test_repeated_rollbacks_stop_at_the_first_version(client):
 def test_rollback_skips_versions_that_were_rolled_back(client):
     promote(client, "1", "2", "3")
     assert rollback(client) == ("3", "2")
-    promote(client, "4")  # over 2
+    promote(client, "4")  # replaces 2
     promote(client, "5")
     assert rollback(client) == ("5", "4")
     assert rollback(client) == ("4", "2")
@@ -163,7 +163,7 @@ def test_previous_champion_changes_nothing(client):
 
 
 def test_unavailable_registry_is_an_error_and_not_empty(monkeypatch):
-    """Else the next version would be promoted as the first one."""
+    """Otherwise the next version would be promoted as the first."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     nobody_listens = "http://127.0.0.1:9"
     client = runs.MlflowClient(nobody_listens, nobody_listens)

@@ -1,4 +1,4 @@
-"""The report's lines on all patches together: with intervals, without a curve, and for runs of before."""
+"""The report's lines on pooled scores: with intervals, without a curve, and for older runs."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ POOLED = {
 
 @pytest.fixture
 def report(store, tmp_path):
-    """Writes the report of a run with these metrics and tags beside those that every run has."""
+    """Writes the report of a run with these metrics and tags in addition to those of every run."""
 
     def write(metrics: dict[str, float], **tags: str) -> str:
         client = runs.connect(store)

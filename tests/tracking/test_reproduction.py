@@ -1,4 +1,4 @@
-"""A registered version is built again from its commit: printed commands, refusals, and once for real."""
+"""Reproduction of a registered version from its commit: printed commands, refusals, and one real training."""
 
 import os
 import re
@@ -47,7 +47,7 @@ def project(tmp_path_factory) -> Path:
     pipeline_runs.copy_project(root, ".gitignore")
     generate(root / "data", scenes=((2, 2), (2, 2)))
     training = {"epochs": 1, "standardize": False}
-    evaluation = {"test_time_augmentation": "rotations"}  # whose scores are to come out again as well
+    evaluation = {"test_time_augmentation": "rotations"}  # whose scores must be reproduced as well
     config = pipeline_runs.write_config(
         root / "config.yaml", Path("data"), training=training, folds={"n_folds": 2}, evaluation=evaluation
     )
@@ -65,7 +65,7 @@ def environment(project: Path) -> dict[str, str]:
 
 
 def models(project: Path, variables: dict[str, str], *arguments: str) -> Result:
-    """Run `landslide models ...` in a project; what its own commands print goes to this process's output."""
+    """Run `landslide models ...` in a project; output of its child processes goes to this process's output."""
     before = Path.cwd()
     os.chdir(project)
     try:
@@ -89,7 +89,7 @@ def trained(project, new_home) -> Path:
 
 def test_warm_started_version_is_reproduced_with_identical_scores_and_weights(trained, tmp_path, capfd):
     into = tmp_path / "again"
-    # what happened to the checkout since does not matter
+    # later changes to the checkout do not matter
     (trained / "steps" / "split.py").write_text("broken")
     git(trained, "commit", "--quiet", "-am", "Another state")
     result = models(trained, environment(trained), "reproduce", "2", "--run", "--into", str(into))
@@ -106,7 +106,7 @@ def test_warm_started_version_is_reproduced_with_identical_scores_and_weights(tr
     assert configuration["parameters"]["start_from"] == "1"
     assert configuration["parameters"]["folds"]["table"].endswith("fold_table.csv")
 
-    # version 1 is something else: the comparison says so, by its exit code too
+    # version 1 is a different model: the comparison fails, and its exit code too
     other = models(trained, environment(trained), "verify", "1", f"sqlite:///{into}/.landslide/mlflow.db")
     assert other.exit_code == 1
     assert "the weights differ" in other.stdout
@@ -153,7 +153,7 @@ def test_printed_commands_name_commit_data_and_folder(store, project, tmp_path):
     text = reproduce(client, project, version, "--into", str(tmp_path / "a place")).stdout
     assert f"git worktree add --detach '{tmp_path}/a place' {'c' * 40}" in text
     assert f"landslide data pull {'a' * 32}.dir '{tmp_path}/a place/.landslide'/data" in text
-    assert "make setup" in text  # another lock needs another environment
+    assert "make setup" in text  # a different lock needs a different environment
     assert "WARNING" not in text
 
 
