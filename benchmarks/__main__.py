@@ -1,7 +1,7 @@
 """Run the comparisons: `python -m benchmarks [--quick] [NAME ...]`; the last table has the ratios.
 
-Each comparison has a process of its own, in which its sides take turns. Compare ratios, not milliseconds: most machines
-do other things as well. Run it from a shell that has sourced `activate.sh`, as every command of the project does.
+Each comparison runs in its own process, in which its sides alternate. Compare ratios, not milliseconds: most machines
+are busy with other work too. Source `activate.sh` in the shell first, as for every command of the project.
 """
 
 import argparse
@@ -24,7 +24,7 @@ NAMES = (*QUICK, "run_share")
 
 
 def machine() -> dict[str, object]:
-    """Return what the figures depend on."""
+    """Return the properties of the machine that the figures depend on."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -42,7 +42,7 @@ def machine() -> dict[str, object]:
 
 
 def run_in_process(name: str, quick: bool, folder: Path) -> list[dict]:
-    """Run one benchmark in a process of its own; return its comparisons as plain values."""
+    """Run one benchmark in a separate process; return its comparisons as plain values."""
     out = folder / f"{name}.json"
     command = [sys.executable, "-m", "benchmarks", name, "--here", "--json", str(out)]
     subprocess.run([*command, "--quick"] if quick else command, check=True)
@@ -52,9 +52,9 @@ def run_in_process(name: str, quick: bool, folder: Path) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(NAMES)}; all if none is given")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(NAMES)}; default: all")
     parser.add_argument("--quick", action="store_true", help="fewer patches and rounds, under two minutes in all")
-    parser.add_argument("--json", type=Path, default=Path("benchmarks.json"), help="where the figures are written")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks.json"), help="output file for the figures")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(NAMES):

@@ -1,8 +1,8 @@
-"""The 26 bands of a patch: `landslide.bands.formulas.engineer` against a plain float64 way; one core, then all.
+"""The 26 bands of a patch: `landslide.bands.formulas.engineer` compared with plain float64 code; one core, then all.
 
 Both sides start from the array as stored, (128, 128, 14) float64, and end with (26, 128, 128) float32; the results
-are compared before anything is timed. A round is one pass over all patches; `64 patches at once` takes the medians of
-so many together, as building a cache does.
+are compared before anything is timed. A round is one pass over all patches; `64 patches at once` computes the medians
+of 64 patches together, as building a cache does.
 """
 
 import os
@@ -25,7 +25,7 @@ SETTINGS = BandSettings()
 
 
 def plain(image: np.ndarray) -> np.ndarray:
-    """Compute every band in float64 with an expression of its own."""
+    """Compute every band in float64 by a separate expression."""
     image = np.ascontiguousarray(np.transpose(image.astype(np.float64), (2, 0, 1)))
     blue, green, red, nir, swir_1, swir_2 = (image[i] for i in (1, 2, 3, 7, 10, 11))
 
@@ -55,13 +55,13 @@ def plain(image: np.ndarray) -> np.ndarray:
 
 
 def read(root: Path) -> list[np.ndarray]:
-    """Read the patches of a folder, as stored, repeated until there are enough."""
+    """Read the patches of a folder, as stored, repeated to `TOGETHER` images."""
     images = [read_stored(patch.image) for patch in find_patches(root)]
     return (images * TOGETHER)[:TOGETHER]
 
 
 def plain_pass(root: Path):
-    """Return a pass of the plain way over the patches of a folder."""
+    """Return a function that runs `plain` on all patches of a folder."""
     cv2.setNumThreads(1)
     return partial(each, plain, read(root))
 
@@ -81,23 +81,23 @@ def run(quick: bool) -> list[Comparison]:
     with tempfile.TemporaryDirectory() as folder:
         what, root = patches.source(Path(folder))
         images = read(root)
-        elsewhere = PlainProcess(plain_pass, root)
+        separate_process = PlainProcess(plain_pass, root)
         for image, result in zip(images, at_once(images), strict=True):
             np.testing.assert_array_equal(engineer(image), plain(image))
             np.testing.assert_array_equal(result, plain(image))
         sides = {
-            "plain float64, memory not kept": elsewhere,
+            "plain float64, memory not kept": separate_process,
             "plain float64": partial(each, plain, images),
             "engineer": partial(each, engineer, images),
             AT_ONCE: partial(at_once, images),
         }
         rounds = 5 if quick else 25
         seconds = in_turn(sides, rounds)
-        elsewhere.close()
+        separate_process.close()
     facts = {"patches": f"{len(images)} ({what}, repeated)", "rounds": rounds}
     one_core = Comparison(
         name="bands, one core",
-        unit="ms a patch",
+        unit="ms per patch",
         values={name: 1e3 * value / len(images) for name, value in seconds.items()},
         reference="plain float64, memory not kept",
         ours=AT_ONCE,
@@ -109,7 +109,7 @@ def run(quick: bool) -> list[Comparison]:
 
 
 def all_cores(images: list[np.ndarray], rounds: int, facts: dict) -> Comparison:
-    """Compare one thread with one a core."""
+    """Compare one thread with one thread per core."""
     cores = os.cpu_count() or 1
     many = [images] * 2 * cores
     with ThreadPoolExecutor(cores) as pool:
@@ -120,7 +120,7 @@ def all_cores(images: list[np.ndarray], rounds: int, facts: dict) -> Comparison:
         seconds = in_turn({"one thread": partial(each, at_once, many), f"{cores} threads": threads}, rounds)
     return Comparison(
         name=f"bands, {cores} cores",
-        unit="ms a patch",
+        unit="ms per patch",
         values={name: 1e3 * value / (len(many) * len(images)) for name, value in seconds.items()},
         reference="one thread",
         ours=f"{cores} threads",

@@ -1,7 +1,7 @@
-"""An epoch's batches: from the memory-mapped band cache against the HDF5 files, all warm.
+"""The batches of an epoch: from the memory-mapped band cache compared with the HDF5 files, all warm.
 
-Two comparisons: as training takes them, 26 bands as float32 with the channels last in memory, for which the bands of
-the files have to be computed; and reading alone, the 14 stored bands as float32.
+Two comparisons: batches as training needs them, 26 bands as float32 with channels last in memory, for which the bands
+of the files have to be computed; and only reading, the 14 stored bands as float32.
 """
 
 from functools import partial
@@ -36,7 +36,7 @@ def from_h5(root: Path, table, rows: np.ndarray) -> tuple[list[np.ndarray], np.n
 
 
 def from_h5_with_bands(root: Path, table, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Read with h5py, compute the bands, and lay them out as training takes them."""
+    """Read with h5py, compute the bands, and lay them out as training needs them."""
     images, masks = [], []
     for row in rows:
         with h5py.File(root / table["image"][row]) as file:
@@ -95,7 +95,7 @@ def run(quick: bool) -> list[Comparison]:
             results.append(
                 Comparison(
                     name=name,
-                    unit="ms a patch",
+                    unit="ms per patch",
                     values={side: 1e3 * value / n for side, value in seconds.items()},
                     reference=next(iter(sides)),
                     ours=ours,

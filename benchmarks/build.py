@@ -1,4 +1,4 @@
-"""From HDF5 files to the band cache: `ensure_cache` against a plain loop; files warm, both write to disk."""
+"""From HDF5 files to the band cache: `ensure_cache` compared with a plain loop; files are warm, both write to disk."""
 
 import shutil
 import time
@@ -25,7 +25,7 @@ def run(quick: bool) -> list[Comparison]:
             ensure_cache(folder / "caches", data, table, "benchmark", BandSettings())
             return time.perf_counter() - start
 
-        def by_hand() -> None:
+        def plain_loop() -> None:
             bands = np.lib.format.open_memmap(folder / "b.npy", "w+", "float16", (len(table), 26, 128, 128))
             masks = np.lib.format.open_memmap(folder / "m.npy", "w+", "uint8", (len(table), 128, 128))
             for i, patch in enumerate(table.itertuples()):
@@ -37,13 +37,13 @@ def run(quick: bool) -> list[Comparison]:
             masks.flush()
 
         ours()
-        by_hand()
+        plain_loop()
         built = next((folder / "caches").glob("*/*/bands.npy"))
         np.testing.assert_array_equal(np.load(built, mmap_mode="r"), np.load(folder / "b.npy", mmap_mode="r"))
-        seconds = in_turn({"h5py, plain float64, NumPy's float16": by_hand, "ensure_cache": ours}, rounds)
+        seconds = in_turn({"h5py, plain float64, NumPy's float16": plain_loop, "ensure_cache": ours}, rounds)
         compared = Comparison(
             name="h5 to cache",
-            unit="ms a patch",
+            unit="ms per patch",
             values={name: 1e3 * value / n_compared for name, value in seconds.items()},
             reference="h5py, plain float64, NumPy's float16",
             ours="ensure_cache",

@@ -1,11 +1,11 @@
-"""Training on a GPU: the project's epochs against a plain loop, in patches a second and in share of the bf16 peak.
+"""Training on a GPU: the project's epochs compared with a plain loop, as patches/s and as a share of the bf16 peak.
 
 The plain loop reads HDF5 files through a DataLoader that computes the bands, and trains PyTorch's own layers eagerly in
-float32, with TF32 off and on. Ours is `landslide.training.fold.train_fold` with its defaults on one GPU, the last of
-three epochs. All see the paper's batches of 12 and 23 bands.
+float32, with TF32 off and on. Ours is the last of three epochs of `landslide.training.fold.train_fold` with its
+defaults on one GPU. All use the paper's batches of 12 patches and 23 bands.
 
-The share of peak counts three times the forward operations a patch (one forward and two backward), of the peak of
-dense bf16; the projection is the paper's five folds of 3,040 patches and 65 epochs, without evaluation.
+The share of the dense bf16 peak counts the forward operations per patch three times (one forward and two backward
+passes); the projection is the paper's five folds of 3,040 patches and 65 epochs, without evaluation.
 """
 
 import os
@@ -37,7 +37,7 @@ BANDS = BAND_NAMES[:23]
 BATCH = 12
 PEAK_TFLOPS = {"NVIDIA H100 80GB HBM3": 989.0, "NVIDIA H200": 989.0}
 PAPER_PATCHES = 5 * 3040 * 65
-# Share of the peak and hours that are aimed at.
+# Target share of the peak and target hours.
 AIMS = {"rau_net": (0.35, 1.0), "unet": (0.25, 1 / 6)}
 FULL_WIDTH: dict[str, dict[str, Any]] = {"rau_net": {}, "unet": {}, "smp:Unet:resnet34": {}}
 
@@ -63,13 +63,13 @@ class Files(Dataset):
 def plain_rate(
     name: str, options: dict[str, Any], loader: DataLoader, device: torch.device, *, steps: int, tf32: bool
 ) -> float:
-    """Return patches a second of the plain loop."""
+    """Return the patches per second of the plain loop."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     model = create_model(name, len(BANDS), **options).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, eps=1e-7)
     loss_of = create_loss("focal_iou")
-    batches = forever(loader)
+    batches = endless_batches(loader)
     for _ in range(3):
         _plain_step(model, optimizer, loss_of, *next(batches), device)
     _wait(device)
@@ -82,8 +82,8 @@ def plain_rate(
     return rate
 
 
-def forever(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of one epoch after the other, each read anew."""
+def endless_batches(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of one epoch after another, read from the files again each time."""
     while True:
         yield from loader
 
@@ -103,7 +103,7 @@ def _wait(device: torch.device) -> None:
 
 
 def our_rate(name: str, options: dict[str, Any], cache, device: torch.device, **changes: Any) -> float:
-    """Return patches a second of the last of three epochs of a fold, evaluation left out."""
+    """Return the patches per second of the last of three epochs of a fold, without evaluation."""
     settings = TrainingSettings(
         bands="23",
         model=name,
@@ -131,7 +131,7 @@ def compare(
     peak: float | None,
     compiled: bool = True,
 ) -> list[Comparison]:
-    """Compare the loops for every network, on n patches; `steps` of the plain ones are timed."""
+    """Compare the loops for every network on n patches; `steps` steps of the plain loop are timed."""
     results = []
     with patches.data_set(n) as (folder, what, data, table):
         cache = ensure_cache(folder / "caches", data, table, "benchmark", BandSettings())
@@ -158,7 +158,7 @@ def compare(
             results.append(
                 Comparison(
                     name=f"training, {name}, {device.type}",
-                    unit="ms a patch",
+                    unit="ms per patch",
                     values={side: 1e3 / rate for side, rate in rates.items()},
                     reference="plain float32, TF32 off",
                     ours=best,
@@ -167,7 +167,7 @@ def compare(
                 )
             )
             share, hours = AIMS.get(name, (None, None))
-            projected = {"paper's rate (10.9 a second)": PAPER_PATCHES / 10.9 / 3600}
+            projected = {"paper's rate (10.9 per second)": PAPER_PATCHES / 10.9 / 3600}
             projected["ours"] = PAPER_PATCHES / rates[best] / 3600
             results.append(projection(name, projected, hours))
             if peak is not None:
@@ -176,7 +176,7 @@ def compare(
 
 
 def projection(name: str, hours: dict[str, float], limit: float | None) -> Comparison:
-    """Return how long the paper's five folds would train."""
+    """Return the projected training time of the paper's five folds."""
     reference, ours = hours
     return Comparison(
         name=f"five folds, 65 epochs, {name}", unit="h", values=hours, reference=reference, ours=ours, limit=limit
@@ -184,10 +184,10 @@ def projection(name: str, hours: dict[str, float], limit: float | None) -> Compa
 
 
 def of_peak(name: str, least: float, took: float, share: float | None) -> Comparison:
-    """Return how the time of a patch compares with that of its operations at the peak."""
+    """Compare the time per patch with the time that its operations take at the peak."""
     return Comparison(
         name=f"share of bf16 peak, {name}",
-        unit="ms a patch",
+        unit="ms per patch",
         values={"at the peak": least, "ours": took},
         reference="at the peak",
         ours="ours",
@@ -197,7 +197,7 @@ def of_peak(name: str, least: float, took: float, share: float | None) -> Compar
 
 def run(quick: bool) -> list[Comparison]:
     if not torch.cuda.is_available():
-        print("gpu: left out, torch finds no GPU here")
+        print("gpu: skipped, torch finds no GPU here")
         return []
     name = torch.cuda.get_device_name()
     peak = PEAK_TFLOPS.get(name)

@@ -1,4 +1,4 @@
-"""Sides of a comparison take turns; medians and their ratios are what is reported."""
+"""Comparisons of speed: the sides alternate, and their medians and ratios are reported."""
 
 import json
 import multiprocessing
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 MEMORY_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
-"""What `activate.sh` sets for the C library."""
+"""The variables that `activate.sh` sets for the C library."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,14 +20,14 @@ class Comparison:
     """Medians of the sides of one comparison.
 
     Attributes:
-        name: What is compared.
-        unit: Of the values; less is better.
+        name: Title of the comparison.
+        unit: Unit of the values; less is better.
         values: Median by side.
         reference: The side that the others are compared with.
-        ours: The side that the goal is about.
-        goal: Ratio of reference to ours that is aimed at, if any.
-        limit: Value of ours that is aimed at, if any.
-        facts: Sizes, rounds and whatever else a reader needs.
+        ours: The side that the goal applies to.
+        goal: Target ratio of reference to ours, if any.
+        limit: Target value of ours, if any.
+        facts: Sizes, rounds and other facts for the reader.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """How many times the reference's value is ours."""
+        """The reference's value divided by ours."""
         return self.values[self.reference] / self.values[self.ours]
 
     def to_json(self) -> dict[str, Any]:
@@ -72,9 +72,9 @@ def write(path: Path, comparisons: list[Comparison], facts: Mapping[str, Any]) -
 
 
 def in_turn(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Run every side once a round; return the median seconds of each.
+    """Run every side once per round; return the median seconds of each.
 
-    A side that returns a float has timed itself. There is one round more, which is not counted.
+    A side that returns a float has timed itself. One additional round comes first and is not counted.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds + 1):
@@ -87,10 +87,10 @@ def in_turn(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
 
 
 class PlainProcess:
-    """A side in a process of its own, without the settings of memory that `activate.sh` makes; call it to run it once.
+    """A side in a separate process without the memory settings of `activate.sh`; call it to run it once.
 
     Args:
-        make: A function at the top of a module; called there with `arguments`, it returns the side.
+        make: A module-level function that the process calls with `arguments`; it returns the side.
         arguments: Its arguments.
     """
 

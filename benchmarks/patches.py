@@ -1,4 +1,4 @@
-"""Patches to measure with: the real sample where it is, generated ones otherwise, as many links to them as wanted."""
+"""Patches for benchmarks: links to the real sample if it is available, otherwise to generated patches."""
 
 import os
 import tempfile
@@ -16,7 +16,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def source(folder: Path) -> tuple[str, Path]:
-    """Return what the patches are and where: the real ones (LANDSLIDE_REAL_DATA), or 24 generated in `folder`."""
+    """Return a description and the root of the patches: real (LANDSLIDE_REAL_DATA), or 24 generated in `folder`."""
     real = Path(os.environ.get("LANDSLIDE_REAL_DATA", SHARED)) / "landslide4sense-sample"
     if real.is_dir():
         return "real patches", real
@@ -28,7 +28,7 @@ def source(folder: Path) -> tuple[str, Path]:
 
 @contextmanager
 def data_set(n: int) -> Iterator[tuple[Path, str, Path, pd.DataFrame]]:
-    """Yield a temporary folder, what its patches are, the data set of n of them in it, and their table."""
+    """Yield a temporary folder, a description of its n patches, their data set, and their table."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         what, root = source(folder)
@@ -37,7 +37,7 @@ def data_set(n: int) -> Iterator[tuple[Path, str, Path, pd.DataFrame]]:
 
 
 def repeated(source_root: Path, folder: Path, n: int) -> Path:
-    """Return a data set of n patches that are links to those of another, in turn."""
+    """Return a data set of n patches that are links to those of another, repeated in order."""
     sources = list(find_patches(source_root))
     for kind in ("img", "mask"):
         (folder / "TrainData" / kind).mkdir(parents=True)

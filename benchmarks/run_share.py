@@ -1,7 +1,7 @@
 """The share of `make run` that is not training.
 
-Runs the demo in a fresh LANDSLIDE_HOME, as `make run` does once the environment and the data are there, and once
-more to be served from cache. Takes some minutes.
+Runs the demo in a new LANDSLIDE_HOME, as `make run` does if the environment and the data exist, and then again to be
+served from cache. Takes some minutes.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Time and memory from files to scores as the number of patches grows: both should be linear and flat.
+"""Time and memory from files to scores by number of patches: time should be linear, memory constant.
 
-Patches of three bands, links to a few files. Each size runs in a process of its own, which also watches its anonymous
-memory (a memory map is none of it). Stages: digests and table, folds, band cache, one epoch of batches, scores.
+The patches have three bands and are links to a few files. Each size runs in a separate process, which also records its
+anonymous memory (without memory maps). Stages: digests and table, folds, band cache, one epoch of batches, scores.
 """
 
 import multiprocessing
@@ -48,7 +48,7 @@ def run(quick: bool) -> list[Comparison]:
         for n in sizes:
             needed = n * 128**2 * (len(BandSettings(stored=BANDS).names) * 2 + 1)
             if needed > 0.8 * shutil.disk_usage(folder).free:
-                print(f"{n} patches are left out: their cache takes {needed / 1e9:.0f} GB")
+                print(f"{n} patches are skipped: their cache takes {needed / 1e9:.0f} GB")
                 continue
             data = patches.repeated(rgb, folder / f"data{n}", n)
             measured[n] = in_process(data, folder / f"caches{n}")
@@ -61,7 +61,7 @@ def run(quick: bool) -> list[Comparison]:
             results.append(
                 Comparison(
                     name=f"scale, {stage}",
-                    unit="MB" if is_memory else "ms a patch",
+                    unit="MB" if is_memory else "ms per patch",
                     values=values,
                     reference=smallest,
                     ours=largest,
@@ -72,7 +72,7 @@ def run(quick: bool) -> list[Comparison]:
 
 
 def three_bands(root: Path, folder: Path) -> Path:
-    """Write the patches of a folder with red, green and blue alone, as 8 bits."""
+    """Write the patches of a folder with only red, green and blue, as 8 bits."""
     for kind in ("img", "mask"):
         (folder / "TrainData" / kind).mkdir(parents=True)
     for number, patch in enumerate(find_patches(root), start=1):
@@ -85,7 +85,7 @@ def three_bands(root: Path, folder: Path) -> Path:
 
 
 def in_process(data: Path, caches: Path) -> dict[str, float]:
-    """Return milliseconds by stage, and megabytes."""
+    """Run the stages in a separate process; return milliseconds by stage, and megabytes of memory."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     process = context.Process(target=stages, args=(data, caches, theirs))
@@ -122,7 +122,7 @@ def stages(data: Path, caches: Path, connection: Connection) -> None:
 
 
 class OnePixel(nn.Module):
-    """A network that looks at single pixels, so that what is around it shows."""
+    """A network of one 1 x 1 convolution, so that the time around the network dominates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ def anonymous_megabytes() -> float:
 
 
 class Watch:
-    """Follows this process's anonymous memory until it ends."""
+    """Records the largest anonymous memory of this process until `end` is called."""
 
     def __init__(self) -> None:
         self._most, self._over = anonymous_megabytes(), threading.Event()
@@ -162,7 +162,7 @@ class Watch:
             self._most = max(self._most, anonymous_megabytes())
 
     def end(self) -> float:
-        """Return the most that was in use, in megabytes."""
+        """Return the largest memory in use, in megabytes."""
         self._over.set()
         self._thread.join()
         return self._most

@@ -1,13 +1,13 @@
-"""One optimisation step on the CPU: the project's networks against plain eager float32, and each CPU layer on and off.
+"""One training step on the CPU: the project's networks compared with plain float32, and each CPU layer on and off.
 
 Batches of 4 patches of 128 pixels and 23 bands, focal + IoU loss, Adam, one thread; networks of reduced width. `plain`
-has PyTorch's own layers in the default memory format; `memory not kept` is the same in a process without the settings
-of `activate.sh`, which is how a script of one's own would run. Ours in float32 is what training does by default on a
-CPU, bf16 what `training.precision: bf16-mixed` does. The floor is the arithmetic of all convolutions.
+uses PyTorch's own layers, eagerly, in the default memory format; `memory not kept` is the same in a process without
+the settings of `activate.sh`, as any other script would run. Ours in float32 is the default of training on a CPU, bf16
+is `training.precision: bf16-mixed`. The floor is the time of the arithmetic of all convolutions.
 
 The CPU layers (`landslide.models.cpu_layers`) are then switched off one by one; each has to save a tenth of the step.
-The weight gradient acts only without AVX-512: `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2` shows it on any
-processor.
+The weight gradient layer is used only without AVX-512: `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2` enables it
+on any processor.
 """
 
 import time
@@ -28,7 +28,7 @@ from landslide.training.optimizers import create_optimizer
 BATCH, SIZE, N_BANDS = 4, 128, 23
 NETWORKS: dict[str, dict[str, Any]] = {"rau_net": {"width": 16}, "unet": {"width": 16}, "lite_unet": {}}
 COMPARED = ("rau_net", "unet")
-# Each CPU layer, a network that uses it, and whether it acts in bf16.
+# Each CPU layer, a network that uses it, and whether it is used in bf16.
 LAYERS = (
     ("transposed_convolution", "rau_net", False),
     ("transposed_convolution", "rau_net", True),
@@ -39,7 +39,7 @@ SAVES_A_TENTH = 1.11
 
 
 class Step:
-    """A network of its own, and how it takes a step; returns the loss."""
+    """A network with its optimizer and batch; a call trains one step and returns the loss."""
 
     def __init__(self, name: str, *, plain: bool = False, off: Collection[str] = (), bf16: bool = False) -> None:
         torch.set_num_threads(1)
@@ -58,7 +58,7 @@ class Step:
         self.masks = (torch.rand(BATCH, SIZE, SIZE, generator=generator) < 0.05).long()
 
     def __call__(self) -> Tensor:
-        """Take a step."""
+        """Train one step; return the loss."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16), cpu_layers.switched_off(self.off):
             loss = multi_head_loss(self.model(self.images), self.masks, self.loss)
         loss.backward()
@@ -76,9 +76,9 @@ def run(quick: bool) -> list[Comparison]:
     results = [against_plain(name, rounds) for name in COMPARED]
     for layer, name, bf16 in LAYERS:
         if bf16 and not processor_has_bf16():
-            print(f"{layer} in bf16: left out, this processor has no bf16")
+            print(f"{layer} in bf16: skipped, this processor has no bf16")
         elif layer == "weight_gradient" and torch.backends.cpu.get_cpu_capability() == "AVX512":
-            print(f"{layer}: left out, it does not act on a processor with AVX-512")
+            print(f"{layer}: skipped, it is not used on a processor with AVX-512")
         else:
             results.append(on_and_off(layer, name, bf16, rounds))
     return results
@@ -86,9 +86,9 @@ def run(quick: bool) -> list[Comparison]:
 
 def against_plain(name: str, rounds: int) -> Comparison:
     """Compare the steps of a network with those of PyTorch's own layers."""
-    elsewhere = PlainProcess(plain_step, name)
+    separate_process = PlainProcess(plain_step, name)
     sides = {
-        "plain float32, memory not kept": elsewhere,
+        "plain float32, memory not kept": separate_process,
         "plain float32": plain_step(name),
         "ours, float32": Step(name),
     }
@@ -98,7 +98,7 @@ def against_plain(name: str, rounds: int) -> Comparison:
     for side, loss in losses.items():
         torch.testing.assert_close(losses["plain float32"], loss, rtol=5e-2, atol=0, msg=side)
     seconds = in_turn(sides, rounds)
-    elsewhere.close()
+    separate_process.close()
     gigaflop = 3 * BATCH * complexity(name, N_BANDS, NETWORKS[name]).gflop
     seconds["floor: float32 convolutions at their peak"] = gigaflop / peak_gflops(torch.float32)
     if processor_has_bf16():
@@ -129,7 +129,7 @@ def on_and_off(layer: str, name: str, bf16: bool, rounds: int) -> Comparison:
 
 
 def processor_has_bf16() -> bool:
-    """Return whether the processor has bf16, as Linux tells; elsewhere it is emulated and a step takes minutes."""
+    """Return whether Linux reports bf16 for the processor; without it, bf16 is emulated and a step takes minutes."""
     facts = Path("/proc/cpuinfo")
     return facts.exists() and any(name in facts.read_text() for name in ("avx512_bf16", "amx_bf16", "bf16 "))
 

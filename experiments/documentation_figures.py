@@ -20,7 +20,7 @@ PATCH = 59
 
 
 def bands(path: Path) -> None:
-    """Draw all bands of one patch of the demo set, each from its lowest to its highest value."""
+    """Draw all bands of one patch of the demo set, each scaled from its lowest to its highest value."""
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder, "demo"))
         image = read_stored(Path(folder, "demo", "TrainData", "img", f"image_{PATCH}.h5"))
@@ -36,15 +36,15 @@ def bands(path: Path) -> None:
 def folds(path: Path) -> None:
     """Draw the scenes of the official training set as tiles in the colour of their fold, under three schemes."""
     positions = landslide4sense_positions()
-    corners = {1: (0, 0), 2: (0, 44), 3: (13, 44), 4: (27, 44)}  # of the scenes in the picture; 5 is a single patch
+    corners = {1: (0, 0), 2: (0, 44), 3: (13, 44), 4: (27, 44)}  # of the scenes; scene 5 is a single patch
     figure, axes = plt.subplots(1, 3, figsize=(9.8, 3.7), layout="constrained")
     for axis, scheme in zip(axes, ("contiguous", "random", "scene_blocked"), strict=True):
         fold = assign(positions.index.tolist(), scheme=scheme, scenes=positions.to_numpy())
         picture = np.full((75, 70), np.nan)
         for scene, (top, left) in corners.items():
-            own = (positions["scene"] == scene).to_numpy()
-            rows, columns = positions["row"][own].to_numpy(int), positions["column"][own].to_numpy(int)
-            picture[top + rows, left + columns] = fold[own]
+            in_scene = (positions["scene"] == scene).to_numpy()
+            rows, columns = positions["row"][in_scene].to_numpy(int), positions["column"][in_scene].to_numpy(int)
+            picture[top + rows, left + columns] = fold[in_scene]
         drawn = axis.imshow(picture, cmap=plt.get_cmap("Set2", 5), vmin=0.5, vmax=5.5, interpolation="nearest")
         axis.set_title(scheme)
         axis.set_axis_off()

@@ -1,17 +1,17 @@
-"""Networks and recipes compared on real RGB patches, under one protocol, with the library alone.
+"""Compares networks and recipes on real RGB patches, under one protocol, with only the library.
 
     python experiments/real_rgb.py train configs/real_rgb.yaml --data DIR --out RESULTS
     python experiments/real_rgb.py table configs/real_rgb.yaml --out RESULTS
 
-DIR holds h5 pairs with the bands that the configuration declares. The configuration is a grid as `ablation_pipeline`
-takes it (docs/how-to/run-an-ablation.md); to train it, neither ZenML nor MLflow is needed. All rows are trained
-for every seed and fold, in this order; finished trainings are skipped and interrupted ones resumed, so the command may
-be stopped at any time. A result of other settings or other data is refused. RESULTS gets three files for each training:
-settings, learning curves and scores (JSON), the counts of every test patch (CSV), and the weights. `table` needs the
-first two, which are kept in docs/results.
+DIR contains h5 pairs with the bands that the configuration declares. The configuration is a grid for
+`ablation_pipeline` (docs/how-to/run-an-ablation.md); training needs neither ZenML nor MLflow. For every seed and fold,
+all rows are trained; finished trainings are skipped and interrupted ones resumed, so the command may be stopped at any
+time. Results with different settings or data are refused. Each training writes three files to RESULTS: settings,
+learning curves and scores (JSON), the counts of every test patch (CSV), and the weights. `table` needs the first two,
+which are kept in docs/results.
 
-A recipe is searched for on folds that are not reported: `--without 1 3` leaves out the patches of these folds, which
-then cannot be tested on either.
+Search for a recipe on folds that are not reported: `--without 1 3` excludes the patches of these folds, which then
+cannot be test folds either.
 """
 
 import argparse
@@ -60,7 +60,7 @@ HEADINGS = {"f1_macro": "F1", "miou": "mIoU", "f1_landslide": "landslide F1"}
 
 
 def settings_of(common: dict[str, Any], row: dict[str, Any], seed: int) -> TrainingSettings:
-    """Merge the training settings of a row over those in common, as the ablation pipeline does."""
+    """Merge the training settings of a row over the common ones, as the ablation pipeline does."""
     changes = row.get("training", {})
     if "model" in changes:
         common = {**common, "model_options": {}}
@@ -88,7 +88,7 @@ def schedule_of(kind: str, **values: Any) -> StepSchedule | CosineSchedule:
 
 
 def read_grid(path: Path) -> dict[str, Any]:
-    """Read a grid; one that asks for what is not done here is refused."""
+    """Read a grid; exit with a message if it has settings that this script does not support."""
     parameters: dict[str, Any] = yaml.safe_load(path.read_text())["parameters"]
     read = {
         "grid": (parameters, {"name", "data", "bands", "folds", "seeds", "training", "evaluation", "rows"}),
@@ -121,7 +121,7 @@ def file_name(row: str, fold: int, seed: int) -> str:
 
 def train(arguments: argparse.Namespace) -> None:
     parameters = read_grid(arguments.config)
-    refuse_unknown(arguments.only, parameters)
+    refuse_unknown_rows(arguments.only, parameters)
     if both := set(arguments.without) & set(parameters["folds"]["trained"]):
         raise SystemExit(f"Fold {min(both)} is left out, and the grid tests on it. Change folds.trained.")
     bands = BandSettings(stored=tuple(parameters["bands"]["stored"]))
@@ -140,29 +140,29 @@ def train(arguments: argparse.Namespace) -> None:
                 facts |= {"fold": fold, "settings": plain(settings)}
                 path = arguments.out / file_name(row["name"], fold, seed)
                 if path.with_suffix(".json").exists():
-                    refuse_other(path.with_suffix(".json"), facts)
+                    load_record(path.with_suffix(".json"), facts)
                 else:
                     train_one(cache, table, kept, settings, fold, path, facts)
 
 
-def refuse_unknown(names: list[str], parameters: dict[str, Any]) -> None:
-    """Exit with a message if a row is asked for that the grid does not have."""
+def refuse_unknown_rows(names: list[str], parameters: dict[str, Any]) -> None:
+    """Exit with a message if the grid does not have all of these rows."""
     if unknown := set(names) - {row["name"] for row in parameters["rows"]}:
         raise SystemExit(f"The grid has no row {min(unknown)!r}.")
 
 
 def plain(settings: TrainingSettings) -> dict[str, Any]:
-    """Return settings as a JSON file has them."""
+    """Return settings as plain JSON values."""
     values: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
     return values
 
 
-def refuse_other(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Return the record of a finished training; exit with a message if it is not the one that is wanted."""
+def load_record(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of a finished training; exit with a message if its settings or data differ from `wanted`."""
     found: dict[str, Any] = json.loads(path.read_text())
     for name, value in wanted.items():
         recorded = found[name]
-        if name == "settings":  # those that did not exist yet have their defaults
+        if name == "settings":  # settings newer than the record have their defaults
             recorded = plain(settings_of({}, {"training": recorded}, recorded["seed"]))
         if recorded != value:
             raise SystemExit(f"{path} was trained with other values of {name}.\n  -> Delete it, or use another folder.")
@@ -202,7 +202,7 @@ def train_one(
 def score_one(
     cache: BandCache, table: pd.DataFrame, settings: TrainingSettings, fold: int, result: FoldResult, counts: Path
 ) -> dict[str, Any]:
-    """Predict the test fold in every way; write the counts of its patches and return what else is recorded."""
+    """Predict the test fold in every variant; write the counts of its patches and return the other facts to record."""
     bands, device = tuple(settings.bands), device_of(settings)
     rows = np.flatnonzero(table["fold"] == fold)
     model = build_model(result.spec, load_file(result.weights))
@@ -239,13 +239,13 @@ def score_one(
 def recorded(
     parameters: dict[str, Any], out: Path, row: dict[str, Any], seed: int, variant: str = ""
 ) -> list[dict[str, Any]]:
-    """Return the finished trainings of a row under a seed: the records with the counts of the test patches."""
+    """Return the finished trainings of a row with a seed: the records with the counts of the test patches."""
     wanted = {"settings": plain(settings_of(parameters["training"], row, seed)), "without_folds": []}
     records = []
     for fold in parameters["folds"]["trained"]:
         path = out / f"{file_name(row['name'], fold, seed)}.json"
         if path.exists():
-            records.append(refuse_other(path, wanted))
+            records.append(load_record(path, wanted))
             wanted["data_version"] = records[-1]["data_version"]
             patches = pd.read_csv(path.with_suffix(".csv"))
             first = patches.columns.get_loc("tn")
@@ -255,8 +255,8 @@ def recorded(
 
 
 def finished_rows(parameters: dict[str, Any], out: Path, variant: str, seconds: str) -> "list[AblationRow]":
-    """Return the rows with those seeds of which all folds are trained, predicted in some way."""
-    from landslide.ablation.table import AblationRow, TrainedRow  # reads MLflow, which training does without
+    """Return the rows with the seeds whose folds are all trained, with the counts of one prediction variant."""
+    from landslide.ablation.table import AblationRow, TrainedRow  # imports MLflow, which training does not need
 
     wanted = set(parameters["folds"]["trained"])
     tags = {"folds_trained": ", ".join(map(str, sorted(wanted))), "fold_scheme": "contiguous"}
@@ -283,7 +283,7 @@ def finished_rows(parameters: dict[str, Any], out: Path, variant: str, seconds: 
 
 
 def other_variants(records: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the mean over the folds of the scores of other variants of predicting, where a network has them."""
+    """Return the mean over the folds of the scores of the other prediction variants that a network has."""
     from landslide.ablation.table import SCORES, VARIANTS
 
     scores = [record["scores"] for record in records]
@@ -292,13 +292,13 @@ def other_variants(records: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def print_tables(arguments: argparse.Namespace) -> None:
-    """Print the tables of what is finished, and draw calibration and thresholds of one row."""
+    """Print the tables of all finished trainings, and draw calibration and thresholds of one row."""
     from landslide.ablation.report import render_markdown
     from landslide.ablation.table import ablation_table
 
     parameters = read_grid(arguments.config)
-    refuse_unknown([*filter(None, [arguments.gains_of, arguments.figures])], parameters)
-    for variant, title in (("", "One prediction a patch"), ("_tta", "Mean of the eight symmetries")):
+    refuse_unknown_rows([*filter(None, [arguments.gains_of, arguments.figures])], parameters)
+    for variant, title in (("", "One prediction per patch"), ("_tta", "Mean of the eight symmetries")):
         rows = finished_rows(parameters, arguments.out, variant, arguments.seconds)
         if not rows:
             raise SystemExit(f"{arguments.out} has no row of {arguments.config} that is trained on all folds.")
@@ -317,7 +317,7 @@ def print_tables(arguments: argparse.Namespace) -> None:
 
 
 def gains(rows: "list[AblationRow]", name: str) -> str:
-    """Return as Markdown by how many points a row exceeds every other, with the intervals."""
+    """Return as Markdown by how many points a row exceeds each other row, with intervals."""
     from landslide.ablation.table import ablation_table
 
     found = [row for row in rows if row.name == name]
@@ -333,7 +333,7 @@ def gains(rows: "list[AblationRow]", name: str) -> str:
 
 
 def every_training(parameters: dict[str, Any], out: Path, seconds: str) -> str:
-    """Return the scores of every finished training as Markdown, one prediction a patch."""
+    """Return the scores of every finished training as Markdown, with one prediction per patch."""
     lines = [["training", "seed", "fold", *HEADINGS.values(), "epoch", seconds.replace("_", " ")]]
     for row in parameters["rows"]:
         for seed in parameters["seeds"]:
@@ -345,7 +345,7 @@ def every_training(parameters: dict[str, Any], out: Path, seconds: str) -> str:
 
 
 def selection_gaps(parameters: dict[str, Any], out: Path) -> str:
-    """Return as Markdown by how many points the epoch that is best on the test fold exceeds the chosen one."""
+    """Return as Markdown by how many points the best epoch on the test fold exceeds the chosen epoch."""
     lines = [["chosen on the test fold", "trainings", *HEADINGS.values()]]
     for row in parameters["rows"]:
         scores = [one["scores"] for seed in parameters["seeds"] for one in recorded(parameters, out, row, seed)]
@@ -356,7 +356,7 @@ def selection_gaps(parameters: dict[str, Any], out: Path) -> str:
 
 
 def markdown(lines: list[list[str]]) -> str:
-    """Return a table, its first line the headings."""
+    """Return a table whose first line has the headings."""
     heading, *rows = lines
     alignment = ["left", *["right"] * (len(heading) - 1)]
     return tabulate(rows, heading, tablefmt="pipe", colalign=alignment, disable_numparse=True) + "\n"
@@ -378,18 +378,18 @@ def draw(records: list[dict[str, Any]], folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    training = commands.add_parser("train", help="train what is missing")
+    training = commands.add_parser("train", help="train the missing rows, seeds and folds")
     training.add_argument("config", type=Path)
     training.add_argument("--data", type=Path, required=True)
     training.add_argument("--out", type=Path, required=True)
-    training.add_argument("--without", type=int, nargs="*", default=[], help="folds whose patches are left out")
+    training.add_argument("--without", type=int, nargs="*", default=[], help="folds whose patches are excluded")
     training.add_argument("--only", nargs="*", default=[], help="names of rows")
     training.set_defaults(run=train)
-    tables = commands.add_parser("table", help="print the tables of what is finished")
+    tables = commands.add_parser("table", help="print the tables of all finished trainings")
     tables.add_argument("config", type=Path)
     tables.add_argument("--out", type=Path, required=True)
     tables.add_argument("--seconds", choices=["training_seconds", "processor_seconds"], default="processor_seconds")
-    tables.add_argument("--gains-of", metavar="ROW", help="print by how much this row exceeds every other")
+    tables.add_argument("--gains-of", metavar="ROW", help="print by how much this row exceeds each other row")
     tables.add_argument("--figures", metavar="ROW", help="draw calibration.png and thresholds.png of this row")
     tables.set_defaults(run=print_tables)
     arguments = parser.parse_args()
