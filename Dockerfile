@@ -8,13 +8,13 @@ FROM python:3.12.13-slim-bookworm
 
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 
-# DVC and the lineage of a run need git. Debian serves only the newest build of a package, so none is pinned.
+# DVC and the lineage of a run need git. Debian serves only the newest build of a package, so versions are not pinned.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git openssh-client \
     && rm -rf /var/lib/apt/lists/*
 
-# Byte code is compiled here, because the user below cannot write it later.
+# Compile byte code now, because the user below cannot write it later.
 WORKDIR /app
 COPY requirements.lock ./
 RUN python -m pip install --no-cache-dir --disable-pip-version-check uv==0.13.9 \
@@ -25,7 +25,7 @@ RUN useradd --uid 10001 --create-home --shell /bin/bash landslide \
 COPY --chown=landslide:landslide . ./
 RUN uv pip install --system --no-cache --no-deps --no-build-isolation --editable .
 
-# What activate.sh sets in a checkout.
+# The environment that activate.sh sets in a checkout.
 ENV LANDSLIDE_ROOT=/app \
     LANDSLIDE_HOME=/var/lib/landslide \
     ZENML_CONFIG_PATH=/var/lib/landslide/zenml \
@@ -45,7 +45,7 @@ ENV LANDSLIDE_ROOT=/app \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     PYTHONUNBUFFERED=1
 
-# The commit that the image was built from: its runs carry it, as there is no .git here.
+# The commit of the image, for the lineage of its runs, because the image has no .git.
 ARG LANDSLIDE_GIT_COMMIT=unknown
 ENV LANDSLIDE_GIT_COMMIT=${LANDSLIDE_GIT_COMMIT}
 

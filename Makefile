@@ -1,6 +1,6 @@
 # make run    the demo, end to end: set-up, data, training pipeline, table of scores
 # make test   the test suite
-# The rest is convenience; `make help` lists it.
+# `make help` lists all targets.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -11,7 +11,7 @@ PORT ?= 5000
 export LANDSLIDE_HOME ?= $(CURDIR)/.landslide
 unexport PYTHONDONTWRITEBYTECODE
 
-# The first Python of a version that the project supports.
+# The first Python with a supported version.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 

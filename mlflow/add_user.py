@@ -1,10 +1,9 @@
-"""Adds a user to the tracking server; run it where the server runs, by its administrator.
+"""Adds a user to the tracking server; the administrator runs it on the machine of the server.
 
     MLFLOW_NEW_PASSWORD=... python add_user.py NAME [--write]
 
-Everybody who can log in may read. `--write` lets the user also change what others recorded: training into the
-same experiment, moving the aliases of the registered model. The unattended runner and those who promote or roll
-back need it.
+Everybody who can log in may read. `--write` lets the user also change records of others: train into the same
+experiment, move the aliases of the registered model. The unattended runner and users who promote or roll back need it.
 """
 
 import argparse
@@ -14,7 +13,7 @@ import sys
 from mlflow.exceptions import MlflowException
 from mlflow.server import get_app_client
 
-# The address as seen from inside the server's own container.
+# The address inside the server's container.
 _SERVER = "http://127.0.0.1:{port}"
 
 
@@ -22,7 +21,7 @@ def main() -> None:
     """Add the user and grant the requested permissions."""
     parser = argparse.ArgumentParser(description="Add a user to the tracking server.")
     parser.add_argument("name")
-    parser.add_argument("--write", action="store_true", help="may change what others recorded")
+    parser.add_argument("--write", action="store_true", help="allow changes to records of others")
     arguments = parser.parse_args()
     if not (password := os.environ.get("MLFLOW_NEW_PASSWORD")):
         sys.exit("MLFLOW_NEW_PASSWORD is not set.\n  -> Set it to the new user's password, 12 characters or more.")

@@ -1,4 +1,4 @@
-"""Starts the team's tracking server: checks its environment, makes the bucket, then becomes `mlflow server`.
+"""Starts the team's tracking server: checks its environment, creates the bucket, then runs `mlflow server`.
 
 All settings come from the environment, so no password is in a file or on a command line:
 
@@ -32,7 +32,7 @@ def main() -> None:
     if destination.scheme == "s3":
         make_bucket(destination.netloc)
     os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(Path(__file__).with_name("basic_auth.ini"))
-    # Background jobs are for language models; nine processes and a gigabyte of memory otherwise.
+    # Background jobs are for language models; they would take nine processes and a gigabyte of memory.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     # The empty address makes libpq read the PG* variables.
     options = ("--backend-store-uri", "postgresql://", "--serve-artifacts", "--app-name", "basic-auth")
