@@ -33,14 +33,15 @@ os.environ.update(
 
 # The slowest files start first, so that no worker is left with one of them at the end.
 _LONGEST = (
-    "test_retraining", "test_kubeflow", "test_pipeline_demo", "test_trials", "test_pipeline", "test_tracking_server",
-    "test_reproduce",
+    "pipelines/test_retraining.py", "pipelines/test_training.py", "pipelines/test_demo.py", "stacks/test_kubeflow.py",
+    "pipelines/test_trials.py", "pipelines/test_ablation.py", "tracking/test_reproduction.py", "mlflow/test_server.py",
+    "training/test_fold.py",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {name: position for position, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    items.sort(key=lambda item: order.get("/".join(item.path.parts[-2:]), len(order)))
 
 
 def pytest_sessionfinish() -> None:
