@@ -280,7 +280,7 @@ def test_data_that_differs_from_the_dvc_pin_is_refused(data, stack, tmp_path):
             ["only gradient_y is selected"],
         ),
         (
-            {"parameters": {"bands": {"stored": ["B4", "B3"], "blur_kernel": 5}}},
+            {"parameters": {"bands": {"stored": ["B4", "B3"], "blur_kernel": 5}, "training": {"bands": ["B4"]}}},
             ["bands.blur_kernel is 5", "no effect"],
         ),
         (
