@@ -143,7 +143,7 @@ class Site:
             "OMP_NUM_THREADS": "1",
             "LANDSLIDE_GIT_COMMIT": COMMIT,
             "MPLCONFIGDIR": matplotlib.get_cachedir(),  # generated once, as in an image
-            "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0.5",
+            "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
         }
         return Cluster(folder, self.image, environment)
 
