@@ -114,14 +114,14 @@ def test_copied_and_computed_rows_of_many_patches_are_in_order(data, table, tmp_
 @pytest.mark.parametrize("threads", [1, 2, 8])
 @pytest.mark.parametrize("together", [1, 2, 6])
 def test_rows_are_in_order_for_any_number_computed_at_once(build, data, table, monkeypatch, together, threads):
-    monkeypatch.setattr(building, "_TOGETHER", together)
-    monkeypatch.setattr(building, "_MOST_THREADS", threads)
+    monkeypatch.setattr(building, "_CHUNK", together)
+    monkeypatch.setattr(building, "_MAX_THREADS", threads)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert_holds(build(6), data, table)
 
 
 def test_at_most_one_chunk_per_thread_waits_for_the_writer(data, table, tmp_path, computed, monkeypatch):
-    monkeypatch.setattr(building, "_TOGETHER", 2)
+    monkeypatch.setattr(building, "_CHUNK", 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     many, ahead = pd.concat([table] * 5, ignore_index=True), []
 

@@ -246,7 +246,7 @@ def test_use_copies_and_pins_and_replaces_only_cached_data(project, rgb_set, tmp
     os.truncate(spoiled, 100)
     third = use(rgb_set)
     assert third.exit_code == 1
-    assert "not (wholly) in the DVC cache" in third.stderr
+    assert "not (completely) in the DVC cache" in third.stderr
     assert version_of(project / "data") == pinned(project) == version_of(other)
 
 
@@ -269,7 +269,7 @@ def test_use_never_overwrites_unpinned_changes(project_with_demo, rgb_set):
     (project_with_demo / "data/my_labels.txt").write_text("a week of work")
     result = use(rgb_set)
     assert result.exit_code == 1
-    assert "something else than data.dvc pins" in result.stderr
+    assert "differs from the version that data.dvc pins" in result.stderr
     assert "move ./data away" in result.stderr
     assert (project_with_demo / "data/my_labels.txt").read_text() == "a week of work"
     assert len(list((project_with_demo / "data/TrainData/img").iterdir())) == 3
