@@ -1,7 +1,8 @@
 """The fold table of a growing data set: patches keep their folds, and new patches join their neighbours.
 
 A model of fold k has seen every patch of the other folds. If a patch changed its fold between two trainings, or a new
-adjacent tile went to another fold, the two models could no longer be compared out of sample.
+adjacent tile went to another fold, the two models could no longer be compared out of sample. The first folds come from
+`landslide.folds.schemes.assign`.
 """
 
 from collections import Counter
