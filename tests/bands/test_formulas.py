@@ -289,6 +289,25 @@ def test_a_batch_gives_the_bands_of_each_patch_channels_first_or_last(n):
         np.testing.assert_array_equal(bands, engineer(patch))
 
 
+def test_bands_change_their_format_before_the_next_patch_is_read():
+    events, patches = [], [random_patch(seed) for seed in range(3)]
+
+    def read():
+        for patch in patches:
+            events.append("read")
+            yield patch
+
+    def convert(bands):
+        events.append("convert")
+        return bands.astype(np.float16)
+
+    result = list(engineer_each(read(), BandSettings(), convert))
+    assert events == ["read", "convert"] * 3
+    for patch, bands in zip(patches, result, strict=True):
+        assert bands.dtype == np.float16
+        np.testing.assert_array_equal(bands, engineer(patch).astype(np.float16))
+
+
 def test_patches_are_read_lazily():
     read: list[int] = []
 

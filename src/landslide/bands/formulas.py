@@ -10,7 +10,7 @@ into another through a band. All arithmetic that decides a rounding (the 8-bit g
 
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
@@ -262,21 +262,30 @@ def engineer(image: npt.NDArray[Any], settings: BandSettings | None = None) -> n
     return bands
 
 
-def engineer_each(images: Iterable[npt.NDArray[Any]], settings: BandSettings) -> Iterator[npt.NDArray[np.float32]]:
+def engineer_each(
+    images: Iterable[npt.NDArray[Any]],
+    settings: BandSettings,
+    convert: Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]] = lambda bands: bands,
+) -> Iterator[npt.NDArray[Any]]:
     """Compute the bands of patches that are read one at a time, so that not all of them are in memory.
 
     Args:
         images: Patches of one shape, each (H, W, C) or (C, H, W) as for `engineer`.
         settings: Formula settings.
+        convert: Changes the number format of the bands (B, H, W) of a patch before the next one is read. Several
+            patches are in memory at a time; in float16 they take half of it.
 
     Yields:
-        The bands (B, H, W) of each patch, as `engineer` returns them.
+        The bands (B, H, W) of each patch, as `engineer` returns them, in the number format of `convert`.
 
     Raises:
         ValueError: If a shape does not fit the declared bands.
     """
     remaining = iter(images)
-    while block := [_all_but_median(image, settings) for image in islice(remaining, _BLOCK)]:
+    while block := [
+        (convert(bands), gray)
+        for bands, gray in (_all_but_median(image, settings) for image in islice(remaining, _BLOCK))
+    ]:
         if "median" in settings.names:
             row = settings.names.index("median")
             medians = _medians([gray for _, gray in block if gray is not None], settings.median_kernel)
