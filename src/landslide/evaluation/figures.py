@@ -105,6 +105,16 @@ def uncertainty_figure(
     return figure
 
 
+def _curves(width: float, height: float, **subplots: Any) -> tuple[Figure, Any]:
+    """Return a figure of this size in inches, with margins for labels and titles, and its axes.
+
+    Matplotlib's constrained layout draws everything twice, which takes longer than all else about a figure.
+    """
+    figure = Figure(figsize=(width, height))
+    margins = {"left": 0.65 / width, "right": 1 - 0.15 / width, "bottom": 0.5 / height, "top": 1 - 0.35 / height}
+    return figure, figure.subplots(gridspec_kw={**margins, "wspace": 0.25, "hspace": 0.08}, **subplots)
+
+
 def _show(axis: Any, content: Any, name: str, *, with_title: bool) -> Any:
     """Show a picture (H, W, 3), or a map (H, W) in the colours of its kind."""
     maps = {"mask": ("gray", 1.0), "probability": ("magma", 1.0), "uncertainty": ("viridis", 0.5)}
@@ -122,8 +132,7 @@ def precision_recall_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         curves: Tables of `landslide.evaluation.scores.threshold_table` by label.
     """
-    figure = Figure(figsize=(5.2, 4.6), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _curves(5.2, 4.6)
     for label, curve in curves.items():
         axis.plot(curve["recall"], curve["precision"], label=label, linewidth=1.5)
         usual = curve.iloc[(curve["threshold"] - 0.5).abs().argmin()]
@@ -142,8 +151,7 @@ def thresholds_figure(table: pd.DataFrame, tuned: Sequence[float] = ()) -> Figur
         table: What `landslide.evaluation.scores.threshold_table` returned.
         tuned: Thresholds that were chosen on selection parts, to mark.
     """
-    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _curves(5.6, 4.2)
     names = {"f1_macro": "F1 (macro)", "miou": "mIoU", "f1_landslide": "F1 (landslide)"}
     for name, label in names.items():
         axis.plot(table["threshold"], table[name], label=label, linewidth=1.5)
@@ -162,8 +170,7 @@ def calibration_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         tables: Tables of `landslide.metrics.calibration.Calibration.table` by label.
     """
-    figure = Figure(figsize=(5.2, 5.8), layout="constrained")
-    above, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+    figure, (above, below) = _curves(5.2, 5.8, nrows=2, height_ratios=[3, 1], sharex=True)
     above.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle="--", label="as often as predicted")
     for label, table in tables.items():
         filled = table[table["pixels"] > 0]
@@ -184,8 +191,7 @@ def roc_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         curves: Tables of `landslide.metrics.detection.roc_curve` by label.
     """
-    figure = Figure(figsize=(4.8, 4.6), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _curves(4.8, 4.6)
     axis.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle="--", label="by chance")
     for label, curve in curves.items():
         axis.plot(curve["false_positive_rate"], curve["true_positive_rate"], label=label, linewidth=1.5)
@@ -205,10 +211,10 @@ def learning_curves_figure(histories: Mapping[str, Sequence[Mapping[str, float]]
     Args:
         histories: The epochs' records of `landslide.training.fold` by label.
     """
-    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     panels = (("train_loss", "training loss"), ("validation_f1_macro", "validation F1 (macro)"),
               ("validation_f1_landslide", "validation F1 (landslide)"))  # fmt: skip
-    for axis, (key, title) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+    figure, axes = _curves(9.6, 3.8, ncols=len(panels))
+    for axis, (key, title) in zip(axes, panels, strict=True):
         for label, history in histories.items():
             axis.plot([r["epoch"] for r in history], [r[key] for r in history], label=label, linewidth=1.5)
         axis.set(xlabel="epoch", title=title)
@@ -224,9 +230,9 @@ def differences_figure(differences: pd.DataFrame, margin: float) -> Figure:
         differences: What `landslide.retraining.promotion.bootstrap` returned.
         margin: By how much the challenger has to be better.
     """
-    figure = Figure(figsize=(4.4 * len(differences.columns), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(differences.columns), squeeze=False)[0]
-    for axis, name in zip(axes, differences.columns, strict=True):
+    n_panels = len(differences.columns)
+    figure, axes = _curves(4.4 * n_panels, 3.4, ncols=n_panels, squeeze=False)
+    for axis, name in zip(axes.flat, differences.columns, strict=True):
         axis.hist(differences[name], bins=60, color="#4477aa")
         axis.axvline(margin, color="#cc3311", linewidth=1.5, label=f"margin {margin:g}")
         axis.axvline(0.0, color="black", linewidth=0.8)
