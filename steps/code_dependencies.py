@@ -48,6 +48,7 @@ def source_files(module: str) -> tuple[str, ...]:
     return tuple(sorted(str(file.relative_to(ROOT)) for file in found))
 
 
+@cache
 def _imported_names(file: Path) -> list[str]:
     """Return every dotted name that a file imports, at its top or inside a function."""
     names = []
