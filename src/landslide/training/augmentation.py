@@ -192,9 +192,13 @@ class Augmentation:
             images[:, normalized] = torch.where(changed, scaled, images[:, normalized])
         if self._neighbourhood:
             inside = pasted[:, None].float()
-            side = 2 * self._radius + 1
-            near_pasted = F.max_pool2d(inside, side, stride=1, padding=self._radius)
-            near_rest = F.max_pool2d(1 - inside, side, stride=1, padding=self._radius)
-            mixed = (near_pasted * near_rest) > 0
+            mixed = (_dilate(inside, self._radius) * _dilate(1 - inside, self._radius)) > 0
             images[:, self._neighbourhood] = images[:, self._neighbourhood].masked_fill(mixed, 0.0)
         return images
+
+
+def _dilate(masks: Tensor, radius: int) -> Tensor:
+    """Grow masks (B, 1, H, W) by a square, along one axis after the other."""
+    side = 2 * radius + 1
+    wider = F.max_pool2d(masks, (1, side), stride=1, padding=(0, radius))
+    return F.max_pool2d(wider, (side, 1), stride=1, padding=(radius, 0))
