@@ -66,6 +66,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def stack() -> str:
     """The embedded ZenML stack, registered once per session."""
+    import tests.support.installed_packages  # noqa: F401
     from stacks.local import register_local_stack
 
     return register_local_stack()

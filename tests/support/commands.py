@@ -17,10 +17,14 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # Not `zenml_cli`, which redirects the output of the process that imports it.
 _PRELOADED = [
+    "tests.support.installed_packages",
     "zenml.cli.cli", "zenml.entrypoints.step_entrypoint_configuration", "zenml.integrations.registry",
     "zenml.integrations.mlflow.experiment_trackers", "zenml.integrations.kubeflow.orchestrators",
     "zenml.integrations.s3.artifact_stores", "zenml.stack.stack", "zenml.zen_stores.sql_zen_store", "matplotlib.pyplot",
@@ -35,7 +39,9 @@ FORKS.set_forkserver_preload(_PRELOADED)
 
 def prepare() -> None:
     """Start importing the libraries in the background."""
-    forkserver.ensure_running()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # for the import of tests.support
+        forkserver.ensure_running()
 
 
 def run(command: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -59,6 +65,7 @@ def run(command: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> subproc
 
 def start(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: Path, stderr: Path) -> BaseProcess:
     """Start a command, the leader of a new process group, and return its process."""
+    prepare()
     process = FORKS.Process(target=_run_in, args=(list(command), cwd, dict(env), stdout, stderr))
     process.start()
     return process
@@ -103,6 +110,9 @@ def become(command: Sequence[str]) -> None:
             script = shutil.which(command[0])
             assert script is not None, f"no {command[0]} in {os.environ['PATH']}"
             sys.argv[:] = [script, *command[1:]]
-            runpy.run_path(script, run_name="__main__")
+            main = ModuleType("__main__")
+            main.__file__ = script  # `inspect.stack`, which kfp calls often, is slow if it cannot find a file's module
+            sys.modules["__main__"] = main
+            exec(compile(Path(script).read_text(), script, "exec"), main.__dict__)
     finally:
         atexit._run_exitfuncs()  # multiprocessing children do not run these
