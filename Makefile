@@ -53,7 +53,8 @@ ablation: $(ENVIRONMENT) $(STACK) data ## train the rows of a table and compare 
 report: $(ENVIRONMENT) ## show the scores of the last run again
 	@$(ACTIVATE) && landslide report
 
-PYTEST := python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# One worker more than cores, because tests also wait for servers; 4 at most, which take 2 GB each.
+PYTEST := python -m pytest -q -n $$(( $$(nproc) < 4 ? $$(nproc) + 1 : 4 )) --dist loadfile --no-loadscope-reorder
 
 test: $(ENVIRONMENT) ## run the test suite
 	@$(ACTIVATE) && $(PYTEST) -m "not soak"

@@ -34,16 +34,6 @@ def checkout(tiny_set, tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def small(checkout, new_home, tmp_path_factory) -> tuple[Path, Path]:
-    """A separate checkout with two folds of one epoch, and the LANDSLIDE_HOME in which they ran."""
-    root = Path(shutil.copytree(checkout, tmp_path_factory.mktemp("small") / "landslide"))
-    pipeline_runs.write_config(root / "config.yaml", Path("data"), training={"epochs": 1}, folds={"n_folds": 2})
-    home = new_home()
-    assert _executed(_run(root, home)) >= {"build_bands", "train_fold_1", "train_fold_2", "register"}
-    return root, home
-
-
 def _run(checkout: Path, home: Path) -> str:
     done = commands.run(COMMAND, cwd=checkout, env=pipeline_runs.cli_environment(home, checkout))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -88,6 +78,12 @@ def undisturbed(checkout, new_home) -> Path:
     return home
 
 
+@pytest.fixture(scope="module")
+def rerun(checkout, undisturbed, tmp_path_factory) -> tuple[Path, Path]:
+    """A copy of the checkout, for edits, and the LANDSLIDE_HOME in which it has run; used by the last tests."""
+    return Path(shutil.copytree(checkout, tmp_path_factory.mktemp("rerun") / "landslide")), undisturbed
+
+
 def test_source_archive_records_an_unknown_commit(undisturbed):
     (parent,), children = _runs(undisturbed)
     assert parent.data.tags["git_commit"] == "unknown"
@@ -129,14 +125,14 @@ def test_run_killed_repeatedly_at_random_ends_with_identical_weights(checkout, u
     _assert_like_undisturbed(home, undisturbed)
 
 
-def test_second_checkout_with_the_same_home_is_served_from_cache(small, tmp_path):
-    checkout, home = small
+def test_second_checkout_with_the_same_home_is_served_from_cache(rerun, tmp_path):
+    checkout, home = rerun
     other = Path(shutil.copytree(checkout, tmp_path / "other"))
     assert _executed(_run(other, home)) == {"ingest", "open_run"}
 
 
-def test_edited_module_reruns_exactly_the_steps_that_use_it(small):
-    checkout, home = small
+def test_edited_module_reruns_exactly_the_steps_that_use_it(rerun):
+    checkout, home = rerun
     figures = checkout / "src" / "landslide" / "evaluation" / "figures.py"
     figures.write_text(figures.read_text() + "\n# an edit\n")
     assert _executed(_run(checkout, home)) == {"ingest", "open_run", "evaluate"}
@@ -144,12 +140,12 @@ def test_edited_module_reruns_exactly_the_steps_that_use_it(small):
     losses = checkout / "src" / "landslide" / "training" / "losses.py"
     losses.write_text(losses.read_text() + "\n# an edit\n")
     executed = _executed(_run(checkout, home))
-    assert executed >= {"ingest", "open_run", "train_fold_1", "train_fold_2", "evaluate"}
+    assert executed >= {"ingest", "open_run", *(f"train_fold_{fold}" for fold in FOLDS), "evaluate"}
     assert not executed & {"build_bands", "split"}
 
 
-def test_bad_input_exits_with_1_and_a_message(small, tmp_path):
-    checkout, home = small
+def test_bad_input_exits_with_1_and_a_message(rerun, tmp_path):
+    checkout, home = rerun
     broken = Path(shutil.copytree(checkout, tmp_path / "broken"))
     (broken / "data" / "TrainData" / "img" / "image_2.h5").write_bytes(b"no HDF5")
     done = commands.run(COMMAND, cwd=broken, env=pipeline_runs.cli_environment(home, broken))
