@@ -53,14 +53,14 @@ ablation: $(ENVIRONMENT) $(STACK) data ## train the rows of a table and compare 
 report: $(ENVIRONMENT) ## show the scores of the last run again
 	@$(ACTIVATE) && landslide report
 
-# One worker more than cores, because tests also wait for servers; 4 at most, which take 2 GB each.
-PYTEST := python -m pytest -q -n $$(( $$(nproc) < 4 ? $$(nproc) + 1 : 4 )) --dist loadfile --no-loadscope-reorder
+PYTEST := python -m pytest -q --dist loadfile --no-loadscope-reorder
 
+# One worker more than cores, because tests wait for servers and processes; 4 at most, each takes up to 2 GB.
 test: $(ENVIRONMENT) ## run the test suite
-	@$(ACTIVATE) && $(PYTEST) -m "not soak"
+	@$(ACTIVATE) && $(PYTEST) -n $$(( $$(nproc) < 4 ? $$(nproc) + 1 : 4 )) -m "not soak"
 
-test-quick: $(ENVIRONMENT) ## run the tests that need no pipeline, server or long training
-	@$(ACTIVATE) && $(PYTEST) -m "not soak and not slow"
+test-quick: $(ENVIRONMENT) ## run the tests that need no training, pipeline, database, server or process, in under a minute
+	@$(ACTIVATE) && $(PYTEST) -n auto --maxprocesses 4 -m "not soak and not slow"
 
 soak: $(ENVIRONMENT) ## run the longer trials
 	@$(ACTIVATE) && python -m pytest -q -m soak

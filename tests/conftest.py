@@ -1,6 +1,7 @@
 """Every test session has its own ZenML, MLflow and cache state in a temporary folder."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -37,6 +38,14 @@ _LONGEST = (
     "pipelines/test_trials.py", "pipelines/test_ablation.py", "tracking/test_reproduction.py", "mlflow/test_server.py",
     "training/test_fold.py",
 )  # fmt: skip
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import files of slow tests to select the others: most of them import ZenML and MLflow."""
+    if "not slow" not in config.option.markexpr or collection_path.suffix != ".py":
+        return None
+    all_slow = re.search(r"^pytestmark = \[?pytest\.mark\.slow", collection_path.read_text(), re.MULTILINE)
+    return True if all_slow else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

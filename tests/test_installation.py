@@ -29,7 +29,7 @@ from landslide.tracking import runs
 from tests.support.versions import members
 from tests.support.wheels import build_wheel
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"

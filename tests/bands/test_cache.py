@@ -101,6 +101,7 @@ def test_the_cache_holds_the_engineered_bands_and_masks(build, data, table, tmp_
     assert not temporary_entries(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_copied_and_computed_rows_of_many_patches_are_in_order(data, table, tmp_path, computed, dtype):
     settings, root = BandSettings(dtype=dtype), tmp_path / "caches"
@@ -380,6 +381,7 @@ def start_building(data: Path, caches: Path, *, limit: int = 0, fatal: int = 0) 
     return subprocess.Popen(command, text=True, **pipes)
 
 
+@pytest.mark.slow
 def test_only_one_of_two_processes_builds_the_cache(build, computed, data, table, tmp_path):
     processes = [start_building(data, tmp_path / "caches") for _ in range(2)]
     for process in processes:
@@ -395,6 +397,7 @@ def test_only_one_of_two_processes_builds_the_cache(build, computed, data, table
     assert computed == []
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_no_cache_and_the_next_build_removes_its_files(build, data, table, tmp_path):
     process = start_building(data, tmp_path / "caches", fatal=2)
     process.communicate("go\n", timeout=60)
@@ -406,6 +409,7 @@ def test_a_killed_build_leaves_no_cache_and_the_next_build_removes_its_files(bui
     assert not temporary_entries(tmp_path / "caches")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_with_a_remedy_and_leaves_no_files(data, tmp_path):
     process = start_building(data, tmp_path / "caches", limit=1_000_000)  # bytes per file; three patches need 2.5 MB
     _, errors = process.communicate("go\n", timeout=60)

@@ -427,6 +427,7 @@ def test_the_median_is_of_the_8_bit_gray_with_repeated_edges(patch, side):
     np.testing.assert_allclose(result, expected / 255, **FLOAT32_ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "n"), [(15, 70), (15, 3), (21, 60)])
 def test_medians_of_many_patches_equal_those_of_single_patches(side, n, monkeypatch):
     settings = BandSettings(median_kernel=side)

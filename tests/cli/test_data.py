@@ -21,6 +21,8 @@ from landslide.data import project as project_data
 from landslide.data.digests import directory_digest
 from landslide.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 
 def write_set(root: Path, numbers=(1, 2), bands: int = 3) -> Path:
     for kind, key, shape in (("image", "img", (128, 128, bands)), ("mask", "mask", (128, 128))):

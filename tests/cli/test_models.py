@@ -11,6 +11,8 @@ from landslide.tracking import registry, runs
 from landslide.tracking.registry import Decision
 from tests.support.versions import DATA_VERSION, add_version, fold_table
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):

@@ -10,6 +10,8 @@ from pipelines.grid import Row, RowSettings, resolve
 from steps.settings import EvaluationSettings, FoldSettings
 from tests.support import pipeline_runs
 
+pytestmark = pytest.mark.slow
+
 # F1, mIoU and parameters in millions, row by row (paper, Tables III to VI).
 PUBLISHED = {
     "table3": [(67.83, 60.01), (68.28, 60.37), (68.20, 60.23), (69.05, 61.14)],

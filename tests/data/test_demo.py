@@ -175,6 +175,7 @@ def test_an_interrupted_write_leaves_no_files(
     assert [path.name for path in tmp_path.rglob("*")] == ["data"]
 
 
+@pytest.mark.slow
 def test_landslides_are_as_rare_as_in_the_real_set_and_in_every_scene(
     whole: tuple[np.ndarray, np.ndarray],
 ) -> None:
@@ -187,6 +188,7 @@ def test_landslides_are_as_rare_as_in_the_real_set_and_in_every_scene(
     assert all(part.mean() > 0.005 for part in [*fifths, *scenes])
 
 
+@pytest.mark.slow
 def test_band_statistics_are_close_to_the_real_ones(whole: tuple[np.ndarray, np.ndarray]) -> None:
     images, _ = whole
     mean = (images / demo.DIVISORS).mean(axis=(0, 1, 2))
@@ -197,6 +199,7 @@ def test_band_statistics_are_close_to_the_real_ones(whole: tuple[np.ndarray, np.
     assert ((std / (*real_std, 0.6784, 1.0727) > 1 / 3) & (std / (*real_std, 0.6784, 1.0727) < 3)).all()
 
 
+@pytest.mark.slow
 def test_landslides_are_steep_and_bare(whole: tuple[np.ndarray, np.ndarray]) -> None:
     images, masks = whole
     slide, rest = images[masks == 1].astype(float), images[masks == 0].astype(float)
@@ -205,6 +208,7 @@ def test_landslides_are_steep_and_bare(whole: tuple[np.ndarray, np.ndarray]) -> 
     assert (slide[:, [3, 11]].mean(axis=0) > 1.5 * rest[:, [3, 11]].mean(axis=0)).all()  # red, SWIR
 
 
+@pytest.mark.slow
 def test_landslides_run_downhill(whole: tuple[np.ndarray, np.ndarray]) -> None:
     """A landslide is longer along the slope than across it."""
     images, masks = whole
@@ -218,6 +222,7 @@ def test_landslides_run_downhill(whole: tuple[np.ndarray, np.ndarray]) -> None:
     assert across > 1.2 * along  # most of the margin runs down the slope
 
 
+@pytest.mark.slow
 def test_no_ndvi_threshold_separates_the_landslides(whole: tuple[np.ndarray, np.ndarray]) -> None:
     images, masks = whole
     index = ndvi(images)

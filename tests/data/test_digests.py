@@ -44,6 +44,7 @@ def dvc_pinned(tmp_path_factory) -> tuple[Path, dict]:
     return repository, yaml.safe_load((repository / "data.dvc").read_text())["outs"][0]
 
 
+@pytest.mark.slow
 def test_folder_digest_equals_the_one_pinned_by_dvc(dvc_pinned):
     repository, pinned = dvc_pinned
     digest, files = directory_digest(repository / "data")

@@ -17,6 +17,8 @@ from landslide.data.project import update_from_remote
 from landslide.errors import ConfigurationError, DataError
 from tests.support.patch_sets import write_patch_set
 
+pytestmark = pytest.mark.slow
+
 
 def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]

@@ -30,6 +30,8 @@ from landslide.errors import DataError
 from tests.support.file_server import Fault, FileServer, file_server
 from tests.support.hub import serve_dataset
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 PATCHES = {"train": 2, "validation": 1, "test": 1}
 FOLDERS = {"train": "TrainData", "validation": "ValidData", "test": "TestData"}

@@ -13,6 +13,8 @@ from landslide.training.settings import TrainingSettings
 from steps.settings import FoldSettings, RegistrationSettings
 from tests.support import pipeline_runs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def generator() -> dict:

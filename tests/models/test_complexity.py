@@ -16,6 +16,8 @@ from landslide.models.attention import SelfAttention
 from landslide.models.complexity import complexity, forward_gflop, resolutions
 from landslide.models.paper_networks import COMPARED_NETWORKS, ComparedNetwork, size_table
 
+pytestmark = pytest.mark.slow
+
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "reference" / "networks.md"
 
 

@@ -11,7 +11,7 @@ from landslide.models import cpu_layers, create_model
 from landslide.models.blocks import SameConv2d, SameConvTranspose2d
 from landslide.training.losses import LOSS_NAMES, create_loss, multi_head_loss
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 NETWORKS = {
     "rau_net": {"width": 16, "head_width": 8, "dropout": 0.0},

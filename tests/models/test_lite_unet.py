@@ -61,6 +61,7 @@ def reference(x: Tensor) -> list[Tensor]:
     return [maps[stage] for stage in (0, 1, 2, 4, 6)]
 
 
+@pytest.mark.slow
 def test_the_pretrained_encoder_is_an_efficientnet_lite0():
     x = patches()
     with torch.no_grad():

@@ -10,6 +10,8 @@ from click.testing import CliRunner
 
 from landslide.cli import main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _own_store(monkeypatch):

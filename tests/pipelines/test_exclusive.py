@@ -14,6 +14,8 @@ from landslide.locks import locked
 from pipelines.retraining import retraining_pipeline
 from tests.support.pipeline_runs import ROOT
 
+pytestmark = pytest.mark.slow
+
 HOLDER = """
 import sys, time
 from pathlib import Path

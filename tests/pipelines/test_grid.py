@@ -11,6 +11,8 @@ from landslide.training.optimizers import CosineSchedule, StepSchedule
 from pipelines.grid import RowSettings
 from steps.settings import EvaluationSettings, FoldSettings
 
+pytestmark = pytest.mark.slow
+
 
 def resolve(*rows, seeds=None, bands=None, evaluation=None, **training):
     common = TrainingSettings(**{"model": "unet", "bands": "14", "model_options": {"width": 4}, **training})

@@ -11,6 +11,8 @@ from landslide.retraining import notification
 from landslide.retraining.notification import notify
 from tests.support.webhook import webhook
 
+pytestmark = pytest.mark.slow
+
 SECRET = "T0000-secret"
 
 

@@ -85,6 +85,7 @@ def a_data_set(rng: np.random.Generator, shelf: list[tuple[str, tuple | None]]) 
     return build_patch_table(images, None if rng.random() < 0.1 else positions)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 4))
 def test_no_compared_patch_was_used_to_train_a_member_that_predicts_it(seed, n_folds):

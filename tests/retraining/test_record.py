@@ -21,6 +21,8 @@ from landslide.retraining.record import (
 from landslide.tracking import runs
 from tests.support.webhook import webhook
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):

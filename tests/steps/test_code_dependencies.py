@@ -2,7 +2,11 @@
 
 import ast
 
+import pytest
+
 from steps.code_dependencies import ROOT, code_digest, source_files
+
+pytestmark = pytest.mark.slow
 
 
 def test_evaluation_depends_on_figures_and_training_does_not():

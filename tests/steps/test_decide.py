@@ -13,6 +13,8 @@ from landslide.tracking.registry import Decision
 from tests.support import versions
 from tests.support.patch_tables import build_patch_table, digests
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = PromotionSettings(min_blocks=2)
 
 

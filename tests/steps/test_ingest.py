@@ -13,6 +13,8 @@ from steps.ingest import ingest
 from steps.settings import DataSettings
 from tests.support.patch_sets import image_path, mask_path, write_patch_set
 
+pytestmark = pytest.mark.slow
+
 PROCESS_IO = Path("/proc/self/io")
 
 

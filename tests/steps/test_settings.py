@@ -5,6 +5,8 @@ import pytest
 from landslide.errors import ConfigurationError
 from steps.settings import DataSettings, FoldSettings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("values", "named", "because"),

@@ -14,6 +14,8 @@ from landslide.data.table import patch_table
 from landslide.errors import CacheError
 from steps import shared_cache
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = BandSettings()
 
 

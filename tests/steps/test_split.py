@@ -10,6 +10,8 @@ from steps.settings import FoldSettings
 from steps.split import split
 from tests.support.patch_tables import build_patch_table
 
+pytestmark = pytest.mark.slow
+
 # Folds that no scheme produces.
 FOLDS = [1, 2, 2, 1, 2, 1, 1]
 

@@ -24,7 +24,7 @@ from landslide.metrics.counts import METRIC_NAMES
 from landslide.tracking import held_out, runs
 from tests.support.versions import add_version, fold_table
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

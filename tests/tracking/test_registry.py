@@ -18,6 +18,8 @@ from landslide.tracking.registry import (
 )
 from tests.support.versions import add_version
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):

@@ -9,6 +9,8 @@ from landslide.tracking.report import write_report
 from tests.support.predictions import evaluate_fold, random_predictions
 from tests.support.versions import add_version
 
+pytestmark = pytest.mark.slow
+
 POOLED = {
     "f1_macro_pooled": 0.84, "f1_macro_low": 0.812, "f1_macro_high": 0.86543,
     "f1_landslide_pooled": 0.7, "detection_f1_pooled": 0.9, "detection_auc_pooled": 0.955,

@@ -12,6 +12,8 @@ from landslide.training.distributed import sum_over_devices, synchronize_batch_n
 from landslide.training.epochs import _share
 from landslide.training.losses import create_loss, multi_head_loss
 
+pytestmark = pytest.mark.slow
+
 NETWORKS = {
     "rau_net": {"width": 4, "head_width": 4, "dropout": 0.0},
     "lite_unet": {"width": 4, "dropout": 0.0},  # timm layers, which include an activation

@@ -43,7 +43,7 @@ from tests.support.fold_training import (
 )  # fmt: skip
 from tests.support.predictions import predict_rows
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="session")
@@ -600,7 +600,6 @@ def two_process_result(cache, tmp_path_factory) -> tuple[FoldResult, list[dict[s
     return result, [json.loads(line) for line in (folder / "epochs").read_text().splitlines()]
 
 
-@pytest.mark.slow
 def test_two_processes_train_together(two_process_result, cache):
     result, reported = two_process_result
     assert reported == result.history
@@ -613,7 +612,6 @@ def test_two_processes_train_together(two_process_result, cache):
     assert again["f1_macro"] == pytest.approx(recorded, abs=1e-4), "the score is that of the saved weights"
 
 
-@pytest.mark.slow
 def test_two_processes_train_to_the_result_of_one(fit, two_process_result):
     one, two = fit(**ONE_RESULT), two_process_result[0]
     for record, other in zip(without_times(one.history), without_times(two.history), strict=True):

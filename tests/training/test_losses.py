@@ -357,6 +357,7 @@ def test_the_combined_loss_is_the_sum_of_its_parts():
     assert create_loss("focal+iou")(logits, mask) == create_loss("focal_iou")(logits, mask)
 
 
+@pytest.mark.slow
 def test_choosing_a_loss_does_not_import_segmentation_models():
     code = (
         "import sys, landslide.training.losses as l; [l.create_loss(n) for n in l.LOSS_NAMES]; "
