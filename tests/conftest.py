@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 _HOME = Path(tempfile.mkdtemp(prefix="landslide-tests-"))
@@ -73,37 +74,61 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack() -> str:
-    """The embedded ZenML stack, registered once per session."""
-    import tests.support.installed_packages  # noqa: F401
-    from stacks.local import register_local_stack
-
-    return register_local_stack()
+def shared(tmp_path_factory) -> Path:
+    """A folder that all workers share, for what takes seconds to create and is quick to copy."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory) -> Path:
-    """An empty MLflow database: copying one is quick, creating one takes seconds."""
-    from mlflow.tracking import MlflowClient
+def empty_store(shared) -> Path:
+    """An empty MLflow database."""
+    path = shared / "mlflow.db"
+    with FileLock(shared / "mlflow.lock"):
+        if not path.exists():
+            from mlflow.tracking import MlflowClient
 
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    uri = f"sqlite:///{path}"
-    MlflowClient(uri, uri).search_experiments()
+            uri = f"sqlite:///{path}"
+            MlflowClient(uri, uri).search_experiments()
     return path
 
 
 @pytest.fixture(scope="session")
-def new_home(tmp_path_factory, empty_store) -> Callable[[], Path]:
-    """Create a new LANDSLIDE_HOME with the databases that the first command would create."""
-    from tests.support import commands, pipeline_runs
+def empty_zenml(shared) -> Path:
+    """The folder of an empty ZenML database."""
+    folder = shared / "zenml"
+    with FileLock(shared / "zenml.lock"):
+        if not folder.exists():
+            from zenml.client import Client
 
-    first = tmp_path_factory.mktemp("home")
-    create = ["python", "-c", "from zenml.client import Client; Client().active_stack_model"]
-    done = commands.run(create, cwd=first, env=pipeline_runs.cli_environment(first))
-    assert done.returncode == 0, done.stderr
-    (first / "zenml" / "config.yaml").unlink()  # it names the folder
-    shutil.copy2(empty_store, first / "mlflow.db")
-    return lambda: Path(shutil.copytree(first, tmp_path_factory.mktemp("home"), dirs_exist_ok=True))
+            assert Client().active_stack_model
+            shutil.copytree(_HOME / "zenml", folder, ignore=lambda *_: ["config.yaml"])  # it names the folder
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stack(empty_zenml) -> str:
+    """The embedded ZenML stack, registered once per session."""
+    import tests.support.installed_packages  # noqa: F401
+    from stacks.local import register_local_stack
+
+    shutil.copytree(empty_zenml, _HOME / "zenml", dirs_exist_ok=True)
+    return register_local_stack()
+
+
+@pytest.fixture(scope="session")
+def new_home(tmp_path_factory, empty_zenml, empty_store) -> Callable[[], Path]:
+    """Create a new LANDSLIDE_HOME with the databases that the first command would create."""
+
+    def create() -> Path:
+        home = tmp_path_factory.mktemp("home")
+        shutil.copytree(empty_zenml, home / "zenml")
+        shutil.copy2(empty_store, home / "mlflow.db")
+        return home
+
+    return create
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,7 @@ def fail_with_memory_settings():
     return lambda: [os.environ[name] for name in measure.MEMORY_SETTINGS if name in os.environ and 1 / 0]
 
 
+@pytest.mark.soak
 def test_a_plain_process_has_no_memory_settings(monkeypatch):
     for name in measure.MEMORY_SETTINGS[:2]:
         monkeypatch.setenv(name, "100000000")
@@ -103,6 +104,7 @@ def test_the_scale_benchmark_measures_every_stage(tmp_path):
     assert min(found.values()) >= 0
 
 
+@pytest.mark.soak
 def test_the_command_prints_the_ratios_last_and_writes_them(tmp_path):
     out = tmp_path / "figures.json"
     done = subprocess.run(

@@ -34,10 +34,13 @@ def demo_data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def demo_config(demo_data, tmp_path_factory) -> Path:
-    """configs/demo.yaml, with the generated data as its root, and only some folds trained."""
+    """configs/demo.yaml, with the generated data as its root, half the epochs and only some folds."""
     content = yaml.safe_load((pipeline_runs.ROOT / "configs" / "demo.yaml").read_text())
     content["parameters"]["data"]["root"] = str(demo_data)
     content["parameters"]["folds"]["trained"] = list(FOLDS)
+    training = content["parameters"]["training"]
+    training["epochs"] //= 2
+    training["schedule"]["rates"] = [[epoch // 2, rate] for epoch, rate in training["schedule"]["rates"]]
     path = tmp_path_factory.mktemp("config") / "demo.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
