@@ -97,15 +97,16 @@ def empty_store(shared) -> Path:
 
 @pytest.fixture(scope="session")
 def empty_zenml(shared) -> Path:
-    """The folder of an empty ZenML database."""
-    folder = shared / "zenml"
-    with FileLock(shared / "zenml.lock"):
-        if not folder.exists():
-            from zenml.client import Client
+    """The ZENML_CONFIG_PATH of a LANDSLIDE_HOME, as the first command creates it."""
+    from tests.support import commands, pipeline_runs
 
-            assert Client().active_stack_model
-            shutil.copytree(_HOME / "zenml", folder, ignore=lambda *_: ["config.yaml"])  # it names the folder
-    return folder
+    with FileLock(shared / "zenml.lock"):
+        if not (shared / "zenml").exists():
+            create = ["python", "-c", "from zenml.client import Client; Client().active_stack_model"]
+            done = commands.run(create, cwd=shared, env=pipeline_runs.cli_environment(shared))
+            assert done.returncode == 0, done.stderr
+            (shared / "zenml" / "config.yaml").unlink()  # it names the folder
+    return shared / "zenml"
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +115,8 @@ def stack(empty_zenml) -> str:
     import tests.support.installed_packages  # noqa: F401
     from stacks.local import register_local_stack
 
-    shutil.copytree(empty_zenml, _HOME / "zenml", dirs_exist_ok=True)
+    if not (_HOME / "zenml" / "local_stores").exists():  # no test of this worker has used ZenML yet
+        shutil.copytree(empty_zenml, _HOME / "zenml", dirs_exist_ok=True)
     return register_local_stack()
 
 

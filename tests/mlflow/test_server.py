@@ -22,7 +22,7 @@ import requests
 
 from landslide.errors import RegistryError
 from landslide.tracking import registry, runs
-from tests.support import pipeline_runs
+from tests.support import commands, pipeline_runs
 
 pytestmark = pytest.mark.slow
 
@@ -116,21 +116,19 @@ def logged_in(server, runner, monkeypatch) -> Iterator[None]:
     mlflow.set_registry_uri(before[1])
 
 
-def test_command_line_training_is_recorded_registered_and_loadable_over_http(server, logged_in, tiny_set, tmp_path):
+def test_command_line_training_is_recorded_registered_and_loadable_over_http(
+    server, logged_in, tiny_set, new_home, tmp_path
+):
     config = pipeline_runs.write_config(
         tmp_path / "config.yaml", tiny_set, training={"epochs": 1}, folds={"n_folds": 2}
     )
-    home = tmp_path / "home"
-    environment = pipeline_runs.cli_environment(home) | RUNNER
-    environment["LANDSLIDE_TRACKING_URI"] = server.uri
-    command = (
-        "source activate.sh && python -m stacks.local "
-        f"&& zenml pipeline run pipelines.training.training_pipeline -c {config}"
-    )
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=pipeline_runs.ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    home = new_home()
+    (home / "mlflow.db").unlink()
+    environment = pipeline_runs.cli_environment(home, LANDSLIDE_TRACKING_URI=server.uri) | RUNNER
+    training = f"zenml pipeline run pipelines.training.training_pipeline -c {config}"
+    for command in ("python -m stacks.local", training):
+        done = commands.run(command.split(), cwd=pipeline_runs.ROOT, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
     assert not (home / "mlflow.db").exists()
 
     client = runs.connect(server.uri)

@@ -79,12 +79,12 @@ def last_outcome() -> Outcome:
     return Outcome({name: step.status.value for name, step in steps.items()})
 
 
-def cli_environment(home: Path, root: Path = ROOT) -> dict[str, str]:
-    """Return the environment that activate.sh sets up for this LANDSLIDE_HOME and checkout."""
+def cli_environment(home: Path, root: Path = ROOT, **variables: str) -> dict[str, str]:
+    """Return the environment that activate.sh sets up for this LANDSLIDE_HOME, checkout and further variables."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ZENML_", "MLFLOW_", "LANDSLIDE_"))}
     command = f"source {root}/activate.sh && env -0"
     done = subprocess.run(
-        ["bash", "-c", command], env={**kept, "LANDSLIDE_HOME": str(home)}, capture_output=True, check=True
+        ["bash", "-c", command], env={**kept, **variables, "LANDSLIDE_HOME": str(home)}, capture_output=True, check=True
     )
     environment = dict(entry.split("=", 1) for entry in done.stdout.decode().split("\0") if "=" in entry)
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
