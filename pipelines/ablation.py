@@ -12,7 +12,7 @@ from landslide.errors import ConfigurationError
 from landslide.training.fold import TrainingSettings
 from pipelines.configured import configured_pipeline
 from pipelines.cross_validation import cross_validate
-from pipelines.grid import RowSettings, resolve
+from pipelines.grid import RowSettings, expand_rows
 from steps.ablation_table import tabulate
 from steps.build_bands import build_bands
 from steps.ingest import ingest
@@ -49,7 +49,7 @@ def ablation_pipeline(
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise ConfigurationError(f"name is {name!r}.", remedy="Use small letters, digits, - and _, such as table3.")
-    grid = resolve(rows, bands=bands, folds=folds, training=training, evaluation=evaluation, seeds=seeds)
+    grid = expand_rows(rows, bands=bands, folds=folds, training=training, evaluation=evaluation, seeds=seeds)
     patch_table, data_version = ingest(data=data, bands=bands)
     sources: dict[BandSettings, Any] = {}
     tables: dict[FoldSettings, Any] = {}

@@ -8,7 +8,7 @@ from landslide.models.complexity import resolutions
 from landslide.schema import PATCH_SIZE
 from landslide.training.fold import TrainingSettings
 from landslide.training.losses import HEAD_WEIGHTS
-from landslide.training.settings import refuse_ignored_heads
+from landslide.training.settings import refuse_head_settings_without_effect
 from steps.evaluate import evaluate
 from steps.settings import EvaluationSettings, FoldSettings
 from steps.train_fold import train_fold
@@ -76,11 +76,11 @@ def input_bands(bands: BandSettings, training: TrainingSettings, evaluation: Eva
             be rotated, or if a setting of bands or heads has no effect.
     """
     names = resolve_bands(training.bands, bands.names)
-    bands.refuse_ignored()
+    bands.refuse_settings_without_effect()
     if training.prediction.heads != "main" or training.head_weights != HEAD_WEIGHTS:
         size = training.crop or PATCH_SIZE
         heads = resolutions(training.model, len(names), training.model_options, size=size)
-        refuse_ignored_heads(training, heads)
+        refuse_head_settings_without_effect(training, heads)
     turned = {evaluation.test_time_augmentation, training.prediction.augmentation} != {"none"}
     if turned or training.augmentation.mode == "consistent":
         gradient_channels(names)

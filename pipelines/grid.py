@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from landslide.bands.formulas import BandSettings
-from landslide.errors import ConfigurationError, LandslideError, refuse_ignored
+from landslide.errors import ConfigurationError, LandslideError, refuse_settings_without_effect
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.models.complexity import Complexity, complexity, resolutions
 from landslide.schema import PATCH_SIZE
@@ -79,7 +79,7 @@ class Row:
     gflop: float
 
 
-def resolve(
+def expand_rows(
     rows: Sequence[RowSettings],
     *,
     bands: BandSettings,
@@ -108,7 +108,7 @@ def resolve(
     if seeds is not None and (not seeds or len(set(seeds)) < len(seeds)):
         raise ConfigurationError(f"seeds is {list(seeds)}.", remedy="Name distinct seeds, or leave it out.")
     if seeds is not None:
-        refuse_ignored(training, "training", ("seed",), because="the grid has seeds")
+        refuse_settings_without_effect(training, "training", ("seed",), because="the grid has seeds")
     resolved: list[Row] = []
     for number, row in enumerate(rows):
         try:

@@ -46,7 +46,7 @@ def retraining_pipeline(
     """
     record = open_retraining(retraining=retraining)
     patch_table, data_version = ingest(data=data, bands=bands, after=record)
-    fold_table, departed, champion, start_from, should_train = plan(
+    fold_table, departed_patches, champion, start_from, should_train = plan(
         retraining_run=record, patch_table=patch_table, data_version=data_version,
         bands=bands, folds=folds, training=training, retraining=retraining,
     )  # fmt: skip
@@ -58,7 +58,7 @@ def retraining_pipeline(
         retraining=retraining,
     )  # fmt: skip
     run = open_run(
-        fold_table=fold_table, departed_patches=departed, patches=patches, start_from=start_from,
+        fold_table=fold_table, departed_patches=departed_patches, patches=patches, start_from=start_from,
         should_train=should_train, folds=folds, training=training, after=drifting,
     )  # fmt: skip
     fold_runs, scores = cross_validate(
@@ -70,7 +70,7 @@ def retraining_pipeline(
         training=training, registration=RegistrationSettings(), give_alias=False,
     )  # fmt: skip
     evidence = compare(
-        champion=champion, model_version=version, fold_table=fold_table, departed_patches=departed,
+        champion=champion, model_version=version, fold_table=fold_table, departed_patches=departed_patches,
         patches=patches,
     )  # fmt: skip
     decide(

@@ -1,6 +1,6 @@
 """The source files on which a step depends, so that a change in the library reruns exactly the steps that use it.
 
-ZenML's own cache key covers only the name of the step function. These files are added to it by a cache policy.
+ZenML's own cache key covers the source of the step function and no other code. A cache policy adds these files.
 """
 
 import ast

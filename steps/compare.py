@@ -45,7 +45,7 @@ def compare(
         return nothing
     client = tracking_client()
     versions = [registry.version(client, version) for version in (champion, model_version)]
-    known = registry.seen_patches(client, versions[0])
+    previous = registry.seen_patches(client, versions[0])
     with tempfile.TemporaryDirectory() as temporary:
         ensembles = [
             Ensemble(*runs.fetch_members(version["run_id"], Path(temporary, version["version"])))
@@ -53,14 +53,14 @@ def compare(
         ]
     chosen, new = select_unseen(
         fold_table,
-        known,
+        previous,
         member_folds=[member.fold for member in ensembles[0].members],
         selected_on_test_fold=versions[0].get("selection") == "test_fold",
     )
     rows = np.flatnonzero(chosen)
     if len(rows) == 0:
         return nothing
-    seen = (known, pd.concat([fold_table, departed_patches]))
+    seen = (previous, pd.concat([fold_table, departed_patches]))
     counts = {}
     for model, ensemble, seen_by in zip(CHAMPION_AND_CHALLENGER, ensembles, seen, strict=True):
         cache = patches.with_bands(ensemble.settings).open_bands(fold_table)

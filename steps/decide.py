@@ -69,7 +69,7 @@ def decide(
     tags = {"challenger": model_version, "cross_validation_run": cross_validation_run}
     record.record_intention(client, retraining_run, outcome, reason, tags)
     if model_version != in_service:
-        registry.apply(client, model_version, Decision("champion" if better else "challenger", reason))
+        registry.apply_decision(client, model_version, Decision("champion" if better else "challenger", reason))
     record.finish_decision(client, retraining_run)
     logger.info("Version %s is %s: %s.", model_version, outcome, reason)
     return outcome

@@ -12,7 +12,7 @@ import pandas as pd
 from zenml import step
 
 from landslide.bands.statistics import describe
-from landslide.folds.table import departed
+from landslide.folds.table import removed_patches
 from landslide.locks import locked
 from landslide.paths import checkpoints
 from landslide.retraining.out_of_fold import check_unseen_folds
@@ -66,9 +66,9 @@ def open_run(
         start = registry.version(client, start_from)
         origin = start["run_id"]
         if "role" not in start:  # else a copy for a reproduction, whose original was looked at
-            known = registry.seen_patches(client, start)
-            check_unseen_folds(fold_table, known, start)
-            departed_patches = departed(fold_table, known)
+            previous = registry.seen_patches(client, start)
+            check_unseen_folds(fold_table, previous, start)
+            departed_patches = removed_patches(fold_table, previous)
     lineage = lineage_tags()
     lock = lineage["requirements_lock"]  # folds trained under different versions of torch are no one cross-validation
     parts = [settings, patches.version, patches.cache_key, fold_digest, code, lock, origin]

@@ -1,4 +1,4 @@
-"""Plan: decide whether there is something to train, grow the fold table, name the champion to compare with."""
+"""Plan: decide whether there is something to train, extend the fold table, name the champion to compare with."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from zenml import step
 
 from landslide.bands.formulas import BandSettings
 from landslide.errors import ConfigurationError
-from landslide.folds.table import departed, grow
+from landslide.folds.table import extend_fold_table, removed_patches
 from landslide.retraining import record
 from landslide.tracking import registry, runs
 from landslide.training.fold import TrainingSettings
@@ -56,7 +56,7 @@ def plan(
         retraining: Where to start, and whether to continue although nothing changed.
 
     Returns:
-        The fold table, grown from the champion's; the patches of older fold tables that are gone; the champion's
+        The champion's fold table, extended by the new patches; the removed patches of older fold tables; the champion's
         version and the version to start from (empty: none); and whether there is something to do.
 
     Raises:
@@ -90,10 +90,10 @@ def plan(
     if current is None:
         fold_table, gone = split.entrypoint(patch_table=patch_table, folds=folds), patch_table.head(0).assign(fold=0)
     else:
-        known = registry.seen_patches(client, current)
+        previous = registry.seen_patches(client, current)
         _refuse_other_folds(folds, registry.cross_validation(client, current).data.params, version)
-        fold_table = grow(patch_table, known, n_folds=folds.n_folds)
-        gone = departed(fold_table, known)
+        fold_table = extend_fold_table(patch_table, previous, n_folds=folds.n_folds)
+        gone = removed_patches(fold_table, previous)
     reason = record.reason_to_stop(client, data_version, digest)
     if reason and not (retraining.force or os.environ.get("LANDSLIDE_FORCE") == "1"):
         logger.info("Nothing to do: %s.", reason)

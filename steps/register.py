@@ -86,6 +86,6 @@ def register(
     champion = registry.champion(client)
     if give_alias and (champion is None or champion["version"] != version):
         decision = registry.decide_by_score(tags, champion, registration.metric)
-        registry.apply(client, version, decision)
+        registry.apply_decision(client, version, decision)
         runs.set_tags(client, cross_validation_run, {"decision": decision.reason})
     return version

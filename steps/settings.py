@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
-from landslide.errors import ConfigurationError, refuse_ignored
+from landslide.errors import ConfigurationError, refuse_settings_without_effect
 from landslide.folds.schemes import SCHEMES
 from landslide.inference.symmetries import TestTimeAugmentation
 from landslide.metrics.counts import METRIC_NAMES
@@ -40,7 +40,7 @@ class DataSettings:
                 remedy="Set data.fetch: true, or leave data.repository out.",
             )
         if not self.repository:
-            refuse_ignored(self, "data", ("revision",), because="data.repository is not given")
+            refuse_settings_without_effect(self, "data", ("revision",), because="data.repository is not given")
         if self.repository and urlsplit(self.repository).password:
             raise ConfigurationError(
                 "data.repository holds a password, and settings are recorded in MLflow.",
@@ -85,9 +85,9 @@ class FoldSettings:
             )
         if self.table is not None:
             names = ("seed",) if self.exclude_adjacent else ("seed", "scheme")
-            refuse_ignored(self, "folds", names, because="the folds are those of folds.table")
+            refuse_settings_without_effect(self, "folds", names, because="the folds are those of folds.table")
         elif self.scheme == "contiguous":
-            refuse_ignored(self, "folds", ("seed",), because="contiguous folds are not random")
+            refuse_settings_without_effect(self, "folds", ("seed",), because="contiguous folds are not random")
 
     @property
     def exclude_adjacent(self) -> bool:

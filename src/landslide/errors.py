@@ -58,7 +58,7 @@ class ComparisonError(LandslideError):
     """Two models cannot be compared fairly."""
 
 
-def refuse_ignored(settings: Any, group: str, names: Collection[str], *, because: str) -> None:
+def refuse_settings_without_effect(settings: Any, group: str, names: Collection[str], *, because: str) -> None:
     """Refuse settings that have no effect.
 
     A value that equals the default passes, because nobody can tell whether it was written down.

@@ -216,9 +216,9 @@ def test_a_setting_of_bands_whose_inputs_are_not_stored_is_refused(stored, setti
     with pytest.raises(
         ConfigurationError, match=rf"bands\.{setting} is .* has no effect: {missing} cannot be computed"
     ):
-        settings_.refuse_ignored()
-    BandSettings(**{setting: value}, **kernel).refuse_ignored()
-    BandSettings(stored=stored).refuse_ignored()
+        settings_.refuse_settings_without_effect()
+    BandSettings(**{setting: value}, **kernel).refuse_settings_without_effect()
+    BandSettings(stored=stored).refuse_settings_without_effect()
 
 
 @pytest.mark.parametrize(

@@ -340,7 +340,7 @@ def test_use_refuses_a_folder_that_overlaps_the_data_folder(project_with_demo, f
     before = version_of(project_with_demo / "data")
     result = use(folder)
     assert result.exit_code == 1
-    assert "contain one another" in result.stderr
+    assert "is inside the other" in result.stderr
     assert version_of(project_with_demo / "data") == before
 
 

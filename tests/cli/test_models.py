@@ -25,9 +25,9 @@ def client(tmp_path_factory):
     add_version(client, folder, score=0.625, params={"training": {"epochs": 5, "loss": "focal"}}, git_commit="d" * 40)
     table = fold_table((1, 2, 2, 2, 1)).iloc[1:]
     add_version(client, folder, score=0.5, params=settings, table=table, data_version="b" * 32 + ".dir")
-    registry.apply(client, "1", Decision("champion", "the first registered model"))
-    registry.apply(client, "2", Decision("champion", "better"))
-    registry.apply(client, "3", Decision("challenger", "not comparable"))
+    registry.apply_decision(client, "1", Decision("champion", "the first registered model"))
+    registry.apply_decision(client, "2", Decision("champion", "better"))
+    registry.apply_decision(client, "3", Decision("challenger", "not comparable"))
     yield client
     mlflow.set_tracking_uri(before)
     mlflow.set_registry_uri(before)
@@ -116,7 +116,7 @@ def test_rollback_reports_the_change_and_dry_run_changes_nothing(client):
     again = models(client, "rollback")
     assert again.exit_code == 1
     assert "no version before the champion" in again.stderr
-    registry.apply(client, "2", Decision("champion", "better"))
+    registry.apply_decision(client, "2", Decision("champion", "better"))
 
 
 def test_promote_records_the_reason_and_can_be_rolled_back(client):

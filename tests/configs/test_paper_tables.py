@@ -6,7 +6,7 @@ from pydantic import TypeAdapter
 
 from landslide.bands.formulas import BandSettings
 from landslide.training.fold import TrainingSettings
-from pipelines.grid import Row, RowSettings, resolve
+from pipelines.grid import Row, RowSettings, expand_rows
 from steps.settings import EvaluationSettings, FoldSettings
 from tests.support import pipeline_runs
 
@@ -31,7 +31,7 @@ def validated(kind: type, values: dict):
 
 def resolved(name: str) -> list[Row]:
     found = parameters(name)
-    return resolve(
+    return expand_rows(
         [RowSettings(**row) for row in found["rows"]],
         bands=validated(BandSettings, found.get("bands", {})),
         folds=validated(FoldSettings, found["folds"]),

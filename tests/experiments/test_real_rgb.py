@@ -210,11 +210,11 @@ def test_settings_equal_those_of_the_ablation_pipeline(run):
 
     from landslide.bands.formulas import BandSettings
     from landslide.training.fold import TrainingSettings
-    from pipelines.grid import RowSettings, resolve
+    from pipelines.grid import RowSettings, expand_rows
     from steps.settings import EvaluationSettings, FoldSettings
 
     parameters = run.module.read_grid(pipeline_runs.ROOT / "configs" / "real_rgb.yaml")
-    rows = resolve(
+    rows = expand_rows(
         [RowSettings(**row) for row in parameters["rows"]],
         bands=TypeAdapter(BandSettings).validate_python(parameters["bands"]),
         folds=TypeAdapter(FoldSettings).validate_python(parameters["folds"]),

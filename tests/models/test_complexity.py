@@ -188,7 +188,7 @@ class TestCommand:
         assert own["recorded"] == own["difference"] == ""
         assert [other["difference"] for other in others] == ["49922", ""]
 
-    def test_a_peer_can_be_added(self):
+    def test_an_smp_network_can_be_added(self):
         result = networks("--model", "smp:Unet:resnet18", "--bands", "3")
         assert result.exit_code == 0
         assert result.stdout.splitlines()[1].split()[:2] == ["smp:Unet:resnet18", "3"]

@@ -80,19 +80,19 @@ def test_the_fast_gradient_is_used_by_wide_convolutions_of_stride_one(changed, u
 @pytest.mark.usefixtures("avx2")
 def test_the_fast_gradient_needs_float32_and_trainable_weights():
     x, module = torch.randn(2, 24, 8, 8), layer()
-    assert cpu_layers.gains_from_matrix_products(x, module.weight)
+    assert cpu_layers.use_matmul_weight_gradient(x, module.weight)
     with torch.no_grad():
-        assert not cpu_layers.gains_from_matrix_products(x, module.weight)
+        assert not cpu_layers.use_matmul_weight_gradient(x, module.weight)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not cpu_layers.gains_from_matrix_products(x, module.weight)
+        assert not cpu_layers.use_matmul_weight_gradient(x, module.weight)
         assert module(x).dtype == torch.bfloat16
-    assert not cpu_layers.gains_from_matrix_products(x.double(), module.double().weight)
-    assert not cpu_layers.gains_from_matrix_products(x, layer().requires_grad_(False).weight)
+    assert not cpu_layers.use_matmul_weight_gradient(x.double(), module.double().weight)
+    assert not cpu_layers.use_matmul_weight_gradient(x, layer().requires_grad_(False).weight)
 
 
 def test_the_fast_gradient_is_not_used_if_pytorchs_is_fast(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    assert not cpu_layers.gains_from_matrix_products(torch.randn(2, 24, 8, 8), layer().weight)
+    assert not cpu_layers.use_matmul_weight_gradient(torch.randn(2, 24, 8, 8), layer().weight)
 
 
 @pytest.mark.usefixtures("avx2")

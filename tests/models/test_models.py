@@ -23,9 +23,9 @@ from landslide.models.attention import SqueezeExcitation
 from landslide.models.blocks import DoubleConv, ResConv, SameConv2d, SameConvTranspose2d, conv_bn_act
 from landslide.models.heads import MultiResolutionHeads, SingleHead
 
-PEER = "smp:Unet:resnet18"
-NARROW = {name: {"width": 8} for name in MODEL_NAMES} | {PEER: {"decoder_channels": (16, 8, 8, 8, 8)}}
-EVERY_MODEL = [*MODEL_NAMES, PEER]
+SMP_NETWORK = "smp:Unet:resnet18"
+NARROW = {name: {"width": 8} for name in MODEL_NAMES} | {SMP_NETWORK: {"decoder_channels": (16, 8, 8, 8, 8)}}
+EVERY_MODEL = [*MODEL_NAMES, SMP_NETWORK]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -165,7 +165,7 @@ def test_dropout_acts_only_in_training(name):
         ("unet", {"block": "res_conv", "heads": 3, "attention": "se"}, "ab8ae84427acc2b1"),
         ("l4s_baseline", {}, "e95bc551cf22b84c"),
         ("lite_unet", {}, "2f2792f01da5dc56"),
-        (PEER, {}, "5768717a5ace9c21"),
+        (SMP_NETWORK, {}, "5768717a5ace9c21"),
     ],
 )
 def test_weights_keep_their_names_shapes_and_order(name, options, recorded):
@@ -183,14 +183,14 @@ def test_the_available_networks_are_listed():
     assert {"unet", "rau_net", "rau_net_small", "l4s_baseline"} <= set(MODEL_NAMES)
 
 
-@pytest.mark.parametrize("name", ["rau_net_small", "l4s_baseline", PEER])
+@pytest.mark.parametrize("name", ["rau_net_small", "l4s_baseline", SMP_NETWORK])
 def test_the_number_of_bands_is_positional_or_keyword(name):
     networks = create_model(name, 5), create_model(name, in_channels=5), create_model(name=name, in_channels=5)
     shapes = [{key: weight.shape for key, weight in model.state_dict().items()} for model in networks]
     assert shapes[0] == shapes[1] == shapes[2]
 
 
-@pytest.mark.parametrize("name", ["unet", PEER])
+@pytest.mark.parametrize("name", ["unet", SMP_NETWORK])
 @pytest.mark.parametrize("option", ["name", "in_channels"])
 def test_options_cannot_replace_the_name_or_the_number_of_bands(name, option):
     with pytest.raises(ConfigurationError, match=option):
@@ -211,17 +211,17 @@ def test_an_unknown_option_is_a_configuration_error(name):
 
 
 @pytest.mark.parametrize("name", ["smp:", "smp:Unet", "smp:Unet:resnet0", "smp:Vnet:resnet18", "smp:Unet:resnet18:x"])
-def test_an_unknown_peer_is_a_configuration_error(name):
+def test_an_unknown_smp_network_is_a_configuration_error(name):
     with pytest.raises(ConfigurationError):
         create_model(name, 5)
 
 
-def test_a_peer_needs_no_internet_and_accepts_the_librarys_options(monkeypatch):
+def test_an_smp_network_needs_no_internet_and_accepts_the_librarys_options(monkeypatch):
     def no_network(*args, **kwargs):
-        raise AssertionError("a peer without pretrained weights reached for the network")
+        raise AssertionError("an smp network without pretrained weights reached for the network")
 
     monkeypatch.setattr("socket.socket.connect", no_network)
-    deep, shallow = create_model(PEER, 7), narrow(PEER, 7)
+    deep, shallow = create_model(SMP_NETWORK, 7), narrow(SMP_NETWORK, 7)
     assert trainable_parameters(shallow) < trainable_parameters(deep)
     with torch.no_grad():
         assert shallow.eval()(patches(1, 7))["32"].shape == (1, 2, 32, 32)

@@ -14,9 +14,9 @@ from steps.settings import EvaluationSettings, FoldSettings
 pytestmark = pytest.mark.slow
 
 
-def resolve(*rows, seeds=None, bands=None, evaluation=None, **training):
+def expand_rows(*rows, seeds=None, bands=None, evaluation=None, **training):
     common = TrainingSettings(**{"model": "unet", "bands": "14", "model_options": {"width": 4}, **training})
-    return pipelines.grid.resolve(
+    return pipelines.grid.expand_rows(
         [RowSettings(**row) for row in rows],
         bands=BandSettings(**bands or {}),
         folds=FoldSettings(),
@@ -27,7 +27,7 @@ def resolve(*rows, seeds=None, bands=None, evaluation=None, **training):
 
 
 def test_row_overrides_only_the_settings_that_it_names():
-    plain, changed = resolve(
+    plain, changed = expand_rows(
         {"name": "plain"},
         {
             "name": "changed",
@@ -48,7 +48,7 @@ def test_row_overrides_only_the_settings_that_it_names():
 
 def test_row_overrides_or_replaces_the_common_schedule():
     cosine = CosineSchedule(peak=0.01, warmup_epochs=2)
-    same, lower, steps = resolve(
+    same, lower, steps = expand_rows(
         {"name": "same"},
         {"name": "lower", "training": {"schedule": {"peak": 0.001}}},
         {"name": "steps", "training": {"schedule": {"kind": "steps", "rates": [[7, 0.1]]}}},
@@ -60,7 +60,7 @@ def test_row_overrides_or_replaces_the_common_schedule():
 
 
 def test_row_without_augmentation_drops_the_common_augmentation_settings():
-    (found,) = resolve(
+    (found,) = expand_rows(
         {"name": "r", "training": {"augmentation": {"mode": "none"}}}, augmentation=AugmentationSettings(flips=True)
     )
     assert found.trainings[0].augmentation == AugmentationSettings(mode="none")
@@ -68,22 +68,22 @@ def test_row_without_augmentation_drops_the_common_augmentation_settings():
 
 def test_common_seed_together_with_seeds_is_refused():
     with pytest.raises(ConfigurationError, match=r"training\.seed is 4 and has no effect: the grid has seeds"):
-        resolve({"name": "r"}, seeds=[1, 2], seed=4)
+        expand_rows({"name": "r"}, seeds=[1, 2], seed=4)
 
 
 def test_row_with_another_network_drops_the_common_model_options():
-    (found,) = resolve({"name": "r", "training": {"model": "rau_net", "bands": "23"}}, model_options={"heads": 3})
+    (found,) = expand_rows({"name": "r", "training": {"model": "rau_net", "bands": "23"}}, model_options={"heads": 3})
     assert found.trainings[0].model_options == {}
     assert found.parameters == 24_876_294
 
 
 def test_rgb_band_set_requires_the_global_bands():
-    of_fourteen, of_nine = resolve(
+    of_fourteen, of_nine = expand_rows(
         {"name": "14"}, {"name": "rgb", "bands": {"global_rgb": True}, "training": {"bands": "rgb"}}
     )
     assert of_fourteen.parameters - of_nine.parameters == 5 * 9 * 4  # 3 x 3 weights per band in the first layer
     with pytest.raises(ConfigurationError, match=r"\(rgb\).*red_global"):
-        resolve({"name": "rgb", "training": {"bands": "rgb"}})
+        expand_rows({"name": "rgb", "training": {"bands": "rgb"}})
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_rgb_band_set_requires_the_global_bands():
 def test_rotations_without_both_gradients_are_refused_before_training(evaluation, training):
     both, one = {"name": "both"}, {"name": "one", "training": {"bands": ["B4", "gradient_x"], **training}}
     with pytest.raises(ConfigurationError, match=r"rows\[1\] \(one\): .*only gradient_x"):
-        resolve(both, one, evaluation=evaluation)
-    assert len(resolve(both, {**one, "training": {"bands": ["B4", "gradient_x"]}})) == 2
+        expand_rows(both, one, evaluation=evaluation)
+    assert len(expand_rows(both, {**one, "training": {"bands": ["B4", "gradient_x"]}})) == 2
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,11 @@ def test_rotations_without_both_gradients_are_refused_before_training(evaluation
 )
 def test_errors_of_the_first_batch_are_found_before_training(training, named):
     with pytest.raises(ConfigurationError, match=rf"rows\[0\] \(a\): .*{named}"):
-        resolve({"name": "a", "training": training})
+        expand_rows({"name": "a", "training": training})
 
 
 def test_every_row_is_trained_with_every_seed():
-    rows = resolve({"name": "a"}, {"name": "b", "training": {"loss": "iou"}}, seeds=[3, 5])
+    rows = expand_rows({"name": "a"}, {"name": "b", "training": {"loss": "iou"}}, seeds=[3, 5])
     assert [[training.seed for training in row.trainings] for row in rows] == [[3, 5], [3, 5]]
     assert [training.loss for training in rows[1].trainings] == ["iou", "iou"]
 
@@ -158,11 +158,11 @@ def test_every_row_is_trained_with_every_seed():
 )
 def test_errors_in_the_last_row_are_found_before_training(last, seeds, expected):
     with pytest.raises(ConfigurationError) as caught:
-        resolve({"name": "first"}, last, seeds=seeds)
+        expand_rows({"name": "first"}, last, seeds=seeds)
     for text in expected:
         assert caught.match(text)
 
 
 def test_grid_without_rows_is_refused():
     with pytest.raises(ConfigurationError, match="no rows"):
-        resolve()
+        expand_rows()

@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score
 from landslide.bands.cache import BandCache
 from landslide.bands.formulas import BandSettings
 from landslide.errors import ComparisonError, ConfigurationError, DataError
-from landslide.folds.table import departed, grow
+from landslide.folds.table import extend_fold_table, removed_patches
 from landslide.inference.ensemble import Ensemble, Member
 from landslide.inference.prediction import PredictionSettings
 from landslide.metrics.counts import patch_counts
@@ -38,7 +38,7 @@ ALL = {"member_folds": (1, 2, 3), "selected_on_test_fold": False}
 class Model:
     """A simulated cross-validated model, with the images and positions that each member was trained on."""
 
-    known: pd.DataFrame
+    previous: pd.DataFrame
     members: set[int]
     selected_on_test_fold: bool = False
     seen: dict[int, set] = field(default_factory=dict)
@@ -100,14 +100,14 @@ def test_no_compared_patch_was_used_to_train_a_member_that_predicts_it(seed, n_f
     for _ in range(4):
         patches = a_data_set(rng, shelf)
         try:
-            table = grow(patches, champion.known, n_folds=n_folds)
+            table = extend_fold_table(patches, champion.previous, n_folds=n_folds)
         except DataError:
             continue
         warm = champion if rng.random() < 0.6 and len(champion.members) == n_folds else None
-        challenger = train(table, departed(table, champion.known), warm, n_folds)
+        challenger = train(table, removed_patches(table, champion.previous), warm, n_folds)
         chosen, new = select_unseen(
             table,
-            champion.known,
+            champion.previous,
             member_folds=champion.members,
             selected_on_test_fold=champion.selected_on_test_fold,
         )
@@ -119,14 +119,14 @@ def test_no_compared_patch_was_used_to_train_a_member_that_predicts_it(seed, n_f
                     assert not set(traces[i]) & model.seen[member]
             if champion.selected_on_test_fold:
                 assert new[i]
-                assert traces[i][0] not in set(champion.known["image_md5"])
+                assert traces[i][0] not in set(champion.previous["image_md5"])
         # `check_unseen` agrees; otherwise the run would stop there.
         for fold in set(fold_of_row[chosen].tolist()):
             rows = np.flatnonzero(chosen & (fold_of_row == fold))
             for model in (champion, challenger):
-                check_unseen(table, rows, fold if fold in model.members else 0, model.known, "model")
-        known = set(shelf)
-        shelf += [patch for patch in traces if patch not in known]
+                check_unseen(table, rows, fold if fold in model.members else 0, model.previous, "model")
+        previous = set(shelf)
+        shelf += [patch for patch in traces if patch not in previous]
         if rng.random() < 0.6:
             champion = challenger
             champion.selected_on_test_fold = rng.random() < 0.2
@@ -136,9 +136,9 @@ def test_no_compared_patch_was_used_to_train_a_member_that_predicts_it(seed, n_f
 
 def test_all_held_out_and_all_new_patches_are_compared():
     places = grid_positions(2, 3)
-    known = as_recorded(build_patch_table(image_names(places), places).assign(fold=[1, 1, 2, 2, 3, 3]))
+    previous = as_recorded(build_patch_table(image_names(places), places).assign(fold=[1, 1, 2, 2, 3, 3]))
     table = build_patch_table([*image_names(places), "new"], [*places, (5, 5, 5)]).assign(fold=[1, 1, 2, 2, 3, 3, 1])
-    chosen, new = select_unseen(table, known, **ALL)
+    chosen, new = select_unseen(table, previous, **ALL)
     assert chosen.all()
     assert new.tolist() == [False] * 6 + [True]
 
@@ -152,8 +152,8 @@ def test_all_held_out_and_all_new_patches_are_compared():
     ],
 )
 def test_patches_seen_by_the_champion_are_not_compared(changes, expected):
-    known = as_recorded(build_patch_table("abc").assign(fold=[1, 2, 3]))
-    chosen, new = select_unseen(build_patch_table("abcX").assign(fold=[1, 2, 3, 2]), known, **ALL | changes)
+    previous = as_recorded(build_patch_table("abc").assign(fold=[1, 2, 3]))
+    chosen, new = select_unseen(build_patch_table("abcX").assign(fold=[1, 2, 3, 2]), previous, **ALL | changes)
     assert chosen.tolist() == expected
     assert new.tolist() == [False, False, False, True]
 
@@ -169,8 +169,8 @@ def test_patches_seen_by_the_champion_are_not_compared(changes, expected):
     ],
 )
 def test_patch_with_two_folds_is_not_compared(table, expected):
-    known = as_recorded(build_patch_table("abc", [(1, 0, 0), (1, 0, 1), (1, 0, 2)]).assign(fold=[1, 2, 3]))
-    assert select_unseen(table, known, **ALL)[0].tolist() == expected
+    previous = as_recorded(build_patch_table("abc", [(1, 0, 0), (1, 0, 1), (1, 0, 2)]).assign(fold=[1, 2, 3]))
+    assert select_unseen(table, previous, **ALL)[0].tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -186,14 +186,14 @@ def test_patch_with_two_folds_is_not_compared(table, expected):
     ],
 )
 def test_training_patch_is_refused_by_image_and_by_position(image, place, fold, refused):
-    known = as_recorded(build_patch_table("ab", [(1, 0, 0), (1, 0, 1)]).assign(fold=[1, 2]))
+    previous = as_recorded(build_patch_table("ab", [(1, 0, 0), (1, 0, 1)]).assign(fold=[1, 2]))
     table = build_patch_table(["new", image], [(7, 7, 7), place], [11, 12]).assign(fold=[2, 2])
     if not refused:
-        check_unseen(table, np.array([0, 1]), fold, known, "champion")
+        check_unseen(table, np.array([0, 1]), fold, previous, "champion")
         return
     message = rf"champion was trained on 1 of the patches to compare \(fold {fold}\): patch 12\."
     with pytest.raises(ComparisonError, match=message):
-        check_unseen(table, np.array([0, 1]), fold, known, "champion")
+        check_unseen(table, np.array([0, 1]), fold, previous, "champion")
 
 
 # ---- prediction out of fold
@@ -251,16 +251,18 @@ def test_member_predicts_out_of_fold_with_its_prediction_settings(ensemble):
 
 
 @pytest.mark.parametrize(
-    "known",
+    "previous",
     [
         build_patch_table("ab").assign(fold=[1, 1]),  # a was in the training part of member 2
         build_patch_table("bc").assign(fold=[1, 3]),  # there is no member 3, so no member may have seen c
     ],
 )
-def test_no_member_predicts_a_patch_that_it_was_trained_on(ensemble, known):
+def test_no_member_predicts_a_patch_that_it_was_trained_on(ensemble, previous):
     table = build_patch_table("abc").assign(fold=[2, 1, 3])
     with pytest.raises(ComparisonError, match="The champion was trained on 1 of the patches"):
-        list(predict_unseen(ensemble, build_band_cache(3), table, np.arange(3), as_recorded(known), model="champion"))
+        list(
+            predict_unseen(ensemble, build_band_cache(3), table, np.arange(3), as_recorded(previous), model="champion")
+        )
 
 
 # ---- the bootstrap

@@ -65,7 +65,7 @@ def two_versions(client, tmp_path):
     """A store with two versions, version 1 in service."""
     versions.add_version(client, tmp_path, table=_folded())
     versions.add_version(client, tmp_path, seed=1, table=_folded())
-    registry.apply(client, "1", Decision(registry.CHAMPION, "the first registered model"))
+    registry.apply_decision(client, "1", Decision(registry.CHAMPION, "the first registered model"))
     return client
 
 
@@ -79,7 +79,7 @@ def test_promotion_follows_the_evidence(two_versions, gain, outcome, in_service)
         assert registry.version(two_versions, registry.CHALLENGER)["version"] == "2"
 
 
-@pytest.mark.parametrize("killed_at", ["registry.apply", "record.finish_decision"])
+@pytest.mark.parametrize("killed_at", ["registry.apply_decision", "record.finish_decision"])
 @pytest.mark.parametrize("by", ["a retried step", "the next night"])
 def test_interrupted_promotion_is_completed_and_recorded(two_versions, monkeypatch, killed_at, by):
     import steps.decide
@@ -110,7 +110,7 @@ def test_interrupted_promotion_is_completed_and_recorded(two_versions, monkeypat
 
 def test_champion_changed_during_the_retraining_stays(two_versions, tmp_path):
     versions.add_version(two_versions, tmp_path, seed=2, table=_folded())
-    registry.apply(two_versions, "3", Decision(registry.CHAMPION, "by hand"))
+    registry.apply_decision(two_versions, "3", Decision(registry.CHAMPION, "by hand"))
     decided, tags = _decide(two_versions, _evidence(20))
     assert decided == "refused"
     assert "from 1 to 3" in tags["reason"]
@@ -189,7 +189,7 @@ CONTIGUOUS = {"scheme": "contiguous", "n_folds": 2, "seed": 0, "table": None}
 def _champion_of(client, folder, folds):
     params = {"training": {"epochs": 3}} | ({"folds": folds} if folds else {})
     versions.add_version(client, folder, table=_folded(), params=params)
-    registry.apply(client, "1", Decision(registry.CHAMPION, "the first registered model"))
+    registry.apply_decision(client, "1", Decision(registry.CHAMPION, "the first registered model"))
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_one_decision_per_data_version_unless_forced(two_versions, monkeypatch):
 
 def test_champion_without_fold_table_is_refused(client, tmp_path):
     versions.add_version(client, tmp_path, table=_folded())
-    registry.apply(client, "1", Decision(registry.CHAMPION, "by hand"))
+    registry.apply_decision(client, "1", Decision(registry.CHAMPION, "by hand"))
     (tmp_path / "mlartifacts" / registry.champion(client)["run_id"] / "artifacts" / "fold_table.csv").unlink()
     with pytest.raises(ComparisonError, match="has no fold table"):
         _plan(client)
@@ -277,18 +277,18 @@ def test_retraining_on_a_subset_of_folds_is_refused(client):
 def test_warm_start_from_a_version_that_has_seen_the_test_folds_is_refused(client, tmp_path):
     from landslide.retraining.out_of_fold import check_unseen_folds
 
-    known = _folded()
+    previous = _folded()
     start = {"version": "1", "selection": "inner_validation"}
-    check_unseen_folds(_folded(), known, start)
+    check_unseen_folds(_folded(), previous, start)
     with pytest.raises(ComparisonError, match="patch 3 was in another fold"):
-        check_unseen_folds(known.assign(fold=[1, 1, 2, *known["fold"][3:]]), known, start)
+        check_unseen_folds(previous.assign(fold=[1, 1, 2, *previous["fold"][3:]]), previous, start)
     with pytest.raises(ComparisonError, match="chose its epochs"):
-        check_unseen_folds(_folded(), known, start | {"selection": "test_fold"})
+        check_unseen_folds(_folded(), previous, start | {"selection": "test_fold"})
 
 
 def test_warm_start_from_a_champion_selected_on_the_test_folds_is_refused(client, tmp_path):
     versions.add_version(client, tmp_path, table=_folded(), selection="test_fold")
-    registry.apply(client, "1", Decision(registry.CHAMPION, "the paper's protocol"))
+    registry.apply_decision(client, "1", Decision(registry.CHAMPION, "the paper's protocol"))
     with pytest.raises(ConfigurationError, match="scratch"):
         _plan(client, start="champion")
     assert _plan(client, start="scratch")[1]["should_train"]

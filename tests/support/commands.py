@@ -101,6 +101,7 @@ def become(command: Sequence[str]) -> None:
     """Run a command in this process, then its exit handlers."""
     try:
         if command[:2] == ["python", "-m"]:
+            sys.path.insert(0, str(Path.cwd()))
             sys.argv[:] = command[2:]
             runpy.run_module(command[2], run_name="__main__", alter_sys=True)
         elif command[:2] == ["python", "-c"]:

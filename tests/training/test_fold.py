@@ -225,7 +225,7 @@ def test_a_checkpoint_of_other_settings_or_rows_is_not_resumed(fit, changes):
     assert [record["epoch"] for record in records] == [1, 2]
 
 
-def test_fewer_epochs_in_the_folder_of_a_longer_run(fit, tmp_path):
+def test_a_shorter_run_ignores_the_checkpoints_of_a_longer_one(fit, tmp_path):
     fit(epochs=3)
     fit("fresh", epochs=1, seed=1)
     result = fit(epochs=1, seed=1)
@@ -491,7 +491,7 @@ def test_monitoring_the_test_fold_scores_it_and_changes_nothing_else(fit, cache,
     assert monitored.history[-1]["test_f1_macro"] == pytest.approx(expected["f1_macro"], abs=1e-4)
 
 
-def test_only_the_limited_number_of_patches_is_used(fit, cache, monkeypatch):
+def test_max_patches_limits_the_training_part(fit, cache, monkeypatch):
     trainers, original = [], FoldTrainer.epoch
     monkeypatch.setattr(FoldTrainer, "epoch", lambda self, epoch: trainers.append(self) or original(self, epoch))
     spec = fit(max_patches=3, standardize=True, epochs=1).spec

@@ -8,7 +8,7 @@ from landslide.errors import ConfigurationError
 from landslide.inference.prediction import PredictionSettings
 from landslide.training.losses import HEAD_WEIGHTS
 from landslide.training.optimizers import CosineSchedule, StepSchedule
-from landslide.training.settings import TrainingSettings, refuse_ignored_heads
+from landslide.training.settings import TrainingSettings, refuse_head_settings_without_effect
 
 ADAPTER = TypeAdapter(TrainingSettings)
 
@@ -104,7 +104,7 @@ def test_explicit_defaults_are_accepted(text):
 )
 def test_settings_of_missing_heads_are_refused(changes, heads, named):
     with pytest.raises(ConfigurationError, match=named):
-        refuse_ignored_heads(TrainingSettings(**changes), heads)
+        refuse_head_settings_without_effect(TrainingSettings(**changes), heads)
 
 
 @pytest.mark.parametrize(
@@ -117,4 +117,4 @@ def test_settings_of_missing_heads_are_refused(changes, heads, named):
     ],
 )
 def test_settings_of_existing_heads_are_accepted(changes, heads):
-    refuse_ignored_heads(TrainingSettings(**changes), heads)
+    refuse_head_settings_without_effect(TrainingSettings(**changes), heads)

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from landslide.errors import ConfigurationError, refuse_ignored
+from landslide.errors import ConfigurationError, refuse_settings_without_effect
 from landslide.schema import ORIGINAL_BANDS
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -142,7 +142,7 @@ class BandSettings:
         """The bands that these settings give, in order: see `available_bands`."""
         return available_bands(self.stored, global_rgb=self.global_rgb)
 
-    def refuse_ignored(self) -> None:
+    def refuse_settings_without_effect(self) -> None:
         """Refuse settings of bands that the stored ones do not give.
 
         Only configurations are checked for these; a registered model loads with the settings it was trained with.
@@ -157,7 +157,7 @@ class BandSettings:
         ):
             if not set(bands) & set(self.names):
                 because = f"{' or '.join(bands)} cannot be computed from bands.stored"
-                refuse_ignored(self, "bands", names, because=because)
+                refuse_settings_without_effect(self, "bands", names, because=because)
 
     @property
     def reach(self) -> dict[str, int]:

@@ -96,7 +96,7 @@ def promote(version: str, reason: str) -> None:
 
     client = runs.connect(default_tracking_uri())
     number = registry.version(client, version)["version"]
-    registry.apply(client, number, registry.Decision(registry.CHAMPION, f"promoted manually: {reason}"))
+    registry.apply_decision(client, number, registry.Decision(registry.CHAMPION, f"promoted manually: {reason}"))
     click.echo(f"{registry.MODEL_NAME} version {number} is in service (@{registry.CHAMPION}).")
 
 

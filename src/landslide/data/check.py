@@ -1,7 +1,7 @@
 """Checking a whole data set: every fault of every file, with a remedy for each, in one report.
 
 Each file is read once. The same reading gives its digest and the landslide pixels of a mask. Faults block training;
-warnings (a constant DEM, files that belong to neither layout) do not. `landslide.data.content` checks the values of a
+warnings (a constant DEM, files that are no patches) do not. `landslide.data.content` checks the values of a
 file, `landslide.data.patches` its form.
 """
 

@@ -52,8 +52,8 @@ def prepare(project: Path) -> str:
     if version != demo.DEMO_VERSION:
         raise DataError(
             f"./data is absent and data.dvc pins {version or 'nothing'}, which is not the demo set",
-            remedy="bring it with `dvc pull`, with `landslide data fetch` if it is the official set, or hand over "
-            "another with `landslide data use DIR`",
+            remedy="run `dvc pull data.dvc`, or `landslide data fetch` if it is the official set, or use another set "
+            "with `landslide data use DIR`",
         )
     _generate_demo(folder)
     if (project / ".git").exists():  # DVC works in a repository only
@@ -89,7 +89,7 @@ def update_from_remote(
             raise DataError(
                 f"there is no {pin}", remedy=f"pin the data set with `dvc add {name}` and commit {pin.name}"
             )
-        return _bring(project, name, version, remote_of=project)
+        return _generate_or_pull(project, name, version, remote_of=project)
     if (project / ".git").exists():
         raise DataError(
             f"{project} is a git checkout, and data.repository would change its {pin.name}",
@@ -101,7 +101,7 @@ def update_from_remote(
             shutil.copy2(local, clone / ".dvc")
         version = pinned_version(clone / pin.name)
         assert version is not None
-        done = _bring(project, name, version, remote_of=clone)
+        done = _generate_or_pull(project, name, version, remote_of=clone)
     pin.write_text(text)
     return done
 
@@ -165,7 +165,7 @@ def _generate_demo(folder: Path) -> None:
         )
 
 
-def _bring(project: Path, name: str, version: str, *, remote_of: Path) -> str:
+def _generate_or_pull(project: Path, name: str, version: str, *, remote_of: Path) -> str:
     """Bring the data folder to this version."""
     folder = project / name
     if folder.is_dir() and directory_digest(folder)[0] == version:
@@ -264,7 +264,7 @@ def _refuse_unusable_place(folder: Path, project: Path) -> None:
     source, target = folder.resolve(), destination.resolve()
     if source == target or source in target.parents or target in source.parents:
         raise DataError(
-            f"{folder} and {destination} contain one another",
+            f"one of {folder} and {destination} is inside the other",
             remedy="give a folder elsewhere; to pin what ./data holds already, run `dvc add data`",
         )
     if destination.is_symlink() or (destination.exists() and not destination.is_dir()):

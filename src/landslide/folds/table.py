@@ -24,17 +24,17 @@ _EDGES = ((-1, 0), (1, 0), (0, -1), (0, 1))
 _CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 
 
-def grow(table: pd.DataFrame, known: pd.DataFrame, *, n_folds: int) -> pd.DataFrame:
+def extend_fold_table(table: pd.DataFrame, previous: pd.DataFrame, *, n_folds: int) -> pd.DataFrame:
     """Give every patch a fold: its fold in an older table, or the fold of its neighbours.
 
     Patches are matched by image digest. If several images are identical, position or number decides. If the image
     changed, the position decides, or the number if there is no position. New tiles next to recognised ones take the
-    fold of most of these neighbours. The others are assigned in blocks of neighbouring tiles, each block to the
-    smallest fold.
+    fold of most of these neighbours. The others are assigned in blocks of neighbouring tiles: a block that is partly
+    assigned follows as a whole, any other goes to the fold with the smallest share of patches and landslide pixels.
 
     Args:
         table: Patch table in natural order (see `landslide.data.table.patch_table`).
-        known: Older fold table, including removed patches: columns number, image_md5, scene, row, column and fold.
+        previous: Older fold table, including removed patches: columns number, image_md5, scene, row, column and fold.
         n_folds: Number of folds.
 
     Returns:
@@ -45,15 +45,15 @@ def grow(table: pd.DataFrame, known: pd.DataFrame, *, n_folds: int) -> pd.DataFr
         ConfigurationError: If the folds of the older table are not 1..n_folds.
         DataError: If a fold has no patches left.
     """
-    if set(known["fold"]) != set(range(1, n_folds + 1)):
-        last = known["fold"].max()
+    if set(previous["fold"]) != set(range(1, n_folds + 1)):
+        last = previous["fold"].max()
         raise ConfigurationError(
             f"The older fold table has the folds 1 to {last}, and folds.n_folds is {n_folds}.",
             remedy=f"Set folds.n_folds to {last}: patches keep their folds from training to training.",
         )
-    fold = previous_folds(table, known)
-    table = _with_previous_positions(table, known)
-    _join_neighbours(table, known, fold, n_folds)
+    fold = previous_folds(table, previous)
+    table = _with_previous_positions(table, previous)
+    _join_neighbours(table, previous, fold, n_folds)
     _deal_blocks(table, fold, n_folds)
     empty = sorted(set(range(1, n_folds + 1)) - set(fold.tolist()))
     if empty:
@@ -102,24 +102,24 @@ def read_folds(path: Path, table: pd.DataFrame, *, n_folds: int) -> npt.NDArray[
     return np.array([fold_of[patch] for patch in patches], np.int64)
 
 
-def previous_folds(table: pd.DataFrame, known: pd.DataFrame) -> npt.NDArray[np.int64]:
+def previous_folds(table: pd.DataFrame, previous: pd.DataFrame) -> npt.NDArray[np.int64]:
     """Return the fold of each patch in an older table, 0 for patches that are missing there.
 
     Args:
         table: Patch table.
-        known: Older fold table; the columns are those of `grow`.
+        previous: Older fold table; the columns are those of `extend_fold_table`.
     """
-    old_positions, positions = _positions(known), _positions(table)
-    placed = zip(known["image_md5"], old_positions, strict=True)
-    by_image_and_position = _first((pair if pair[1] is not None else None for pair in placed), known["fold"])
-    by_image_and_number = _first(zip(known["image_md5"], known["number"], strict=True), known["fold"])
-    by_image = _first(known["image_md5"], known["fold"])
-    by_position = _first(old_positions, known["fold"])
+    old_positions, positions = _positions(previous), _positions(table)
+    placed = zip(previous["image_md5"], old_positions, strict=True)
+    by_image_and_position = _first((pair if pair[1] is not None else None for pair in placed), previous["fold"])
+    by_image_and_number = _first(zip(previous["image_md5"], previous["number"], strict=True), previous["fold"])
+    by_image = _first(previous["image_md5"], previous["fold"])
+    by_position = _first(old_positions, previous["fold"])
     # A number identifies only an image that is gone; an image that is still present was renumbered.
-    gone = ~known["image_md5"].isin(table["image_md5"])
+    gone = ~previous["image_md5"].isin(table["image_md5"])
     nowhere = all(position is None for position in positions)
-    numbers = zip(known["number"], gone, old_positions, strict=True)
-    without_position = _first((n if g and (nowhere or p is None) else None for n, g, p in numbers), known["fold"])
+    numbers = zip(previous["number"], gone, old_positions, strict=True)
+    without_position = _first((n if g and (nowhere or p is None) else None for n, g, p in numbers), previous["fold"])
     found = np.zeros(len(table), np.int64)
     for i, (image, number, position) in enumerate(zip(table["image_md5"], table["number"], positions, strict=True)):
         found[i] = (
@@ -142,7 +142,7 @@ def _first(keys: Iterable[Hashable], folds: Iterable[int]) -> dict[Hashable, int
     return found
 
 
-def departed(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+def removed_patches(table: pd.DataFrame, previous: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of an older fold table whose images are missing in a newer one, or are in other folds there.
 
     They are kept with the fold table: models that started from older ones have seen these patches, so a patch that
@@ -151,19 +151,19 @@ def departed(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         table: Fold table.
-        known: Older fold table; the columns are those of `grow`.
+        previous: Older fold table; the columns are those of `extend_fold_table`.
     """
-    several = {image for t in (table, known) for image in t.loc[t["image_md5"].duplicated(), "image_md5"]}
+    several = {image for t in (table, previous) for image in t.loc[t["image_md5"].duplicated(), "image_md5"]}
 
     def keys(rows: pd.DataFrame) -> list[Hashable]:
         places = zip(rows["image_md5"], rows["fold"], _positions(rows), strict=True)
         return [(image, fold, position if image in several else None) for image, fold, position in places]
 
     kept = set(keys(table))
-    return known[np.array([key not in kept for key in keys(known)], bool)].reset_index(drop=True)
+    return previous[np.array([key not in kept for key in keys(previous)], bool)].reset_index(drop=True)
 
 
-def _with_previous_positions(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+def _with_previous_positions(table: pd.DataFrame, previous: pd.DataFrame) -> pd.DataFrame:
     """Copy positions from the older table if the new one has none.
 
     This happens when patches are added to the official set, which has no `scenes.csv`.
@@ -171,9 +171,9 @@ def _with_previous_positions(table: pd.DataFrame, known: pd.DataFrame) -> pd.Dat
     if has_position(table).any():
         return table
     columns = list(POSITION_COLUMNS)
-    once = known[~known["image_md5"].duplicated(keep=False)].set_index("image_md5")
-    gone = known[~known["image_md5"].isin(table["image_md5"])].drop_duplicates("number").set_index("number")
-    changed = ~table["image_md5"].isin(known["image_md5"])
+    once = previous[~previous["image_md5"].duplicated(keep=False)].set_index("image_md5")
+    gone = previous[~previous["image_md5"].isin(table["image_md5"])].drop_duplicates("number").set_index("number")
+    changed = ~table["image_md5"].isin(previous["image_md5"])
     where = once[columns].reindex(table["image_md5"]).set_axis(table.index)
     where[changed] = gone[columns].reindex(table.loc[changed, "number"]).to_numpy()
     return table.assign(**where.astype("Int64"))
@@ -184,10 +184,10 @@ def _positions(table: pd.DataFrame) -> list[Position | None]:
     return [None if np.isnan(row).any() else (int(row[0]), int(row[1]), int(row[2])) for row in values]
 
 
-def _join_neighbours(table: pd.DataFrame, known: pd.DataFrame, fold: npt.NDArray[np.int64], n_folds: int) -> None:
+def _join_neighbours(table: pd.DataFrame, previous: pd.DataFrame, fold: npt.NDArray[np.int64], n_folds: int) -> None:
     """Give new tiles next to recognised ones the fold of most of these neighbours, in place."""
     positions = _positions(table)
-    fold_at = _first(_positions(known), known["fold"])
+    fold_at = _first(_positions(previous), previous["fold"])
     fold_at |= {p: int(f) for p, f in zip(positions, fold, strict=True) if p is not None and f}
     size = np.bincount(fold, minlength=n_folds + 1)
     for i in np.flatnonzero(fold == 0):

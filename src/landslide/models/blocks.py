@@ -35,7 +35,7 @@ class SameConv2d(nn.Conv2d):
         """Convolve x (B, C, H, W)."""
         if self._extra:
             x = F.pad(x, (0, self._extra, 0, self._extra))
-        if self.stride == (1, 1) and cpu_layers.gains_from_matrix_products(x, self.weight):
+        if self.stride == (1, 1) and cpu_layers.use_matmul_weight_gradient(x, self.weight):
             return cpu_layers.conv2d(x, self.weight, self.bias, int(self.padding[0]))
         return super().forward(x)
 
@@ -54,7 +54,7 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Upsample x (B, C, H, W) to (B, out_channels, 2 H, 2 W)."""
-        if self.kernel_size == (3, 3) and cpu_layers.acts("transposed_convolution", x):
+        if self.kernel_size == (3, 3) and cpu_layers.is_active("transposed_convolution", x):
             return cpu_layers.conv_transpose2d(x, self.weight, self.bias)
         return super().forward(x)[..., : 2 * x.shape[2], : 2 * x.shape[3]]
 

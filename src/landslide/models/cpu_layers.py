@@ -33,7 +33,7 @@ def switched_off(layers: Collection[str] = CPU_LAYERS) -> Iterator[None]:
         _switched_off.reset(token)
 
 
-def acts(layer: str, x: Tensor) -> bool:
+def is_active(layer: str, x: Tensor) -> bool:
     """Return whether one of `CPU_LAYERS` acts on x: on the CPU, not while compiling, unless it is switched off."""
     return not torch.compiler.is_compiling() and x.device.type == "cpu" and layer not in _switched_off.get()
 
@@ -65,10 +65,10 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return pixels.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-def gains_from_matrix_products(x: Tensor, weight: Tensor) -> bool:
+def use_matmul_weight_gradient(x: Tensor, weight: Tensor) -> bool:
     """Return whether `conv2d` gains for a convolution of stride 1: training in float32 without AVX-512, wide enough."""
     return (
-        acts("weight_gradient", x)
+        is_active("weight_gradient", x)
         and torch.backends.cpu.get_cpu_capability() != "AVX512"  # PyTorch's own is as fast there
         and x.dtype == weight.dtype == torch.float32
         and weight.requires_grad
@@ -158,7 +158,7 @@ def keep_depthwise_in_float32(model: nn.Module) -> None:
 
 def _in_float32(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     convolve: Callable[[Tensor], Tensor] = partial(type(convolution).forward, convolution)
-    autocast = acts("depthwise_float32", x) and torch.is_autocast_enabled("cpu")
+    autocast = is_active("depthwise_float32", x) and torch.is_autocast_enabled("cpu")
     if not autocast or convolution.weight.dtype is not torch.float32:
         return convolve(x)
     with torch.autocast("cpu", enabled=False):

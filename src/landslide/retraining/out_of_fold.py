@@ -25,7 +25,7 @@ _CELLS = ("true_negatives", "false_positives", "false_negatives", "true_positive
 
 def select_unseen(
     table: pd.DataFrame,
-    known: pd.DataFrame,
+    previous: pd.DataFrame,
     *,
     member_folds: Collection[int],
     selected_on_test_fold: bool,
@@ -38,23 +38,24 @@ def select_unseen(
 
     Args:
         table: Fold table of the challenger.
-        known: Fold table of the champion, including removed patches; columns as in `landslide.folds.table.grow`.
+        previous: Fold table of the champion, including removed patches; columns as in
+            `landslide.folds.table.extend_fold_table`.
         member_folds: Folds of which the champion has a member.
         selected_on_test_fold: Whether its epochs were chosen on the test folds (the paper's protocol).
 
     Returns:
         Two (n,) arrays: which patches can be compared, and which of all patches are new since the champion.
     """
-    old = previous_folds(table, known)
+    old = previous_folds(table, previous)
     new = old == 0
     fold = table["fold"].to_numpy()
     held_out = (old == fold) & np.isin(fold, list(member_folds)) & (not selected_on_test_fold)
-    return (new | held_out) & ~_in_several_folds(table, known), new
+    return (new | held_out) & ~_in_several_folds(table, previous), new
 
 
-def _in_several_folds(table: pd.DataFrame, known: pd.DataFrame) -> npt.NDArray[np.bool_]:
+def _in_several_folds(table: pd.DataFrame, previous: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Return for which patches the image or the position is also in another fold of either table."""
-    everything = pd.concat([known, table])
+    everything = pd.concat([previous, table])
     several = np.zeros(len(table), bool)
     for key in (["image_md5"], list(POSITION_COLUMNS)):
         folds = everything.dropna(subset=key).groupby(key)["fold"].nunique()
@@ -68,20 +69,22 @@ def _keys(table: pd.DataFrame, columns: list[str]) -> list[Any]:
     return [row[0] for row in rows] if len(columns) == 1 else rows
 
 
-def check_unseen(table: pd.DataFrame, rows: npt.NDArray[np.int64], fold: int, known: pd.DataFrame, model: str) -> None:
+def check_unseen(
+    table: pd.DataFrame, rows: npt.NDArray[np.int64], fold: int, previous: pd.DataFrame, model: str
+) -> None:
     """Check that no compared patch was in the training part of the member that predicts it.
 
     Args:
         table: Fold table of the compared patches.
         rows: (n,) rows of it that the member predicts.
-        fold: The member's fold; 0 for all members together, which have seen everything in `known`.
-        known: Every patch that the model, or one that it started from, was trained on or tested on, with its fold.
+        fold: The member's fold; 0 for all members together, which have seen everything in `previous`.
+        previous: Every patch that the model, or one that it started from, was trained on or tested on, with its fold.
         model: Name of the model for the message.
 
     Raises:
         ComparisonError: If the image or the position of a patch was in that training part.
     """
-    trained = known[known["fold"] != fold]
+    trained = previous[previous["fold"] != fold]
     seen = table.iloc[rows]["image_md5"].isin(trained["image_md5"]).to_numpy()
     columns = list(POSITION_COLUMNS)
     positions = set(_keys(trained[columns].dropna(), columns))
@@ -135,7 +138,7 @@ def predict_unseen(
     cache: BandCache,
     table: pd.DataFrame,
     rows: npt.NDArray[np.int64],
-    known: pd.DataFrame,
+    previous: pd.DataFrame,
     *,
     model: str,
 ) -> Iterator[tuple[npt.NDArray[np.int64], Tensor, Tensor]]:
@@ -148,7 +151,7 @@ def predict_unseen(
         cache: The bands of the patches of `table`.
         table: Fold table.
         rows: (n,) rows of it to predict, ascending.
-        known: Every patch that the members, or the members that they started from, have seen, with its fold.
+        previous: Every patch that the members, or the members that they started from, have seen, with its fold.
         model: Name of the model for messages.
 
     Yields:
@@ -163,7 +166,7 @@ def predict_unseen(
     for fold in np.unique(fold_of_row):
         chosen = np.flatnonzero(fold_of_row == fold)
         predicting = [members[fold]] if fold in members else list(members.values())
-        check_unseen(table, rows[chosen], int(fold) if fold in members else 0, known, model)
+        check_unseen(table, rows[chosen], int(fold) if fold in members else 0, previous, model)
         predictions = [
             predict_batches(
                 network, cache, rows[chosen], member.spec.bands, {"": member.prediction}, device=ensemble.device
@@ -175,18 +178,18 @@ def predict_unseen(
             yield chosen[part], torch.stack([found[""] for _, found, _ in batch]).mean(dim=0), masks
 
 
-def check_unseen_folds(fold_table: pd.DataFrame, known: pd.DataFrame, start: dict[str, str]) -> None:
+def check_unseen_folds(fold_table: pd.DataFrame, previous: pd.DataFrame, start: dict[str, str]) -> None:
     """Check that a version has not seen the patches of the test folds of the trainings that start from it.
 
     Args:
         fold_table: The patches with their folds.
-        known: The result of `landslide.tracking.registry.seen_patches` for the version.
+        previous: The result of `landslide.tracking.registry.seen_patches` for the version.
         start: Tags of the version.
 
     Raises:
         ComparisonError: If a patch had another fold in that version, or its epochs were chosen on the test folds.
     """
-    old = previous_folds(fold_table, known)
+    old = previous_folds(fold_table, previous)
     moved = fold_table[(old != 0) & (old != fold_table["fold"].to_numpy())]
     if start.get("selection") == "test_fold" or len(moved):
         reason = f"patch {moved['number'].iloc[0]} was in another fold" if len(moved) else "it chose its epochs on them"

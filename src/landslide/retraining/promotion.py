@@ -1,7 +1,8 @@
 """Comparison of two cross-validated models on patches that neither has seen, and the decision between them.
 
-Both models predict a patch of fold k with their member of fold k only. The difference of their scores is judged by a
-paired block bootstrap (see `landslide.metrics.bootstrap`).
+Both models predict a patch of fold k with their member of fold k only; a model without such a member predicts with all
+members, if none has seen the patch. A paired block bootstrap (see `landslide.metrics.bootstrap`) judges the difference
+of their scores.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """MLflow's model registry: versions, their aliases, and how they change.
 
-One registered model; its version in service is the alias `champion`, the last that did not replace it the alias
-`challenger`. Every change of the champion is written into the tags of the versions, so that it can be read and
+There is one registered model. `champion` points to the version in service, `challenger` to the newest version that did
+not replace it. Every change of the champion is written into the tags of the versions, so that it can be read and
 undone.
 """
 
@@ -139,7 +139,7 @@ def seen_patches(client: MlflowClient, tags: Mapping[str, str]) -> pd.DataFrame:
                 break
     if not tables:
         raise ComparisonError(
-            f"Version {tags['version']} has no fold table: nobody knows which patches it has seen.",
+            f"Version {tags['version']} has no fold table, so its training patches are unknown.",
             remedy="Train with pipelines.training.training_pipeline and promote that version "
             "(`landslide models promote`).",
         )
@@ -204,7 +204,7 @@ def decide_by_score(candidate: Mapping[str, str], champion: Mapping[str, str] | 
     )
 
 
-def apply(client: MlflowClient, version: str, decision: Decision) -> None:
+def apply_decision(client: MlflowClient, version: str, decision: Decision) -> None:
     """Give a version its alias and write down why.
 
     A new champion records the version that it replaced, to which a rollback returns.
@@ -278,7 +278,7 @@ def _raise_unless_absent(error: MlflowException) -> None:
     """Raise a RegistryError unless MLflow says that there is no such model, version or alias."""
     if error.error_code not in _ABSENT:
         raise RegistryError(
-            f"The model registry does not answer as it should: {error}.",
+            f"The model registry returned an unexpected error: {error}.",
             remedy="Check that the server runs and that this user may read the registry, then start again.",
         ) from error
 

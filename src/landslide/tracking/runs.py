@@ -77,7 +77,7 @@ def connect(uri: str) -> MlflowClient:
                 "(docs/how-to/run-a-tracking-server.md).",
             ) from error
         raise RegistryError(
-            f"The MLflow store {uri} does not answer as it should: {error}.",
+            f"The MLflow store {uri} returned an unexpected error: {error}.",
             remedy="Check the address in MLFLOW_TRACKING_URI, and that the server runs.",
         ) from error
     return client

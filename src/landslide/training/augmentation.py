@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from landslide.bands.formulas import GLOBAL_RGB_BANDS, BandSettings
-from landslide.errors import ConfigurationError, refuse_ignored
+from landslide.errors import ConfigurationError, refuse_settings_without_effect
 from landslide.inference.symmetries import NO_GRADIENTS, flip, gradient_channels, rotate
 from landslide.schema import ORIGINAL_BANDS
 
@@ -61,7 +61,9 @@ class AugmentationSettings:
             )
         if self.mode == "none":
             others = ("rotation_probability", "max_pastes", "flips", "illumination", "plain_epochs")
-            refuse_ignored(self, "training.augmentation", others, because="training.augmentation.mode is none")
+            refuse_settings_without_effect(
+                self, "training.augmentation", others, because="training.augmentation.mode is none"
+            )
 
 
 @dataclass(frozen=True)

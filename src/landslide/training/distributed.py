@@ -1,4 +1,4 @@
-"""What makes several processes train to the result of one: sums over all of them, with their gradient.
+"""Differentiable sums over processes, so that training on several processes gives the same result as on one.
 
 Each process has a share of every batch. Gradients are averaged over the processes, as DistributedDataParallel does;
 a loss that every process computes from sums over all then has the gradient of the whole batch, because the gradient

@@ -76,7 +76,7 @@ class FoldTrainer:
         self.donor_pool = torch.nonzero(self.positive).squeeze(1)
         self.augmentation = Augmentation(settings.augmentation, self.training.band_names, self.training.band_settings)
         self.loss: Loss = create_loss(settings.loss, device_sum=sum_over_devices if fabric.world_size > 1 else identity)
-        self.share_loss: Loss = create_loss(settings.loss)
+        self.local_loss: Loss = create_loss(settings.loss)
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch, counted from 0, then score the parts that are scored; return the record of all."""
@@ -156,7 +156,7 @@ class FoldTrainer:
         return self.augmentation(images, masks, donors, self.augmentation.draw(len(indices), generator)[share])
 
     def _crop(self, images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Cut one random window a batch out of every patch of it."""
+        """Crop all patches of a batch to the same random window."""
         size = self.settings.crop
         if size is None or size >= images.shape[-1]:
             return images, masks
@@ -186,7 +186,7 @@ class FoldTrainer:
                 with self.fabric.autocast():
                     logits = self.scored(images)
                 counts += confusion_counts(main_logits(logits, images.shape[-1]).argmax(dim=1), masks)
-                loss = multi_head_loss(logits, masks, self.share_loss, self.settings.head_weights)
+                loss = multi_head_loss(logits, masks, self.local_loss, self.settings.head_weights)
                 loss_sum += loss * len(indices)
         counts, loss_sum = self._reduce(counts, "sum"), self._reduce(loss_sum, "sum")
         return scores(counts.cpu().numpy()) | {"loss": float(loss_sum) / n}

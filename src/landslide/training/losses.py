@@ -188,7 +188,7 @@ _LOSSES: dict[str, Callable[..., Tensor]] = {
     "boundary": boundary,
 }
 LOSS_NAMES = tuple(_LOSSES)
-_OF_THE_WHOLE_BATCH = ("cross_entropy", "focal", "iou", "focal_iou", "boundary")
+_GLOBAL_BATCH_LOSSES = ("cross_entropy", "focal", "iou", "focal_iou", "boundary")
 
 
 def create_loss(name: str, *, device_sum: DeviceSum = identity) -> Loss:
@@ -210,7 +210,7 @@ def create_loss(name: str, *, device_sum: DeviceSum = identity) -> Loss:
             remedy=f"Use one of {', '.join(LOSS_NAMES)}, or a sum of different ones such as cross_entropy+lovasz.",
         )
     losses = [
-        partial(_LOSSES[term], device_sum=device_sum) if term in _OF_THE_WHOLE_BATCH else _LOSSES[term]
+        partial(_LOSSES[term], device_sum=device_sum) if term in _GLOBAL_BATCH_LOSSES else _LOSSES[term]
         for term in names
     ]
     return losses[0] if len(losses) == 1 else partial(_sum_of_losses, losses)

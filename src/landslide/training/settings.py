@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from landslide.errors import ConfigurationError, refuse_ignored
+from landslide.errors import ConfigurationError, refuse_settings_without_effect
 from landslide.inference.prediction import PUBLISHED, PredictionSettings
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.schema import PATCH_SIZE
@@ -116,14 +116,16 @@ class TrainingSettings:
                 remedy="Set training.schedule.warmup_epochs below training.epochs.",
             )
         create_loss(self.loss)
-        self._refuse_ignored()
+        self._refuse_settings_without_effect()
 
-    def _refuse_ignored(self) -> None:
+    def _refuse_settings_without_effect(self) -> None:
         if self.optimizer == "sgd":
-            refuse_ignored(self, "training", ("optimizer_epsilon",), because="training.optimizer is sgd")
+            refuse_settings_without_effect(
+                self, "training", ("optimizer_epsilon",), because="training.optimizer is sgd"
+            )
         if self.selection == "test_fold":
             names = ("validation_fraction", "monitor_test_fold")
-            refuse_ignored(self, "training", names, because="training.selection is test_fold")
+            refuse_settings_without_effect(self, "training", names, because="training.selection is test_fold")
         plain = self.augmentation.plain_epochs
         if plain >= self.epochs and self.augmentation not in (
             AugmentationSettings(),
@@ -148,7 +150,7 @@ class TrainingSettings:
         return core_schema.no_info_before_validator_function(_refuse_former_fields, handler(source))
 
 
-def refuse_ignored_heads(settings: TrainingSettings, resolutions: Sequence[str]) -> None:
+def refuse_head_settings_without_effect(settings: TrainingSettings, resolutions: Sequence[str]) -> None:
     """Refuse settings of heads that the network does not have.
 
     Args:
@@ -160,7 +162,7 @@ def refuse_ignored_heads(settings: TrainingSettings, resolutions: Sequence[str])
     """
     if len(resolutions) == 1:
         because = f"the network {settings.model} has one head"
-        refuse_ignored(settings.prediction, "training.prediction", ("heads",), because=because)
+        refuse_settings_without_effect(settings.prediction, "training.prediction", ("heads",), because=because)
         unused = list(settings.head_weights) if settings.head_weights != HEAD_WEIGHTS else []
     else:
         size = settings.crop or PATCH_SIZE
