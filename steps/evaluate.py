@@ -82,16 +82,18 @@ def evaluate(
         _note_undefined(client, run_id, folds[fold].truth)
         counts = pd.DataFrame(folds[fold].counts.sum(axis=0))
         runs.log_text(client, run_id, counts.to_csv(index=False), "confusion_counts.csv")
-        overlays = overlays_figure(cache, fold_table, probability, _drawn(fold_table, rows, evaluation))
-        figures = {"predictions": overlays, **fold_figures(fold, folds[fold], histories[fold])}
-        runs.log_figures(client, run_id, figures)
+        if evaluation.figures:
+            overlays = overlays_figure(cache, fold_table, probability, _drawn(fold_table, rows, evaluation))
+            figures = {"predictions": overlays, **fold_figures(fold, folds[fold], histories[fold])}
+            runs.log_figures(client, run_id, figures)
     tables = report_tables(fold_table, folds, histories)
     mean, pooled = cross_validated({fold: one.scores for fold, one in folds.items()}), pooled_scores(tables["patches"])
     runs.log_scores(client, cross_validation_run, mean | pooled)
     _note_undefined(client, cross_validation_run, (tables["patches"]["positive_pixels"] > 0).to_numpy())
-    overlays = overlays_figure(cache, fold_table, probability, _drawn(fold_table, scored, evaluation))
-    figures = {"predictions": overlays, **report_figures(tables, folds, histories)}
-    runs.log_figures(client, cross_validation_run, figures)
+    if evaluation.figures:
+        overlays = overlays_figure(cache, fold_table, probability, _drawn(fold_table, scored, evaluation))
+        figures = {"predictions": overlays, **report_figures(tables, folds, histories)}
+        runs.log_figures(client, cross_validation_run, figures)
     for name, table in tables.items():
         runs.log_text(client, cross_validation_run, table.to_csv(index=False), f"reports/{name}.csv")
     # Beside the recorded configuration, which a changed evaluation does not change.
@@ -116,6 +118,8 @@ def _predict(
 
 def _drawn(fold_table: pd.DataFrame, rows: np.ndarray, evaluation: EvaluationSettings) -> list[int]:
     """Return the rows of the patches that are drawn."""
+    if not evaluation.figures:
+        return []
     chosen = example_rows(fold_table["positive_pixels"].iloc[rows].to_numpy(), evaluation.overlays)
     return [int(row) for row in rows[chosen]]
 

@@ -111,11 +111,21 @@ class EvaluationSettings:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
+    figures: bool = True
+    """Draw the figures of every fold and of the cross-validation. They take a second or two per fold."""
     overlays: int = 4
     """Number of patches of each fold shown in the prediction figure."""
     test_time_augmentation: TestTimeAugmentation = "none"
     """Also score the mean over `rotations` (four passes through the network) or `flips_and_rotations` (eight), as
     `<score>_tta`."""
+
+    def __post_init__(self) -> None:
+        if self.overlays < 1:
+            raise ConfigurationError(
+                f"evaluation.overlays is {self.overlays}.", remedy="Use 1 or more, or set evaluation.figures: false."
+            )
+        if not self.figures:
+            refuse_settings_without_effect(self, "evaluation", ("overlays",), because="evaluation.figures is false")
 
 
 @dataclass(frozen=True, kw_only=True)

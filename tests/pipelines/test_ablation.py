@@ -42,6 +42,7 @@ def write_grid(path: Path, data: Path, *rows: dict, **parameters) -> Path:
         "folds": {"n_folds": 2, "trained": [1]},
         "training": dict(pipeline_runs.TINY_TRAINING)
         | {"epochs": 1, "schedule": {"kind": "steps", "rates": [[1, 0.003]]}},
+        "evaluation": {"figures": False},
     }
     path.write_text(yaml.safe_dump({"parameters": {**common, "rows": list(rows), **parameters}}))
     return path

@@ -121,7 +121,7 @@ def test_changed_setting_or_patch_reruns_only_dependent_steps(data, client, tmp_
     folds = {"train_fold_1", "train_fold_2"}
     always, behind = {"ingest", "open_run"}, {"evaluate", "register"}
 
-    outcome = pipeline_runs.run_pipeline(write_config(config, data, folds={"n_folds": 2}, evaluation={"overlays": 2}))
+    outcome = pipeline_runs.run_pipeline(write_config(config, data, folds={"n_folds": 2}, evaluation={"figures": True}))
     assert outcome.executed - always == {"evaluate"}  # its scores are the same, so nothing is registered again
 
     shutil.rmtree(band_caches())  # the step that built the cache is not run again

@@ -124,7 +124,7 @@ class Site:
             "data": {"repository": str(self.repository)},
             "folds": {"n_folds": len(FOLDS)},
             "training": {"epochs": EPOCHS},
-            "evaluation": {"overlays": 1},
+            "evaluation": {"figures": False},
         }
         config["parameters"]["training"] = dict(pipeline_runs.TINY_TRAINING)
         for fold in range(len(FOLDS) + 1, 6):

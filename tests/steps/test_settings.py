@@ -1,9 +1,9 @@
-"""Settings of data and folds that would have no effect are refused with the reason."""
+"""Settings of steps that are invalid or would have no effect are refused with the reason."""
 
 import pytest
 
 from landslide.errors import ConfigurationError
-from steps.settings import DataSettings, FoldSettings
+from steps.settings import DataSettings, EvaluationSettings, FoldSettings
 
 pytestmark = pytest.mark.slow
 
@@ -39,3 +39,15 @@ def test_revision_without_repository_is_refused():
     with pytest.raises(ConfigurationError, match=r"data\.revision is 'labels' and has no effect: data\.repository"):
         DataSettings(fetch=True, revision="labels")
     DataSettings(fetch=True, repository="https://git.example.com/labels.git", revision="labels")
+
+
+def test_overlays_without_figures_are_refused():
+    with pytest.raises(ConfigurationError, match=r"evaluation\.overlays is 2 and has no effect: evaluation\.figures"):
+        EvaluationSettings(figures=False, overlays=2)
+    EvaluationSettings(figures=False)
+
+
+@pytest.mark.parametrize("overlays", [0, -1])
+def test_too_few_overlays_are_refused(overlays):
+    with pytest.raises(ConfigurationError, match=rf"evaluation\.overlays is {overlays}(.|\n)*figures: false"):
+        EvaluationSettings(overlays=overlays)
