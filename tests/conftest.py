@@ -6,8 +6,10 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+import yaml
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,18 +107,24 @@ def empty_zenml(shared) -> Path:
             create = ["python", "-c", "from zenml.client import Client; Client().active_stack_model"]
             done = commands.run(create, cwd=shared, env=pipeline_runs.cli_environment(shared))
             assert done.returncode == 0, done.stderr
-            (shared / "zenml" / "config.yaml").unlink()  # it names the folder
+            config = shared / "zenml" / "config.yaml"
+            identity = yaml.safe_load(config.read_text())["user_id"]  # without it the database is taken for a server's
+            config.write_text(yaml.safe_dump({"user_id": identity}))  # all else is about this folder
     return shared / "zenml"
 
 
 @pytest.fixture(scope="session")
 def stack(empty_zenml) -> str:
     """The embedded ZenML stack, registered once per session."""
+    from zenml.config.global_config import GlobalConfiguration
+
     import tests.support.installed_packages  # noqa: F401
     from stacks.local import register_local_stack
 
     if not (_HOME / "zenml" / "local_stores").exists():  # no test of this worker has used ZenML yet
         shutil.copytree(empty_zenml, _HOME / "zenml", dirs_exist_ok=True)
+        identity = yaml.safe_load((empty_zenml / "config.yaml").read_text())["user_id"]
+        GlobalConfiguration().user_id = UUID(identity)
     return register_local_stack()
 
 

@@ -16,6 +16,7 @@ from landslide.metrics.counts import scores
 from tests.support import pipeline_runs
 
 pytestmark = pytest.mark.slow
+trained = pytest.mark.soak  # the results of three short trainings
 
 SCRIPT = pipeline_runs.ROOT / "experiments" / "real_rgb.py"
 GRID = {
@@ -84,6 +85,7 @@ def results(run, patches, config, tmp_path_factory) -> Path:
     return folder
 
 
+@trained
 def test_every_row_and_fold_has_a_record_consistent_with_its_counts(results):
     records = sorted(results.glob("*.json"))
     assert [path.stem for path in records] == [
@@ -101,6 +103,7 @@ def test_every_row_and_fold_has_a_record_consistent_with_its_counts(results):
     assert not list(results.glob("*.checkpoints"))
 
 
+@trained
 def test_finished_folds_are_skipped_and_missing_ones_trained(run, results, patches, config):
     missing, *others = sorted(results.glob("*.json"))
     before = {path: path.stat().st_mtime_ns for path in others}
@@ -112,6 +115,7 @@ def test_finished_folds_are_skipped_and_missing_ones_trained(run, results, patch
     assert again["scores"] == first["scores"]
 
 
+@trained
 @pytest.mark.parametrize("change", [{"epochs": 3}, {"loss": "iou"}])
 def test_a_result_of_other_settings_is_refused(run, results, patches, tmp_path, change):
     other = tmp_path / "other.yaml"
@@ -122,6 +126,7 @@ def test_a_result_of_other_settings_is_refused(run, results, patches, tmp_path, 
         run("table", other, "--out", results)
 
 
+@trained
 def test_a_search_on_some_folds_is_not_a_result(run, results, patches, config, tmp_path):
     with pytest.raises(SystemExit, match="other values of without_folds"):
         run("train", config, "--data", patches, "--out", results, "--without", 2)
@@ -132,6 +137,7 @@ def test_a_search_on_some_folds_is_not_a_result(run, results, patches, config, t
         run("table", config, "--out", found)
 
 
+@trained
 def test_a_result_older_than_a_setting_counts_if_it_has_the_default(run, results, config, tmp_path):
     settings = json.loads(next(results.glob("U_Net-fold1*.json")).read_text())["settings"]
     assert settings["augmentation"]["flips"] is False
@@ -151,6 +157,7 @@ def copied(results: Path, folder: Path, only: str = "*", **changes) -> Path:
     return folder
 
 
+@trained
 def test_results_on_different_data_are_not_combined(run, results, config, tmp_path):
     with pytest.raises(SystemExit, match="different data"):
         run("table", config, "--out", copied(results, tmp_path / "row", "U_Net-*", data_version="another"))
@@ -169,6 +176,7 @@ def printed_rows(capsys) -> str:
     return re.sub(" +", " ", capsys.readouterr().out)
 
 
+@trained
 def test_the_table_has_both_variants_the_gains_and_the_selection_gap(run, results, config, capsys):
     run("table", config, "--out", results, "--gains-of", "U-Net", "--figures", "U-Net")
     plain, turned = printed_rows(capsys).split("# Mean of the eight symmetries")
@@ -191,6 +199,7 @@ def test_the_table_has_both_variants_the_gains_and_the_selection_gap(run, result
     assert {path.name for path in results.glob("*.png")} == {"calibration.png", "thresholds.png"}
 
 
+@trained
 def test_an_unfinished_row_is_not_compared(run, results, config, tmp_path, capsys):
     found = copied(results, tmp_path / "part")
     next(found.glob("U_Net-fold3*.json")).unlink()
@@ -248,6 +257,7 @@ def test_an_unsupported_grid_is_refused(run, patches, tmp_path, change, named):
         run("train", path, "--data", patches, "--out", tmp_path)
 
 
+@trained
 def test_an_unknown_row_is_named(run, results, patches, config):
     for arguments in (
         ["train", config, "--data", patches, "--only", "U-net"],

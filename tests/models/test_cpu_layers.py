@@ -203,7 +203,7 @@ def test_gradients_in_bf16_point_in_the_direction_of_plain_float32(name, loss):
     assert torch.cosine_similarity(one, other, dim=0) > 0.99
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"rau_net_small"}))  # it has the blocks of the RAU-Net
 def test_a_network_compiles_without_graph_breaks(name):
     torch.manual_seed(0)
     model = create_model(name, 5, **NETWORKS[name] | {"dropout": 0.5}).to(memory_format=torch.channels_last).train()

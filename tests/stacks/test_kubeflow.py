@@ -37,7 +37,7 @@ PASSWORD = "a-password-of-the-tests"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 BUCKET = "landslide"
 EPOCHS = 2
-FOLDS = (1, 2, 3)
+FOLDS = (1, 2)
 KEYS = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests",
@@ -377,8 +377,8 @@ def test_killed_fold_and_lost_tracking_server_end_in_one_registered_model(site, 
         if (attempt.task, attempt.number) == ("train-fold-2", 1):
             _wait_for(attempt, "fold 2  epoch 1/")
             attempt.process.kill()
-        elif (attempt.task, attempt.number) == ("train-fold-3", 1):
-            _wait_for(attempt, "fold 3  epoch 1/")
+        elif (attempt.task, attempt.number) == ("train-fold-1", 1):
+            _wait_for(attempt, "fold 1  epoch 1/")
             site.lose_tracking_server(1)
 
     cluster = site.cluster(tmp_path)
