@@ -1,19 +1,23 @@
 """Figures: the overlay's colours per pixel, the picture's range, and rendering without warnings."""
 
 import io
+import itertools
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from landslide.evaluation.figures import (
     FALSE_ALARM,
     HIT,
     MISS,
     calibration_figure,
+    differences_figure,
     learning_curves_figure,
     overlay,
     precision_recall_figure,
@@ -139,9 +143,14 @@ def draw_uncertainty(masks: bool) -> Figure:
     )
 
 
-def draw_learning_curves(epochs: int) -> Figure:
-    record = {"train_loss": 1.0, "validation_f1_macro": 0.5, "validation_f1_landslide": 0.1}
+def draw_learning_curves(epochs: int, loss: float = 1.0) -> Figure:
+    record = {"train_loss": loss, "validation_f1_macro": 0.5, "validation_f1_landslide": 0.1}
     return learning_curves_figure({f"fold {k}": [record | {"epoch": e + 1} for e in range(epochs)] for k in (1, 2)})
+
+
+def draw_differences(*names: str) -> Figure:
+    rng = np.random.default_rng(0)
+    return differences_figure(pd.DataFrame({name: rng.normal(0, 0.001, 2000) for name in names}), margin=0.005)
 
 
 FIGURES = {
@@ -158,6 +167,10 @@ FIGURES = {
     "uncertainty without masks": lambda: draw_uncertainty(masks=False),
     "learning curves": lambda: draw_learning_curves(5),
     "learning curves of one epoch": lambda: draw_learning_curves(1),
+    "learning curves of a tiny loss": lambda: draw_learning_curves(5, loss=1.2345e-5),
+    "learning curves of a large loss": lambda: draw_learning_curves(5, loss=123_456.7),
+    "differences": lambda: draw_differences("f1_landslide", "f1_macro"),
+    "differences of one score": lambda: draw_differences("f1_landslide"),
 }
 
 
@@ -169,6 +182,21 @@ def test_figures_render_without_warnings(name):
         FIGURES[name]().savefig(buffer, format="png")
     assert buffer.getvalue().startswith(b"\x89PNG")
     assert len(buffer.getvalue()) > 5_000
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_labels_are_inside_the_figure_and_panels_do_not_overlap(name):
+    figure = FIGURES[name]()
+    FigureCanvasAgg(figure).draw()
+    boxes = [axis.get_tightbbox() for axis in figure.axes]
+    for box in boxes:
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
+    for one, other in itertools.combinations(boxes, 2):
+        overlap = Bbox.intersection(one, other)
+        assert overlap is None or min(overlap.width, overlap.height) < 1, (one, other)  # pixels
 
 
 def test_the_prediction_figure_shows_its_inputs():

@@ -121,8 +121,12 @@ def test_changed_setting_or_patch_reruns_only_dependent_steps(data, client, tmp_
     folds = {"train_fold_1", "train_fold_2"}
     always, behind = {"ingest", "open_run"}, {"evaluate", "register"}
 
+    run_id = runs.latest_cross_validation(client).info.run_id
+    evaluated = [run_id, *runs.fold_runs(client, run_id).values()]
+    assert not any(client.list_artifacts(one, "figures") for one in evaluated)
     outcome = pipeline_runs.run_pipeline(write_config(config, data, folds={"n_folds": 2}, evaluation={"figures": True}))
     assert outcome.executed - always == {"evaluate"}  # its scores are the same, so nothing is registered again
+    assert all(client.list_artifacts(one, "figures") for one in evaluated)
 
     shutil.rmtree(band_caches())  # the step that built the cache is not run again
     outcome = pipeline_runs.run_pipeline(write_config(config, data, folds={"n_folds": 2}, training={"seed": 5}))
