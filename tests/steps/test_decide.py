@@ -1,5 +1,8 @@
 """The steps that plan and decide a retraining, on registered versions with random weights."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,12 +63,22 @@ def _decide(client, evidence, champion="1", challenger="2"):
     return outcome, client.get_run(retraining_run).data.tags
 
 
-@pytest.fixture
-def two_versions(client, tmp_path):
-    """A store with two versions, version 1 in service."""
-    versions.add_version(client, tmp_path, table=_folded())
-    versions.add_version(client, tmp_path, seed=1, table=_folded())
+@pytest.fixture(scope="module")
+def database_of_two_versions(empty_store, tmp_path_factory):
+    """The database of a store with two versions, version 1 in service; no test writes to its artifacts."""
+    folder = tmp_path_factory.mktemp("versions")
+    path = Path(shutil.copy2(empty_store, folder / "mlflow.db"))
+    client = runs.connect(f"sqlite:///{path}")
+    versions.add_version(client, folder, table=_folded())
+    versions.add_version(client, folder, seed=1, table=_folded())
     registry.apply_decision(client, "1", Decision(registry.CHAMPION, "the first registered model"))
+    return path
+
+
+@pytest.fixture
+def two_versions(database_of_two_versions, client):
+    """A store with two versions, version 1 in service."""
+    shutil.copy2(database_of_two_versions, client.tracking_uri.removeprefix("sqlite:///"))
     return client
 
 
