@@ -68,7 +68,7 @@ def plain_rate(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     model = create_model(name, len(BANDS), **options).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, eps=1e-7)
-    loss_of = create_loss("focal_iou")
+    loss_of = create_loss("focal_lin+iou")
     batches = endless_batches(loader)
     for _ in range(3):
         _plain_step(model, optimizer, loss_of, *next(batches), device)

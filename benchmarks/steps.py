@@ -52,7 +52,7 @@ class Step:
         else:
             weights = self.model.parameters()
             self.optimizer = create_optimizer("adam", weights, rate=1e-4, epsilon=1e-7, weight_decay=0.0)
-        self.loss = create_loss("focal_iou")
+        self.loss = create_loss("focal_lin+iou")
         generator = torch.Generator().manual_seed(0)
         self.images = torch.rand(BATCH, N_BANDS, SIZE, SIZE, generator=generator).contiguous(memory_format=layout)
         self.masks = (torch.rand(BATCH, SIZE, SIZE, generator=generator) < 0.05).long()

@@ -50,6 +50,7 @@ from landslide.models.complexity import complexity
 from landslide.training.augmentation import AugmentationSettings
 from landslide.training.fold import FoldResult, FoldTask, TrainingSettings, device_of, train_fold
 from landslide.training.optimizers import CosineSchedule, StepSchedule
+from landslide.training.settings import SelectionSchedule
 
 if TYPE_CHECKING:
     from landslide.ablation.table import AblationRow
@@ -69,11 +70,12 @@ def settings_of(common: dict[str, Any], row: dict[str, Any], seed: int) -> Train
     if changes.get("augmentation", {}).get("mode") == "none":
         common = {**common, "augmentation": {}}
     merged = {**common, **changes, "seed": seed}
-    for name in ("model_options", "augmentation", "prediction", "head_weights", "schedule"):
+    for name in ("model_options", "augmentation", "prediction", "head_weights", "schedule", "test_schedule"):
         if name in merged:
             merged[name] = {**common.get(name, {}), **changes.get(name, {})}
     merged["augmentation"] = AugmentationSettings(**merged.get("augmentation", {}))
     merged["prediction"] = PredictionSettings(**merged.get("prediction", {}))
+    merged["test_schedule"] = SelectionSchedule(**merged.get("test_schedule", {}))
     merged["bands"] = tuple(merged["bands"])
     if "schedule" in merged:
         merged["schedule"] = schedule_of(**merged["schedule"])

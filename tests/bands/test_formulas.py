@@ -352,21 +352,26 @@ def test_rgb_normalisation_scales_each_band_to_0_and_1_over_the_patch(patch, ban
     assert (band.min(), band.max()) == (0, 1)
 
 
-def test_global_rgb_is_the_reflectance_of_the_colours(patch):
-    settings = BandSettings(global_rgb=True)
+def test_global_rgb_is_the_digital_number_over_6000_clipped_to_0_and_1(patch):
+    settings, patch = BandSettings(global_rgb=True), patch.copy()
+    patch[[RED, GREEN, BLUE], :2] = [[[20.0]], [[20.0]], [[20.0]]]  # digital numbers of 8,900 and more
+    patch[[RED, GREEN, BLUE], 2:4] = -0.5
     result = dict(zip(settings.names, engineer(patch, settings), strict=True))
     for colour, source, divisor in (
         ("red", RED, 445.17289745),
         ("green", GREEN, 663.41636217),
         ("blue", BLUE, 824.63171476),
     ):
-        np.testing.assert_allclose(result[f"{colour}_global"], patch[source] * divisor / 10_000, **FLOAT32_ROUNDING)
+        expected = np.clip(patch[source] * divisor / 6_000, 0, 1)
+        assert (expected[:2] == 1).all()
+        np.testing.assert_allclose(result[f"{colour}_global"], expected, **FLOAT32_ROUNDING)
 
 
 def test_global_rgb_keeps_brightness_differences_between_patches():
-    settings, image = BandSettings(stored=("B4", "B3", "B2"), global_rgb=True), random_patch()[[RED, GREEN, BLUE]]
+    settings, image = BandSettings(stored=("B4", "B3", "B2"), global_rgb=True), random_patch()[[RED, GREEN, BLUE]] / 4
     dark, bright = (dict(zip(settings.names, engineer(x, settings), strict=True)) for x in (image, 3 * image))
     np.testing.assert_allclose(bright["red_normalized"], dark["red_normalized"], atol=1e-6)
+    assert bright["red_global"].max() < 1
     np.testing.assert_allclose(bright["red_global"], 3 * dark["red_global"], rtol=1e-6)
 
 

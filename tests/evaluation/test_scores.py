@@ -164,8 +164,8 @@ def test_the_threshold_table_covers_all_pixels(case):
 
 def test_the_selection_gap_compares_the_best_epochs_of_test_fold_and_validation():
     history = [
-        {"validation_f1_macro": v, "test_f1_macro": t, "test_miou": t / 2, "test_f1_landslide": 1 - t}
-        for v, t in ((0.5, 0.75), (0.75, 0.5), (0.75, 0.25), (0.25, 0.625))
+        {"epoch": e, "validation_f1_macro": v, "test_f1_macro": t, "test_miou": t / 2, "test_f1_landslide": 1 - t}
+        for e, (v, t) in enumerate(((0.5, 0.75), (0.75, 0.5), (0.75, 0.25), (0.25, 0.625)), start=1)
     ]
     assert selection_gap(history) == {
         "f1_macro_test_selected": 0.75, "f1_macro_selection_gap": 0.25,  # the second epoch compared with the first
@@ -185,7 +185,7 @@ def test_every_recorded_score_is_described(case):
     variants = {"": probability, "_head_average": probability, "_tta": probability}
     fold = evaluate_fold(variants, masks, threshold=0.3, detection_threshold=0.7).scores
     epoch = {f"{part}_{name}": 0.5 for part in ("validation", "test") for name in INTERVAL_NAMES}
-    fold = fold | selection_gap([epoch])
+    fold = fold | selection_gap([{"epoch": 1, **epoch}])
     recorded = {**fold, **cross_validated({1: fold, 2: fold}), **pooled_scores(patch_report(table, folds))}
     endings = sorted(SUFFIXES, key=len, reverse=True)
     used = set()

@@ -27,7 +27,7 @@ GRID = {
     "training": {
         "bands": ["B4", "B3", "B2"],
         "standardize": True,
-        "loss": "focal_iou",
+        "loss": "focal_lin+iou",
         "epochs": 2,
         "batch_size": 4,
         "max_patches": 8,

@@ -14,7 +14,7 @@ from landslide.models.attention import (
     SqueezeExcitation,
     create_attention,
 )
-from landslide.models.blocks import initialize
+from landslide.models.blocks import initialize_weights
 
 Arrays = dict[str, np.ndarray]
 
@@ -122,7 +122,7 @@ def test_multi_head_attention_refuses_another_map_size_with_a_remedy(shape):
 def test_self_attention_keeps_glorot_weights_in_a_network_with_he_normal_weights():
     torch.manual_seed(0)
     layers = nn.Sequential(SelfAttention(200, 6, 12), nn.Linear(200, 72))
-    layers.apply(initialize)
+    initialize_weights(layers, "he_normal")
     limit = np.sqrt(6 / (200 + 72))
     for weight in (layers[0].query.weight, layers[0].output.weight):
         assert weight.abs().max().item() == pytest.approx(limit, rel=0.01)

@@ -20,7 +20,14 @@ from landslide.models import (
     trainable_parameters,
 )
 from landslide.models.attention import SqueezeExcitation
-from landslide.models.blocks import DoubleConv, ResConv, SameConv2d, SameConvTranspose2d, conv_bn_act
+from landslide.models.blocks import (
+    ChannelAffine,
+    DoubleConv,
+    ResConv,
+    SameConv2d,
+    SameConvTranspose2d,
+    conv_bn_act,
+)
 from landslide.models.heads import MultiResolutionHeads, SingleHead
 
 SMP_NETWORK = "smp:Unet:resnet18"
@@ -427,3 +434,78 @@ def test_a_decoder_block_receives_the_upsampled_map_and_the_skip_of_its_level(na
         model(patches(1))
     for seen, skip, up in zip(inputs, reversed(skips), risen, strict=True):
         assert torch.equal(seen, torch.cat([skip, up] if name == "unet" else [up, skip], dim=1))
+
+
+# ---- as in the authors' record
+
+
+RECORD = {"normalization": "affine", "initialization": "keras", "dropout": 0.0}
+
+
+@pytest.mark.parametrize(("name", "in_channels", "parameters"), [("rau_net", 23, 24_876_294), ("unet", 14, 31_049_922)])
+def test_the_affine_map_has_the_parameters_of_batch_normalisation_and_no_statistics(name, in_channels, parameters):
+    with torch.device("meta"):
+        model = create_model(name, in_channels, **RECORD)
+        usual = create_model(name, in_channels)
+    assert trainable_parameters(model) == parameters
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert list(model.state_dict()) == [key for key in usual.state_dict() if not key.endswith(statistics)]
+
+
+def test_the_affine_map_is_a_scale_and_a_shift_in_training_and_in_testing():
+    x, layer = patches(batch=3, channels=4), fill(ChannelAffine(4))
+    scale, shift = (tensor.detach().numpy()[:, None, None] for tensor in (layer.weight, layer.bias))
+    expected = x.numpy() * scale / math.sqrt(1 + 1e-3) + shift
+    np.testing.assert_allclose(layer.train()(x).detach(), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(layer.eval()(x).detach(), expected, rtol=1e-6, atol=1e-6)
+    assert {name for name, _ in layer.named_parameters()} == {"weight", "bias"}
+
+
+@pytest.mark.parametrize("name", ["rau_net", "unet"])
+def test_a_network_of_the_record_computes_the_same_in_training_whatever_the_batch(name):
+    model = narrow(name, **RECORD).train()
+    x = patches(batch=3)
+    together = main_logits(model(x), 32)
+    alone = torch.cat([main_logits(model(x[i : i + 1]), 32) for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(main_logits(model.eval()(x), 32), together, rtol=1e-4, atol=1e-5)
+
+
+def test_the_initial_weights_are_those_of_keras():
+    torch.manual_seed(0)
+    model = create_model("rau_net", 23, width=32, **RECORD)
+    glorot = [model.heads.same_resolution, model.heads.half_resolution[2], model.heads.double_resolution[2]]
+    glorot += [module for module in model.modules() if isinstance(module, nn.Linear)]
+    for layer in model.modules():
+        if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            continue
+        weight = layer.weight.detach()
+        n_out, n_in = weight.shape[:2] if not isinstance(layer, nn.ConvTranspose2d) else weight.shape[1::-1]
+        area = weight[0, 0].numel()
+        if any(layer is one for one in glorot):
+            limit = math.sqrt(6 / ((n_in + n_out) * area))
+            deviation = limit / math.sqrt(3)
+        else:
+            fan_in = area * (n_out if isinstance(layer, nn.ConvTranspose2d) else n_in)  # as Keras counts it
+            deviation = math.sqrt(2 / fan_in)
+            limit = 2 * deviation / 0.87962566
+        assert weight.abs().max() <= limit * (1 + 1e-6)
+        if weight.numel() > 500:
+            assert weight.abs().max() > 0.9 * limit
+            assert weight.std().item() == pytest.approx(deviation, rel=0.1)
+        assert (layer.bias == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"normalization": "affine", "batch_norm_momentum": 0.1}, "has no effect: normalization is affine"),
+        ({"normalization": "none"}, "normalization is 'none'"),
+        ({"initialization": "xavier"}, "initialization is 'xavier'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["rau_net", "unet"])
+def test_options_of_the_record_are_checked(name, options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        narrow(name, **options)

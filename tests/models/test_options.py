@@ -24,6 +24,7 @@ RAU_NETS = [
     {"attention": "none", "bottom_block": True, "stem": "selu"},
     *({**one, "attention_at": "concatenation"} for one in ATTENTIONS),
     *({**one, "bottom_block": True} for one in ATTENTIONS[1:]),
+    {"normalization": "affine", "initialization": "keras", "dropout": 0.0},
 ]
 VARIANTS = [("unet", options) for options in UNETS] + [("rau_net", options) for options in RAU_NETS]
 VARIANTS += [("rau_net_small", {"attention": "multi_head"}), ("l4s_baseline", {})]

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from landslide.files import sha256
+from landslide.metrics.selection import replaces
 from landslide.training import checkpoints
-from landslide.training.checkpoints import Progress, best_weights, load_last, save
+from landslide.training.checkpoints import Progress, best_weights, load_last, save, save_weights
 
 FINGERPRINT = "of this fold"
 
@@ -44,8 +46,8 @@ def run(directory):
         for score in scores:
             progress.epoch += 1
             progress.history.append({"epoch": progress.epoch, "score": score})
-            if score > progress.best_score:
-                progress.best_score, progress.best_epoch = score, progress.epoch
+            if replaces({"f1_macro": score}, progress.best_scores, "f1_macro"):
+                progress.best_scores, progress.best_epoch = {"f1_macro": score}, progress.epoch
             save(directory, progress, weights_of(progress.epoch), optimizer_of(progress.epoch))
         return progress
 
@@ -94,6 +96,27 @@ def test_the_last_two_checkpoints_and_the_best_weights_are_kept(directory, run):
     run([0.1, 0.9, 0.3, 0.4, 0.5])
     assert files(directory) == checkpoint_files(4) | checkpoint_files(5) | {"epoch-0002.safetensors"}
     assert sha256(best_weights(directory, 2)) == json.loads((directory / "epoch-0005.json").read_text())["best_sha256"]
+
+
+def test_weights_at_half_of_an_epoch_are_kept_while_they_are_the_best(directory, run):
+    progress = run([0.1, 0.2])
+    save_weights(directory, 2.5, weights_of(9))
+    progress.best_epoch, progress.best_scores = 2.5, {"f1_macro": 0.9}
+    for progress.epoch in (3, 4, 5):
+        progress.history.append({"epoch": progress.epoch})
+        save(directory, progress, weights_of(progress.epoch), optimizer_of(progress.epoch))
+    assert files(directory) == checkpoint_files(4) | checkpoint_files(5) | {"epoch-0002-half.safetensors"}
+    assert assert_last(directory, 5).best_epoch == 2.5
+    name = next(iter(weights_of(9)))
+    assert torch.equal(load_file(best_weights(directory, 2.5))[name], weights_of(9)[name])
+    flip_a_bit(best_weights(directory, 2.5))
+    assert load_last(directory, FINGERPRINT) is None
+
+
+def test_an_epoch_before_the_first_test_is_resumed_without_best_weights(directory, run):
+    save(directory, progress := Progress(FINGERPRINT, epoch=1, history=[{"epoch": 1}]), weights_of(1), optimizer_of(1))
+    assert assert_last(directory, 1) == progress
+    assert files(directory) == checkpoint_files(1)
 
 
 def test_best_weights_named_by_the_previous_checkpoint_are_kept(directory, run):

@@ -10,7 +10,8 @@ import torch.multiprocessing
 from landslide.models import create_model
 from landslide.training.distributed import sum_over_devices, synchronize_batch_norm
 from landslide.training.epochs import _share
-from landslide.training.losses import create_loss, multi_head_loss
+from landslide.training.losses import _LOCAL_LOSSES as LOCAL_LOSSES
+from landslide.training.losses import LOSS_NAMES, create_loss, multi_head_loss
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +19,7 @@ NETWORKS = {
     "rau_net": {"width": 4, "head_width": 4, "dropout": 0.0},
     "lite_unet": {"width": 4, "dropout": 0.0},  # timm layers, which include an activation
 }
-LOSSES = ("cross_entropy", "focal", "iou", "focal_iou", "boundary")
+LOSSES = tuple(name for name in LOSS_NAMES if name not in LOCAL_LOSSES)
 CASES = [*(("rau_net", loss) for loss in LOSSES), ("lite_unet", "cross_entropy")]  # all losses, all layers
 SHARES = (slice(0, 1), slice(1, 3))
 
@@ -106,5 +107,5 @@ def test_losses_that_are_means_over_pixels_do_not_sum_over_processes():
         raise AssertionError("sums over processes")
 
     images, masks = batch()
-    for name in ("hard_cross_entropy", "log_cosh", "tversky", "lovasz"):
+    for name in LOCAL_LOSSES:
         create_loss(name, device_sum=refused)(images[:, :2], masks)

@@ -31,6 +31,7 @@ from landslide.training.epochs import EPOCH_METRICS, FoldTrainer, _batches
 from landslide.training.fold import FoldResult, FoldTask, TrainingSettings, train_fold
 from landslide.training.losses import create_loss, multi_head_loss
 from landslide.training.optimizers import CosineSchedule, StepSchedule
+from landslide.training.settings import SelectionSchedule
 from tests.support.fold_training import (
     BANDS,
     OTHERS,
@@ -44,6 +45,9 @@ from tests.support.fold_training import (
 from tests.support.predictions import predict_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+
+
+AFFINE = {**TINY.model_options, "normalization": "affine", "initialization": "keras", "dropout": 0.0}
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +111,8 @@ def test_a_trained_fold_is_complete_and_every_epoch_is_reported(fit, cache):
     expected = {"epoch", "train_loss", "learning_rate", "epoch_seconds", "epoch_processor_seconds", "validation_loss"}
     expected |= {f"validation_{m}" for m in METRIC_NAMES}
     described = {name.replace("<score>", metric) for name in EPOCH_METRICS for metric in METRIC_NAMES}
-    assert expected - {"epoch"} == {name for name in described if not name.startswith("test_")}
+    half = {name for name in described if "_half_epoch_" in name}
+    assert expected - {"epoch"} == {name for name in described - half if not name.startswith("test_")}
     for record in records:
         assert set(record) == expected
         assert np.isfinite(list(record.values())).all()
@@ -250,7 +255,9 @@ def test_rows_of_other_parts_do_not_change_the_training(fit, cache, tmp_path):
 def test_donors_are_positive_training_patches(fit, cache, monkeypatch):
     trainers = []
     original = FoldTrainer.epoch
-    monkeypatch.setattr(FoldTrainer, "epoch", lambda self, epoch: trainers.append(self) or original(self, epoch))
+    monkeypatch.setattr(
+        FoldTrainer, "epoch", lambda self, *rest, **more: trainers.append(self) or original(self, *rest, **more)
+    )
     negative = with_rows(cache)
     negative.masks[TRAINING[1]] = 0
     fit(on=negative, epochs=1)
@@ -360,7 +367,7 @@ def test_the_default_schedule_is_the_published_one():
 
 def test_the_other_defaults_are_the_published_ones():
     settings = TrainingSettings()
-    assert (settings.epochs, settings.batch_size, settings.loss) == (65, 12, "focal_iou")
+    assert (settings.epochs, settings.batch_size, settings.loss) == (65, 12, "focal_lin+iou")
     assert (settings.optimizer, settings.optimizer_epsilon, settings.weight_decay) == ("adam", 1e-7, 0.0)
     assert settings.head_weights == {"256": 0.25, "128": 0.5, "64": 0.25}
     augmentation = settings.augmentation
@@ -447,8 +454,8 @@ def test_the_average_is_copied_from_the_network_on_its_device(fit, monkeypatch):
     monkeypatch.setattr(
         FoldTrainer,
         "epoch",
-        lambda self, number: (
-            trainers.append(self) or first.append(next(self.scored.parameters()).clone()) or epoch(self, number)
+        lambda self, number, **more: (
+            trainers.append(self) or first.append(next(self.scored.parameters()).clone()) or epoch(self, number, **more)
         ),
     )
     with pytest.raises(TrainingError):  # such weights do not train
@@ -493,7 +500,9 @@ def test_monitoring_the_test_fold_scores_it_and_changes_nothing_else(fit, cache,
 
 def test_max_patches_limits_the_training_part(fit, cache, monkeypatch):
     trainers, original = [], FoldTrainer.epoch
-    monkeypatch.setattr(FoldTrainer, "epoch", lambda self, epoch: trainers.append(self) or original(self, epoch))
+    monkeypatch.setattr(
+        FoldTrainer, "epoch", lambda self, *rest, **more: trainers.append(self) or original(self, *rest, **more)
+    )
     spec = fit(max_patches=3, standardize=True, epochs=1).spec
     used = TRAINING[[0, 1, 3]]
     assert len(trainers[0].positive) == 3
@@ -534,10 +543,114 @@ def test_the_weights_are_those_of_the_best_epoch(fit, monkeypatch, tmp_path, scr
     plain = AugmentationSettings(mode="none")
     fit("until then", epochs=best, augmentation=plain)
     original, values = FoldTrainer._score_parts, iter(scripted)
-    monkeypatch.setattr(FoldTrainer, "_score_parts", lambda self: original(self) | {"validation_miou": next(values)})
+    monkeypatch.setattr(
+        FoldTrainer, "_score_parts", lambda self, *when: original(self, *when) | {"validation_miou": next(values)}
+    )
     result = fit(epochs=3, select_by="miou", augmentation=plain)
     assert result.epoch == best
     assert_equal(load_file(result.weights), last_weights(tmp_path / "until then"))
+
+
+def test_the_record_tests_from_the_second_epoch_and_later_at_half_of_each(fit, monkeypatch, tmp_path):
+    """Tests after epochs 2 and 3, at half of the fourth, which is the best, and after it."""
+    original, seen = FoldTrainer._score_parts, []
+
+    def scripted(self, when=""):
+        seen.append((when, {name: tensor.clone() for name, tensor in self.model.state_dict().items()}))
+        f1, miou = ((0.5, 0.5), (0.4, 0.5), (0.3, 0.6), (0.3, 0.6))[len(seen) - 1]
+        found = original(self, when)
+        return found | {f"validation{when}_f1_macro": f1, f"validation{when}_miou": miou}
+
+    monkeypatch.setattr(FoldTrainer, "_score_parts", scripted)
+    schedule = SelectionSchedule(first_epoch=2, half_epochs_from=4)
+    result = fit(epochs=4, select_by="f1_macro or miou", test_schedule=schedule, model_options=AFFINE)
+    assert [when for when, _ in seen] == ["", "", "_half_epoch", ""]
+    assert result.epoch == 3.5
+    assert_equal(load_file(result.weights), seen[2][1])
+    assert not all(torch.equal(seen[2][1][name], tensor) for name, tensor in seen[3][1].items())
+    tested = [{name for name in record if name.startswith("validation_")} for record in result.history]
+    plain, half = ({f"validation{when}_{name}" for name in (*METRIC_NAMES, "loss")} for when in ("", "_half_epoch"))
+    assert tested == [set(), plain, plain, plain | half]
+
+
+def test_tests_at_half_of_an_epoch_do_not_change_the_training(fit, tmp_path):
+    settings = {"epochs": 2, "batch_size": 1, "select_by": "miou"}
+    often = fit("often", test_schedule=SelectionSchedule(half_epochs_from=1), **settings)
+    usual = fit("usual", **settings)
+    assert_equal(last_weights(tmp_path / "often"), last_weights(tmp_path / "usual"))
+    for one, other in zip(without_times(often.history), without_times(usual.history), strict=True):
+        assert {name: value for name, value in one.items() if "_half_epoch_" not in name} == other
+
+
+@pytest.mark.parametrize("killed_in", ["the first half", "the second half"])
+def test_a_training_with_the_records_tests_resumes_to_the_same_selection(fit, monkeypatch, tmp_path, killed_in):
+    settings = {
+        "epochs": 3, "batch_size": 1, "select_by": "f1_macro or miou", "order": "natural", "model_options": AFFINE,
+        "test_schedule": SelectionSchedule(first_epoch=2, half_epochs_from=2),
+    }  # fmt: skip
+    whole = fit("whole", **settings)
+    original, done, fatal = FoldTrainer._training_batch, [], {"the first half": 11, "the second half": 14}[killed_in]
+
+    def training_batch(self, *arguments):
+        done.append(arguments)
+        if len(done) == fatal:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FoldTrainer, "_training_batch", training_batch)
+        with pytest.raises(KeyboardInterrupt):
+            fit("killed", **settings)
+    resumed = fit("killed", **settings)
+    assert without_times(resumed.history) == without_times(whole.history)
+    assert resumed.epoch == whole.epoch
+    assert_equal(load_file(resumed.weights), load_file(whole.weights))
+
+
+def test_natural_order_gives_every_epoch_the_same_batches(fit, monkeypatch):
+    batches, original = [], FoldTrainer._training_batch
+
+    def training_batch(self, indices, *arguments):
+        batches.append(TRAINING[indices].tolist())
+        return original(self, indices, *arguments)
+
+    monkeypatch.setattr(FoldTrainer, "_training_batch", training_batch)
+    fit("natural", epochs=2, order="natural", batch_size=2)
+    assert batches == [[0, 1], [2, 4, 5]] * 2
+    batches.clear()
+    fit("shuffled", epochs=2, batch_size=2)
+    assert batches[:2] != batches[2:]
+
+
+def test_an_epoch_whose_loss_is_not_finite_is_never_selected(fit, monkeypatch):
+    """The network's last layer gets a NaN before the tests of the first and the last epoch, and loses it afterwards."""
+    original, tested = FoldTrainer._score, []
+
+    def score(self, batches):
+        tested.append(len(tested) + 1)
+        bias = self.scored.heads.same_resolution.bias
+        kept = bias.detach().clone()
+        if tested[-1] != 2:
+            bias.data[0] = float("nan")
+        try:
+            return original(self, batches)
+        finally:
+            bias.data.copy_(kept)
+
+    monkeypatch.setattr(FoldTrainer, "_score", score)
+    result = fit(epochs=3)
+    assert result.epoch == 2
+    for record in result.history:
+        values = [value for name, value in record.items() if name.startswith("validation_")]
+        assert np.isfinite(values).all() == (record["epoch"] == 2)
+        assert np.isnan(values).all() == (record["epoch"] != 2)
+
+
+def test_a_fold_without_any_finite_test_fails_with_a_remedy(fit):
+    rates = StepSchedule(rates=((9, 1e30),))
+    with pytest.raises(TrainingError, match="is not finite after any epoch") as error:
+        fit(epochs=1, batch_size=9, schedule=rates, model_options={"width": 4, "normalization": "affine"})
+    assert "Lower the learning rate" in error.value.remedy
 
 
 @pytest.mark.parametrize("select_by", ["f1_macro", "miou", "f1_landslide", "recall_landslide"])
@@ -685,7 +798,9 @@ def test_an_interrupted_warm_start_resumes_bit_for_bit(fit_from, tmp_path, train
     with pytest.raises(KeyboardInterrupt):
         fit_from("killed", epochs=3, on_epoch=interrupt)
     records, epochs, original = [], [], FoldTrainer.epoch
-    monkeypatch.setattr(FoldTrainer, "epoch", lambda self, epoch: epochs.append(epoch) or original(self, epoch))
+    monkeypatch.setattr(
+        FoldTrainer, "epoch", lambda self, epoch, **more: epochs.append(epoch) or original(self, epoch, **more)
+    )
     resumed = fit_from("killed", epochs=3, weights=moved, on_epoch=records.append)
     assert epochs == [2], "the first two are not trained again, although the weights were fetched into another folder"
     assert records == resumed.history

@@ -16,7 +16,7 @@ from landslide.errors import ConfigurationError
 from landslide.training.losses import HEAD_WEIGHTS, LOSS_NAMES, create_loss, multi_head_loss, signed_distance
 
 CLIP = 1e-7
-SUMS = ("cross_entropy+iou", "cross_entropy+lovasz", "focal_iou+boundary", "iou+tversky+hard_cross_entropy")
+SUMS = ("cross_entropy+iou", "focal_lin+iou", "focal_iou+boundary_kervadec", "iou+tversky+hard_cross_entropy")
 
 
 def random_case(seed: int = 0, shape: tuple[int, int, int] = (3, 8, 6), spread: float = 3.0):
@@ -49,7 +49,16 @@ def pixel_cross_entropy(logits, mask):
     return -(one_hot(mask) * np.log(softmax(logits))).sum(axis=1)
 
 
+def record_probability(logits):
+    return softmax(logits).clip(CLIP, 1 - CLIP)
+
+
 def reference_cross_entropy(logits, mask):
+    """Of the record: the mean over all elements of the one-hot masks, half of which are zero."""
+    return (-one_hot(mask) * np.log(record_probability(logits))).mean()
+
+
+def reference_cross_entropy_per_pixel(logits, mask):
     return pixel_cross_entropy(logits, mask).mean()
 
 
@@ -59,8 +68,14 @@ def reference_hard_cross_entropy(logits, mask):
 
 
 def reference_focal(logits, mask):
+    """Of the record: the mean over all elements of the one-hot masks, half of which are zero."""
+    p, y = record_probability(logits), one_hot(mask)
+    return (y * (1 - p) ** 2 * -np.log(p)).mean()
+
+
+def reference_focal_lin(logits, mask):
     """Two binary problems per pixel, one per one-hot channel; mean over all channels and pixels."""
-    p, y = softmax(logits).clip(CLIP, 1 - CLIP), one_hot(mask)
+    p, y = record_probability(logits), one_hot(mask)
     return (y * (1 - p) ** 2 * -np.log(p) + (1 - y) * p**2 * -np.log(1 - p)).mean()
 
 
@@ -75,18 +90,76 @@ def reference_iou(logits, mask):
 
 
 def reference_log_cosh(logits, mask):
+    p, y = record_probability(logits), one_hot(mask)
+    return (np.array([0.8, 1.0])[None, :, None, None] * np.log(np.cosh((p - y) ** 2))).mean()
+
+
+def reference_tversky(logits, mask):
+    p, y = record_probability(logits), one_hot(mask)
+    total = 0.0
+    for c in (0, 1):
+        tp, fp, fn = (p * y)[:, c].sum(), (p * (1 - y))[:, c].sum(), ((1 - p) * y)[:, c].sum()
+        total += -math.log((tp + 1e-7) / (tp + 0.75 * fp + 0.75 * fn + 1e-7))
+    return total / 2
+
+
+def reference_lovasz(logits, mask):
+    """Pixel by pixel in descending order of the errors: how much -log of the Jaccard index grows."""
+    p, y = record_probability(logits), one_hot(mask)
+    total = 0.0
+    for c in (0, 1):
+        truth, error = y[:, c].ravel(), np.sqrt(np.abs(y[:, c] - p[:, c])).ravel()
+        intersection = union = truth.sum()
+        before = 0.0
+        for pixel in np.argsort(-error, kind="stable"):
+            if truth[pixel]:
+                intersection -= 1
+            else:
+                union += 1
+            after = -math.log((intersection + 1e-7) / (union + 1e-7))
+            total += error[pixel] * (after - before)
+            before = after
+    return total / 2
+
+
+def outline_distances(patch, value):
+    """Distance of every pixel of a class to the nearest one of the other, plus 1, by comparing all pairs."""
+    inside, outside = np.argwhere(patch == value), np.argwhere(patch != value)
+    return np.sqrt(((inside[:, None] - outside[None]) ** 2).sum(axis=2)).min(axis=1) + 1
+
+
+def reference_of_weights(logits, mask, weigh):
+    weights = np.ones((len(mask), 2, *mask.shape[1:]))
+    for patch, of_patch in zip(mask, weights, strict=True):
+        for value in (0, 1) if patch.min() < patch.max() else ():
+            of_patch[value][patch == value] = weigh(outline_distances(patch, value), value)
+    return (weights * one_hot(mask) * -np.log(record_probability(logits))).mean()
+
+
+def reference_boundary(logits, mask):
+    def weigh(distance, value):
+        return np.where(distance < 4.5, distance.max(), 1) * (1 if value else 0.8)
+
+    return reference_of_weights(logits, mask, weigh)
+
+
+def reference_centre(logits, mask):
+    return reference_of_weights(logits, mask, lambda distance, value: distance)
+
+
+def reference_log_cosh_jadon(logits, mask):
     p, y = softmax(logits), one_hot(mask)
     dice = [1 - 2 * (p[:, c] * y[:, c]).sum() / (p + y)[:, c].sum() if y[:, c].any() else 0.0 for c in (0, 1)]
     return math.log(math.cosh(sum(dice) / 2))
 
 
-def reference_tversky(logits, mask):
+def reference_tversky_salehi(logits, mask):
     p = softmax(logits)[:, 1]
     found, false, missed = p[mask == 1].sum(), p[mask == 0].sum(), (1 - p[mask == 1]).sum()
     return 1 - found / (found + 0.3 * false + 0.7 * missed) if mask.any() else 0.0
 
 
-def reference_lovasz(logits, mask):
+def reference_lovasz_berman(logits, mask):
     """The Lovasz extension as the integral over t of the Jaccard loss of the pixels whose error exceeds t."""
     extensions = []
     for c in (0, 1):
@@ -107,7 +180,7 @@ def reference_distance(mask):
     return np.stack(maps) / mask.shape[-1]
 
 
-def reference_boundary(logits, mask):
+def reference_boundary_kervadec(logits, mask):
     return (softmax(logits)[:, 1] * reference_distance(mask)).mean()
 
 
@@ -121,6 +194,13 @@ SINGLE = {
     "tversky": reference_tversky,
     "lovasz": reference_lovasz,
     "boundary": reference_boundary,
+    "centre": reference_centre,
+    "cross_entropy_per_pixel": reference_cross_entropy_per_pixel,
+    "focal_lin": reference_focal_lin,
+    "log_cosh_jadon": reference_log_cosh_jadon,
+    "tversky_salehi": reference_tversky_salehi,
+    "lovasz_berman": reference_lovasz_berman,
+    "boundary_kervadec": reference_boundary_kervadec,
 }
 
 
@@ -149,15 +229,17 @@ def test_the_focal_loss_of_both_channels_equals_that_of_the_true_class():
     logits, mask = random_case()
     p_true = (softmax(logits) * one_hot(mask)).sum(axis=1)
     of_true_class = ((1 - p_true) ** 2 * -np.log(p_true)).mean()
-    assert reference_focal(logits, mask) == pytest.approx(of_true_class, rel=1e-9)
-    loss = create_loss("focal")(torch.tensor(logits), torch.tensor(mask))
+    assert reference_focal_lin(logits, mask) == pytest.approx(of_true_class, rel=1e-9)
+    loss = create_loss("focal_lin")(torch.tensor(logits), torch.tensor(mask))
     assert loss.item() == pytest.approx(of_true_class, rel=1e-5)
 
 
 def test_losses_of_one_pixel_with_probability_one_half():
     logits, mask = torch.zeros(1, 2, 1, 1), torch.ones(1, 1, 1, dtype=torch.int64)
-    assert create_loss("cross_entropy")(logits, mask).item() == pytest.approx(math.log(2), rel=1e-6)
-    assert create_loss("focal")(logits, mask).item() == pytest.approx(0.25 * math.log(2), rel=1e-6)
+    for loss, whole in (("cross_entropy", "cross_entropy_per_pixel"), ("focal", "focal_lin")):
+        value = math.log(2) if loss == "cross_entropy" else 0.25 * math.log(2)
+        assert create_loss(whole)(logits, mask).item() == pytest.approx(value, rel=1e-6)
+        assert create_loss(loss)(logits, mask).item() == pytest.approx(value / 2, rel=1e-6)  # one of two elements
     absent = -math.log(1e-7 / (0.5 + 1e-7))  # background: no true pixel, half predicted
     assert create_loss("iou")(logits, mask).item() == pytest.approx((math.log(2) + absent) / 2, rel=1e-5)
 
@@ -171,23 +253,25 @@ def test_iou_is_of_the_whole_batch_and_not_a_mean_over_patches():
     assert whole < torch.stack(patches).mean().item() / 2
 
 
+CONTENTS = ("both classes", "no landslide", "all landslide")
 WORST_OF_BOUNDED = {
-    ("log_cosh", "both classes"): math.log(math.cosh(1)),
-    ("log_cosh", "no landslide"): math.log(math.cosh(0.5)),  # the class without pixels counts as correct
-    ("log_cosh", "all landslide"): math.log(math.cosh(0.5)),
-    ("tversky", "both classes"): 1,
-    ("tversky", "no landslide"): 0,  # only the landslide class counts
-    ("tversky", "all landslide"): 1,
-    ("lovasz", "both classes"): 1,
-    ("lovasz", "no landslide"): 1,
-    ("lovasz", "all landslide"): 1,
-    ("boundary", "no landslide"): 0,  # there is no edge
-    ("boundary", "all landslide"): 0,
+    **{("log_cosh", content): 0.9 * math.log(math.cosh(1)) for content in CONTENTS},  # mean of 0.8 and 1
+    ("log_cosh_jadon", "both classes"): math.log(math.cosh(1)),
+    ("log_cosh_jadon", "no landslide"): math.log(math.cosh(0.5)),  # the class without pixels counts as correct
+    ("log_cosh_jadon", "all landslide"): math.log(math.cosh(0.5)),
+    ("tversky_salehi", "both classes"): 1,
+    ("tversky_salehi", "no landslide"): 0,  # only the landslide class counts
+    ("tversky_salehi", "all landslide"): 1,
+    ("lovasz_berman", "both classes"): 1,
+    ("lovasz_berman", "no landslide"): 1,
+    ("lovasz_berman", "all landslide"): 1,
+    ("boundary_kervadec", "no landslide"): 0,  # there is no edge
+    ("boundary_kervadec", "all landslide"): 0,
 }
 
 
 @pytest.mark.parametrize("name", SINGLE)
-@pytest.mark.parametrize("content", ["both classes", "no landslide", "all landslide"])
+@pytest.mark.parametrize("content", CONTENTS)
 def test_a_perfect_prediction_costs_least_and_a_wrong_one_most(name, content):
     mask = build_mask(content)
     loss, truth = create_loss(name), torch.tensor(mask)
@@ -195,12 +279,14 @@ def test_a_perfect_prediction_costs_least_and_a_wrong_one_most(name, content):
         loss(logits, truth).item() for logits in (logits_of(mask), torch.tensor(random_case()[0]), logits_of(1 - mask))
     )
     assert best <= middle <= worst
-    if (name, content) == ("boundary", "both classes"):
+    if (name, content) == ("boundary_kervadec", "both classes"):
         distance = reference_distance(mask)
         assert best == pytest.approx((distance * mask).mean(), rel=1e-5)
         assert worst == pytest.approx((distance * (1 - mask)).mean(), rel=1e-5)
     else:
-        assert best == pytest.approx(0, abs=1e-5)
+        # The clipped probability leaves an error of 1e-7, which these two losses magnify.
+        of_the_clipped = REFERENCES[name](logits_of(mask).numpy(), mask) if name in ("tversky", "lovasz") else 0
+        assert best == pytest.approx(of_the_clipped, rel=1e-3, abs=1e-5)
         assert worst > 5 if (name, content) not in WORST_OF_BOUNDED else True
         assert worst == pytest.approx(WORST_OF_BOUNDED.get((name, content), worst), abs=1e-6)
 
@@ -219,7 +305,7 @@ def test_half_precision_logits_are_scored_in_float32(name, dtype):
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-@pytest.mark.parametrize("content", ["both classes", "no landslide", "all landslide"])
+@pytest.mark.parametrize("content", CONTENTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_loss_and_gradient_are_finite_for_any_mask_and_large_logits(name, content, dtype):
     mask = build_mask(content)
@@ -232,7 +318,7 @@ def test_loss_and_gradient_are_finite_for_any_mask_and_large_logits(name, conten
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-@pytest.mark.parametrize("content", ["both classes", "no landslide", "all landslide"])
+@pytest.mark.parametrize("content", CONTENTS)
 def test_the_gradient_equals_that_of_the_closed_form(name, content):
     logits = random_case(shape=(2, 3, 3), spread=1.0)[0]
     mask = build_mask(content)[:2, :3, :3]
@@ -263,31 +349,31 @@ def hard_predictions(shape=(2, 4, 5)):
 
 @settings(max_examples=50, deadline=None)
 @given(hard_predictions())
-def test_lovasz_of_a_certain_prediction_is_one_minus_iou_over_the_classes_in_the_mask(case):
+def test_lovasz_of_berman_of_a_certain_prediction_is_one_minus_iou_over_the_classes_in_the_mask(case):
     predicted, mask = case
     ious = [
         ((predicted == c) & (mask == c)).sum() / ((predicted == c) | (mask == c)).sum() for c in (0, 1) if c in mask
     ]
-    loss = create_loss("lovasz")(logits_of(predicted), torch.tensor(mask))
+    loss = create_loss("lovasz_berman")(logits_of(predicted), torch.tensor(mask))
     assert loss.item() == pytest.approx(1 - np.mean(ious), abs=1e-6)
 
 
 @settings(max_examples=50, deadline=None)
 @given(hard_predictions())
-def test_tversky_of_a_certain_prediction_weights_false_and_missed_pixels(case):
+def test_tversky_of_salehi_of_a_certain_prediction_weights_false_and_missed_pixels(case):
     predicted, mask = case
     found, false, missed = (((predicted == p) & (mask == t)).sum() for p, t in ((1, 1), (1, 0), (0, 1)))
-    loss = create_loss("tversky")(logits_of(predicted), torch.tensor(mask))
+    loss = create_loss("tversky_salehi")(logits_of(predicted), torch.tensor(mask))
     expected = 1 - found / (found + 0.3 * false + 0.7 * missed) if mask.any() else 0
     assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_missed_landslide_pixel_costs_more_than_a_false_one_in_tversky():
+def test_a_missed_landslide_pixel_costs_more_than_a_false_one_in_tversky_of_salehi():
     mask = build_mask("both classes")
     missing, false = mask.copy(), mask.copy()
     missing[tuple(np.argwhere(mask == 1)[0])] = 0
     false[tuple(np.argwhere(mask == 0)[0])] = 1
-    loss = create_loss("tversky")
+    loss = create_loss("tversky_salehi")
     assert loss(logits_of(missing), torch.tensor(mask)) > loss(logits_of(false), torch.tensor(mask)) > 0
 
 

@@ -77,8 +77,8 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "green_global": ("B3",),
     "blue_global": ("B2",),
 }
-# Digital numbers of Sentinel-2 to a reflectance of 1.
-_QUANTIFICATION = 10_000.0
+# Digital number of Sentinel-2 that is 1 in the global RGB bands: a reflectance of 0.6 (authors' record).
+_GLOBAL_RGB_MAXIMUM = 6_000.0
 # A 5x5 Sobel response of the 0-1 gray, brought to about [-1, 1] (the authors' constant).
 _SOBEL_SCALE = 27.32
 _MIN_DENOMINATOR = 1e-8
@@ -114,9 +114,9 @@ class BandSettings:
     canny_high: float = 227.0
     """Upper hysteresis threshold of the Canny edges, on gray from 0 to 255 (authors' code)."""
     global_rgb: bool = False
-    """Also compute `red_global`, `green_global` and `blue_global`, last in the order of the bands: reflectance, with
-    one scale for all patches. The authors' record names a global RGB normalisation without its constants. 8-bit RGB is
-    scaled by the same factors: still with one scale for all patches, but no reflectance."""
+    """Also compute `red_global`, `green_global` and `blue_global`, last in the order of the bands: digital numbers from
+    0 to 6,000 scaled to 0-1 and clipped, with one scale for all patches (authors' record). They are for values that
+    are divided by the publishers' means; 8-bit RGB would be 1 nearly everywhere."""
     dtype: Literal["float16", "float32"] = "float16"
     """Number format of the band cache on disk. float16 keeps 11 significant bits."""
 
@@ -311,7 +311,7 @@ def _all_but_median(
             out[offset] = _min_max(band[_REQUIRED[name][0]])
         elif name in GLOBAL_RGB_BANDS:
             (source,) = _REQUIRED[name]
-            out[offset] = band[source] * (STORED_DIVISORS[source] / _QUANTIFICATION)
+            out[offset] = np.clip(band[source] * (STORED_DIVISORS[source] / _GLOBAL_RGB_MAXIMUM), 0.0, 1.0)
         elif name in ("ndvi", "ndmi", "nbr"):
             out[offset] = _normalized_difference(*(_index_input(band, n, settings) for n in _REQUIRED[name]))
     if "gray" not in names:

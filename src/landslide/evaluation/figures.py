@@ -216,7 +216,8 @@ def learning_curves_figure(histories: Mapping[str, Sequence[Mapping[str, float]]
     figure, axes = _curves(9.6, 3.8, ncols=len(panels))
     for axis, (key, title) in zip(axes, panels, strict=True):
         for label, history in histories.items():
-            axis.plot([r["epoch"] for r in history], [r[key] for r in history], label=label, linewidth=1.5)
+            shown = [r for r in history if key in r]
+            axis.plot([r["epoch"] for r in shown], [r[key] for r in shown], label=label, linewidth=1.5)
         axis.set(xlabel="epoch", title=title)
         axis.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)

@@ -17,6 +17,7 @@ from landslide.metrics.bootstrap import named_intervals, resampling_blocks, scor
 from landslide.metrics.calibration import Calibration, calibration
 from landslide.metrics.counts import METRIC_NAMES, mean_and_std, patch_counts, score_arrays, scores
 from landslide.metrics.detection import detection_counts, detection_scores, patch_scores, ranking_scores
+from landslide.metrics.selection import recorded_tests, selected_test
 from landslide.metrics.thresholds import threshold_counts
 from landslide.schema import POSITION_COLUMNS
 
@@ -276,7 +277,7 @@ def selection_gap(history: Sequence[Mapping[str, float]], select_by: str = "f1_m
 
     Args:
         history: The epochs' records of `landslide.training.fold`, of a run that monitored its test fold.
-        select_by: The score by which the epoch is chosen.
+        select_by: The score by which the epoch is chosen, or several joined by " or ".
 
     Returns:
         For `INTERVAL_NAMES`: `<name>_test_selected`, the test score of the epoch that is best on the test fold (the
@@ -284,14 +285,14 @@ def selection_gap(history: Sequence[Mapping[str, float]], select_by: str = "f1_m
         the validation part. Empty if the test fold was not monitored. The paper also trains on the validation part;
         the gap does not include that.
     """
-    if not history or any(f"test_{select_by}" not in record for record in history):
+    validation, test = recorded_tests(history, "validation"), recorded_tests(history, "test")
+    if len(test) < len(validation):
         return {}
-    chosen = max(
-        history, key=lambda record: record[f"validation_{select_by}"]
-    )  # the first of equal ones, as in training
-    best = max(history, key=lambda record: record[f"test_{select_by}"])
+    chosen, best = selected_test(validation, select_by), selected_test(test, select_by)
+    if chosen is None or best is None:
+        return {}
     values: dict[str, float] = {}
     for name in INTERVAL_NAMES:
-        values[f"{name}_test_selected"] = best[f"test_{name}"]
-        values[f"{name}_selection_gap"] = best[f"test_{name}"] - chosen[f"test_{name}"]
+        values[f"{name}_test_selected"] = test[best][name]
+        values[f"{name}_selection_gap"] = test[best][name] - test[chosen][name]
     return values

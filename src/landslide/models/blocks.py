@@ -1,18 +1,26 @@
 """Convolution blocks with the framework defaults under which the paper's networks were trained.
 
 LeakyReLU slope 0.3, batch normalisation with epsilon 1e-3 and momentum 0.99 (0.01 in PyTorch's convention),
-"same" padding (an even kernel or a stride of two pads at the bottom and right), he-normal weights, zero biases.
+"same" padding (an even kernel or a stride of two pads at the bottom and right), zero biases.
 """
 
+import math
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from landslide.errors import ConfigurationError
 from landslide.models import cpu_layers
 from landslide.models.attention import SelfAttention
+from landslide.models.options import require_one_of
 
+N_CLASSES = 2
 LEAKY_SLOPE = 0.3
 BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.01
+# Standard deviation of a normal distribution of deviation 1 that is cut off at -2 and 2.
+_TRUNCATED_DEVIATION = 0.87962566103423978
 
 
 class SameConv2d(nn.Conv2d):
@@ -127,18 +135,97 @@ class ResConv(nn.Module):
         return total
 
 
-def initialize(module: nn.Module) -> None:
-    """Initialise one layer: he-normal weights and zero biases; self-attention its own way. For `nn.Module.apply`."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    if isinstance(module, SelfAttention):  # comes after its layers, and draws their weights again
-        module.reset_parameters()
+class ChannelAffine(nn.Module):
+    """A trained scale and shift of each channel: gamma x / sqrt(1 + epsilon) + beta.
+
+    This is batch normalisation in inference mode with its initial statistics, mean 0 and variance 1. The authors'
+    recorded networks were trained so, because their training loop calls them in inference mode.
+
+    Args:
+        width: Channels of input and output (B, width, H, W).
+        epsilon: Of the batch normalisation.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, width: int, epsilon: float = BATCH_NORM_EPSILON) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.register_buffer("mean", torch.zeros(width), persistent=False)
+        self.register_buffer("variance", torch.ones(width), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale and shift x (B, width, H, W)."""
+        return F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, training=False, eps=self.epsilon)
 
 
-def set_batch_norm_momentum(model: nn.Module, momentum: float) -> None:
-    """Set how fast all running statistics follow the batches: the share of the newest batch, 0.01 in the paper."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = momentum
+def set_normalization(model: nn.Module, normalization: str, batch_norm_momentum: float) -> None:
+    """Set what the batch normalisations of a network do.
+
+    Args:
+        model: The network, changed in place.
+        normalization: `batch_norm`, or `affine`, which replaces each by a `ChannelAffine`.
+        batch_norm_momentum: Share of the newest batch in the running statistics, 0.01 in the paper.
+
+    Raises:
+        ConfigurationError: If the normalisation is unknown, or the momentum is set and has no effect.
+    """
+    require_one_of("normalization", normalization, ("batch_norm", "affine"))
+    if normalization == "affine" and batch_norm_momentum != BATCH_NORM_MOMENTUM:
+        raise ConfigurationError(
+            f"The network option batch_norm_momentum is {batch_norm_momentum} and has no effect: normalization is "
+            "affine.",
+            remedy="Leave batch_norm_momentum out, or set normalization: batch_norm.",
+        )
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                child.momentum = batch_norm_momentum
+                if normalization == "affine":
+                    setattr(parent, name, ChannelAffine(child.num_features, child.eps))
+
+
+def initialize_weights(model: nn.Module, initialization: str) -> None:
+    """Initialise the weights of a network; biases are zero, and self-attention has its own initialisation.
+
+    Args:
+        model: The network, changed in place.
+        initialization: `he_normal` for all convolutions and dense layers, or `keras`, as in the authors' record:
+            he-normal cut off at two standard deviations for convolutions, Glorot-uniform for the last convolution of
+            each head (1x1) and for dense layers.
+
+    Raises:
+        ConfigurationError: If the initialisation is unknown.
+    """
+    require_one_of("initialization", initialization, _INITIALIZATIONS)
+    draw = _INITIALIZATIONS[initialization]
+
+    def initialize(module: nn.Module) -> None:
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            draw(module)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        if isinstance(module, SelfAttention):  # comes after its layers, and draws their weights again
+            module.reset_parameters()
+
+    model.apply(initialize)
+
+
+def _he_normal(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> None:
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+
+def _keras(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> None:
+    if isinstance(layer, nn.Linear) or (layer.kernel_size == (1, 1) and layer.out_channels == N_CLASSES):
+        nn.init.xavier_uniform_(layer.weight)
+    else:
+        # Of the input for a convolution, of the output for a transposed one: PyTorch and Keras agree.
+        fan_in = layer.weight[0].numel()
+        bound = 2 * math.sqrt(2 / fan_in) / _TRUNCATED_DEVIATION
+        nn.init.trunc_normal_(layer.weight, std=bound / 2, a=-bound, b=bound)
+
+
+_INITIALIZATIONS = {"he_normal": _he_normal, "keras": _keras}

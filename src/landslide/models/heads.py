@@ -2,10 +2,8 @@
 
 from torch import Tensor, nn
 
-from landslide.models.blocks import SameConv2d, SameConvTranspose2d
+from landslide.models.blocks import N_CLASSES, SameConv2d, SameConvTranspose2d
 from landslide.models.options import require_one_of
-
-N_CLASSES = 2
 
 
 class MultiResolutionHeads(nn.Module):

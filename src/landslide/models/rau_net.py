@@ -19,8 +19,8 @@ from landslide.models.blocks import (
     SameConv2d,
     SameConvTranspose2d,
     conv_bn_act,
-    initialize,
-    set_batch_norm_momentum,
+    initialize_weights,
+    set_normalization,
 )
 from landslide.models.heads import MultiResolutionHeads
 from landslide.models.options import require_one_of, require_patch_size, require_positive
@@ -43,6 +43,9 @@ class RAUNet(nn.Module):
         attention_options: Options of the attention layer.
         patch_size: Side of the patches; only `multi_head` attention depends on it.
         dropout: Dropout before the heads.
+        initialization: `he_normal`, or `keras` as in the authors' record; see
+            `landslide.models.blocks.initialize_weights`.
+        normalization: `batch_norm`, or `affine` as in the authors' record (a trained scale and shift per channel).
         batch_norm_momentum: Share of the newest batch in the running statistics; a short training needs more.
 
     Raises:
@@ -62,6 +65,8 @@ class RAUNet(nn.Module):
         attention_options: Mapping[str, Any] | None = None,
         patch_size: int = 128,
         dropout: float = 0.25,
+        initialization: str = "he_normal",
+        normalization: str = "batch_norm",
         batch_norm_momentum: float = BATCH_NORM_MOMENTUM,
     ) -> None:
         super().__init__()
@@ -94,8 +99,8 @@ class RAUNet(nn.Module):
         )
         self.decoder = nn.ModuleList(res_conv(w, level) for w, level in rising)
         self.heads = MultiResolutionHeads(widths[-1], head_width, dropout)
-        self.apply(initialize)
-        set_batch_norm_momentum(self, batch_norm_momentum)
+        initialize_weights(self, initialization)
+        set_normalization(self, normalization, batch_norm_momentum)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Segment patches.

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from landslide.errors import ConfigurationError
-from landslide.models.heads import N_CLASSES
+from landslide.models.blocks import N_CLASSES
 
 
 class SmpModel(nn.Module):

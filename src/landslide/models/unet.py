@@ -17,8 +17,8 @@ from landslide.models.blocks import (
     DoubleConv,
     ResConv,
     SameConv2d,
-    initialize,
-    set_batch_norm_momentum,
+    initialize_weights,
+    set_normalization,
 )
 from landslide.models.heads import create_heads
 from landslide.models.options import require_one_of, require_patch_size, require_positive
@@ -44,6 +44,9 @@ class UNet(nn.Module):
         upsample_convolution: Halve the channels by a 2x2 convolution after each upsampling.
         patch_size: Side of the patches; only `multi_head` attention depends on it.
         dropout: Dropout before the head.
+        initialization: `he_normal`, or `keras` as in the authors' record; see
+            `landslide.models.blocks.initialize_weights`.
+        normalization: `batch_norm`, or `affine` as in the authors' record (a trained scale and shift per channel).
         batch_norm_momentum: Share of the newest batch in the running statistics; a short training needs more.
 
     Raises:
@@ -64,6 +67,8 @@ class UNet(nn.Module):
         upsample_convolution: bool = True,
         patch_size: int = 128,
         dropout: float = 0.2,
+        initialization: str = "he_normal",
+        normalization: str = "batch_norm",
         batch_norm_momentum: float = BATCH_NORM_MOMENTUM,
     ) -> None:
         super().__init__()
@@ -102,8 +107,8 @@ class UNet(nn.Module):
             for level, (deep, shallow) in zip(reversed(range(N_LEVELS)), rising, strict=True)
         )
         self.heads = create_heads(heads, width, head_width, dropout)
-        self.apply(initialize)
-        set_batch_norm_momentum(self, batch_norm_momentum)
+        initialize_weights(self, initialization)
+        set_normalization(self, normalization, batch_norm_momentum)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Segment patches.

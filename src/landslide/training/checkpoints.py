@@ -3,6 +3,7 @@
     <directory>/epoch-0007.safetensors   weights and buffers
                 epoch-0007.optimizer.pt  optimizer state (tensors and numbers only)
                 epoch-0007.json          written last: digests of both, history, best epoch
+                epoch-0006-half.safetensors   weights at half of the seventh epoch, if they were the best
 
 A checkpoint counts only with its JSON file, and only while the digests match: safetensors notices a truncated
 file but not flipped bits. Random states need no file, because every epoch seeds its own from the run's seed.
@@ -33,15 +34,15 @@ class Progress:
     Attributes:
         fingerprint: Digest of settings and data; a checkpoint of another fingerprint is not resumed.
         epoch: Number of finished epochs.
-        best_epoch: The selected epoch so far, counted from 1; 0 before the first.
-        best_score: Its selection score.
+        best_epoch: The selected epoch so far, counted from 1; 6.5 at half of the seventh, 0 before the first.
+        best_scores: Its scores and loss.
         history: One record of metrics a finished epoch.
     """
 
     fingerprint: str
     epoch: int = 0
-    best_epoch: int = 0
-    best_score: float = float("-inf")
+    best_epoch: float = 0
+    best_scores: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -57,10 +58,8 @@ def save(directory: Path, progress: Progress, weights: dict[str, Tensor], optimi
     Raises:
         OSError: If the disk is full; the older checkpoints are then still there.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     stem = directory / _stem(progress.epoch)
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    weights_digest = _write(stem.with_suffix(".safetensors"), lambda path: save_file(contiguous, path))
+    weights_digest = save_weights(directory, progress.epoch, weights)
     optimizer_digest = _write(stem.with_suffix(".optimizer.pt"), lambda path: torch.save(optimizer_state, path))
     manifest = {
         **vars(progress),
@@ -74,6 +73,19 @@ def save(directory: Path, progress: Progress, weights: dict[str, Tensor], optimi
     _prune(directory, progress)
 
 
+def save_weights(directory: Path, epoch: float, weights: dict[str, Tensor]) -> str:
+    """Save weights alone, as those that a test at half of an epoch selects; return their SHA-256.
+
+    Args:
+        directory: The fold's checkpoint folder, created if needed.
+        epoch: Epochs trained, 6.5 at half of the seventh.
+        weights: State of the model.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    return _write(best_weights(directory, epoch), lambda path: save_file(contiguous, path))
+
+
 def load_last(directory: Path, fingerprint: str) -> tuple[Progress, dict[str, Tensor], dict[str, Any]] | None:
     """Load the newest whole checkpoint of this fingerprint.
 
@@ -85,7 +97,8 @@ def load_last(directory: Path, fingerprint: str) -> tuple[Progress, dict[str, Te
         try:
             _verify(manifest_path.with_suffix(".safetensors"), manifest["weights_sha256"])
             _verify(manifest_path.with_suffix(".optimizer.pt"), manifest["optimizer_sha256"])
-            _verify(best_weights(directory, manifest["best_epoch"]), manifest["best_sha256"])
+            if manifest["best_epoch"]:
+                _verify(best_weights(directory, manifest["best_epoch"]), manifest["best_sha256"])
             weights = load_file(manifest_path.with_suffix(".safetensors"))
             optimizer = torch.load(manifest_path.with_suffix(".optimizer.pt"), weights_only=True)
             progress = Progress(**{name: manifest[name] for name in Progress.__dataclass_fields__})
@@ -96,13 +109,13 @@ def load_last(directory: Path, fingerprint: str) -> tuple[Progress, dict[str, Te
     return None
 
 
-def best_weights(directory: Path, best_epoch: int) -> Path:
+def best_weights(directory: Path, best_epoch: float) -> Path:
     """Return the path of the selected epoch's weights."""
     return directory / f"{_stem(best_epoch)}.safetensors"
 
 
-def _stem(epoch: int) -> str:
-    return f"epoch-{epoch:04d}"
+def _stem(epoch: float) -> str:
+    return f"epoch-{int(epoch):04d}{'' if epoch == int(epoch) else '-half'}"
 
 
 def _write(path: Path, writer: Callable[[Path], object]) -> str:
@@ -131,7 +144,9 @@ def _manifests(directory: Path, fingerprint: str) -> list[tuple[Path, dict[str, 
 
 
 def _manifest_digest(directory: Path, progress: Progress) -> str:
-    """Return the digest of the best epoch's weights, from the newest manifest that knows it."""
+    """Return the digest of the best epoch's weights, from the newest manifest that knows it; empty if there is none."""
+    if not progress.best_epoch:
+        return ""
     for _, manifest in _manifests(directory, progress.fingerprint):
         if manifest.get("best_epoch") == progress.best_epoch:
             return str(manifest["best_sha256"])

@@ -4,8 +4,9 @@ Each epoch seeds its own random numbers from (seed, epoch), so it does not depen
 """
 
 import hashlib
+import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,19 @@ EPOCH_METRICS: dict[str, str] = {
     "learning_rate": "Learning rate in the middle of the epoch.",
     "epoch_seconds": "Seconds of training, without scoring.",
     "epoch_processor_seconds": "Processor seconds of this process for the same.",
-    "validation_<score>": "Score of the selection part at threshold 0.5.",
+    "validation_<score>": "Score of the selection part at threshold 0.5, if it is tested after this epoch.",
     "validation_loss": "Loss of the selection part.",
+    "validation_half_epoch_<score>": "Score or loss of the selection part at half of the epoch, if it is tested there.",
     "test_<score>": "Score of the test fold, with `training.monitor_test_fold`.",
     "test_loss": "Loss of the test fold, with `training.monitor_test_fold`.",
+    "test_half_epoch_<score>": "Score or loss of the test fold at half of the epoch, likewise.",
 }
-"""What is recorded after every epoch."""
+"""What is recorded after every epoch (`training.test_schedule` says when parts are tested)."""
+
+NOT_FINITE = "Lower the learning rate, use precision: 32-true, or set training.standardize: true."
+"""What to do about a loss that is not finite."""
+
+logger = logging.getLogger(__name__)
 
 
 class FoldTrainer:
@@ -78,14 +86,26 @@ class FoldTrainer:
         self.loss: Loss = create_loss(settings.loss, device_sum=sum_over_devices if fabric.world_size > 1 else identity)
         self.local_loss: Loss = create_loss(settings.loss)
 
-    def epoch(self, epoch: int) -> dict[str, float]:
-        """Train one epoch, counted from 0, then score the parts that are scored; return the record of all."""
+    def epoch(
+        self, epoch: int, *, at_half: Callable[[dict[str, float]], None] = lambda record: None
+    ) -> dict[str, float]:
+        """Train one epoch, then score the parts that are scored, if the schedule says so; return the record of all.
+
+        Args:
+            epoch: Counted from 0.
+            at_half: Called with the scores at half of the epoch, if the schedule has a test there.
+        """
+        schedule, half_scores = self.settings.test_schedule, {}
         rank = self.fabric.global_rank
         order, generator = (  # equal on all ranks: each draws for the whole batch and takes its share
             torch.Generator().manual_seed(_epoch_seed(self.settings.seed, epoch)) for _ in range(2)
         )
         torch.manual_seed(_epoch_seed(self.settings.seed, epoch, rank))  # dropout
-        batches = _batches(epoch_order(self.positive, self.settings.positive_share, order), self.settings.batch_size)
+        drawn = epoch_order(
+            self.positive, self.settings.positive_share, order, shuffled=self.settings.order == "shuffled"
+        )
+        batches = _batches(drawn, self.settings.batch_size)
+        half = len(batches) // 2 if schedule.at_half_of(epoch + 1) else 0
         started, started_processor = time.perf_counter(), time.process_time()
         loss_sum = torch.zeros((), device=self.fabric.device)
         augment = epoch < self.settings.epochs - self.settings.augmentation.plain_epochs
@@ -114,12 +134,19 @@ class FoldTrainer:
             loss_sum += loss.detach() * len(indices)
             if number % 10 == 0 and not bar.disable:
                 bar.set_postfix(loss=f"{loss.item():.3f}")
+            if number + 1 == half:
+                paused, paused_processor = time.perf_counter(), time.process_time()
+                half_scores = self._score_parts("_half_epoch")
+                at_half(half_scores)
+                self.wrapped.train()
+                started += time.perf_counter() - paused
+                started_processor += time.process_time() - paused_processor
         train_loss = float(self._reduce(loss_sum, "mean")) / len(self.positive)
         seconds, processor_seconds = time.perf_counter() - started, time.process_time() - started_processor
         if not np.isfinite(train_loss):
             raise TrainingError(
                 f"{self.label}: the loss of epoch {epoch + 1} is {train_loss}.",
-                remedy="Lower the learning rate, use precision: 32-true, or set training.standardize: true.",
+                remedy=NOT_FINITE,
             )
         rate = self.settings.rate(epoch + 0.5)
         record = {
@@ -127,14 +154,19 @@ class FoldTrainer:
             "learning_rate": rate,
             "epoch_seconds": seconds,
             "epoch_processor_seconds": processor_seconds,
-            **self._score_parts(),
+            **half_scores,
+            **(self._score_parts() if schedule.after(epoch + 1) else {}),
         }
         if self.fabric.is_global_zero:
-            tqdm.write(
-                f"{self.label}  epoch {epoch + 1}/{self.settings.epochs}  loss {train_loss:.4f}  validation: "
-                f"loss {record['validation_loss']:.4f}  F1 {record['validation_f1_macro']:.4f}  "
-                f"landslide F1 {record['validation_f1_landslide']:.4f}  mIoU {record['validation_miou']:.4f}"
+            tested = (
+                ""
+                if "validation_loss" not in record
+                else (
+                    f"  validation: loss {record['validation_loss']:.4f}  F1 {record['validation_f1_macro']:.4f}  "
+                    f"landslide F1 {record['validation_f1_landslide']:.4f}  mIoU {record['validation_miou']:.4f}"
+                )
             )
+            tqdm.write(f"{self.label}  epoch {epoch + 1}/{self.settings.epochs}  loss {train_loss:.4f}{tested}")
         return record
 
     def _reads_ahead(self) -> bool:
@@ -164,17 +196,17 @@ class FoldTrainer:
         window = (..., slice(top, top + size), slice(left, left + size))
         return images[window].contiguous(memory_format=torch.channels_last), masks[window]
 
-    def _score_parts(self) -> dict[str, float]:
-        """Score at threshold 0.5: the selection part as `validation_*`, a monitored test fold as `test_*`."""
+    def _score_parts(self, when: str = "") -> dict[str, float]:
+        """Score at threshold 0.5: the selection part as `validation<when>_*`, a monitored test fold as `test...`."""
         self.wrapped.eval()
         self.scored.eval()
         record: dict[str, float] = {}
         for part, batches in self.scored_parts.items():
-            record |= {f"{part}_{name}": value for name, value in self._score(batches).items()}
+            record |= {f"{part}{when}_{name}": value for name, value in self._score(batches).items()}
         return record
 
     def _score(self, batches: PatchBatches) -> dict[str, float]:
-        """Return scores and loss of a part, shared out over the devices."""
+        """Return scores and loss of a part, shared out over the devices; all are NaN if the loss is not finite."""
         device, n = self.fabric.device, len(batches)
         counts, loss_sum = torch.zeros(2, 2, dtype=torch.int64, device=device), torch.zeros((), device=device)
         mine = torch.arange(self.fabric.global_rank, n, self.fabric.world_size)
@@ -189,7 +221,11 @@ class FoldTrainer:
                 loss = multi_head_loss(logits, masks, self.local_loss, self.settings.head_weights)
                 loss_sum += loss * len(indices)
         counts, loss_sum = self._reduce(counts, "sum"), self._reduce(loss_sum, "sum")
-        return scores(counts.cpu().numpy()) | {"loss": float(loss_sum) / n}
+        found = scores(counts.cpu().numpy()) | {"loss": float(loss_sum) / n}
+        if not np.isfinite(found["loss"]):  # the counts of such logits mean nothing
+            logger.warning("%s: the loss of a test is %s; this test is not selected.", self.label, found["loss"])
+            return dict.fromkeys(found, float("nan"))
+        return found
 
     def _reduce(self, tensor: Tensor, operation: str) -> Tensor:
         """Combine a tensor over the devices."""

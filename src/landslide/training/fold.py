@@ -31,11 +31,12 @@ from landslide.files import sha256
 from landslide.folds.parts import FoldRows
 from landslide.inference.batches import predict_batches
 from landslide.metrics.detection import patch_scores, select_detection_threshold
+from landslide.metrics.selection import recorded_tests, replaces, selection_scores
 from landslide.metrics.thresholds import select_threshold, threshold_counts
 from landslide.models import ModelSpec, build_model
-from landslide.training.checkpoints import Progress, best_weights, load_last, save
+from landslide.training.checkpoints import Progress, best_weights, load_last, save, save_weights
 from landslide.training.distributed import synchronize_batch_norm
-from landslide.training.epochs import FoldTrainer
+from landslide.training.epochs import NOT_FINITE, FoldTrainer
 from landslide.training.optimizers import create_optimizer
 from landslide.training.sampling import evenly_spaced
 from landslide.training.settings import TrainingSettings as TrainingSettings
@@ -50,7 +51,7 @@ class FoldResult:
     Attributes:
         spec: What rebuilds the network.
         weights: Weights of the selected epoch.
-        epoch: The selected epoch, counted from 1.
+        epoch: The selected epoch, counted from 1; 36.5 at half of the 37th.
         threshold: Landslide probability from which a pixel is called landslide, chosen on the selection part.
         detection_threshold: Score from which a patch is said to hold a landslide, chosen there as well.
         history: One record of metrics an epoch.
@@ -58,7 +59,7 @@ class FoldResult:
 
     spec: ModelSpec
     weights: Path
-    epoch: int
+    epoch: float
     threshold: float
     detection_threshold: float
     history: list[dict[str, float]]
@@ -110,7 +111,7 @@ def train_fold(task: FoldTask, *, on_epoch: Callable[[dict[str, float]], None] |
         The selected weights, epoch and thresholds, and the learning curves.
 
     Raises:
-        TrainingError: If the loss is not finite, or a part is empty.
+        TrainingError: If the loss is not finite, no test of the selection part is, or a part is empty.
         ConfigurationError: If the device that the settings ask for is unavailable, or the network to start from is
             another one.
     """
@@ -135,6 +136,10 @@ def train_fold(task: FoldTask, *, on_epoch: Callable[[dict[str, float]], None] |
             remedy="Check that disk, then start again.",
         )
     progress = resumed[0]
+    if not progress.best_epoch:
+        raise TrainingError(
+            f"{task.label}: the loss of the selection part is not finite after any epoch.", remedy=NOT_FINITE
+        )
     weights = best_weights(task.checkpoints, progress.best_epoch)
     threshold, detection_threshold = _thresholds(build_model(spec, load_file(weights)), task)
     return FoldResult(spec, weights, progress.best_epoch, threshold, detection_threshold, progress.history)
@@ -161,7 +166,7 @@ def _thresholds(model: nn.Module, task: FoldTask) -> tuple[float, float]:
     assert counts is not None
     truth = np.array([bool(task.cache.masks[row].any()) for row in rows])
     return (
-        select_threshold(thresholds, counts, settings.select_by),
+        select_threshold(thresholds, counts, selection_scores(settings.select_by)[0]),
         select_detection_threshold(np.array(detection, np.float64), truth),
     )
 
@@ -265,14 +270,25 @@ def _fit(fabric: Fabric, task: FoldTask, spec: ModelSpec, on_epoch: Callable[[di
             fabric, settings, data, positive, model=model, average=average, wrapped=wrapped,
             optimizer=wrapped_optimizer, label=task.label,
         )  # fmt: skip
+
+        def select(record: dict[str, float]) -> bool:
+            """Keep the newest test of a record as the best, if it is; return whether it is."""
+            tests = recorded_tests([record], "validation")
+            if not tests or not replaces(tests[-1], progress.best_scores, settings.select_by):
+                return False
+            progress.best_epoch, progress.best_scores = tests[-1].pop("epoch"), tests[-1]
+            return True
+
+        def at_half(half_scores: dict[str, float]) -> None:
+            if select({**half_scores, "epoch": progress.epoch + 1}) and fabric.is_global_zero:
+                save_weights(task.checkpoints, progress.best_epoch, trainer.scored.state_dict())
+
         while progress.epoch < settings.epochs:
-            record = trainer.epoch(progress.epoch)
+            record = trainer.epoch(progress.epoch, at_half=at_half)
             progress.epoch += 1
             record["epoch"] = progress.epoch
             progress.history.append(record)
-            score = record[f"validation_{settings.select_by}"]
-            if score > progress.best_score:
-                progress.best_score, progress.best_epoch = score, progress.epoch
+            select(record)
             if fabric.is_global_zero:
                 state = {"optimizer": optimizer.state_dict()}
                 if average is not None:

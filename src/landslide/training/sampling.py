@@ -13,19 +13,22 @@ def evenly_spaced(rows: npt.NDArray[np.int64], n: int | None) -> npt.NDArray[np.
     return rows[np.arange(n) * len(rows) // n]
 
 
-def epoch_order(positive: Tensor, share: float | None, generator: torch.Generator) -> Tensor:
-    """Return the patches of an epoch in random order, as many as there are.
+def epoch_order(positive: Tensor, share: float | None, generator: torch.Generator, *, shuffled: bool = True) -> Tensor:
+    """Return the patches of an epoch, as many as there are, in random or in natural order.
 
     Args:
         positive: (n,) boolean: which training patches hold landslides.
         share: Share of those with landslides in the epoch; each patch comes once if None, or if all or none have
             landslides. Else the patches of either kind come equally often, up to one.
         generator: Source of the random numbers.
+        shuffled: Draw the order at random. If False, each patch comes once, in its place, and share has no effect.
 
     Returns:
         (n,) int64 indices.
     """
     n = len(positive)
+    if not shuffled:
+        return torch.arange(n)
     if share is None or bool(positive.all()) or not bool(positive.any()):
         return torch.randperm(n, generator=generator)
     wanted = min(max(round(share * n), 1), n)

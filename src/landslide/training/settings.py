@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from landslide.errors import ConfigurationError, refuse_settings_without_effect
 from landslide.inference.prediction import PUBLISHED, PredictionSettings
 from landslide.metrics.counts import METRIC_NAMES
+from landslide.metrics.selection import selection_scores
 from landslide.schema import PATCH_SIZE
 from landslide.training.augmentation import AugmentationSettings
 from landslide.training.losses import HEAD_WEIGHTS, create_loss
@@ -14,8 +15,40 @@ from landslide.training.optimizers import CosineSchedule, OptimizerName, Schedul
 
 
 @dataclass(frozen=True, kw_only=True)
+class SelectionSchedule:
+    """When the selection part is tested; by default after every epoch. The last epoch is always tested."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    first_epoch: int = 1
+    """The first epoch after which the selection part is tested, 1 or more. 2 in the authors' record."""
+    half_epochs_from: int | None = None
+    """Also test at half of each epoch from this one on; never if null. 37 in the authors' record."""
+
+    def __post_init__(self) -> None:
+        for name in ("first_epoch", "half_epochs_from"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigurationError(
+                    f"training.test_schedule.{name} is {value}.", remedy="Set it to an epoch, counted from 1."
+                )
+
+    def after(self, epoch: int) -> bool:
+        """Return whether to test after this epoch, counted from 1."""
+        return epoch >= self.first_epoch
+
+    def at_half_of(self, epoch: int) -> bool:
+        """Return whether to test at half of this epoch, counted from 1."""
+        return self.half_epochs_from is not None and epoch >= self.half_epochs_from
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How a fold is trained; the defaults are the paper's (section V and the authors' code), but for `selection`."""
+    """How a fold is trained; the defaults are those of the paper's text, but for `selection`.
+
+    What the text leaves open follows the authors' code, except where that differs from common practice: the order of
+    the patches, the tests, and two of the network's options (docs/explanation/paper.md, "Two protocols").
+    """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -30,14 +63,19 @@ class TrainingSettings:
     standardize: bool = False
     """Subtract the mean and divide by the standard deviation of the training part, band by band. The paper feeds bands
     as stored."""
-    loss: str = "focal_iou"
-    """The loss, or several joined by a plus: `cross_entropy`, `hard_cross_entropy`, `focal`, `iou`, `focal_iou`,
-    `log_cosh`, `tversky`, `lovasz`, `boundary`. `focal_iou` is the paper's (section IV-B, Table III)."""
+    loss: str = "focal_lin+iou"
+    """The loss, or several joined by a plus (section IV-B, Table III). As in the authors' record: `focal_iou`,
+    `cross_entropy`, `focal`, `iou`, `log_cosh`, `tversky`, `lovasz`, `boundary`, `centre`. Otherwise defined:
+    `cross_entropy_per_pixel`, `hard_cross_entropy`, `focal_lin`, `log_cosh_jadon`, `tversky_salehi`, `lovasz_berman`,
+    `boundary_kervadec`."""
     head_weights: Mapping[str, float] = field(default_factory=lambda: dict(HEAD_WEIGHTS))
     """Weight of the loss of each head, by the head's resolution for patches of 128 pixels (authors' code). The weights
     of the heads that a network has are divided by their sum."""
     epochs: int = 65
     """Passes over the training part, 1 or more."""
+    order: Literal["shuffled", "natural"] = "shuffled"
+    """The order of the training patches: shuffled anew for every epoch, or `natural`, the order of the files, so that
+    every epoch has the same batches (authors' record)."""
     batch_size: int = 12
     """Patches per batch, over all devices together; 1 or more."""
     crop: int | None = None
@@ -66,7 +104,11 @@ class TrainingSettings:
     fold itself, which is the paper's protocol and optimistic."""
     select_by: str = "f1_macro"
     """The score by which the epoch and the threshold are chosen: `f1_macro`, `miou`, `f1_landslide`, `iou_landslide`,
-    `precision_landslide`, `recall_landslide` or `accuracy`."""
+    `precision_landslide`, `recall_landslide` or `accuracy`. Several joined by "or", such as `f1_macro or miou`: an
+    epoch is chosen if any of them is higher than at the last choice (authors' record); the first decides the
+    threshold."""
+    test_schedule: SelectionSchedule = field(default_factory=SelectionSchedule)
+    """When the selection part is tested."""
     validation_fraction: float = 0.1
     """Share of the training patches in the inner validation part, between 0 and 1. Not with the selection
     `test_fold`."""
@@ -102,7 +144,11 @@ class TrainingSettings:
             ("max_patches", self.max_patches is None or self.max_patches >= 1, "1 or more"),
             ("positive_share", self.positive_share is None or 0 < self.positive_share <= 1, "above 0 and up to 1"),
             ("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1"),
-            ("select_by", self.select_by in METRIC_NAMES, f"one of {', '.join(METRIC_NAMES)}"),
+            (
+                "select_by",
+                _is_selection(self.select_by),
+                f'one of {", ".join(METRIC_NAMES)}, or different ones joined by " or "',
+            ),
             ("average_decay", self.average_decay is None or 0 < self.average_decay < 1, "between 0 and 1"),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
             ("optimizer_epsilon", self.optimizer_epsilon > 0, "above 0"),
@@ -114,6 +160,17 @@ class TrainingSettings:
             raise ConfigurationError(
                 f"training.schedule.warmup_epochs is {self.schedule.warmup_epochs}, and training.epochs {self.epochs}.",
                 remedy="Set training.schedule.warmup_epochs below training.epochs.",
+            )
+        if self.test_schedule.first_epoch > self.epochs:
+            raise ConfigurationError(
+                f"training.test_schedule.first_epoch is {self.test_schedule.first_epoch}, and training.epochs "
+                f"{self.epochs}, so no epoch would be tested.",
+                remedy="Set training.test_schedule.first_epoch to training.epochs at most.",
+            )
+        if self.order == "natural" and self.positive_share is not None:
+            raise ConfigurationError(
+                "training.positive_share draws patches at random, and training.order is natural.",
+                remedy="Leave out training.positive_share, or set training.order: shuffled.",
             )
         create_loss(self.loss)
         self._refuse_settings_without_effect()
@@ -148,6 +205,14 @@ class TrainingSettings:
         from pydantic_core import core_schema
 
         return core_schema.no_info_before_validator_function(_refuse_former_fields, handler(source))
+
+
+def _is_selection(select_by: str) -> bool:
+    try:
+        selection_scores(select_by)
+    except ValueError:
+        return False
+    return True
 
 
 def refuse_head_settings_without_effect(settings: TrainingSettings, resolutions: Sequence[str]) -> None:
