@@ -5,6 +5,7 @@ zenml pipeline run pipelines.ablation.ablation_pipeline -c configs/table3.yaml
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from landslide.bands.formulas import BandSettings
@@ -33,6 +34,7 @@ def ablation_pipeline(
     evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008
     rows: list[RowSettings] = [],  # noqa: B006 (never changed)
     seeds: list[int] | None = None,
+    recorded_tests: str | None = None,
 ) -> None:
     """Train and evaluate every row, then put them into one table.
 
@@ -46,10 +48,15 @@ def ablation_pipeline(
         evaluation: What is drawn.
         rows: What each row changes.
         seeds: Train every row once with each; only with `training.seed` if None.
+        recorded_tests: CSV file with the tests of published trainings, over which the learning curves of rows with
+            `recorded_as` are drawn.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise ConfigurationError(f"name is {name!r}.", remedy="Use small letters, digits, - and _, such as table3.")
-    grid = expand_rows(rows, bands=bands, folds=folds, training=training, evaluation=evaluation, seeds=seeds)
+    grid = expand_rows(
+        rows, bands=bands, folds=folds, training=training, evaluation=evaluation, seeds=seeds,
+        recorded_tests=Path(recorded_tests) if recorded_tests else None,
+    )  # fmt: skip
     patch_table, data_version = ingest(data=data, bands=bands)
     sources: dict[BandSettings, Any] = {}
     tables: dict[FoldSettings, Any] = {}
@@ -82,6 +89,7 @@ def ablation_pipeline(
             "parameters": row.parameters,
             "gflop": row.gflop,
             "seeds": [settings.seed for settings in row.trainings],
+            "recorded": {str(fold): tests for fold, tests in row.recorded.items()},
         }
         for row in grid
     ]

@@ -5,10 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from landslide.ablation.record import read_recorded_tests
 from landslide.bands.formulas import BandSettings
 from landslide.errors import ConfigurationError, LandslideError, refuse_settings_without_effect
 from landslide.metrics.counts import METRIC_NAMES
@@ -36,6 +38,8 @@ class RowSettings:
     paper: Mapping[str, float] = field(default_factory=dict)
     """Published figures for comparison: scores in percent under their metric names, and `parameters` in
     millions."""
+    recorded_as: str = ""
+    """Name of a training in the file `recorded_tests`, over which the row's learning curves are drawn."""
     bands: Mapping[str, Any] = field(default_factory=dict)
     """Changes of the band settings; not of `stored`."""
     folds: Mapping[str, Any] = field(default_factory=dict)
@@ -67,6 +71,7 @@ class Row:
         trainings: Training settings, one for each seed.
         parameters: Trainable parameters of the network.
         gflop: 10^9 operations of its forward pass for one patch.
+        recorded: Tests of a published training by fold, see `landslide.ablation.record.read_recorded_tests`.
     """
 
     name: str
@@ -77,6 +82,7 @@ class Row:
     trainings: tuple[TrainingSettings, ...]
     parameters: int
     gflop: float
+    recorded: Mapping[int, list[list[float]]]
 
 
 def expand_rows(
@@ -87,6 +93,7 @@ def expand_rows(
     training: TrainingSettings,
     evaluation: EvaluationSettings,
     seeds: Sequence[int] | None,
+    recorded_tests: Path | None = None,
 ) -> list[Row]:
     """Return every row with all its settings, after building its network once without memory.
 
@@ -97,6 +104,7 @@ def expand_rows(
         training: Common training settings.
         evaluation: How all rows are scored.
         seeds: Seeds with which every row is trained; only `training.seed` if None.
+        recorded_tests: File with the tests of published trainings.
 
     Raises:
         ConfigurationError: If a setting is unknown or out of range (with the row's name), or two rows have one name.
@@ -112,7 +120,7 @@ def expand_rows(
     resolved: list[Row] = []
     for number, row in enumerate(rows):
         try:
-            resolved.append(_resolve_row(row, bands, folds, training, evaluation, seeds))
+            resolved.append(_resolve_row(row, bands, folds, training, evaluation, seeds, recorded_tests))
         except LandslideError as error:
             where = f"rows[{number}] ({row.name})"
             raise ConfigurationError(f"{where}: {error.what}", remedy=error.remedy) from error
@@ -132,6 +140,7 @@ def _resolve_row(
     training: TrainingSettings,
     evaluation: EvaluationSettings,
     seeds: Sequence[int] | None,
+    recorded_tests: Path | None,
 ) -> Row:
     label = re.sub(r"[^a-z0-9]+", "_", row.name.lower()).strip("_")
     if not label:
@@ -156,7 +165,10 @@ def _resolve_row(
     head_shares(heads, size, row_training.head_weights)
     chosen = [row_training.seed] if seeds is None else seeds
     trainings = tuple(_changed(row_training, {"seed": seed}, "training") for seed in chosen)
-    return Row(row.name, label, row.paper, row_bands, row_folds, trainings, cost.parameters, cost.gflop)
+    recorded = {}
+    if recorded_tests is not None and row.recorded_as:
+        recorded = read_recorded_tests(recorded_tests, row.recorded_as, row_training)
+    return Row(row.name, label, row.paper, row_bands, row_folds, trainings, cost.parameters, cost.gflop, recorded)
 
 
 @lru_cache

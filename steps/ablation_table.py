@@ -9,7 +9,7 @@ import pandas as pd
 from zenml import step
 from zenml.types import HTMLString
 
-from landslide.ablation.report import report_files, write_files
+from landslide.ablation.report import recorded_curves_figure, report_files, write_files
 from landslide.ablation.table import SCORES, AblationRow, ablation_table
 from landslide.errors import TrainingError
 from landslide.paths import home
@@ -36,7 +36,7 @@ def tabulate(
     Args:
         name: Its name.
         reference: Where the published figures come from.
-        rows: name, paper, parameters, gflop and seeds of every row.
+        rows: name, paper, parameters, gflop, seeds and recorded (tests by fold, as text) of every row.
         run_ids: Parent runs: the seeds of the first row, then those of the second, and so on.
         scores: What `evaluate` returned for each; here so that this step comes last.
         data_version: Digest of the data set.
@@ -56,11 +56,12 @@ def tabulate(
             parameters=row["parameters"],
             gflop=row["gflop"],
             trained=tuple(read_trained_row(client, next(waiting), seed) for seed in row["seeds"]),
+            recorded={int(fold): tests for fold, tests in row["recorded"].items()},
         )
         for row in rows
     ]
     table = ablation_table(trained)
-    files = report_files(table, name, reference)
+    files = report_files(table, name, reference, curves=recorded_curves_figure(trained, reference))
     folder = home() / "reports" / "ablation" / name
     write_files(folder, files)
     run_id = _open_record(client, name, table, data_version)

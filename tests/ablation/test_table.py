@@ -226,7 +226,7 @@ def test_names_are_escaped_in_markdown_and_html(table):
     markdown = render_markdown(table, "t", "paper")
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
-    page = render_html(table, "t", "paper", b"png")
+    page = render_html(table, "t", "paper", {"scores": b"png"})
     assert "&lt;baseline&gt;" in page
     assert "<baseline>" not in page
     assert "data:image/png;base64,cG5n" in page

@@ -70,7 +70,7 @@ def test_ablation_shares_folds_survives_a_failed_row_and_reports_the_scores_of_t
         pipeline_runs.write_config(tmp_path / "config.yaml", tiny_set, folds=folds, training=quick)
     )
     run = runs.latest_cross_validation(client)
-    assert trainings == ["focal_iou"]
+    assert trainings == ["focal_lin+iou"]
 
     # the second row fails, and the table has the other rows
     trainings.clear()
@@ -93,8 +93,11 @@ def test_ablation_shares_folds_survives_a_failed_row_and_reports_the_scores_of_t
 
     # after the fix, only this row is trained
     trainings.clear()
-    fixed = {"name": "diverging", "training": {"loss": "iou"}}
-    run_ablation(write_grid(config, tiny_set, steady, fixed))
+    fixed = {"name": "diverging", "training": {"loss": "iou", "monitor_test_fold": True}, "recorded_as": "theirs"}
+    recorded = tmp_path / "tests.csv"
+    recorded.write_text("network_input,fold,test,f1_macro,miou\ntheirs,1,1,0.5,0.4\n")
+    run_ablation(write_grid(config, tiny_set, steady, fixed, recorded_tests=str(recorded)))
+    assert (home() / "reports" / "ablation" / "tiny" / "curves.png").stat().st_size > 5_000
     assert trainings == ["iou"]
     table = read_report()
     assert table["failure"].isna().all()
@@ -121,7 +124,7 @@ def test_ablation_shares_folds_survives_a_failed_row_and_reports_the_scores_of_t
     assert record.data.metrics["f1_macro.1"] == pytest.approx(table["f1_macro"][0])
     assert "diverging" in record.data.tags["mlflow.note.content"]
     files = {artifact.path for artifact in client.list_artifacts(record.info.run_id)}
-    assert files == {"table.csv", "table.txt", "table.md", "table.html", "figure.png"}
+    assert files == {"table.csv", "table.txt", "table.md", "table.html", "figure.png", "curves.png"}
     assert client.get_run(table["runs"][1]).data.tags["ablation.tiny"] == "diverging"
 
 

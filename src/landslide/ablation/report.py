@@ -5,12 +5,13 @@
                                          table.md
                                          table.html   with the figure in it
                                          figure.png
+                                         curves.png   our learning curves over published ones, if there are any
 """
 
 import base64
 import html
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from landslide.ablation.table import SCORES
+from landslide.ablation.record import SCORES as RECORDED_SCORES
+from landslide.ablation.table import SCORES, AblationRow
 from landslide.files import atomic_write
 
 _HEADINGS = {"f1_macro": "F1", "miou": "mIoU", "f1_landslide": "landslide F1"}
@@ -52,11 +54,11 @@ def render_markdown(table: pd.DataFrame, name: str, reference: str) -> str:
     return "\n".join([f"# {name}", "", f"{_protocol(table).capitalize()}.", "", _drawn(cells, "pipe"), *notes, ""])
 
 
-def render_html(table: pd.DataFrame, name: str, reference: str, figure: bytes) -> str:
-    """Return the table and a figure (PNG) as one page that needs no other file; else as `render_text`."""
+def render_html(table: pd.DataFrame, name: str, reference: str, figures: Mapping[str, bytes]) -> str:
+    """Return the table and figures (PNG, by what they show) as one page without other files; else as `render_text`."""
     heading, *rows = _cells(table, reference)
     lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
-    image = base64.b64encode(figure).decode()
+    images = {shown: base64.b64encode(figure).decode() for shown, figure in figures.items()}
     return "\n".join(
         [
             "<!DOCTYPE html>",
@@ -67,7 +69,7 @@ def render_html(table: pd.DataFrame, name: str, reference: str, figure: bytes) -
             "<div><table><thead><tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in heading) + "</tr></thead>",
             "<tbody>" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "</tbody></table></div>",
             *(f"<p>{html.escape(note)}</p>" for note in _notes(table, reference)),
-            f'<p><img alt="scores with their intervals" src="data:image/png;base64,{image}"></p>',
+            *(f'<p><img alt="{shown}" src="data:image/png;base64,{image}"></p>' for shown, image in images.items()),
             "</body></html>",
             "",
         ]
@@ -103,17 +105,64 @@ def ablation_figure(table: pd.DataFrame, name: str, reference: str) -> Figure:
     return figure
 
 
-def report_files(table: pd.DataFrame, name: str, reference: str) -> dict[str, bytes]:
-    """Return all files of the report by name; arguments as for `render_text`."""
-    drawn = io.BytesIO()
-    ablation_figure(table, name, reference).savefig(drawn, format="png", dpi=120)
+def recorded_curves_figure(rows: Sequence[AblationRow], reference: str) -> Figure | None:
+    """Draw the test scores of our trainings by epoch over those of published trainings.
+
+    Args:
+        rows: The rows of the table.
+        reference: Where the published figures come from.
+
+    Returns:
+        One line of panels, F1 and mIoU, for every fold of a row of which both are known; None if there is none.
+    """
+    panels = [
+        (row, fold, [one.tests[fold] for one in row.finished if one.tests.get(fold)])
+        for row in rows
+        for fold in sorted(row.recorded)
+    ]
+    panels = [panel for panel in panels if panel[2]]
+    if not panels:
+        return None
+    figure = Figure(figsize=(10, 0.6 + 2.6 * len(panels)), layout="constrained")
+    for line, (row, fold, trainings) in zip(
+        figure.subplots(len(panels), 2, sharex=True, squeeze=False), panels, strict=True
+    ):
+        published = np.array(row.recorded[fold])
+        for column, (axis, score) in enumerate(zip(line, RECORDED_SCORES, strict=True), start=1):
+            axis.plot(published[:, 0], 100 * published[:, column], ".-", color=_PUBLISHED, label=reference)
+            for number, tests in enumerate(trainings):
+                epochs, values = [test["epoch"] for test in tests], [100 * test[score] for test in tests]
+                axis.plot(epochs, values, ".-", color=_OURS, label=None if number else "ours")
+            axis.set(title=f"{row.name}, fold {fold}", ylabel=f"{_HEADINGS[score]}, %")
+            axis.grid(alpha=0.3)
+        line[0].legend(frameon=False)
+    for axis in figure.axes[-2:]:
+        axis.set_xlabel("epoch")
+    return figure
+
+
+def report_files(table: pd.DataFrame, name: str, reference: str, *, curves: Figure | None = None) -> dict[str, bytes]:
+    """Return all files of the report by name; arguments as for `render_text`, and a figure of learning curves."""
+    figures = {"figure.png": ("scores with their intervals", ablation_figure(table, name, reference))}
+    if curves is not None:
+        figures["curves.png"] = ("learning curves", curves)
+    drawn = {file: (shown, _png(figure)) for file, (shown, figure) in figures.items()}
     texts = {
         "table.csv": table.to_csv(index=False),
         "table.txt": render_text(table, name, reference) + "\n",
         "table.md": render_markdown(table, name, reference),
-        "table.html": render_html(table, name, reference, drawn.getvalue()),
+        "table.html": render_html(table, name, reference, dict(drawn.values())),
     }
-    return {**{file: text.encode() for file, text in texts.items()}, "figure.png": drawn.getvalue()}
+    return {
+        **{file: text.encode() for file, text in texts.items()},
+        **{file: content for file, (_, content) in drawn.items()},
+    }
+
+
+def _png(figure: Figure) -> bytes:
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=120)
+    return drawn.getvalue()
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

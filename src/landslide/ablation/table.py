@@ -50,6 +50,7 @@ class TrainedRow:
         seconds: Training time of all folds and epochs, NaN if not recorded.
         failure: Why it could not be trained or scored; empty otherwise.
         variants: Mean over the folds of `<score><way>`, for those of `VARIANTS` that were evaluated.
+        tests: Scores of the test fold during the training, with `epoch`, by fold; empty if it was not scored then.
     """
 
     seed: int
@@ -59,6 +60,7 @@ class TrainedRow:
     seconds: float
     failure: str
     variants: Mapping[str, float] = field(default_factory=dict)
+    tests: Mapping[int, Sequence[Mapping[str, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class AblationRow:
         parameters: Trainable parameters of the network.
         gflop: 10^9 operations of its forward pass for one patch.
         trained: Its cross-validations, one per seed.
+        recorded: Tests of a published training by fold, see `landslide.ablation.record.read_recorded_tests`.
     """
 
     name: str
@@ -78,6 +81,7 @@ class AblationRow:
     parameters: int
     gflop: float
     trained: tuple[TrainedRow, ...]
+    recorded: Mapping[int, Sequence[Sequence[float]]] = field(default_factory=dict)
 
     @property
     def finished(self) -> list[TrainedRow]:

@@ -5,6 +5,7 @@ from io import StringIO
 import pandas as pd
 
 from landslide.ablation.table import CELLS, SCORES, UNKNOWN, VARIANTS, TrainedRow
+from landslide.metrics.selection import recorded_tests
 from landslide.tracking import runs
 from landslide.tracking.runs import MlflowClient
 
@@ -42,5 +43,12 @@ def read_trained_row(client: MlflowClient, run_id: str, seed: int) -> TrainedRow
         failure="",
         variants={
             f"{s}{variant}": run.data.metrics.get(f"{s}{variant}", UNKNOWN) for s in SCORES for variant in VARIANTS
+        },
+        tests={
+            fold: recorded_tests(
+                runs.epoch_records(client, child.info.run_id),
+                "validation" if run.data.tags.get("selection") == "test_fold" else "test",
+            )
+            for fold, child in folds.items()
         },
     )
