@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from landslide.cli import main
 from landslide.evaluation.scores import score_table
-from landslide.tracking import runs
+from landslide.tracking import registry, runs
 from landslide.tracking.report import write_report
 from tests.support.predictions import evaluate_fold, random_predictions
 from tests.support.versions import add_version
@@ -37,6 +39,28 @@ def test_pooled_scores_are_shown_with_intervals(report):
     text = report(POOLED)
     assert "(95 % interval): F1 84.00 (81.20 to 86.54), landslide F1 70.00." in text
     assert "Does a patch hold a landslide? F1 90.00, AUC 95.50." in text
+
+
+def test_report_names_the_registered_version_and_its_decision(report, store):
+    client = runs.connect(store)
+    report({})
+    assert "model  " not in report({}, model_version="")
+    assert "version 3, without an alias (no decision yet)" in report({}, model_version="3")
+    registry.apply_decision(client, "1", registry.Decision("champion", "the first registered model"))
+    assert "version 1, @champion (champion: the first registered model)" in report({}, model_version="1")
+    client.delete_model_version(registry.MODEL_NAME, "2")
+    assert "version 2, which is no longer registered" in report({}, model_version="2")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_without_a_traceback(report, store, tmp_path):
+    report({})
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(
+        main, ["report", "--out", str(tmp_path / "file" / "reports")], env={"MLFLOW_TRACKING_URI": store}
+    )
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {tmp_path}/file/reports: Not a directory.")
+    assert "Check the path" in result.stderr
 
 
 def test_report_explains_a_missing_area_under_the_curve(report):

@@ -17,13 +17,19 @@ from landslide.errors import LandslideError
 
 
 class _Group(click.Group):
-    """A group whose commands show a LandslideError as one message, without traceback (exit code 1)."""
+    """A group whose commands show errors that a user can act on as one message, without traceback (exit code 1)."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except LandslideError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.filename is None:  # not about a file: the traceback is what there is to say
+                raise
+            raise click.ClickException(
+                f"{error.filename}: {error.strerror}.\n  -> Check the path, its permissions and the space on its disk."
+            ) from error
 
 
 @click.group(cls=_Group)

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from mlflow.exceptions import MlflowException
 
 from landslide.files import atomic_write
 from landslide.metrics.counts import METRIC_NAMES
@@ -108,8 +109,12 @@ def _together(metrics: dict[str, float], tags: dict[str, str]) -> list[str]:
 
 
 def _registered(client: MlflowClient, tags: dict[str, str]) -> list[str]:
-    if "model_version" not in tags:
+    if not tags.get("model_version"):
         return []
-    version = client.get_model_version(registry.MODEL_NAME, tags["model_version"])
-    alias = f"@{', @'.join(version.aliases)}" if version.aliases else "no alias any more"
-    return [f"model          {registry.MODEL_NAME} version {version.version}, {alias} ({tags['decision']})"]
+    name = f"{registry.MODEL_NAME} version {tags['model_version']}"
+    try:
+        version = client.get_model_version(registry.MODEL_NAME, tags["model_version"])
+    except MlflowException:
+        return [f"model          {name}, which is no longer registered"]
+    alias = f"@{', @'.join(version.aliases)}" if version.aliases else "without an alias"
+    return [f"model          {name}, {alias} ({version.tags.get('decision', 'no decision yet')})"]
