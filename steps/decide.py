@@ -49,12 +49,14 @@ def decide(
         return record.UNCHANGED
     begun = client.get_run(retraining_run).data.tags
     better = False
-    if "intended" in begun and in_service in (champion, model_version):  # killed before it was all written down
+    if when := registry.rolled_back(client, registry.version(client, model_version)):
+        reason = registry.describe_rollback(when)
+    elif "intended" in begun and in_service in (champion, model_version):  # killed before it was all written down
         better, reason = begun["intended"] == record.PROMOTED, begun["reason_intended"]
     elif in_service != champion:
         reason = f"the champion changed from {champion or 'none'} to {in_service or 'none'} in the meantime"
     elif not champion:
-        better, reason = True, "the first registered model"
+        better, reason = True, registry.NONE_IN_SERVICE
     elif evidence.empty:
         reason = "there is no patch that neither the champion nor the challenger has seen"
     else:

@@ -83,9 +83,7 @@ def register(
     }
     version = registry.registered(client, tags) or registry.register(client, model_uri, tags)
     runs.set_tags(client, cross_validation_run, {"model_version": version})
-    champion = registry.champion(client)
-    if give_alias and (champion is None or champion["version"] != version):
-        decision = registry.decide_by_score(tags, champion, registration.metric)
-        registry.apply_decision(client, version, decision)
+    if give_alias:
+        decision = registry.decide_once(client, version, registration.metric)
         runs.set_tags(client, cross_validation_run, {"decision": decision.reason})
     return version

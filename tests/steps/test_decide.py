@@ -130,6 +130,32 @@ def test_champion_changed_during_the_retraining_stays(two_versions, tmp_path):
     assert registry.champion(two_versions)["version"] == "3"
 
 
+def test_rolled_back_challenger_is_refused(two_versions):
+    """A forced retraining of the same data finds the version that was rolled back."""
+    registry.apply_decision(two_versions, "2", Decision(registry.CHAMPION, "better"))
+    registry.rollback(two_versions)
+    decided, tags = _decide(two_versions, _evidence(20))
+    assert decided == "refused"
+    assert "rolled back" in tags["reason"]
+    assert "landslide models promote" in tags["reason"]
+    assert registry.champion(two_versions)["version"] == "1"
+
+
+def test_promotion_that_was_rolled_back_before_it_was_recorded_stays_rolled_back(two_versions, monkeypatch):
+    import steps.decide
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps.decide.record, "finish_decision", killed)
+        with pytest.raises(KeyboardInterrupt):
+            _decide(two_versions, _evidence(20))
+    registry.rollback(two_versions)
+    assert _decide(two_versions, _evidence(20))[0] == "refused"
+    assert registry.champion(two_versions)["version"] == "1"
+
+
 def test_nothing_is_promoted_without_comparable_patches(two_versions):
     decided, tags = _decide(two_versions, _evidence(20).head(0))
     assert decided == "refused"
@@ -155,7 +181,7 @@ def test_first_model_is_promoted(client, tmp_path):
     decided, tags = _decide(client, _evidence(0).head(0), champion="", challenger="1")
     assert decided == "promoted"
     assert registry.champion(client)["version"] == "1"
-    assert tags["reason"] == "the first registered model"
+    assert tags["reason"] == registry.NONE_IN_SERVICE
 
 
 def _plan(client, patches=None, data_version="d" * 32 + ".dir", training=None, folds=None, **options):

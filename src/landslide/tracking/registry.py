@@ -14,15 +14,23 @@ from pathlib import Path
 import pandas as pd
 
 from landslide.errors import ComparisonError, RegistryError
-from landslide.tracking.runs import MlflowClient, MlflowException, Run, fetch_artifact, register_model
+from landslide.tracking.runs import (
+    ABSENT,
+    MlflowClient,
+    MlflowException,
+    Run,
+    fetch_artifact,
+    register_model,
+    runs_of_equal_inputs,
+    tag_run,
+)
 
 MODEL_NAME = "landslide-segmentation"
 CHAMPION, CHALLENGER = "champion", "challenger"
+NONE_IN_SERVICE = "no model was in service"
 # Columns of the table of versions.
 SCORES = ("f1_macro", "f1_landslide", "miou")
 _TEXTS = ("data_version", "selection", "git_commit", "decision")
-# Error codes of MLflow for a missing model, version or (from a database) alias.
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _COLUMNS = ("version", "aliases", *SCORES, *_TEXTS, "created", "run_id")
 
 
@@ -190,7 +198,7 @@ def decide_by_score(candidate: Mapping[str, str], champion: Mapping[str, str] | 
         metric: The cross-validated score that decides.
     """
     if champion is None:
-        return Decision(CHAMPION, "the first registered model")
+        return Decision(CHAMPION, NONE_IN_SERVICE)
     if candidate["run_id"] == champion["run_id"]:
         return Decision(CHAMPION, "the same cross-validation, registered again")
     champion = {"folds_trained": "all", **champion}  # which older versions do not say
@@ -204,6 +212,51 @@ def decide_by_score(candidate: Mapping[str, str], champion: Mapping[str, str] | 
     )
 
 
+def decide_once(client: MlflowClient, number: str, metric: str) -> Decision:
+    """Decide the alias of a version on the recorded scores, unless that was decided before.
+
+    A decision of the past stays, whatever happened to the champion since: only `promote` changes it.
+
+    Args:
+        client: The tracking client.
+        number: The version.
+        metric: The cross-validated score that decides.
+
+    Returns:
+        The decision of now, or that of the past.
+    """
+    tags, current = version(client, number), champion(client)
+    alias, _, reason = tags.get("decision", "").partition(": ")
+    if "decided" in tags:
+        return Decision(alias, reason)
+    if current is not None and current["version"] == number:  # killed before it was all written down
+        decision = Decision(CHAMPION, reason)
+    elif when := rolled_back(client, tags):
+        decision = Decision(CHALLENGER, describe_rollback(when))
+    else:
+        decision = decide_by_score(tags, current, metric)
+    apply_decision(client, number, decision)
+    return decision
+
+
+def rolled_back(client: MlflowClient, tags: Mapping[str, str]) -> str | None:
+    """Return when a model was rolled back, None if it was not, or was promoted since.
+
+    A version that was registered again is the same model, also if the rolled-back version or its run was deleted.
+
+    Args:
+        client: The tracking client.
+        tags: What `version` returned.
+    """
+    marks = [run.data.tags.get("rolled_back") for run in runs_of_equal_inputs(client, tags.get("run_id", ""))]
+    return next(filter(None, [tags.get("rolled_back"), *marks]), None)
+
+
+def describe_rollback(when: str) -> str:
+    """Return why a model that was rolled back at a time (ISO 8601) is not promoted."""
+    return f"this model was rolled back on {when[:10]}, and returns only by `landslide models promote`"
+
+
 def apply_decision(client: MlflowClient, version: str, decision: Decision) -> None:
     """Give a version its alias and write down why.
 
@@ -214,7 +267,7 @@ def apply_decision(client: MlflowClient, version: str, decision: Decision) -> No
         version: The version that the decision is about.
         decision: Its alias and the reason.
     """
-    tags = {"decision": f"{decision.alias}: {decision.reason}", "decided": datetime.now(UTC).isoformat()}
+    tags = {"decision": f"{decision.alias}: {decision.reason}"}
     if decision.alias == CHAMPION:
         replaced = champion(client)
         if replaced is not None and replaced["version"] != version:
@@ -225,8 +278,9 @@ def apply_decision(client: MlflowClient, version: str, decision: Decision) -> No
     client.set_registered_model_alias(MODEL_NAME, decision.alias, version)
     if decision.alias == CHAMPION:
         _drop_alias(client, CHALLENGER, version)
-        if "rolled_back" in client.get_model_version(MODEL_NAME, version).tags:
-            client.delete_model_version_tag(MODEL_NAME, version, "rolled_back")
+        _mark_rolled_back(client, version, None)
+    # Last: a version with this tag has its alias.
+    client.set_model_version_tag(MODEL_NAME, version, "decided", datetime.now(UTC).isoformat())
 
 
 def previous_champion(client: MlflowClient) -> tuple[str, str]:
@@ -257,7 +311,7 @@ def previous_champion(client: MlflowClient) -> tuple[str, str]:
 def rollback(client: MlflowClient) -> tuple[str, str]:
     """Move the alias `champion` back to the previous champion. Each further call goes back one more.
 
-    The old champion gets the tag `rolled_back` with the time, the new one the tag `restored`.
+    The old champion and its run get the tag `rolled_back` with the time, the new one the tag `restored`.
 
     Returns:
         The old champion, and the new one.
@@ -267,16 +321,29 @@ def rollback(client: MlflowClient) -> tuple[str, str]:
     """
     left, restored = previous_champion(client)
     now = datetime.now(UTC).isoformat()
+    _mark_rolled_back(client, left, now)
     client.set_model_version_tag(MODEL_NAME, restored, "restored", now)
     client.set_registered_model_alias(MODEL_NAME, CHAMPION, restored)
-    client.set_model_version_tag(MODEL_NAME, left, "rolled_back", now)
     _drop_alias(client, CHALLENGER, restored)
+    decision = client.get_model_version(MODEL_NAME, left).tags.get("decision", "")
+    client.update_model_version(MODEL_NAME, left, description=f"rolled back on {now[:10]}; before that {decision}")
     return left, restored
+
+
+def _mark_rolled_back(client: MlflowClient, number: str, when: str | None) -> None:
+    """Tag a version and its run as rolled back, or take the tags away with None."""
+    tags = client.get_model_version(MODEL_NAME, number).tags
+    if when is not None:
+        client.set_model_version_tag(MODEL_NAME, number, "rolled_back", when)
+    elif "rolled_back" in tags:
+        client.delete_model_version_tag(MODEL_NAME, number, "rolled_back")
+    for run in runs_of_equal_inputs(client, tags.get("run_id", "")):
+        tag_run(client, run, "rolled_back", when)
 
 
 def _raise_unless_absent(error: MlflowException) -> None:
     """Raise a RegistryError unless MLflow says that there is no such model, version or alias."""
-    if error.error_code not in _ABSENT:
+    if error.error_code not in ABSENT:
         raise RegistryError(
             f"The model registry returned an unexpected error: {error}.",
             remedy="Check that the server runs and that this user may read the registry, then start again.",

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, RunStatus
+from mlflow.entities import LifecycleStage, Metric, RunStatus, ViewType
 from mlflow.entities import Run as Run
 from mlflow.exceptions import MlflowException as MlflowException
 from mlflow.models import ModelSignature
@@ -43,6 +43,8 @@ _REQUEST_TAG = "landslide.request"
 _REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "safetensors", "torch")
 # Seconds between two samples of processor, memory and GPU; a short fold must get some as well.
 _SYSTEM_METRICS_INTERVAL = 2
+# Error codes of MLflow for a missing run, model, version or (from a database) alias.
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 # What MLflow calls the HTTP answers 401 and 403.
 _REFUSALS = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
 
@@ -145,6 +147,35 @@ def fold_runs(client: MlflowClient, parent: str) -> dict[int, str]:
     """Return the child runs of a cross-validation: run id by fold."""
     runs = search(client, f"tags.`mlflow.parentRunId` = '{parent}' and tags.role = 'fold'")
     return {int(run.data.tags["fold"]): run.info.run_id for run in runs}
+
+
+def runs_of_equal_inputs(client: MlflowClient, run_id: str) -> list[Run]:
+    """Return the cross-validations with the data, settings and code of a run, itself among them, deleted ones too.
+
+    Args:
+        client: The tracking client.
+        run_id: The run; nothing is returned if it is gone for good.
+    """
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return []
+        raise
+    if _KEY_TAG not in run.data.tags:
+        return [run]
+    text = f"tags.`{_KEY_TAG}` = '{run.data.tags[_KEY_TAG]}' and tags.role = 'cross_validation'"
+    return list(client.search_runs([run.info.experiment_id], text, run_view_type=ViewType.ALL))
+
+
+def tag_run(client: MlflowClient, run: Run, name: str, value: str | None) -> None:
+    """Set a tag of a run, or delete it with None. A deleted run stays as it is, because MLflow changes none."""
+    if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
+        return
+    if value is not None:
+        client.set_tag(run.info.run_id, name, value)
+    elif name in run.data.tags:
+        client.delete_tag(run.info.run_id, name)
 
 
 def is_finished(client: MlflowClient, run_id: str) -> bool:
