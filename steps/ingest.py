@@ -9,10 +9,9 @@ from zenml import step
 
 from landslide.bands.formulas import BandSettings
 from landslide.data.check import survey
-from landslide.data.project import update_from_remote
+from landslide.data.project import check_pin, update_from_remote
 from landslide.data.table import patch_table
 from landslide.errors import DataError
-from steps.provenance import check_pin
 from steps.settings import DataSettings
 from steps.table_materializer import TableMaterializer
 

@@ -4,7 +4,6 @@ import hashlib
 import os
 import subprocess
 from dataclasses import asdict, is_dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,8 +11,6 @@ from mlflow.tracking import MlflowClient
 from zenml.client import Client
 from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
 
-from landslide.data.project import pinned_version
-from landslide.errors import DataError
 from landslide.paths import default_tracking_uri
 from landslide.tracking import runs
 from steps.code_dependencies import ROOT
@@ -80,23 +77,3 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()
-
-
-def check_pin(root: Path, data_version: str) -> None:
-    """Compare a data folder with its DVC pin.
-
-    Args:
-        root: The data folder.
-        data_version: Its digest.
-
-    Raises:
-        DataError: If `<root>.dvc` exists and pins another version.
-    """
-    pin = root.with_name(f"{root.name}.dvc")
-    pinned = pinned_version(pin)
-    if pinned not in (None, data_version):
-        raise DataError(
-            f"{root} holds version {data_version}, and {pin.name} pins {pinned}.",
-            remedy=f"Pin the new data with `dvc add {root.name}`, or bring the pinned data back with "
-            f"`dvc checkout {pin.name}`.",
-        )

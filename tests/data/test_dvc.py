@@ -11,13 +11,16 @@ from click.testing import CliRunner
 
 from landslide import cli
 from landslide.bands.formulas import BandSettings
+from landslide.data.check import check
 from landslide.data.digests import directory_digest
-from landslide.data.dvc import newest, pull, without_credentials
-from landslide.data.project import update_from_remote
+from landslide.data.dvc import damaged_objects, newest, pull, without_credentials
+from landslide.data.project import check_pin, update_from_remote
 from landslide.errors import ConfigurationError, DataError
 from tests.support.patch_sets import write_patch_set
 
 pytestmark = pytest.mark.slow
+
+MASKS = Path("data/TrainData/mask")
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -60,6 +63,7 @@ def origin(tmp_path_factory) -> Path:
     commit_data(project)
     git(project, "tag", "first")
     write_rgb_patches(project / "data", 3)
+    shutil.copy(project / MASKS / "mask_1.h5", project / MASKS / "mask_3.h5")
     commit_data(project)
     git(project, "checkout", "--quiet", "-b", "linked")
     with (project / ".dvc" / "config").open("a") as config:
@@ -280,3 +284,97 @@ def test_the_command_copies_local_data_or_pulls_them(origin, version, clone, tmp
     assert "give another folder" in refused.stderr
     assert landslide("0" * 32 + ".dir", tmp_path / "c").exit_code == 1
     assert not (tmp_path / "c").exists()
+
+
+# ---- the cache
+
+
+def write_patches_with_equal_masks(project: Path) -> None:
+    write_rgb_patches(project / "data", 1, 2, 3)
+    for number in (2, 3):
+        shutil.copy(project / MASKS / "mask_1.h5", project / MASKS / f"mask_{number}.h5")
+
+
+def edit_in_place(path: Path) -> None:
+    """Change a byte as a program does that opens the file for writing; links and modes do not stop root."""
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(3000)
+        file.write(b"edited")
+
+
+def hard_linked(folder: Path) -> Path:
+    """A project whose data are hard links to DVC's cache, as cache.type allowed before."""
+    dvc(folder, "init", "--no-scm")
+    dvc(folder, "config", "cache.type", "hardlink")
+    write_patches_with_equal_masks(folder)
+    dvc(folder, "add", "data")
+    shutil.rmtree(folder / "data")
+    dvc(folder, "checkout")
+    return folder
+
+
+def test_an_edited_file_changes_no_other_file_and_can_be_restored(tmp_path):
+    """With the settings that this repository commits; files of equal content are one object in the cache."""
+    git(tmp_path, "init", "--quiet")
+    dvc(tmp_path, "init")
+    shutil.copy(Path(__file__).parents[2] / ".dvc" / "config", tmp_path / ".dvc" / "config")
+    write_patches_with_equal_masks(tmp_path)
+    dvc(tmp_path, "add", "data")
+    shutil.rmtree(tmp_path / "data")
+    dvc(tmp_path, "checkout")
+    version, digests = directory_digest(tmp_path / "data")
+    edit_in_place(tmp_path / MASKS / "mask_2.h5")
+    edited = directory_digest(tmp_path / "data")[1]
+    assert [path for path in digests if digests[path] != edited[path]] == ["TrainData/mask/mask_2.h5"]
+    dvc(tmp_path, "checkout", "--force", "data.dvc")
+    assert directory_digest(tmp_path / "data")[0] == version
+
+
+def test_data_pulled_by_a_container_share_no_bytes(origin, container):
+    update_from_remote(container, str(origin))
+    assert {path.stat().st_nlink for path in (container / "data").rglob("*.h5")} == {1}
+
+
+def test_linked_files_are_a_warning_and_unprotect_separates_them(tmp_path):
+    project = hard_linked(tmp_path)
+    report = check(project / "data", n_bands=3)
+    assert [warning.code for warning in report.warnings] == ["linked_files"]
+    assert "6 files" in report.warnings[0].message
+    assert "dvc unprotect data" in report.warnings[0].remedy
+    dvc(project, "unprotect", "data")
+    assert check(project / "data", n_bands=3).warnings == []
+
+
+def test_damage_of_the_cache_by_an_edit_in_place_is_reported_and_mended(tmp_path, monkeypatch):
+    project = hard_linked(tmp_path)
+    dvc(project, "remote", "add", "--default", "store", str(tmp_path / "store"))
+    dvc(project, "push")
+    git(tmp_path, "init", "--quiet")  # pulled files go through the cache of a checkout only
+    version = directory_digest(project / "data")[0]
+    check_pin(project / "data", version)
+    edit_in_place(project / MASKS / "mask_2.h5")
+    edited = directory_digest(project / "data")[0]
+    with pytest.raises(DataError, match=r"3 of its objects .*mask_1\.h5, (.|\n)*`landslide data pull") as refused:
+        check_pin(project / "data", edited)
+    assert "dvc checkout" not in refused.value.remedy
+    monkeypatch.chdir(project)
+    shown = CliRunner().invoke(cli.main, ["data", "check", "data", "--bands", "B4,B3,B2"]).stdout
+    assert "3 objects of the pinned version in DVC's cache no longer match" in shown
+    (project / "data").rename(project / "edited")
+    pulled = CliRunner().invoke(cli.main, ["data", "pull", version, "data"])
+    assert pulled.exit_code == 0, pulled.output
+    assert directory_digest(project / "data")[0] == version
+    assert damaged_objects(project, version) == {}
+    shown = CliRunner().invoke(cli.main, ["data", "check", "data", "--bands", "B4,B3,B2"]).stdout
+    assert "no longer match" not in shown
+
+
+def test_a_damaged_listing_is_reported(tmp_path):
+    project = hard_linked(tmp_path)
+    version = directory_digest(project / "data")[0]
+    assert damaged_objects(project, version) == {}
+    listing = next((project / ".dvc" / "cache").rglob("*.dir"))
+    listing.chmod(0o644)
+    listing.write_text("[]")
+    assert damaged_objects(project, version) == {".": listing}

@@ -191,9 +191,7 @@ def test_fetch_pins_the_official_set_and_the_next_run_downloads_nothing(project,
     assert "no faults" in result.stdout
     assert "git add data.dvc" in result.stdout
     assert sorted(path.name for path in project.iterdir()) == [".dvc", ".dvcignore", "data", "data.dvc"]
-    # The disk stores every byte once: files are moved into place and linked to DVC's cache.
-    inodes = {path.stat().st_ino: path.stat().st_size for path in project.rglob("*") if path.is_file()}
-    assert sum(inodes.values()) < 1.05 * sum(path.stat().st_size for path in published.rglob("*.h5"))
+    assert {path.stat().st_nlink for path in (project / "data").rglob("*.h5")} == {1}
 
     server.asked.clear()
     again = fetch(source=source)
@@ -653,6 +651,15 @@ def test_too_little_disk_space_is_an_error_before_the_download(
     with pytest.raises(DataError, match=rf"needs {gigabytes} GB .* 2.0 GB are free") as raised:
         landslide4sense.fetch(tmp_path / "official", source=source, splits=splits, server="http://127.0.0.1:9")
     assert "--split train" in raised.value.remedy
+
+
+@pytest.mark.parametrize(("shares", "gigabytes"), [(False, "14.1"), (True, "7.0")])
+def test_the_copy_in_the_cache_counts_unless_the_disk_shares_bytes(project, monkeypatch, shares, gigabytes):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2_000_000_000))
+    monkeypatch.setattr(landslide4sense, "_shares_bytes", lambda folder: shares)
+    with pytest.raises(DataError, match=rf"needs {gigabytes} GB"):
+        landslide4sense.fetch(project / "data", pin_in=project, splits=["train"], server="http://127.0.0.1:9")
 
 
 @SOURCES

@@ -93,11 +93,14 @@ def fetch(folder: Path | None, splits: tuple[Any, ...], source: Any, url: str | 
 def check(folder: Path, as_json: bool, bands: tuple[str, ...] | None) -> None:
     """Check every file of the data set in DIR and report every fault.
 
-    The exit code is 1 when there is a fault; warnings do not change it.
+    If DVC pins DIR, the objects of that version in DVC's cache are checked too. The exit code is 1 when there is a
+    fault; warnings do not change it.
     """
     from landslide.data.check import check as check_patches
+    from landslide.data.project import cache_warnings
 
     report = check_patches(folder, bands=bands)
+    report.warnings += cache_warnings(folder.resolve())
     click.echo(json.dumps(report.to_json(), indent=2) if as_json else report.render())
     if not report.ok:
         raise click.exceptions.Exit(1)

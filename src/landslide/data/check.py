@@ -5,6 +5,7 @@ warnings (a constant DEM, files that are no patches) do not. `landslide.data.con
 file, `landslide.data.patches` its form.
 """
 
+import stat
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from landslide.data.content import FileContent, read_content
 from landslide.data.digests import N_THREADS, files_below, listing_digest
 from landslide.data.patches import Finding, numbered_files
 from landslide.data.positions import read_positions
-from landslide.errors import DataError
+from landslide.errors import DataError, first_few
 from landslide.schema import LAYOUTS, ORIGINAL_BANDS, PATCH_SIZE, Split
 
 _TEXT_SUFFIXES = {".md", ".rst", ".txt"}
@@ -100,7 +101,8 @@ def check(
     Returns:
         The report. Codes of faults: missing_folder, no_patches, two_layouts, duplicate_number,
         missing_mask, mask_without_image, unreadable, wrong_key, wrong_shape, wrong_dtype, not_finite,
-        mask_values, unused_patch, positions. Codes of warnings: constant_dem, stray.
+        mask_values, unused_patch, positions. Codes of warnings: constant_dem, linked_files,
+        stray.
     """
     return survey(root, bands=_default_names(n_bands) if bands is None else bands, required=required).report
 
@@ -160,6 +162,7 @@ class _Check:
         self.read_files()
         self.check_other_files()
         self.check_positions()
+        self.check_links()
         self.count()
         digests = {path: self.digests[path] for path in self.files if path in self.digests}
         version = listing_digest(digests) if len(digests) == len(self.files) else None
@@ -266,6 +269,18 @@ class _Check:
         except DataError as error:
             self.fault("scenes.csv", "positions", error.what.replace(f"{self.root}/", ""), error.remedy)
 
+    def check_links(self) -> None:
+        """Find files that change together with others when they are changed in place."""
+        linked = [path for path in self.files if _is_linked(self.root / path)]
+        if linked:
+            self.warn(
+                ".",
+                "linked_files",
+                f"{len(linked):,} files are linked to others ({first_few(linked)}): a change in place changes these "
+                "too, and the objects in DVC's cache, which then cannot restore anything",
+                f"run `dvc unprotect {self.root.name}`, or copy the folder, before you change files in place",
+            )
+
     def count(self) -> None:
         positive = self.positive_pixels.values()
         pixels, masks = sum(positive), len(positive)
@@ -281,6 +296,11 @@ class _Check:
 def _is_text(path: PurePosixPath) -> bool:
     name = path.name.lower()
     return str(path) == "scenes.csv" or path.suffix.lower() in _TEXT_SUFFIXES or name.startswith(_TEXT_NAMES)
+
+
+def _is_linked(path: Path) -> bool:
+    status = path.lstat()
+    return status.st_nlink > 1 or stat.S_ISLNK(status.st_mode)
 
 
 def _may_hold_a_patch(path: Path) -> bool:

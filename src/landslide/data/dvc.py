@@ -4,6 +4,8 @@ A folder is pulled next to its destination, verified, and renamed, so the destin
 """
 
 import importlib.util
+import json
+import logging
 import os
 import re
 import shutil
@@ -16,8 +18,10 @@ from pathlib import Path
 
 import yaml
 
-from landslide.data.digests import directory_digest
-from landslide.errors import DataError, RemoteError
+from landslide.data.digests import directory_digest, file_digest
+from landslide.errors import DataError, RemoteError, first_few
+
+logger = logging.getLogger(__name__)
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _N_LINES = 8  # shown of the output of a failing DVC, which may list every file
@@ -26,7 +30,8 @@ _N_LINES = 8  # shown of the output of a failing DVC, which may list every file
 def pull(version: str, destination: Path, *, project: Path) -> None:
     """Pull the data set of a version.
 
-    In a git checkout the files also go through the project's DVC cache; elsewhere no other copy is kept.
+    In a git checkout the files also go through the project's DVC cache, whose damaged objects are discarded and fetched
+    again; elsewhere no other copy is kept.
 
     Args:
         version: Digest of the folder as `data.dvc` pins it.
@@ -37,6 +42,8 @@ def pull(version: str, destination: Path, *, project: Path) -> None:
         RemoteError: If there is no remote, it does not answer, or it lacks a file; the message names the remote.
     """
     settings = _settings(project)
+    if (project / ".git").exists():
+        discard_damaged(project, version)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".pull-", dir=destination.parent) as temporary:
         workspace = Path(temporary)
@@ -57,6 +64,59 @@ def pull(version: str, destination: Path, *, project: Path) -> None:
         except OSError:
             if not destination.is_dir() or directory_digest(destination)[0] != version:
                 raise
+
+
+def cache_folder(project: Path) -> Path:
+    """Return the folder of the objects in the DVC cache of a project."""
+    return Path(run_dvc(project, "cache", "dir").strip()) / "files" / "md5"
+
+
+def is_cached(cache: Path, md5: str) -> bool:
+    """Return whether a cache holds an object undamaged."""
+    path = _object(cache, md5)
+    return path.is_file() and file_digest(path) == md5.removesuffix(".dir")
+
+
+def damaged_objects(project: Path, version: str) -> dict[str, Path]:
+    """Find the objects of a version in the DVC cache whose content has changed.
+
+    DVC itself trusts its objects. One that is linked to a file changes with it, and DVC then restores the change.
+
+    Args:
+        project: A folder in a DVC repository; without one, or without DVC, there is no cache.
+        version: Digest of a data set.
+
+    Returns:
+        The objects by the path of their file in the data set; the listing of the files is ".".
+    """
+    in_repository = any((folder / ".dvc").is_dir() for folder in (project.resolve(), *project.resolve().parents))
+    if not in_repository or importlib.util.find_spec("dvc") is None:
+        return {}
+    cache = cache_folder(project)
+    listing = _object(cache, version)
+    if not listing.is_file():
+        return {}
+    if not is_cached(cache, version):
+        return {".": listing}
+    files = {entry["relpath"]: entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8"))}
+    sound = {md5: is_cached(cache, md5) or not _object(cache, md5).exists() for md5 in set(files.values())}
+    return {path: _object(cache, md5) for path, md5 in files.items() if not sound[md5]}
+
+
+def discard_damaged(project: Path, version: str) -> None:
+    """Delete the objects that `damaged_objects` finds, so that DVC fetches or stores them again."""
+    damaged = damaged_objects(project, version)
+    for path in set(damaged.values()):
+        path.unlink()
+    if damaged:
+        logger.warning(
+            "Deleted from DVC's cache, because they no longer match their digests: the objects of %s.",
+            first_few(sorted(damaged)),
+        )
+
+
+def _object(cache: Path, md5: str) -> Path:
+    return cache / md5[:2] / md5[2:]
 
 
 def run_dvc(folder: Path, *arguments: str) -> str:
@@ -137,8 +197,8 @@ def _write_workspace(workspace: Path, settings: Mapping[str, str], version: str,
     if (project / ".git").exists():
         cache = settings.get("cache.dir") or str((project / ".dvc" / "cache").resolve())
         sections["cache"] = {"dir": cache, "type": settings.get("cache.type", "reflink,copy")}
-    else:  # the cache is deleted with the workspace, so links must not lead into it
-        sections["cache"] = {"type": "reflink,hardlink,copy"}
+    else:  # the cache is deleted with the workspace, and files of equal content must not share an inode
+        sections["cache"] = {"type": "reflink,copy"}
     for name, value in settings.items():
         if name.startswith("remote."):
             section, key = name.removeprefix("remote.").rsplit(".", 1)

@@ -12,9 +12,11 @@ Two copies are public: single files on Hugging Face, at a pinned revision, and t
 """
 
 import errno
+import fcntl
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ from landslide.data.check import check
 from landslide.data.downloads import download_archive, download_snapshot, unpack
 from landslide.data.dvc import run_dvc
 from landslide.data.patches import numbered_files
-from landslide.data.project import install_and_pin, pin, pinned_version, refuse_unless_replaceable
+from landslide.data.project import install_and_pin, pinned_version, refuse_unless_replaceable
 from landslide.errors import DataError
 from landslide.locks import locked
 from landslide.schema import LAYOUTS, Split
@@ -38,6 +40,7 @@ PATCH_BYTES = 1_837_056 + 18_432
 """Size of a patch on disk: image and mask."""
 
 _ZENODO = "https://zenodo.org"
+_FICLONE = 0x40049409  # from linux/fs.h
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -127,7 +130,8 @@ def fetch(
         if not verified.exists() or _incomplete(staged, splits, release):
             verified.unlink(missing_ok=True)
             staged.mkdir(exist_ok=True)
-            (_from_huggingface if source == "huggingface" else _from_zenodo)(staged, splits, server, release)
+            copies = 2 if pin_in is not None and not _shares_bytes(staged) else 1
+            (_from_huggingface if source == "huggingface" else _from_zenodo)(staged, splits, server, release, copies)
         _remove_the_rest(staged, splits)
         if not verified.exists():
             _refuse_faults(staged, splits, release, report_to)
@@ -161,7 +165,7 @@ def _pin_existing(destination: Path, pin_in: Path | None, verified: Path) -> str
         remedy = "pin it with `dvc add data`"
         raise DataError(f"{there}, but that is not what data.dvc pins", remedy=remedy)
     with locked(verified.with_name(".lock"), wait=False):
-        pin(pin_in, link=True)
+        run_dvc(pin_in, "add", "data")
         shutil.rmtree(verified.parent)
     return f"{there}; data.dvc pins it now"
 
@@ -188,21 +192,25 @@ def _refuse_occupied(destination: Path, pin_in: Path | None, splits: Collection[
         )
 
 
-def _from_huggingface(staged: Path, splits: Collection[Split], server: str | None, release: Release) -> None:
+def _from_huggingface(
+    staged: Path, splits: Collection[Split], server: str | None, release: Release, copies: int
+) -> None:
     arrived = sum(path.stat().st_size for path in staged.rglob("*.h5"))
-    _refuse_small_disk(staged, sum(release.patches[split] * PATCH_BYTES for split in splits) - arrived)
+    _refuse_small_disk(staged, copies * sum(release.patches[split] * PATCH_BYTES for split in splits) - arrived)
     folders = [LAYOUTS[1][split] for split in splits]
     # annotations/train also holds five stray files image_*.h5 of 800 bytes: the patterns leave them out.
     patterns = [f"{images}/image_*.h5" for images, _ in folders] + [f"{masks}/mask_*.h5" for _, masks in folders]
     download_snapshot(staged, release.dataset, release.revision, patterns, server)
 
 
-def _from_zenodo(staged: Path, splits: Collection[Split], server: str | None, release: Release) -> None:
+def _from_zenodo(staged: Path, splits: Collection[Split], server: str | None, release: Release, copies: int) -> None:
     """Download and unpack one archive after another, so that the disk holds only one at a time."""
     folders = {split: (staged / LAYOUTS[0][split][0]).parent for split in SPLITS if split in splits}
     missing = [split for split, folder in folders.items() if not folder.exists()]
     unpacked = accumulate(release.patches[split] * PATCH_BYTES for split in missing)
     largest = max((n + release.archives[split].size for split, n in zip(missing, unpacked, strict=True)), default=0)
+    if copies > 1:
+        largest = max(largest, sum(release.patches[s] * PATCH_BYTES * (copies - (s not in missing)) for s in splits))
     _refuse_small_disk(staged, largest - sum(path.stat().st_size for path in staged.parent.glob("*.zip*")))
     for split in missing:
         archive = release.archives[split]
@@ -235,6 +243,18 @@ def _refuse_faults(
             f"{staged} has {' and '.join(faults)}",
             remedy=f"delete {staged.parent} and run this again to download everything again, or take another --source",
         )
+
+
+def _shares_bytes(folder: Path) -> bool:
+    """Whether a copy on this disk takes no space until one of the two files changes (a reflink)."""
+    with tempfile.NamedTemporaryFile(dir=folder) as original, tempfile.NamedTemporaryFile(dir=folder) as copy:
+        original.write(bytes(1 << 16))
+        original.flush()
+        try:
+            fcntl.ioctl(copy.fileno(), _FICLONE, original.fileno())
+        except OSError:
+            return False
+        return True
 
 
 def _refuse_small_disk(folder: Path, needed: int) -> None:

@@ -13,9 +13,10 @@ import yaml
 
 from landslide.data import demo
 from landslide.data.check import check
-from landslide.data.digests import IGNORED_NAMES, directory_digest, file_digest
-from landslide.data.dvc import newest, pull, run_dvc
-from landslide.errors import DataError
+from landslide.data.digests import IGNORED_NAMES, directory_digest
+from landslide.data.dvc import cache_folder, damaged_objects, discard_damaged, is_cached, newest, pull, run_dvc
+from landslide.data.patches import Finding
+from landslide.errors import DataError, first_few
 
 
 def pinned_version(pointer: Path) -> str | None:
@@ -31,6 +32,45 @@ def pinned_version(pointer: Path) -> str | None:
     except (yaml.YAMLError, KeyError, IndexError, TypeError) as error:
         remedy = f"restore it with `git checkout {pointer.name}`"
         raise DataError(f"{pointer} is not a DVC pointer to a folder", remedy=remedy) from error
+
+
+def check_pin(root: Path, version: str) -> None:
+    """Compare a data folder with its DVC pin.
+
+    Args:
+        root: The data folder.
+        version: Its digest.
+
+    Raises:
+        DataError: If `<root>.dvc` exists and pins another version.
+    """
+    pin = root.with_name(f"{root.name}.dvc")
+    pinned = pinned_version(pin)
+    if pinned in (None, version):
+        return
+    what = f"{root} holds version {version}, and {pin.name} pins {pinned}."
+    back = f"bring the pinned data back with `dvc checkout {pin.name}`"
+    if damaged := damaged_objects(root.parent, pinned):
+        what += (
+            f" DVC's cache cannot restore that version, because {len(damaged)} of its objects no longer match their "
+            f"digests: {first_few(sorted(damaged))}. Probably linked files were changed in place."
+        )
+        back = f"move {root} away and get the pinned data again with `landslide data pull {pinned} {root}`"
+    raise DataError(what, remedy=f"Pin the new data with `dvc add {root.name}`, or {back}.")
+
+
+def cache_warnings(folder: Path) -> list[Finding]:
+    """Return a warning about damaged objects of a data folder in DVC's cache, if `<folder>.dvc` pins a version."""
+    version = pinned_version(folder.with_name(f"{folder.name}.dvc"))
+    damaged = damaged_objects(folder.parent, version) if version else {}
+    if version is None or not damaged:
+        return []
+    message = (
+        f"{len(damaged):,} objects of the pinned version in DVC's cache no longer match their digests "
+        f"({first_few(sorted(damaged))}): `dvc checkout` would restore damaged files, and `dvc push` would send them"
+    )
+    remedy = f"`landslide data pull {version} DIR` deletes them and gets the version again"
+    return [Finding(".", "damaged_cache", message, remedy)]
 
 
 def prepare(project: Path) -> str:
@@ -57,6 +97,7 @@ def prepare(project: Path) -> str:
         )
     _generate_demo(folder)
     if (project / ".git").exists():  # DVC works in a repository only
+        discard_damaged(project, version)
         run_dvc(project, "commit", "--force", "data.dvc")  # into its cache; data.dvc stays as it is
     return f"generated the demo set in ./data ({version})"
 
@@ -147,6 +188,7 @@ def copy_version(version: str, destination: Path, *, project: Path) -> str:
             raise DataError(f"{destination} holds {found}, not {version}", remedy="give another folder")
         return f"{destination} exists ({version})"
     data = project / "data"
+    discard_damaged(project, version)
     if not data.is_dir() or directory_digest(data)[0] != version:
         create_version(version, destination, project=project)
         return f"{destination} is now {version}"
@@ -213,8 +255,7 @@ def install_and_pin(project: Path, folder: Path, *, keep: bool = True) -> str:
     Args:
         project: Root of the project.
         folder: The data set. Without `keep` it must be on the disk of the project, without a `previous` next to it.
-        keep: If true, the folder is copied. If false, it is moved and its files are hard-linked to DVC's cache, which
-            saves disk; if that fails, the folder stays.
+        keep: If true, the folder is copied. If false, it is moved; if that fails, it stays.
 
     Returns:
         The version now pinned.
@@ -224,20 +265,8 @@ def install_and_pin(project: Path, folder: Path, *, keep: bool = True) -> str:
     """
     refuse_unless_replaceable(project, folder)
     with (_replaced if keep else _swapped)(project / "data", folder):
-        pin(project, link=not keep)
+        run_dvc(project, "add", "data")
     return directory_digest(project / "data")[0]
-
-
-def pin(project: Path, *, link: bool = False) -> None:
-    """Pin the content of `./data` in `data.dvc`.
-
-    Args:
-        project: Root of the project.
-        link: Link the files to DVC's cache instead of leaving that to DVC.
-    """
-    if link:
-        _link_to_cache(project)
-    run_dvc(project, "add", "data")
 
 
 def refuse_unless_replaceable(project: Path, successor: Path) -> None:
@@ -293,8 +322,8 @@ def _refuse_to_lose_files(project: Path, folder: Path, successor: Path) -> None:
     if version == demo.DEMO_VERSION or (not in_git and version == pinned_version(project / f"{folder.name}.dvc")):
         return  # without a checkout, the pinned version came from the remote
     kept = set(directory_digest(successor)[1].values())
-    cache = _cache(project) if in_git else None
-    lost = [path for path, md5 in digests.items() if md5 not in kept and not (cache and _is_cached(cache, md5))]
+    cache = cache_folder(project) if in_git else None
+    lost = [path for path, md5 in digests.items() if md5 not in kept and not (cache and is_cached(cache, md5))]
     if lost:
         shown = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
         raise DataError(
@@ -304,37 +333,10 @@ def _refuse_to_lose_files(project: Path, folder: Path, successor: Path) -> None:
         )
 
 
-def _cache(project: Path) -> Path:
-    return Path(run_dvc(project, "cache", "dir").strip()) / "files" / "md5"
-
-
-def _is_cached(cache: Path, md5: str) -> bool:
-    """Whether DVC's cache holds a file undamaged."""
-    path = cache / md5[:2] / md5[2:]
-    return path.is_file() and file_digest(path) == md5.removesuffix(".dir")
-
-
 def _in_cache(project: Path, version: str, digests: dict[str, str]) -> bool:
     """Whether the DVC cache holds the listing of a version and every file of it, undamaged."""
-    cache = _cache(project)
-    return all(_is_cached(cache, md5) for md5 in (version, *digests.values()))
-
-
-def _link_to_cache(project: Path) -> None:
-    """Add the files of ./data to DVC's cache by hard links, if both are on one disk.
-
-    `dvc add` would copy them if the file system has no reflinks. Linked files are read-only.
-    """
-    cache = _cache(project)
-    for path, md5 in directory_digest(project / "data")[1].items():
-        cached = cache / md5[:2] / md5[2:]
-        if not cached.exists():
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                cached.hardlink_to(project / "data" / path)
-            except OSError:  # another disk, or a file system without links: then `dvc add` copies
-                return
-            cached.chmod(0o444)
+    cache = cache_folder(project)
+    return all(is_cached(cache, md5) for md5 in (version, *digests.values()))
 
 
 @contextmanager
