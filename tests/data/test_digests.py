@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from landslide.data.check import survey
 from landslide.data.digests import directory_digest, file_digest
+from landslide.data.patches import find_patches
 from landslide.errors import DataError
 from tests.support.patch_sets import image_path, mask_path, write_patch_set
 
@@ -27,6 +29,9 @@ def dvc_pinned(tmp_path_factory) -> tuple[Path, dict]:
         "TrainData/a/b/c",
         'Ünï çode/"quoted".txt',
         "Z",
+        ".hg",
+        "repository/.dvc/config",
+        "repository/file",
     ):
         path = repository / "data" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,3 +84,31 @@ def test_digest_of_a_missing_folder_or_link_target_is_a_data_error(tmp_path):
     (tmp_path / "broken").symlink_to("nowhere")
     with pytest.raises(DataError, match="broken cannot be read"):
         directory_digest(tmp_path)
+
+
+@pytest.mark.slow
+def test_dvcignore_decides_what_a_data_set_holds(tmp_path):
+    import yaml
+
+    write_patch_set(tmp_path / "data", (1, 2, 3), bands=3, dtype="uint8")
+    for name in (".DS_Store", "a b.tmp", "ü.tmp", "kept.tmp", "notes/n", "TrainData/notes/n"):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    rules = ".DS_Store\n*.tmp\n!kept.tmp\n# a comment\n/data/notes/\ndata/TrainData/*/*_2.h5\n"
+    for arguments in (["init", "--no-scm", "-q"], ["add", "-q", "data"]):
+        subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=tmp_path, check=True)
+        (tmp_path / ".dvcignore").write_text(rules)
+    pinned = yaml.safe_load((tmp_path / "data.dvc").read_text())["outs"][0]
+    digest, found = directory_digest(tmp_path / "data")
+    assert len(found) == pinned["nfiles"]
+    assert digest == pinned["md5"]
+    assert {"kept.tmp", "TrainData/notes/n"} <= set(found)
+    assert [patch.number for patch in find_patches(tmp_path / "data")] == [1, 3]
+    found = survey(tmp_path / "data", bands=("B4", "B3", "B2"))
+    assert found.version == digest
+    assert found.report.faults == []
+    assert found.report.counts["patches"] == 2
+    ignored = [warning.path for warning in found.report.warnings if warning.code == "ignored_patch"]
+    assert ignored == ["TrainData/img/image_2.h5", "TrainData/mask/mask_2.h5"]
+    assert not {".DS_Store", "notes/n"} & {warning.path for warning in found.report.warnings}

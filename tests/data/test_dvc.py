@@ -13,7 +13,8 @@ from landslide import cli
 from landslide.bands.formulas import BandSettings
 from landslide.data.check import check
 from landslide.data.digests import directory_digest
-from landslide.data.dvc import damaged_objects, newest, pull, without_credentials
+from landslide.data.dvc import damaged_objects, newest, pull
+from landslide.data.dvc_command import without_credentials
 from landslide.data.project import check_pin, update_from_remote
 from landslide.errors import ConfigurationError, DataError
 from tests.support.patch_sets import write_patch_set
@@ -108,6 +109,22 @@ def test_a_fresh_clone_pulls_and_ingests_the_data_then_a_newer_version(origin, v
         "data.dvc",
     ]
     assert not any(path.is_symlink() for path in (clone / "data").rglob("*"))
+
+
+def test_files_that_dvcignore_lists_neither_block_an_update_nor_get_lost(origin, version, clone):
+    from steps.ingest import ingest
+    from steps.settings import DataSettings
+
+    update_from_remote(clone)
+    (clone / ".dvcignore").write_text("*.tmp\n")
+    (clone / "data" / "notes").mkdir()
+    (clone / "data" / "notes" / "my.tmp").write_text("a week of work")
+    data, bands = DataSettings(root=str(clone / "data")), BandSettings(stored=("B4", "B3", "B2"))
+    assert len(ingest.entrypoint(data=data, bands=bands)[0]) == 2
+    git(clone, "checkout", "--quiet", "main")
+    update_from_remote(clone)
+    assert ingest.entrypoint(data=data, bands=bands)[1] == version
+    assert (clone / "data" / "notes" / "my.tmp").read_text() == "a week of work"
 
 
 def test_existing_data_need_no_remote(origin, clone):

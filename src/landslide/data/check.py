@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from landslide.data.content import FileContent, read_content
-from landslide.data.digests import N_THREADS, files_below, listing_digest
+from landslide.data.digests import N_THREADS, files_below, ignored_files, listing_digest
 from landslide.data.patches import Finding, numbered_files
 from landslide.data.positions import read_positions
 from landslide.errors import DataError, first_few
@@ -101,8 +101,8 @@ def check(
     Returns:
         The report. Codes of faults: missing_folder, no_patches, two_layouts, duplicate_number,
         missing_mask, mask_without_image, unreadable, wrong_key, wrong_shape, wrong_dtype, not_finite,
-        mask_values, unused_patch, positions. Codes of warnings: constant_dem, linked_files,
-        stray.
+        mask_values, unused_patch, positions. Codes of warnings: constant_dem, ignored_patch,
+        linked_files, stray.
     """
     return survey(root, bands=_default_names(n_bands) if bands is None else bands, required=required).report
 
@@ -149,6 +149,7 @@ class _Check:
         self.root = root
         self.bands = bands
         self.required = required
+        self.ignored = {root / path for path in ignored_files(root)}
         self.files = files_below(root)
         self.report = CheckReport()
         self.patches: dict[Split, int] = dict.fromkeys(get_args(Split), 0)
@@ -163,6 +164,7 @@ class _Check:
         self.check_other_files()
         self.check_positions()
         self.check_links()
+        self.check_ignored()
         self.count()
         digests = {path: self.digests[path] for path in self.files if path in self.digests}
         version = listing_digest(digests) if len(digests) == len(self.files) else None
@@ -197,8 +199,8 @@ class _Check:
             self.check_folders(split, self.root / image_folder, self.root / mask_folder)
 
     def check_folders(self, split: Split, image_folder: Path, mask_folder: Path) -> None:
-        images = numbered_files(image_folder, "image")
-        masks = numbered_files(mask_folder, "mask")
+        images = numbered_files(image_folder, "image", self.ignored)
+        masks = numbered_files(mask_folder, "mask", self.ignored)
         self.patches[split] += len(images)
         if not image_folder.is_dir():
             self.fault(image_folder, "missing_folder", "the folder of the images does not exist", "add it")
@@ -216,6 +218,17 @@ class _Check:
             if number not in images:
                 message = f"no image_{number}.h5 in {self.relative(image_folder)}"
                 self.fault(paths[0], "mask_without_image", message, "add the image, or move the mask away")
+
+    def check_ignored(self) -> None:
+        """Name patches that `.dvcignore` lists: this is rarely meant."""
+        for path in sorted(self.ignored):
+            if _may_hold_a_patch(path):
+                self.warn(
+                    path,
+                    "ignored_patch",
+                    ".dvcignore lists it, so it is not part of the data set",
+                    "remove the rule from .dvcignore if it belongs to the data set",
+                )
 
     def check_number(self, number: int, paths: list[Path], key: Literal["img", "mask"]) -> None:
         self.keys.update(dict.fromkeys(map(self.relative, paths), key))
@@ -263,7 +276,7 @@ class _Check:
         if not (self.root / "scenes.csv").exists():
             return
         folders = [self.root / layout["train"][0] for layout in LAYOUTS]
-        numbers = sorted({number for folder in folders for number in numbered_files(folder, "image")})
+        numbers = sorted({number for folder in folders for number in numbered_files(folder, "image", self.ignored)})
         try:
             read_positions(self.root, numbers)
         except DataError as error:

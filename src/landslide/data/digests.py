@@ -3,13 +3,15 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
+from landslide.data.dvc_command import repository_of, run_dvc
 from landslide.errors import DataError
 
-# What DVC leaves out of a folder that it pins.
+# Folders that DVC leaves out of a folder that it pins.
 IGNORED_NAMES = frozenset({".git", ".hg", ".dvc"})
 # MD5 releases the interpreter's lock, so that every core computes.
 N_THREADS = min(8, os.cpu_count() or 1)
@@ -63,10 +65,55 @@ def listing_digest(digests: Mapping[str, str]) -> str:
 
 def files_below(root: Path) -> list[str]:
     """Relative paths (forward slashes, sorted) of all files that DVC would pin in a folder."""
+    found = _walk(root)
+    return sorted(set(found) - ignored_files(root, found))
+
+
+def ignored_files(root: Path, paths: Sequence[str] | None = None) -> frozenset[str]:
+    """Return the files of a folder that are not part of the data set, because `.dvcignore` lists them.
+
+    DVC itself is asked, if the folder is in a DVC repository with such rules.
+
+    Args:
+        root: The folder.
+        paths: Relative paths (forward slashes) of the files in question; all files if None.
+
+    Raises:
+        DataError: If DVC fails.
+        ModuleNotFoundError: If there are rules, and DVC is not installed.
+    """
+    repository = repository_of(root.resolve().parent)
+    if repository is None:
+        return frozenset()
+    folder = root.resolve().relative_to(repository)
+    rules = tuple(_rules(repository / parent / ".dvcignore") for parent in folder.parents)
+    if not any(rules):
+        return frozenset()
+    return _ask_dvc(repository, rules, folder.as_posix(), tuple(_walk(root) if paths is None else paths))
+
+
+def _rules(path: Path) -> str:
+    """Return the text of a `.dvcignore`, empty if it has no rules."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return text if any(line.strip() and not line.strip().startswith("#") for line in text.splitlines()) else ""
+
+
+@lru_cache(maxsize=4)  # a command identifies the same folder several times, and DVC needs a second
+def _ask_dvc(repository: Path, rules: tuple[str, ...], folder: str, paths: tuple[str, ...]) -> frozenset[str]:
+    lines = "".join(f"{folder}/{path}\n" for path in paths)
+    ignored = run_dvc(repository, "check-ignore", "--stdin", stdin=lines, success=(0, 1))  # 1: none is ignored
+    return frozenset(line.removeprefix(f"{folder}/") for line in ignored.splitlines())
+
+
+def _walk(root: Path) -> list[str]:
+    """Return the relative paths of all files that DVC pins in a folder if there are no rules."""
     found = []
     for folder, subfolders, names in os.walk(root):
+        if Path(folder) != root and ".dvc" in (*subfolders, *names):  # DVC leaves out a repository within its own
+            subfolders.clear()
+            continue
         subfolders[:] = [name for name in subfolders if name not in IGNORED_NAMES]
-        found += [Path(folder, name).relative_to(root).as_posix() for name in names if name not in IGNORED_NAMES]
+        found += [Path(folder, name).relative_to(root).as_posix() for name in names if name != ".git"]
     return sorted(found)
 
 

@@ -23,7 +23,7 @@ import requests
 from tqdm.auto import tqdm
 
 from landslide import __version__
-from landslide.data.dvc import without_credentials
+from landslide.data.dvc_command import without_credentials
 from landslide.errors import DataError, LandslideError, RemoteError, first_few
 
 # Seconds for the first answer of the Hub; to connect to a web server, and without a single byte from it.

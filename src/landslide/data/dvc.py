@@ -3,14 +3,11 @@
 A folder is pulled next to its destination, verified, and renamed, so the destination never holds half a data set.
 """
 
-import importlib.util
 import json
 import logging
 import os
-import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +16,10 @@ from pathlib import Path
 import yaml
 
 from landslide.data.digests import directory_digest, file_digest
+from landslide.data.dvc_command import is_installed, repository_of, run_dvc, without_credentials
 from landslide.errors import DataError, RemoteError, first_few
 
 logger = logging.getLogger(__name__)
-
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-_N_LINES = 8  # shown of the output of a failing DVC, which may list every file
 
 
 def pull(version: str, destination: Path, *, project: Path) -> None:
@@ -89,8 +84,7 @@ def damaged_objects(project: Path, version: str) -> dict[str, Path]:
     Returns:
         The objects by the path of their file in the data set; the listing of the files is ".".
     """
-    in_repository = any((folder / ".dvc").is_dir() for folder in (project.resolve(), *project.resolve().parents))
-    if not in_repository or importlib.util.find_spec("dvc") is None:
+    if repository_of(project) is None or not is_installed():
         return {}
     cache = cache_folder(project)
     listing = _object(cache, version)
@@ -117,26 +111,6 @@ def discard_damaged(project: Path, version: str) -> None:
 
 def _object(cache: Path, md5: str) -> Path:
     return cache / md5[:2] / md5[2:]
-
-
-def run_dvc(folder: Path, *arguments: str) -> str:
-    """Run DVC in a folder and return its output.
-
-    Raises:
-        DataError: If it fails; the message contains no credentials.
-        ModuleNotFoundError: If DVC is not installed.
-    """
-    if importlib.util.find_spec("dvc") is None:
-        raise ModuleNotFoundError("No module named 'dvc'", name="dvc")
-    command = [sys.executable, "-m", "dvc", *arguments]
-    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        text = "\n".join([*lines[:_N_LINES], *(["..."] if len(lines) > _N_LINES else [])])
-        what = f"`dvc {' '.join(arguments)}` failed: {without_credentials(text)}"
-        raise DataError(what, remedy="correct the problem that DVC reports, then run this again")
-    return done.stdout
 
 
 @contextmanager
@@ -176,11 +150,6 @@ def newest(repository: str, revision: str, *, name: str = "data") -> Iterator[tu
         # Without .git it is no checkout: pulled files must not link into a cache that is deleted with this folder.
         shutil.rmtree(Path(temporary, ".git"))
         yield Path(temporary), pin.read_text()
-
-
-def without_credentials(text: str) -> str:
-    """Remove the user and password of every address in a text."""
-    return _CREDENTIALS.sub("", text)
 
 
 def _settings(project: Path) -> dict[str, str]:

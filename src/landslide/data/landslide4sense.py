@@ -26,7 +26,7 @@ from typing import Literal, get_args
 
 from landslide.data.check import check
 from landslide.data.downloads import download_archive, download_snapshot, unpack
-from landslide.data.dvc import run_dvc
+from landslide.data.dvc_command import run_dvc
 from landslide.data.patches import numbered_files
 from landslide.data.project import install_and_pin, pinned_version, refuse_unless_replaceable
 from landslide.errors import DataError

@@ -7,6 +7,7 @@ hold stray files among the masks. `landslide.data.check` checks a whole data set
 
 import io
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from landslide.data.digests import ignored_files
 from landslide.errors import DataError, first_few
 from landslide.schema import LAYOUTS, PATCH_SIZE, Split
 
@@ -41,15 +43,22 @@ class Finding:
 # ---- finding and pairing
 
 
-def numbered_files(folder: Path, kind: Literal["image", "mask"]) -> dict[int, list[Path]]:
+def numbered_files(
+    folder: Path, kind: Literal["image", "mask"], ignored: Collection[Path] = ()
+) -> dict[int, list[Path]]:
     """Files `<kind>_N.h5` of a folder by number N, in ascending order of N; empty if there is no folder.
 
     A number has more than one file if a folder holds both `image_1.h5` and `image_01.h5`.
+
+    Args:
+        folder: The folder.
+        kind: Images or masks.
+        ignored: Files that do not belong to the data set, see `landslide.data.digests.ignored_files`.
     """
     name = re.compile(rf"{kind}_([0-9]{{1,18}})\.h5")
     found: dict[int, list[Path]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if match := name.fullmatch(path.name):
+        if (match := name.fullmatch(path.name)) and path not in ignored:
             found.setdefault(int(match[1]), []).append(path)
     return dict(sorted(found.items()))
 
@@ -62,15 +71,16 @@ def find_patches(root: Path, split: Split = "train") -> list[PatchFiles]:
         split: Which part of the data set.
 
     Returns:
-        The patches in natural order (`image_2` before `image_10`).
+        The patches in natural order (`image_2` before `image_10`), without those that `.dvcignore` lists.
 
     Raises:
         DataError: The folder is missing, holds no patch, holds two files of one number, exists in both
             layouts, or (training split only) an image has no mask.
     """
     image_folder, mask_folder = _split_folders(root, split)
-    images = _one_file_each(numbered_files(image_folder, "image"))
-    masks = _one_file_each(numbered_files(mask_folder, "mask"))
+    ignored = {root / path for path in ignored_files(root)}
+    images = _one_file_each(numbered_files(image_folder, "image", ignored))
+    masks = _one_file_each(numbered_files(mask_folder, "mask", ignored))
     if not images:
         raise DataError(
             f"{image_folder} holds no patch: there is no file named image_<number>.h5 in it",

@@ -3,6 +3,7 @@
 No function here overwrites data that cannot be restored.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +14,9 @@ import yaml
 
 from landslide.data import demo
 from landslide.data.check import check
-from landslide.data.digests import IGNORED_NAMES, directory_digest
-from landslide.data.dvc import cache_folder, damaged_objects, discard_damaged, is_cached, newest, pull, run_dvc
+from landslide.data.digests import IGNORED_NAMES, directory_digest, ignored_files
+from landslide.data.dvc import cache_folder, damaged_objects, discard_damaged, is_cached, newest, pull
+from landslide.data.dvc_command import run_dvc
 from landslide.data.patches import Finding
 from landslide.errors import DataError, first_few
 
@@ -359,8 +361,12 @@ def _replaced(destination: Path, source: Path) -> Iterator[None]:
 
 @contextmanager
 def _swapped(destination: Path, copy: Path) -> Iterator[None]:
-    """Rename a folder to its destination and the old one to `previous`; undo both if the body fails."""
+    """Rename a folder to its destination and the old one to `previous`; undo both if the body fails.
+
+    Files of the old folder that are not part of the data set, because `.dvcignore` lists them, move to the new one.
+    """
     previous = copy.with_name("previous")
+    unpinned = ignored_files(destination) if destination.is_dir() else frozenset()
     if destination.exists():
         destination.rename(previous)
     try:
@@ -372,3 +378,7 @@ def _swapped(destination: Path, copy: Path) -> Iterator[None]:
         if previous.exists():
             previous.rename(destination)
         raise
+    for path in unpinned:
+        if not os.path.lexists(destination / path):
+            (destination / path).parent.mkdir(parents=True, exist_ok=True)
+            (previous / path).rename(destination / path)
