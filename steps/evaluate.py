@@ -1,5 +1,6 @@
 """Evaluate: predict every patch with the model that has not seen it, score, draw, record."""
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from landslide.evaluation.scores import (
     prediction_variants,
     selection_gap,
 )
+from landslide.folds.table import folds_without_landslides
 from landslide.inference.batches import predict_batches
 from landslide.inference.ensemble import Ensemble
 from landslide.inference.prediction import number_of_heads
@@ -30,6 +32,8 @@ from steps.code_dependencies import depends_on_code_of
 from steps.data_access import PatchSource
 from steps.provenance import configuration_text, tracking_client
 from steps.settings import EvaluationSettings
+
+logger = logging.getLogger(__name__)
 
 
 @step(cache_policy=depends_on_code_of("steps.evaluate"))
@@ -87,6 +91,7 @@ def evaluate(
             figures = {"predictions": overlays, **fold_figures(fold, folds[fold], histories[fold])}
             runs.log_figures(client, run_id, figures)
     tables = report_tables(fold_table, folds, histories)
+    _note_empty_folds(client, cross_validation_run, fold_table, trained_folds)
     mean, pooled = cross_validated({fold: one.scores for fold, one in folds.items()}), pooled_scores(tables["patches"])
     runs.log_scores(client, cross_validation_run, mean | pooled)
     _note_undefined(client, cross_validation_run, (tables["patches"]["positive_pixels"] > 0).to_numpy())
@@ -128,3 +133,15 @@ def _note_undefined(client: runs.MlflowClient, run_id: str, truth: np.ndarray) -
     """Say in a tag why a run has no area under the ROC curve."""
     if reason := undefined_reason(truth):
         runs.set_tags(client, run_id, {"detection_undefined": reason})
+
+
+def _note_empty_folds(client: runs.MlflowClient, run_id: str, fold_table: pd.DataFrame, scored: list[int]) -> None:
+    """Name the scored folds without landslides: their scores of the landslide class are a convention."""
+    empty = [str(fold) for fold in folds_without_landslides(fold_table) if fold in scored]
+    runs.set_tags(client, run_id, {"folds_without_landslides": ", ".join(empty) or "none"})
+    if empty:
+        logger.warning(
+            "Without any landslide: fold %s. F1 and IoU of the landslide class are 1 there if nothing is predicted, 0 "
+            "otherwise, and enter the means.",
+            ", ".join(empty),
+        )

@@ -13,7 +13,7 @@ from zenml import step
 
 from landslide.bands.formulas import BandSettings
 from landslide.errors import ConfigurationError
-from landslide.folds.table import extend_fold_table, removed_patches
+from landslide.folds.table import extend_fold_table, refuse_shared_images, removed_patches
 from landslide.retraining import record
 from landslide.tracking import registry, runs
 from landslide.training.fold import TrainingSettings
@@ -62,6 +62,7 @@ def plan(
     Raises:
         ConfigurationError: If the settings, or the champion to start from, choose epochs on the test folds, if some
             folds are not to be trained, or if `folds` says something else than the champion's run.
+        DataError: If an image is in several folds, unless `folds` allows it.
         ComparisonError: If it is not known which patches the champion has seen.
     """
     if training.selection == "test_fold":
@@ -93,6 +94,8 @@ def plan(
         previous = registry.seen_patches(client, current)
         _refuse_other_folds(folds, registry.cross_validation(client, current).data.params, version)
         fold_table = extend_fold_table(patch_table, previous, n_folds=folds.n_folds)
+        if not folds.allow_duplicates:
+            refuse_shared_images(fold_table)
         gone = removed_patches(fold_table, previous)
     reason = record.reason_to_stop(client, data_version, digest)
     if reason and not (retraining.force or os.environ.get("LANDSLIDE_FORCE") == "1"):

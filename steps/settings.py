@@ -65,6 +65,9 @@ class FoldSettings:
     null."""
     seed: int = 0
     """Seed of the schemes that are random. Not with `contiguous`."""
+    allow_duplicates: bool = False
+    """Accept an image that occurs under several numbers in different folds: the fold that is tested on it has trained
+    on it. Otherwise this is an error that names the patches."""
     table: str | None = None
     """A recorded fold table (CSV with number, image_md5 and fold) to split by instead. Beside it only the scheme
     `scene_blocked` has an effect: training then leaves out the tiles that touch the test fold."""

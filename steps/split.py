@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from zenml import step
 
 from landslide.folds.schemes import assign
-from landslide.folds.table import read_folds
+from landslide.folds.table import read_folds, refuse_shared_images
 from steps.code_dependencies import depends_on_code_of
 from steps.settings import FoldSettings
 from steps.table_materializer import TableMaterializer
@@ -23,11 +25,21 @@ def split(patch_table: pd.DataFrame, folds: FoldSettings) -> Annotated[pd.DataFr
 
     Returns:
         The patch table with a column `fold` (1..n_folds).
+
+    Raises:
+        DataError: If an image is in several folds, unless `folds` allows it.
     """
+    table = patch_table.assign(fold=_folds(patch_table, folds))
+    if not folds.allow_duplicates:
+        refuse_shared_images(table)
+    return table
+
+
+def _folds(patch_table: pd.DataFrame, folds: FoldSettings) -> npt.NDArray[np.int64]:
     if folds.table is not None:
-        return patch_table.assign(fold=read_folds(Path(folds.table), patch_table, n_folds=folds.n_folds))
+        return read_folds(Path(folds.table), patch_table, n_folds=folds.n_folds)
     positions = patch_table[["scene", "row", "column"]]
-    fold = assign(
+    return assign(
         patch_table["number"].tolist(),
         scheme=folds.scheme,
         n_folds=folds.n_folds,
@@ -35,4 +47,3 @@ def split(patch_table: pd.DataFrame, folds: FoldSettings) -> Annotated[pd.DataFr
         positive_pixels=patch_table["positive_pixels"].to_numpy(),
         scenes=None if positions.isna().any(axis=None) else positions.to_numpy("float64"),
     )
-    return patch_table.assign(fold=fold)

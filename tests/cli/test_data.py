@@ -30,7 +30,8 @@ def write_set(root: Path, numbers=(1, 2), bands: int = 3) -> Path:
         folder.mkdir(parents=True)
         for number in numbers:
             with h5py.File(folder / f"{kind}_{number}.h5", "w") as file:
-                file[key] = np.random.default_rng(number).integers(0, 2, shape, dtype=np.uint8)
+                lowest = 1 if key == "img" else 0
+                file[key] = np.random.default_rng(number).integers(lowest, 2 + lowest, shape, dtype=np.uint8)
     return root
 
 

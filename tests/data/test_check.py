@@ -11,7 +11,8 @@ import pytest
 
 from landslide.data.check import CheckReport, check, survey
 from landslide.data.digests import directory_digest
-from landslide.data.patches import find_patches
+from landslide.data.patches import find_patches, read_stored
+from landslide.errors import DataError
 from landslide.schema import ORIGINAL_BANDS
 from tests.support.patch_sets import (
     HUGGING_FACE,
@@ -33,7 +34,7 @@ def paths_and_codes(report: CheckReport) -> list[tuple[str, str]]:
 
 
 def test_a_valid_set_has_no_findings_and_is_counted(root):
-    write_patch_set(root, (1, 2), split="validation")
+    write_patch_set(root, (4, 5), split="validation")
     for name in ("scenes.csv", "README.md", "LICENSE"):
         (root / name).write_text("n,scene,row,column\n1,1,0,0\n2,1,0,1\n10,1,1,0\n")
     report = check(root)
@@ -45,8 +46,8 @@ def test_a_valid_set_has_no_findings_and_is_counted(root):
         "validation_patches": 2,
         "test_patches": 0,
         "positive_patches": 5,
-        "landslide_pixels": 16,
-        "landslide_share": 16 / (5 * 128 * 128),
+        "landslide_pixels": 22,
+        "landslide_share": 22 / (5 * 128 * 128),
     }
 
 
@@ -181,7 +182,7 @@ def test_all_faults_are_in_one_report(tmp_path):
     shutil.copy(image_path(root, 8), root / "TrainData/img/image_8.hdf5")
     shutil.copy(image_path(root, 9), root / "TrainData/img/image_009.h5")
     write_patch_set(root, (1,), split="test")
-    truncate(root / "TestData/img/image_1.h5")
+    truncate(root / "TestData/img/image_1.h5", 20_000)
     (root / "notes.doc").write_text("by hand")
     report = check(root)
     assert paths_and_codes(report) == [
@@ -198,7 +199,10 @@ def test_all_faults_are_in_one_report(tmp_path):
         ("TrainData/mask/mask_6.h5", "mask_without_image"),
         ("TrainData/mask/mask_7.h5", "unreadable"),
     ]
-    assert [(w.path, w.code) for w in report.warnings] == [("notes.doc", "stray")]
+    assert [(w.path, w.code) for w in report.warnings] == [
+        ("TrainData/img/image_9.h5", "duplicate_image"),
+        ("notes.doc", "stray"),
+    ]
     text = report.render()
     assert all(finding.path in text and finding.message in text for finding in report.faults)
     assert "12 faults:" in text
@@ -236,7 +240,124 @@ def test_constant_elevation_is_a_warning_if_elevation_is_stored(root):
     report = check(root)
     assert report.ok
     assert [(w.path, w.code) for w in report.warnings] == [("TrainData/img/image_2.h5", "constant_dem")]
-    assert not check(root, bands=[f"x{i}" for i in range(14)]).warnings
+    unnamed = check(root, bands=[f"x{i}" for i in range(14)]).warnings
+    assert [warning.code for warning in unnamed] == ["blank_band"]
+
+
+def blank(values: float) -> np.ndarray:
+    return np.full((128, 128, 14), values)
+
+
+def image_with(half: float | None = None, band: float | None = None) -> np.ndarray:
+    """An image with one value in all bands of 64 rows, or in all of B4."""
+    image = build_image()
+    if half is not None:
+        image[:64] = half
+    if band is not None:
+        image[..., 3] = band
+    return image
+
+
+def never_write(path: Path, key: str, shape: tuple[int, ...]) -> None:
+    path.unlink()
+    with h5py.File(path, "w") as file:
+        file.create_dataset(key, shape, "float64")
+
+
+BLANK = {
+    "blank_image zeros": (lambda r: overwrite(image_path(r, 1), "img", blank(0)), IMAGE_1, "every pixel is 0"),
+    "blank_image constant": (lambda r: overwrite(image_path(r, 1), "img", blank(-9999)), IMAGE_1, "is -9999"),
+    "blank_image never written": (
+        lambda r: never_write(image_path(r, 1), "img", (128, 128, 14)),
+        IMAGE_1,
+        "never written",
+    ),
+    "blank_mask": (lambda r: never_write(mask_path(r, 1), "mask", (128, 128)), MASK_1, "never written"),
+    "blank_band": (lambda r: overwrite(image_path(r, 1), "img", image_with(band=0)), IMAGE_1, "in band 4 (B4)"),
+    "no_data": (
+        lambda r: overwrite(image_path(r, 1), "img", image_with(half=-9999)),
+        IMAGE_1,
+        "8,192 pixels (50%) hold no measurement: -9999 in band 1 (B1)",
+    ),
+    "no_data zeros": (
+        lambda r: overwrite(image_path(r, 1), "img", image_with(half=0)),
+        IMAGE_1,
+        "8,192 pixels (50%) hold no measurement: 0 in every band",
+    ),
+    "duplicate_image": (
+        lambda r: shutil.copy(image_path(r, 2), image_path(r, 10)),
+        "TrainData/img/image_10.h5",
+        "the same image as TrainData/img/image_2.h5",
+    ),
+    "duplicate_image in another split": (
+        lambda r: shutil.copy(image_path(write_patch_set(r, (7,), split="test"), 2), r / "TestData/img/image_7.h5"),
+        "TestData/img/image_7.h5",
+        "the same image as TrainData/img/image_2.h5",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BLANK)
+def test_blank_data_and_duplicates_are_warnings(root, kind):
+    damage, path, message_part = BLANK[kind]
+    damage(root)
+    report = check(root)
+    assert report.ok
+    assert [(w.path, w.code) for w in report.warnings] == [(path, kind.split()[0])]
+    assert message_part in report.warnings[0].message
+    assert "nothing need be done" not in report.warnings[0].remedy
+
+
+@pytest.mark.parametrize("name", ["B4", "band 1"])
+def test_no_data_is_found_in_few_bands_with_and_without_names(tmp_path, name):
+    root = write_patch_set(tmp_path, (1, 2), bands=1)
+    image = build_image(bands=1)
+    image[5, :3] = -9999
+    overwrite(image_path(root, 1), "img", image)
+    (warning,) = check(root, bands=[name]).warnings
+    assert (warning.code, "3 pixels (0%)" in warning.message) == ("no_data", True)
+
+
+def test_an_empty_mask_that_was_written_is_no_finding(root):
+    overwrite(mask_path(root, 1), "mask", build_mask(0))
+    assert check(root).warnings == []
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_values_in_other_files_are_a_fault(root, tmp_path, there):
+    """HDF5 reads zeros where the other file is gone, and the digest of the patch does not cover it."""
+    source = write_h5(tmp_path / "source.h5", "values", build_image())
+    layout = h5py.VirtualLayout((128, 128, 14), "float64")
+    layout[:] = h5py.VirtualSource(source, "values", (128, 128, 14))
+    image_path(root, 1).unlink()
+    with h5py.File(image_path(root, 1), "w") as file:
+        file.create_virtual_dataset("img", layout)
+    with h5py.File(image_path(root, 2), "w") as file:
+        file.create_dataset("img", (128, 128, 14), "float64", external=[("raw.bin", 0, h5py.h5f.UNLIMITED)])
+    image_path(root, 10).unlink()
+    with h5py.File(image_path(root, 10), "w") as file:
+        file["img"] = h5py.ExternalLink(str(source), "values")
+    if not there:
+        source.unlink()
+    report = check(root)
+    codes = {fault.path: fault.code for fault in report.faults}
+    assert codes == {
+        "TrainData/img/image_1.h5": "values_elsewhere",
+        "TrainData/img/image_2.h5": "values_elsewhere",
+        "TrainData/img/image_10.h5": "values_elsewhere",
+    }
+    assert "source.h5" in report.faults[0].message
+    with pytest.raises(DataError, match=r"source\.h5"):
+        read_stored(image_path(root, 1))
+
+
+def test_many_warnings_of_a_kind_are_counted_and_not_all_shown(root):
+    for number in range(100, 140):
+        (root / f"stray_{number}.bin").touch()
+    text = check(root).render()
+    assert "stray (40)" in text
+    assert "and 30 more; `landslide data check DIR --json` lists all" in text
+    assert text.count(".bin") == 10
 
 
 # ---- digests and versions from the same reading

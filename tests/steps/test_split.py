@@ -49,7 +49,17 @@ def test_patches_missing_from_the_table_are_named(recorded, patches):
 def test_equal_images_are_distinguished_by_number(patches, tmp_path):
     patches["image_md5"] = "0" * 32
     patches.assign(fold=FOLDS).to_csv(tmp_path / "table.csv")
-    assert split_by(tmp_path / "table.csv", patches)["fold"].tolist() == FOLDS
+    folds = FoldSettings(n_folds=2, table=str(tmp_path / "table.csv"), allow_duplicates=True)
+    assert split.entrypoint(patch_table=patches, folds=folds)["fold"].tolist() == FOLDS
+
+
+def test_an_image_in_two_folds_is_refused_unless_allowed(patches):
+    patches.loc[6, "image_md5"] = patches.loc[0, "image_md5"]
+    patches.loc[5, "image_md5"] = patches.loc[4, "image_md5"]  # in one fold
+    with pytest.raises(DataError, match=r"1 image.*: 1 \(fold 2\) = 7 \(fold 1\)(.|\n)*folds\.allow_duplicates"):
+        split.entrypoint(patch_table=patches, folds=FoldSettings(n_folds=2))
+    allowed = split.entrypoint(patch_table=patches, folds=FoldSettings(n_folds=2, allow_duplicates=True))
+    assert allowed["fold"].tolist() == [2, 2, 2, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("n_folds", [3, 5])

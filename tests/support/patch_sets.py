@@ -18,9 +18,9 @@ def write_h5(path: Path, key: str, values: np.ndarray) -> Path:
 
 
 def build_image(seed: int = 0, bands: int = 14, dtype: str = "float64") -> np.ndarray:
-    """An image (128, 128, bands) of whole numbers from 1 to 199."""
+    """An image (128, 128, bands) of numbers from 0.01 to 1.99 as Landslide4Sense has them; whole from 1 if integers."""
     values = np.random.default_rng(seed).integers(1, 200, (128, 128, bands))
-    return values.astype(dtype)
+    return values.astype(dtype) if np.dtype(dtype).kind in "iu" else (values / 100).astype(dtype)
 
 
 def build_mask(positive: int = 10) -> np.ndarray:

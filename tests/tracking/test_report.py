@@ -69,6 +69,11 @@ def test_report_explains_a_missing_area_under_the_curve(report):
     assert "F1 90.00, no AUC, every patch holds a landslide." in text
 
 
+def test_report_names_the_folds_without_landslides(report):
+    assert "Without any landslide: fold 2, 3." in report(POOLED, folds_without_landslides="2, 3")
+    assert "Without any landslide" not in report(POOLED, folds_without_landslides="none")
+
+
 def test_report_of_an_older_run_omits_pooled_scores(report):
     text = report({})
     assert "together" not in text

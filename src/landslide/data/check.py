@@ -20,6 +20,7 @@ from landslide.data.positions import read_positions
 from landslide.errors import DataError, first_few
 from landslide.schema import LAYOUTS, ORIGINAL_BANDS, PATCH_SIZE, Split
 
+_WARNINGS_SHOWN = 10  # of each kind
 _TEXT_SUFFIXES = {".md", ".rst", ".txt"}
 _TEXT_NAMES = ("readme", "license", "licence")
 _TRAIN: tuple[Split, ...] = ("train",)
@@ -58,7 +59,10 @@ class CheckReport:
         }
 
     def render(self) -> str:
-        """The report as text: the counts, then all findings grouped by kind, each kind with its remedy."""
+        """The report as text: the counts, then the findings grouped by kind, each kind with its remedy.
+
+        All faults are listed, and the first of each kind of warning.
+        """
         counts = self.counts
         splits = ", ".join(f"{counts[f'{split}_patches']:,} {split}" for split in get_args(Split))
         lines = [
@@ -101,8 +105,8 @@ def check(
     Returns:
         The report. Codes of faults: missing_folder, no_patches, two_layouts, duplicate_number,
         missing_mask, mask_without_image, unreadable, wrong_key, wrong_shape, wrong_dtype, not_finite,
-        mask_values, unused_patch, positions. Codes of warnings: constant_dem, ignored_patch,
-        linked_files, stray.
+        mask_values, values_elsewhere, unused_patch, positions. Codes of warnings: blank_image,
+        blank_band, blank_mask, no_data, constant_dem, duplicate_image, ignored_patch, linked_files, stray.
     """
     return survey(root, bands=_default_names(n_bands) if bands is None else bands, required=required).report
 
@@ -138,7 +142,10 @@ def _render_group(kind: Literal["fault", "warning"], findings: list[Finding]) ->
     lines = [f"{len(findings):,} {kind}{'s' if len(findings) > 1 else ''}:"]
     for (code, remedy), members in groups.items():
         lines += [f"  {code} ({len(members):,})", f"    -> {remedy}"]
-        lines += [f"    {member.path}: {member.message}" for member in members]
+        shown = members if kind == "fault" or len(members) <= _WARNINGS_SHOWN + 1 else members[:_WARNINGS_SHOWN]
+        lines += [f"    {member.path}: {member.message}" for member in shown]
+        if len(shown) < len(members):
+            lines.append(f"    and {len(members) - len(shown):,} more; `landslide data check DIR --json` lists all")
     return lines
 
 
@@ -161,6 +168,7 @@ class _Check:
         for split in self.patches:
             self.check_split(split)
         self.read_files()
+        self.check_duplicates()
         self.check_other_files()
         self.check_positions()
         self.check_links()
@@ -251,6 +259,20 @@ class _Check:
                     self.positive_pixels[path] = content.positive_pixels
                 self.report.faults += [replace(fault, path=path) for fault in content.faults]
                 self.report.warnings += [replace(warning, path=path) for warning in content.warnings]
+
+    def check_duplicates(self) -> None:
+        """Find images that occur under several numbers, in one split or in several."""
+        first: dict[str, str] = {}
+        for path, key in self.keys.items():
+            if key == "img" and path in self.digests:
+                other = first.setdefault(self.digests[path], path)
+                if other != path:
+                    self.warn(
+                        path,
+                        "duplicate_image",
+                        f"the same image as {other}",
+                        "keep one of them; in different folds or splits, a model is tested on what it was trained on",
+                    )
 
     def check_other_files(self) -> None:
         for relpath in self.files:

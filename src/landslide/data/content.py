@@ -3,15 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from landslide.data.demo import DIVISORS
 from landslide.data.digests import content_digest, file_digest
-from landslide.data.patches import Finding, load_stored, unreadable
-from landslide.errors import DataError
-from landslide.schema import PATCH_SIZE
+from landslide.data.patches import Finding, load_stored, never_written, unreadable
+from landslide.errors import DataError, first_few
+from landslide.schema import ORIGINAL_BANDS, PATCH_SIZE
+
+_TERRAIN = ("slope", "dem")  # may be the same everywhere
+# The lowest values that a measurement can have. Reflectance can be slightly below 0 after the correction of the
+# atmosphere: digital numbers of Sentinel-2 have an offset of -1000. Elevation is at least -500 m.
+_DIVISORS = dict(zip(ORIGINAL_BANDS, DIVISORS, strict=True))
+_LOWEST = {name: -1000 / divisor for name, divisor in _DIVISORS.items()}
+_LOWEST |= {"slope": 0.0, "dem": -500 / _DIVISORS["dem"]}
+_BLACK_SHARE = 0.01  # of the pixels; fewer that are 0 in every band may be shadow, in 8-bit images for example
+_NO_DATA = -9000.0  # below this in bands without a name: -9999, -32768, -3.4e38
 
 
 @dataclass(frozen=True)
@@ -54,35 +64,75 @@ def read_content(path: Path, key: Literal["img", "mask"] | None, bands: Sequence
     if stored is None:
         return FileContent(digest, faults=faults)
     if key == "mask":
-        return FileContent(digest, int(np.count_nonzero(stored)))
-    faults, warnings = _image_findings(path, stored, bands)
-    return FileContent(digest, faults=faults, warnings=warnings)
-
-
-def _image_findings(path: Path, stored: NDArray[Any], bands: Sequence[str]) -> tuple[list[Finding], list[Finding]]:
-    """Return faults and warnings about the values of an image (H, W, C)."""
-    faults, warnings = [], []
+        positive = int(np.count_nonzero(stored))
+        return FileContent(digest, positive, warnings=[] if positive else _unwritten_mask(path, content))
     # Training reads float32, so a float64 beyond its range counts as infinite.
     with np.errstate(over="ignore"):
         image = stored.astype(np.float32, copy=False)
     if not np.isfinite(image).all():
         message = "; ".join(_not_finite(image, bands))
-        faults.append(Finding(str(path), "not_finite", message, "fill the gaps, or move the patch away with its mask"))
-    if "dem" in bands:
-        elevation = image[:, :, bands.index("dem")]
-        if elevation.min() == elevation.max():
-            message = f"the elevation is {elevation[0, 0]:g} everywhere"
-            remedy = "known of 114 official patches; nothing need be done"
-            warnings.append(Finding(str(path), "constant_dem", message, remedy))
-    return faults, warnings
+        remedy = "fill the gaps, or move the patch away with its mask"
+        return FileContent(digest, faults=[Finding(str(path), "not_finite", message, remedy)])
+    return FileContent(digest, warnings=_image_warnings(path, image, bands, content))
+
+
+def _unwritten_mask(path: Path, content: bytes) -> list[Finding]:
+    if not never_written(content, "mask"):
+        return []
+    message = "the mask was never written, so every pixel counts as background"
+    return [Finding(str(path), "blank_mask", message, "write the mask, with zeros if there is no landslide")]
+
+
+def _image_warnings(path: Path, image: NDArray[np.float32], bands: Sequence[str], content: bytes) -> list[Finding]:
+    """Return warnings about the values of an image (H, W, C), all finite."""
+    warnings = []
+    low, high = image.min(axis=(0, 1)), image.max(axis=(0, 1))
+    constant = dict(zip(bands, low == high, strict=True))
+    if all(constant.values()):
+        value = f"{low[0]:g}" if (low == low[0]).all() else "constant"
+        message = f"every pixel is {value}" + (": the image was never written" if never_written(content, "img") else "")
+        remedy = "store the values, or move the patch away with its mask"
+        return [Finding(str(path), "blank_image", message, remedy)]
+    if empty := [_label(bands, index) for index, name in enumerate(bands) if constant[name] and name not in _TERRAIN]:
+        message = f"no variation in {', '.join(empty)}"
+        remedy = "make sure that the band was read; otherwise move the patch away with its mask"
+        warnings.append(Finding(str(path), "blank_band", message, remedy))
+    if constant.get("dem"):
+        message = f"the elevation is {low[bands.index('dem')]:g} everywhere"
+        remedy = "known of 114 official patches; nothing need be done"
+        warnings.append(Finding(str(path), "constant_dem", message, remedy))
+    if message := _without_measurement(image, bands, low):
+        remedy = "fill these pixels, or move the patch away with its mask: networks take the values for measurements"
+        warnings.append(Finding(str(path), "no_data", message, remedy))
+    return warnings
+
+
+def _without_measurement(image: NDArray[np.float32], bands: Sequence[str], low: NDArray[np.float32]) -> str:
+    """Describe pixels with an impossible value in some band, or zero in every band; empty if there are none."""
+    lowest = np.array([_LOWEST.get(name, _NO_DATA) for name in bands], np.float32)
+    zero = (image == 0).all(axis=2) if (low <= 0).all() else np.zeros(image.shape[:2], bool)
+    if zero.mean() < _BLACK_SHARE:
+        zero[:] = False
+    missing = (image < lowest).any(axis=2) | zero
+    n = int(missing.sum())
+    if n == 0:
+        return ""
+    found = [f"{low[index]:g} in {_label(bands, index)}" for index in np.flatnonzero(low < lowest).tolist()]
+    if zero.any():
+        found.append(f"0 in {'every band' if len(bands) > 1 else _label(bands, 0)}")
+    return f"{n:,} pixels ({n / missing.size:.0%}) hold no measurement: {first_few(found)}"
+
+
+def _label(bands: Sequence[str], index: int) -> str:
+    name = bands[index]
+    return name if name.startswith("band") else f"band {index + 1} ({name})"
 
 
 def _not_finite(image: NDArray[np.float32], bands: Sequence[str]) -> list[str]:
     """What is not finite in an image (H, W, C), band by band."""
     messages = []
-    for index, name in enumerate(bands):
-        label = name if name.startswith("band") else f"band {index + 1} ({name})"
+    for index in range(len(bands)):
         for what, where in (("NaN", np.isnan(image[..., index])), ("infinite", np.isinf(image[..., index]))):
             if where.any():
-                messages.append(f"{np.count_nonzero(where)} {what} in {label}")
+                messages.append(f"{np.count_nonzero(where)} {what} in {_label(bands, index)}")
     return messages

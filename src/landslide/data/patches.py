@@ -183,6 +183,8 @@ def load_stored(
     try:
         with h5py.File(path if content is None else io.BytesIO(content), "r") as file:
             dataset = file.get(key)
+            if sources := _sources(file, key, dataset if isinstance(dataset, h5py.Dataset) else None):
+                return None, [_values_elsewhere(path, key, sources)]
             if not isinstance(dataset, h5py.Dataset):
                 return None, [_wrong_key(path, key, list(file))]
             faults = _wrong_form(path, dataset, shape)
@@ -228,6 +230,31 @@ def _wrong_form(path: Path, dataset: h5py.Dataset, shape: tuple[int, ...]) -> li
         message = f"type {dataset.dtype}; expected integers or real numbers"
         faults.append(Finding(str(path), "wrong_dtype", message, "store real numbers"))
     return faults
+
+
+def _sources(file: h5py.File, key: str, dataset: h5py.Dataset | None) -> list[str]:
+    """Other files that hold the values of a data set. If they are gone, HDF5 reads fill values."""
+    link = file.get(key, getlink=True)
+    sources = {link.filename} if isinstance(link, h5py.ExternalLink) else set()
+    if dataset is not None:
+        sources |= {source.file_name for source in dataset.virtual_sources()} if dataset.is_virtual else set()
+        sources |= {name for name, *_ in dataset.external or ()}
+    return sorted(sources - {"."})
+
+
+def _values_elsewhere(path: Path, key: str, sources: list[str]) -> Finding:
+    return Finding(
+        str(path),
+        "values_elsewhere",
+        f"the values of `{key}` lie in other files ({first_few(sources)}), which the data version does not cover",
+        f"store the values themselves under `{key}` in this file",
+    )
+
+
+def never_written(content: bytes, key: str) -> bool:
+    """Return whether a data set in an HDF5 file has no values, so that fill values are read. It must be there."""
+    with h5py.File(io.BytesIO(content), "r") as file:
+        return bool(file[key].id.get_storage_size() == 0)
 
 
 def _wrong_values(path: Path, mask: NDArray[Any]) -> Finding:

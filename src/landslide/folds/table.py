@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from landslide.errors import ConfigurationError, DataError
+from landslide.errors import ConfigurationError, DataError, first_few
 from landslide.folds.schemes import BLOCK_SIDE, neighbour_runs, tile_blocks
 from landslide.schema import POSITION_COLUMNS
 
@@ -100,6 +100,40 @@ def read_folds(path: Path, table: pd.DataFrame, *, n_folds: int) -> npt.NDArray[
             remedy="Give the table of exactly this data version.",
         )
     return np.array([fold_of[patch] for patch in patches], np.int64)
+
+
+def refuse_shared_images(table: pd.DataFrame) -> None:
+    """Raise if an image is in several folds: a model would be tested on what it was trained on.
+
+    Args:
+        table: Fold table: columns number, image_md5 and fold.
+
+    Raises:
+        DataError: If an image is in several folds; the numbers of its patches are named.
+    """
+    folds_of_image = table.groupby("image_md5", sort=False)["fold"].nunique()
+    shared = table[table["image_md5"].isin(folds_of_image.index[folds_of_image > 1])]
+    if shared.empty:
+        return
+    groups = [
+        " = ".join(f"{number} (fold {fold})" for number, fold in zip(rows["number"], rows["fold"], strict=True))
+        for _, rows in shared.groupby("image_md5", sort=False)
+    ]
+    raise DataError(
+        f"{len(groups)} image(s) are in several folds, so models would be tested on patches that they were trained on. "
+        f"Patches with the same image: {first_few(groups)}.",
+        remedy="Keep one patch of each image (`landslide data check` lists them), or set folds.allow_duplicates: true.",
+    )
+
+
+def folds_without_landslides(table: pd.DataFrame) -> list[int]:
+    """Return the folds, ascending, whose masks hold no landslide pixel.
+
+    Args:
+        table: Fold table: columns fold and positive_pixels.
+    """
+    pixels = table.groupby("fold")["positive_pixels"].sum()
+    return [int(fold) for fold in pixels.index[pixels == 0]]
 
 
 def previous_folds(table: pd.DataFrame, previous: pd.DataFrame) -> npt.NDArray[np.int64]:

@@ -76,6 +76,7 @@ def _render(client: MlflowClient, run: Run, scores: pd.DataFrame, uri: str, fold
         "class.",
         f"At the tuned thresholds (mean {metrics['threshold']:.2f}): F1 {metrics['f1_macro_tuned'] * 100:.2f}, "
         f"landslide F1 {metrics['f1_landslide_tuned'] * 100:.2f}.",
+        *_empty_folds(tags),
         *_together(metrics, tags),
         "",
         *_registered(client, tags),
@@ -86,6 +87,14 @@ def _render(client: MlflowClient, run: Run, scores: pd.DataFrame, uri: str, fold
         "look further   make ui",
     ]
     return "\n".join(lines)
+
+
+def _empty_folds(tags: dict[str, str]) -> list[str]:
+    """Name the folds whose scores of the landslide class are a convention; empty for older runs."""
+    empty = tags.get("folds_without_landslides", "none")
+    if empty == "none":
+        return []
+    return [f"Without any landslide: fold {empty}. Its landslide scores, 1 or 0 by convention, enter the means."]
 
 
 def _together(metrics: dict[str, float], tags: dict[str, str]) -> list[str]:
