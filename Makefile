@@ -43,12 +43,12 @@ data: $(ENVIRONMENT) ## bring the data that data.dvc pins, generating it if it i
 	@$(ACTIVATE) && landslide data prepare
 
 run: $(ENVIRONMENT) $(STACK) data ## run the training pipeline; CONFIG=configs/demo.yaml
-	@$(ACTIVATE) && zenml pipeline run pipelines.training.training_pipeline -c $(CONFIG)
+	@$(ACTIVATE) && exec zenml pipeline run pipelines.training.training_pipeline -c $(CONFIG)
 	@$(ACTIVATE) && landslide report
 
 ablation: CONFIG = configs/ablation_demo.yaml
 ablation: $(ENVIRONMENT) $(STACK) data ## train the rows of a table and compare them; CONFIG=configs/table3.yaml
-	@$(ACTIVATE) && zenml pipeline run pipelines.ablation.ablation_pipeline -c $(CONFIG)
+	@$(ACTIVATE) && exec zenml pipeline run pipelines.ablation.ablation_pipeline -c $(CONFIG)
 
 report: $(ENVIRONMENT) ## show the scores of the last run again
 	@$(ACTIVATE) && landslide report

@@ -23,6 +23,7 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from landslide.errors import ConfigurationError, LandslideError, LockedError
 from landslide.locks import locked
 from landslide.paths import home
+from landslide.termination import Terminated, exit_on_sigterm
 
 _ERROR_IN_TRACEBACK = re.compile(r"^landslide\.errors\.\w+: (.*)", re.DOTALL | re.MULTILINE)
 
@@ -85,12 +86,17 @@ class ConfiguredPipeline(Pipeline):
         Raises:
             PipelineError: If a step fails; the message is the step's own.
             BusyError: If the pipeline is exclusive and runs already.
+            Terminated: If SIGTERM arrives; the same call resumes.
         """
         try:
-            with locked(home() / f"{self.name}.lock", wait=False) if self.exclusive else nullcontext():
+            lock = locked(home() / f"{self.name}.lock", wait=False) if self.exclusive else nullcontext()
+            with exit_on_sigterm(), lock:
                 return self._call(*args, **kwargs)
         except LockedError as error:
             raise BusyError(f"{self.name} runs already: {error}") from None
+        except Terminated:
+            click.echo("Stopped by SIGTERM; the same command resumes.", err=True)
+            raise
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
         before = _last_run_id(self.name)

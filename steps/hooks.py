@@ -20,7 +20,7 @@ def record_failure(exception: BaseException) -> None:
         exception: What the step raised.
     """
     context = get_step_context()
-    reason = f"step {context.step_run.name}: {exception}"
+    reason = f"step {context.step_run.name}: {str(exception) or type(exception).__name__}"
     try:
         client = tracking_client()
         run_id = record.find_record(client, str(context.pipeline_run.id))

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import pandas as pd
 from zenml import step
+from zenml.exceptions import RunInterruptedException
 
 from landslide.tracking import runs
 from landslide.training.fold import TrainingSettings
@@ -36,6 +37,8 @@ def train_ablation_fold(
             fold, fold_table, patches, cross_validation_run, training, start_from, exclude_adjacent
         )
         return run_id
+    except RunInterruptedException:  # a pod is being stopped; the step has not failed, and is started again
+        raise
     except Exception as error:
         logger.exception("Fold %d of MLflow run %s failed; the other rows continue.", fold, cross_validation_run)
         client = tracking_client()

@@ -3,6 +3,7 @@
 import sys
 
 from landslide.extras import missing_extra
+from landslide.termination import exit_on_sigterm
 
 
 def main() -> None:
@@ -10,7 +11,8 @@ def main() -> None:
     try:
         from landslide.cli import main as command  # click, too, is missing from the bare library
 
-        command(prog_name="landslide")
+        with exit_on_sigterm():
+            command(prog_name="landslide")
     except ModuleNotFoundError as error:
         if (missing := missing_extra(error)) is None:
             raise

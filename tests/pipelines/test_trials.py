@@ -90,7 +90,12 @@ def test_source_archive_records_an_unknown_commit(undisturbed):
     assert sorted(children) == FOLDS
 
 
-def test_run_killed_during_a_fold_resumes_to_identical_weights(checkout, undisturbed, new_home, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "exit_code", "status"), [(signal.SIGKILL, -9, "RUNNING"), (signal.SIGTERM, 143, "FAILED")]
+)
+def test_run_stopped_during_a_fold_resumes_to_identical_weights(
+    number, exit_code, status, checkout, undisturbed, new_home, tmp_path
+):
     home = new_home()
     log = tmp_path / "log.txt"
     log.touch()
@@ -100,9 +105,12 @@ def test_run_killed_during_a_fold_resumes_to_identical_weights(checkout, undistu
         assert process.is_alive(), log.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    os.killpg(process.pid, number)
     process.join()
-    assert len(_runs(home)[1]) == 2
+    assert process.exitcode == exit_code
+    _, children = _runs(home)
+    assert sorted(children) == [1, 2]  # no further fold was started
+    assert children[2].info.status == status
 
     output = _run(checkout, home)
     assert "Using cached version of step train_fold_1" in _plain(output)
