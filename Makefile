@@ -19,7 +19,7 @@ ENVIRONMENT := .venv/.complete
 STACK := $(LANDSLIDE_HOME)/zenml/.stack-registered
 ACTIVATE := source ./activate.sh
 
-.PHONY: help setup data run ablation report test test-quick soak lint types docs ui clean
+.PHONY: help setup data run ablation report test test-quick soak lint types docs ui clean clean-all
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -77,5 +77,8 @@ docs: $(ENVIRONMENT) ## write the pages of docs/reference from the code
 ui: $(ENVIRONMENT) ## open the MLflow UI on http://127.0.0.1:5000 (PORT=...)
 	@$(ACTIVATE) && mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI" --host 127.0.0.1 --port $(PORT)
 
-clean: ## delete .venv and all generated state, but no data
-	rm -rf .venv "$(LANDSLIDE_HOME)"
+clean: ## delete .venv, caches and pulled data; keep runs, models and unfinished trainings
+	@stacks/clean.sh
+
+clean-all: ## delete these too, after asking; data and foreign files stay
+	@stacks/clean.sh --all
