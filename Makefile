@@ -8,47 +8,54 @@ SHELL := /bin/bash
 
 CONFIG ?= configs/demo.yaml
 PORT ?= 5000
-export LANDSLIDE_HOME ?= $(CURDIR)/.landslide
+export CONFIG
 unexport PYTHONDONTWRITEBYTECODE
 
 # The first Python with a supported version.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 
+# Holds the path of the checkout. After a move or a copy, the environment would import the code at the old place.
 ENVIRONMENT := .venv/.complete
-STACK := $(LANDSLIDE_HOME)/zenml/.stack-registered
+ifneq ($(shell cat $(ENVIRONMENT) 2>/dev/null),$(CURDIR))
+.PHONY: $(ENVIRONMENT)
+endif
+# Paths with blanks cannot be targets, so the shell looks for this one. It holds the path of LANDSLIDE_HOME.
+STACK := $$LANDSLIDE_HOME/zenml/.stack-registered
 ACTIVATE := source ./activate.sh
 
-.PHONY: help setup data run ablation report test test-quick soak lint types docs ui clean clean-all
+.PHONY: help setup stack data run ablation report test test-quick soak lint types docs ui clean clean-all
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-setup: $(ENVIRONMENT) $(STACK) ## create .venv with everything that requirements.lock pins, register the ZenML stack
+setup: stack ## create .venv with everything that requirements.lock pins, register the ZenML stack
 
 $(ENVIRONMENT): requirements.lock pyproject.toml
+	@rm -f $@
+	@$(ACTIVATE) || test $$? = 3  # a moved LANDSLIDE_HOME, which `landslide home relocate` repairs later
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; install one, or say: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON) (some minutes the first time)"
-	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@grep -qs '^relocatable' .venv/pyvenv.cfg || rm -rf .venv
+	@test -x .venv/bin/python || { $(PYTHON) -m venv .venv && echo 'relocatable = true' >> .venv/pyvenv.cfg; }
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
 	@.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
-	@touch $@
+	@pwd -P > $@
 
-$(STACK): | $(ENVIRONMENT)
-	@$(ACTIVATE) && python -m stacks.local
-	@touch "$@"
+stack: $(ENVIRONMENT)
+	@$(ACTIVATE) && { test -s "$(STACK)" || { python -m stacks.local && printf '%s\n' "$$LANDSLIDE_HOME" > "$(STACK)"; }; }
 
 data: $(ENVIRONMENT) ## bring the data that data.dvc pins, generating it if it is the demo set
 	@$(ACTIVATE) && landslide data prepare
 
-run: $(ENVIRONMENT) $(STACK) data ## run the training pipeline; CONFIG=configs/demo.yaml
-	@$(ACTIVATE) && exec zenml pipeline run pipelines.training.training_pipeline -c $(CONFIG)
+run: stack data ## run the training pipeline; CONFIG=configs/demo.yaml
+	@$(ACTIVATE) && exec zenml pipeline run pipelines.training.training_pipeline -c "$$CONFIG"
 	@$(ACTIVATE) && landslide report
 
 ablation: CONFIG = configs/ablation_demo.yaml
-ablation: $(ENVIRONMENT) $(STACK) data ## train the rows of a table and compare them; CONFIG=configs/table3.yaml
-	@$(ACTIVATE) && exec zenml pipeline run pipelines.ablation.ablation_pipeline -c $(CONFIG)
+ablation: stack data ## train the rows of a table and compare them; CONFIG=configs/table3.yaml
+	@$(ACTIVATE) && exec zenml pipeline run pipelines.ablation.ablation_pipeline -c "$$CONFIG"
 
 report: $(ENVIRONMENT) ## show the scores of the last run again
 	@$(ACTIVATE) && landslide report

@@ -11,6 +11,16 @@ unset _landslide_this
 export LANDSLIDE_ROOT
 export LANDSLIDE_HOME="${LANDSLIDE_HOME:-$LANDSLIDE_ROOT/.landslide}"
 case "$LANDSLIDE_HOME" in /*) ;; *) LANDSLIDE_HOME="$PWD/$LANDSLIDE_HOME" ;; esac
+_landslide_fault=""
+case "$LANDSLIDE_ROOT" in *:*) _landslide_fault="The checkout is $LANDSLIDE_ROOT. Its path contains ':', which separates the entries of PATH." ;; esac
+# In the address of a database, a path ends at '?'; ZenML takes '\' for a separator.
+case "$LANDSLIDE_HOME" in *[?\\]*) _landslide_fault="LANDSLIDE_HOME is $LANDSLIDE_HOME. Its path contains '?' or '\', which the addresses of databases cannot hold." ;; esac
+if [ "$LANDSLIDE_HOME" -ef "$LANDSLIDE_ROOT" ]; then _landslide_fault="LANDSLIDE_HOME is the checkout, whose ./data it would mistake for its own."; fi
+if [ -n "$_landslide_fault" ]; then
+  printf 'Error: %s\n  -> Choose another path.\n' "$_landslide_fault" >&2
+  unset _landslide_fault
+  return 1
+fi
 
 export ZENML_CONFIG_PATH="$LANDSLIDE_HOME/zenml"
 export ZENML_REPOSITORY_PATH="$LANDSLIDE_HOME/zenml"
@@ -34,3 +44,17 @@ case ":$PATH:" in
   *":$LANDSLIDE_ROOT/.venv/bin:"*) ;;
   *) export PATH="$LANDSLIDE_ROOT/.venv/bin:$PATH" ;;
 esac
+
+_landslide_was="$(cat "$LANDSLIDE_ROOT/.venv/.complete" 2>/dev/null || true)"
+if [ -n "$_landslide_was" ] && ! [ "$_landslide_was" -ef "$LANDSLIDE_ROOT" ]; then
+  printf 'Error: This checkout was moved or copied from %s; its .venv would use the code there.\n  -> Run: make setup\n' \
+    "$_landslide_was" >&2
+  return 1
+fi
+_landslide_was="$(cat "$LANDSLIDE_HOME/zenml/.stack-registered" 2>/dev/null || true)"
+if [ -n "$_landslide_was" ] && ! [ "$_landslide_was" -ef "$LANDSLIDE_HOME" ]; then
+  printf 'Error: LANDSLIDE_HOME %s was moved or copied from %s; its databases name files there.\n  -> %s\n' \
+    "$LANDSLIDE_HOME" "$_landslide_was" "In a shell with \`source activate.sh\`, run: landslide home relocate" >&2
+  return 3
+fi
+unset _landslide_was

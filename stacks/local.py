@@ -6,11 +6,14 @@ registers and activates it, all under `LANDSLIDE_HOME`. Repeating it changes not
 """
 
 import os
+import sys
 from pathlib import Path
 
 from zenml.client import Client
 from zenml.enums import StackComponentType
 
+from landslide.errors import LandslideError
+from landslide.operations.relocation import check_location
 from landslide.paths import home
 
 NAME = "landslide"
@@ -21,7 +24,11 @@ def register_local_stack() -> str:
 
     Returns:
         The stack's name.
+
+    Raises:
+        ConfigurationError: If `LANDSLIDE_HOME` was moved and not relocated.
     """
+    check_location()
     repository = Path(os.environ.get("ZENML_REPOSITORY_PATH") or home() / "zenml")
     (repository / ".zen").mkdir(parents=True, exist_ok=True)  # otherwise every command warns that it is missing
     client = Client()
@@ -44,4 +51,7 @@ def register_local_stack() -> str:
 
 
 if __name__ == "__main__":
-    print(f"active ZenML stack: {register_local_stack()}, state in {home()}")
+    try:
+        print(f"active ZenML stack: {register_local_stack()}, state in {home()}")
+    except LandslideError as error:
+        sys.exit(f"Error: {error}")

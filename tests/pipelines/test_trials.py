@@ -139,6 +139,26 @@ def test_second_checkout_with_the_same_home_is_served_from_cache(rerun, tmp_path
     assert _executed(_run(other, home)) == {"ingest", "open_run"}
 
 
+def test_moved_home_trains_nothing_again_and_leaves_nothing_at_the_former_place(rerun, tmp_path):
+    checkout, home = rerun
+    moved = Path(shutil.copytree(home, tmp_path / "moved home"))
+    environment = pipeline_runs.cli_environment(moved, checkout)
+    away = home.rename(home.with_name("away"))
+    try:
+        refused = commands.run(["python", "-m", "stacks.local"], cwd=checkout, env=environment)
+        assert "Run `landslide home relocate`." in refused.stderr
+        done = commands.run(["landslide", "home", "relocate"], cwd=checkout, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert re.findall(r"^(\w+): \d+ paths changed", done.stdout, re.MULTILINE) == ["MLflow", "ZenML"]
+        output = _run(checkout, moved)
+        assert "resuming" not in output
+        assert "fold 1  epoch" not in output
+        _assert_like_undisturbed(moved, away)
+        assert not home.exists()
+    finally:
+        away.rename(home)
+
+
 def test_edited_module_reruns_exactly_the_steps_that_use_it(rerun):
     checkout, home = rerun
     figures = checkout / "src" / "landslide" / "evaluation" / "figures.py"

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from landslide.errors import ComparisonError, ConfigurationError, DataError, RemoteError
+from landslide.operations.relocation import relocate
 from landslide.retraining import record
 from landslide.retraining.out_of_fold import evidence_table
 from landslide.retraining.promotion import PromotionSettings
@@ -76,9 +77,11 @@ def database_of_two_versions(empty_store, tmp_path_factory):
 
 
 @pytest.fixture
-def two_versions(database_of_two_versions, client):
+def two_versions(database_of_two_versions, client, monkeypatch):
     """A store with two versions, version 1 in service."""
     shutil.copy2(database_of_two_versions, client.tracking_uri.removeprefix("sqlite:///"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
+    relocate()
     return client
 
 

@@ -9,6 +9,7 @@ import click
 
 from landslide.cli.data import data_group
 from landslide.cli.health import health_command
+from landslide.cli.home import home_group
 from landslide.cli.models import models_group
 from landslide.cli.networks import networks_command
 from landslide.cli.report import report_command
@@ -40,6 +41,7 @@ def main() -> None:
 
 main.add_command(data_group)
 main.add_command(health_command)
+main.add_command(home_group)
 main.add_command(models_group)
 main.add_command(networks_command)
 main.add_command(report_command)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from landslide import paths
 from landslide.errors import LandslideError, RegistryError, TrainingError
 from landslide.extras import missing_extra
+from landslide.operations.relocation import check_location
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def _state_folder() -> str:
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         file.write(b"x")
         file.flush()
+    check_location()
     return f"{folder} can be written, {shutil.disk_usage(folder).free / 1e9:.0f} GB free"
 
 

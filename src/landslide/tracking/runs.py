@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 import numpy as np
@@ -69,8 +70,11 @@ def connect(uri: str) -> MlflowClient:
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
     client = MlflowClient(uri, uri)
     try:
-        if client.get_experiment_by_name(EXPERIMENT) is None:
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
             _create_experiment(client, uri)
+        else:
+            _check_location(uri, experiment.artifact_location)
     except MlflowException as error:
         if error.error_code in _REFUSALS:
             raise RegistryError(
@@ -86,9 +90,7 @@ def connect(uri: str) -> MlflowClient:
 
 
 def _create_experiment(client: MlflowClient, uri: str) -> None:
-    location = None
-    if uri.startswith("sqlite:///"):
-        location = (Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
+    location = artifacts.as_uri() if (artifacts := _artifacts(uri)) else None
     try:
         # The kind decides which pages MLflow's UI shows first.
         client.create_experiment(
@@ -97,6 +99,21 @@ def _create_experiment(client: MlflowClient, uri: str) -> None:
     except MlflowException:
         if client.get_experiment_by_name(EXPERIMENT) is None:
             raise  # not merely created by another process in the meantime
+
+
+def _artifacts(uri: str) -> Path | None:
+    """Return the folder of the artifacts of a sqlite store; None for a server, which knows it."""
+    return Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts" if uri.startswith("sqlite:///") else None
+
+
+def _check_location(uri: str, recorded: str) -> None:
+    """Refuse a store that was moved: its models would be read from, and written to, the former place."""
+    before, now = Path(unquote(urlsplit(recorded).path)), _artifacts(uri)
+    if now and before.name == now.name and before.resolve() != now.resolve():
+        raise RegistryError(
+            f"The MLflow store {uri} was moved or copied from {before.parent}; it names files there.",
+            remedy="Run `landslide home relocate`.",
+        )
 
 
 def open_cross_validation(

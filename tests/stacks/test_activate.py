@@ -1,0 +1,76 @@
+"""activate.sh and the Makefile notice a path that cannot work, and a checkout or a home that was moved."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.pipeline_runs import ROOT
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    root = tmp_path / "it's a checkout, #1 of $HOME (100%)"
+    (root / ".venv").mkdir(parents=True)
+    (root / ".venv" / ".complete").write_text(f"{root}\n")
+    for name in ("Makefile", "activate.sh", "requirements.lock", "pyproject.toml"):
+        shutil.copy2(ROOT / name, root / name)
+    return root
+
+
+def shell(command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **variables}
+    if "LANDSLIDE_HOME" not in variables:
+        environment.pop("LANDSLIDE_HOME", None)
+    return subprocess.run(["bash", "-euc", command], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_checkout_and_home_with_unusual_characters_are_activated(checkout):
+    done = shell('source activate.sh; printf "%s\n" "$MLFLOW_TRACKING_URI" "${PATH%%:*}"', checkout)
+    assert done.stderr == ""
+    assert done.stdout == f"sqlite:///{checkout}/.landslide/mlflow.db\n{checkout}/.venv/bin\n"
+
+
+@pytest.mark.parametrize("home", ["/tmp/what?", "/tmp/back\\slash", "."])
+def test_home_that_cannot_work_is_refused_before_anything_is_installed(home, checkout):
+    (checkout / ".venv" / ".complete").unlink()
+    for command in ("source activate.sh", "make setup"):
+        refused = shell(command, checkout, LANDSLIDE_HOME=home)
+        assert refused.returncode != 0
+        assert "Choose another path" in refused.stderr
+        assert "setting up" not in refused.stdout
+
+
+def test_checkout_with_a_colon_is_refused(checkout, tmp_path):
+    other = shutil.copytree(checkout, tmp_path / "a:b")
+    refused = shell("make setup", other)
+    assert refused.returncode != 0
+    assert "':'" in refused.stderr
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_environment_of_another_checkout_is_set_up_again(copied, checkout, tmp_path):
+    assert "setting up" not in shell("make -n setup", checkout).stdout
+    other = tmp_path / "other"
+    shutil.copytree(checkout, other) if copied else checkout.rename(other)
+    refused = shell("source activate.sh", other)
+    assert refused.returncode != 0
+    assert "Run: make setup" in refused.stderr
+    assert "setting up" in shell("make -n setup", other).stdout
+
+
+def test_moved_home_is_refused_with_the_command_that_repairs_it(checkout, tmp_path):
+    home = tmp_path / "a home"
+    (home / "zenml").mkdir(parents=True)
+    (home / "zenml" / ".stack-registered").write_text(f"{home}\n")
+    assert shell("source activate.sh", checkout, LANDSLIDE_HOME=str(home)).returncode == 0
+    (tmp_path / "link").symlink_to(home)
+    assert shell("source activate.sh", checkout, LANDSLIDE_HOME=str(tmp_path / "link")).returncode == 0
+    moved = home.rename(tmp_path / "moved")
+    for command in ("source activate.sh", "make run"):
+        refused = shell(command, checkout, LANDSLIDE_HOME=str(moved))
+        assert refused.returncode != 0
+        assert "landslide home relocate" in refused.stderr
+    assert not home.exists()
