@@ -11,7 +11,7 @@ from zenml import step
 from landslide.inference.ensemble import Ensemble
 from landslide.metrics.counts import patch_counts
 from landslide.retraining.out_of_fold import CHAMPION_AND_CHALLENGER, evidence_table, predict_unseen, select_unseen
-from landslide.tracking import registry, runs
+from landslide.tracking import registry
 from steps.data_access import PatchSource
 from steps.provenance import tracking_client
 from steps.table_materializer import TableMaterializer
@@ -48,8 +48,7 @@ def compare(
     previous = registry.seen_patches(client, versions[0])
     with tempfile.TemporaryDirectory() as temporary:
         ensembles = [
-            Ensemble(*runs.fetch_members(version["run_id"], Path(temporary, version["version"])))
-            for version in versions
+            Ensemble(*registry.members(version["version"], Path(temporary, version["version"]))) for version in versions
         ]
     chosen, new = select_unseen(
         fold_table,

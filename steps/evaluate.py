@@ -1,8 +1,11 @@
 """Evaluate: predict every patch with the model that has not seen it, score, draw, record."""
 
+import hashlib
+import json
 import logging
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,15 +31,18 @@ from landslide.inference.ensemble import Ensemble
 from landslide.inference.prediction import number_of_heads
 from landslide.metrics.detection import undefined_reason
 from landslide.tracking import runs
-from steps.code_dependencies import depends_on_code_of
+from steps.code_dependencies import code_digest
 from steps.data_access import PatchSource
 from steps.provenance import configuration_text, tracking_client
 from steps.settings import EvaluationSettings
 
 logger = logging.getLogger(__name__)
 
+_SCORES = "scores.json"
 
-@step(cache_policy=depends_on_code_of("steps.evaluate"))
+
+# Never cached: only MLflow knows what it has. The tag `evaluation` says of what its scores are.
+@step(enable_cache=False)
 def evaluate(
     fold_runs: list[str],
     trained_folds: list[int],
@@ -45,7 +51,7 @@ def evaluate(
     cross_validation_run: str,
     evaluation: EvaluationSettings,
 ) -> Annotated[dict[str, Any], "scores"]:
-    """Score the cross-validation.
+    """Score the cross-validation, unless its run has the scores of these folds, settings and code.
 
     Args:
         fold_runs: Ids of the runs of the trained folds; empty for one that could not be trained.
@@ -62,6 +68,11 @@ def evaluate(
     if not cross_validation_run or not all(fold_runs):
         return {}
     client = tracking_client()
+    inputs = [fold_runs, trained_folds, asdict(evaluation), code_digest("steps.evaluate")]
+    key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
+    if client.get_run(cross_validation_run).data.tags.get("evaluation") == key:
+        logger.info("The scores are those of MLflow run %s.", cross_validation_run)
+        return runs.fetch_json(cross_validation_run, _SCORES)
     cache = patches.open_bands(fold_table)
     folds: dict[int, FoldEvaluation] = {}
     histories: dict[int, list[dict[str, float]]] = {}
@@ -103,9 +114,12 @@ def evaluate(
         runs.log_text(client, cross_validation_run, table.to_csv(index=False), f"reports/{name}.csv")
     # Beside the recorded configuration, which a changed evaluation does not change.
     runs.log_text(client, cross_validation_run, configuration_text(evaluation=evaluation), "evaluation.yaml")
-    runs.set_tags(client, cross_validation_run, {"evaluated": datetime.now(UTC).isoformat()})
+    scores = {"folds": {str(fold): one.scores for fold, one in folds.items()}, "mean": mean, "pooled": pooled}
+    runs.log_text(client, cross_validation_run, json.dumps(scores, indent=2), _SCORES)
     runs.finish(client, cross_validation_run)
-    return {"folds": {str(fold): one.scores for fold, one in folds.items()}, "mean": mean, "pooled": pooled}
+    evaluated = {"evaluated": datetime.now(UTC).isoformat(), "evaluation": key}
+    runs.set_tags(client, cross_validation_run, evaluated)
+    return scores
 
 
 def _predict(

@@ -1,5 +1,6 @@
 """Register: make the fold models one ensemble, register it, and decide its alias."""
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,16 +14,18 @@ from landslide.inference.ensemble import Ensemble
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.tracking import registry, runs
 from landslide.training.fold import TrainingSettings
-from steps.code_dependencies import depends_on_code_of
 from steps.data_access import PatchSource
 from steps.provenance import tracking_client
 from steps.settings import RegistrationSettings
+
+logger = logging.getLogger(__name__)
 
 # Patches whose predictions are recorded with the model, so that anyone can check a loaded copy.
 _N_EXAMPLES = 2
 
 
-@step(cache_policy=depends_on_code_of("steps.register"))
+# Never cached: only the registry knows which versions it has.
+@step(enable_cache=False)
 def register(
     fold_runs: list[str],
     fold_table: pd.DataFrame,
@@ -33,7 +36,7 @@ def register(
     registration: RegistrationSettings,
     give_alias: bool = True,
 ) -> Annotated[str, "model_version"]:
-    """Register the ensemble of the fold models with the cross-validated scores.
+    """Register the ensemble of the fold models with the cross-validated scores, unless it is registered already.
 
     Args:
         fold_runs: Ids of the runs of the trained folds.
@@ -46,11 +49,45 @@ def register(
         give_alias: Whether to decide about the version's alias here, on the recorded scores.
 
     Returns:
-        The new version's number; empty without a run.
+        The version's number; empty without a run.
     """
     if not cross_validation_run:
         return ""
     client = tracking_client()
+    run_tags = client.get_run(cross_validation_run).data.tags
+    lineage = (
+        "git_commit", "git_dirty", "requirements_lock", "fold_table", "fold_scheme", "folds_trained", "selection",
+        "start_from",
+    )  # fmt: skip
+    tags = {
+        "run_id": cross_validation_run,
+        "data_version": patches.version,
+        **{name: run_tags[name] for name in lineage},
+        **{name: f"{scores['mean'][name]:.6f}" for name in METRIC_NAMES},
+    }
+    version = registry.registered(client, tags)
+    if version is None:
+        metadata = {"data_version": patches.version, "selection": training.selection, "scores": scores["mean"]}
+        model_uri = _log_model(client, fold_runs, fold_table, patches, cross_validation_run, metadata)
+        version = registry.register(client, model_uri, tags)
+    else:
+        logger.info("The model is registered already: version %s.", version)
+    runs.set_tags(client, cross_validation_run, {"model_version": version})
+    if give_alias:
+        decision = registry.decide_once(client, version, registration.metric)
+        runs.set_tags(client, cross_validation_run, {"decision": decision.reason})
+    return version
+
+
+def _log_model(
+    client: runs.MlflowClient,
+    fold_runs: list[str],
+    fold_table: pd.DataFrame,
+    patches: PatchSource,
+    cross_validation_run: str,
+    metadata: dict[str, Any],
+) -> str:
+    """Log the ensemble, and its predictions of a few patches as an example; return its address."""
     with tempfile.TemporaryDirectory() as temporary, runs.recording(cross_validation_run):
         folder = Path(temporary)
         fetched = [runs.fetch_members(run_id, folder / run_id) for run_id in fold_runs]
@@ -63,27 +100,4 @@ def register(
         example = folder / "example.npz"
         np.savez_compressed(example, images=images, probability=probability, uncertainty=uncertainty)
         client.log_artifact(cross_validation_run, str(example), "example")
-        model_uri = runs.log_model(
-            members,
-            patches.bands,
-            images.dtype,
-            {"data_version": patches.version, "selection": training.selection, "scores": scores["mean"]},
-            with_code=True,
-        )
-    run_tags = client.get_run(cross_validation_run).data.tags
-    lineage = (
-        "git_commit", "git_dirty", "requirements_lock", "fold_table", "fold_scheme", "folds_trained", "selection",
-        "start_from",
-    )  # fmt: skip
-    tags = {
-        "run_id": cross_validation_run,
-        "data_version": patches.version,
-        **{name: run_tags[name] for name in lineage},
-        **{name: f"{scores['mean'][name]:.6f}" for name in METRIC_NAMES},
-    }
-    version = registry.registered(client, tags) or registry.register(client, model_uri, tags)
-    runs.set_tags(client, cross_validation_run, {"model_version": version})
-    if give_alias:
-        decision = registry.decide_once(client, version, registration.metric)
-        runs.set_tags(client, cross_validation_run, {"decision": decision.reason})
-    return version
+        return runs.log_model(members, patches.bands, images.dtype, metadata, with_code=True)

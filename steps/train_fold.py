@@ -1,5 +1,6 @@
 """Train fold: train one fold of the cross-validation and record its model."""
 
+import logging
 import shutil
 import tempfile
 from functools import partial
@@ -16,15 +17,17 @@ from landslide.folds.parts import fold_rows
 from landslide.inference.ensemble import Member
 from landslide.locks import locked
 from landslide.paths import checkpoints
-from landslide.tracking import runs
+from landslide.tracking import registry, runs
 from landslide.training.fold import FoldTask, TrainingSettings
 from landslide.training.fold import train_fold as fit_fold
-from steps.code_dependencies import depends_on_code_of
 from steps.data_access import PatchSource
 from steps.provenance import tracking_client, tracking_uri
 
+logger = logging.getLogger(__name__)
 
-@step(cache_policy=depends_on_code_of("steps.train_fold"))
+
+# Never cached: only MLflow knows which folds it has. The parent run is that of this code, see `open_run`.
+@step(enable_cache=False)
 def train_fold(
     fold: int,
     fold_table: pd.DataFrame,
@@ -36,7 +39,8 @@ def train_fold(
 ) -> Annotated[str, "fold_run"]:
     """Train on all folds but one, resuming from the last checkpoint if there is one.
 
-    If another process already trains this fold, wait for it and return its run.
+    A fold whose run or model was deleted in MLflow is trained again. If another process already trains this fold, wait
+    for it and return its run.
 
     Args:
         fold: The fold that is left out for testing.
@@ -58,12 +62,16 @@ def train_fold(
     with locked(checkpoints() / f"{cross_validation_run}-fold-{fold}.lock"):
         run_id = runs.open_fold(client, cross_validation_run, fold)
         if runs.is_finished(client, run_id):
-            return run_id
+            if runs.has_model(f"runs:/{run_id}/model"):
+                logger.info("Fold %d is trained already: MLflow run %s.", fold, run_id)
+                return run_id
+            logger.warning("The model of fold %d was deleted from MLflow run %s. Training it again.", fold, run_id)
+            client.delete_run(run_id)
+            run_id = runs.open_fold(client, cross_validation_run, fold)
         with tempfile.TemporaryDirectory() as temporary, runs.recording(run_id, system_metrics=True):
-            parent = client.get_run(cross_validation_run).data.tags
             start = None
             if start_from:
-                start = _member(parent["start_run"], start_from, fold, patches.bands, Path(temporary))
+                start = _member(start_from, fold, patches.bands, Path(temporary))
                 runs.set_tags(client, run_id, {"start_weights": sha256(start.weights)})
             task = FoldTask(
                 cache=patches.open_bands(fold_table),
@@ -97,9 +105,9 @@ def train_fold(
     return run_id
 
 
-def _member(run_id: str, version: str, fold: int, bands: BandSettings, folder: Path) -> Member:
-    """Fetch the member of a version, and of its run, that was not trained on this fold."""
-    members, settings = runs.fetch_members(run_id, folder)
+def _member(version: str, fold: int, bands: BandSettings, folder: Path) -> Member:
+    """Fetch the member of a version that was not trained on this fold."""
+    members, settings = registry.members(version, folder)
     if settings != bands:
         raise ConfigurationError(
             f"The bands of version {version} were computed otherwise: {settings}, and the settings say {bands}.",

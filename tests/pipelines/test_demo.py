@@ -224,11 +224,11 @@ def test_report_has_a_printed_table_and_files_for_dvc(demo_run, tmp_path):
 
 
 def test_unchanged_rerun_is_served_from_cache_and_records_no_run(demo_run, demo_config):
-    client, run = demo_run
-    before = client.search_runs([run.info.experiment_id])
+    client, _ = demo_run
+    before = pipeline_runs.recorded(client)
     outcome = pipeline_runs.run_pipeline(demo_config)
-    assert outcome.executed == {"ingest", "open_run"}
-    assert len(client.search_runs([run.info.experiment_id])) == len(before)
+    assert outcome.cached == {"build_bands", "split"}
+    assert pipeline_runs.recorded(client) == before
     assert len(client.search_model_versions(f"name = '{registry.MODEL_NAME}'")) == 1
 
 

@@ -32,6 +32,7 @@ def fold(client, monkeypatch, request):
     monkeypatch.setattr(PatchSource, "open_bands", lambda *_: SimpleNamespace(stored_dtype="float32"))
     monkeypatch.setattr(step, "fold_rows", lambda *_, **__: None)
     monkeypatch.setattr(step.runs, "log_model", lambda *_, **__: None)
+    monkeypatch.setattr(step.runs, "has_model", lambda _: True)
     parent = runs.open_cross_validation(
         client, request.node.name, name="r", params={}, tags={}, data_version="v", data_source="d"
     )

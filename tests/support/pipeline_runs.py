@@ -79,6 +79,13 @@ def last_outcome() -> Outcome:
     return Outcome({name: step.status.value for name, step in steps.items()})
 
 
+def recorded(client: Any) -> dict[str, tuple[int, str | None]]:
+    """Return when each run ended and was evaluated, by its id: it changes if a fold is trained or evaluated."""
+    experiment = client.get_experiment_by_name("landslide-segmentation")
+    runs = client.search_runs([experiment.experiment_id])
+    return {run.info.run_id: (run.info.end_time, run.data.tags.get("evaluated")) for run in runs}
+
+
 def cli_environment(home: Path, root: Path = ROOT, **variables: str) -> dict[str, str]:
     """Return the environment that activate.sh sets up for this LANDSLIDE_HOME, checkout and further variables."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ZENML_", "MLFLOW_", "LANDSLIDE_"))}

@@ -49,7 +49,7 @@ def test_report_names_the_registered_version_and_its_decision(report, store):
     registry.apply_decision(client, "1", registry.Decision("champion", "the first registered model"))
     assert "version 1, @champion (champion: the first registered model)" in report({}, model_version="1")
     client.delete_model_version(registry.MODEL_NAME, "2")
-    assert "version 2, which is no longer registered" in report({}, model_version="2")
+    assert "version 2, which was deleted; the same pipeline registers it again" in report({}, model_version="2")
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_without_a_traceback(report, store, tmp_path):

@@ -69,15 +69,15 @@ def _state_folder() -> str:
 
 
 def _tracking_store() -> str:
-    from landslide.tracking import runs
+    from landslide.tracking import registry, runs
 
     uri = paths.default_tracking_uri()
     try:
-        runs.connect(uri)
+        champion = registry.check_champion(runs.connect(uri))
     except RegistryError:
         raise
     except Exception as error:  # any error of a database driver
         raise RegistryError(
             f"{uri} does not answer: {error}.", remedy="Check that the file or server exists."
         ) from error
-    return f"{uri} answers"
+    return f"{uri} answers, {f'version {champion} is in service' if champion else 'no model is in service'}"

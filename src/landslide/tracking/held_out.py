@@ -130,7 +130,7 @@ def score(
     _refuse_known(registry.seen_patches(client, tags), table, split, tags["version"])
     masks = np.stack([read_mask(root / path) for path in table["mask"]])
     with tempfile.TemporaryDirectory() as temporary:
-        members, settings = runs.fetch_members(tags["run_id"], Path(temporary))
+        members, settings = registry.members(tags["version"], Path(temporary))
         networks = [Ensemble([member], settings, device) for member in members]
     evaluators = {_ENSEMBLE: FoldEvaluator(**_thresholds(members))}
     evaluators |= {f"fold {member.fold}": FoldEvaluator(**_thresholds([member])) for member in members}

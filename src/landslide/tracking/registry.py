@@ -13,13 +13,17 @@ from pathlib import Path
 
 import pandas as pd
 
+from landslide.bands.formulas import BandSettings
 from landslide.errors import ComparisonError, RegistryError
+from landslide.inference.ensemble import Member
 from landslide.tracking.runs import (
     ABSENT,
     MlflowClient,
     MlflowException,
     Run,
     fetch_artifact,
+    fetch_model,
+    has_model,
     register_model,
     runs_of_equal_inputs,
     tag_run,
@@ -31,6 +35,10 @@ NONE_IN_SERVICE = "no model was in service"
 # Columns of the table of versions.
 SCORES = ("f1_macro", "f1_landslide", "miou")
 _TEXTS = ("data_version", "selection", "git_commit", "decision")
+_OTHER_VERSION = (
+    "Promote another version (`landslide models list`, `landslide models promote`), or run the pipeline that trained "
+    "it once more, which registers it again."
+)
 _COLUMNS = ("version", "aliases", *SCORES, *_TEXTS, "created", "run_id")
 
 
@@ -45,11 +53,12 @@ class Decision:
 def registered(client: MlflowClient, tags: Mapping[str, str]) -> str | None:
     """Return the version that was registered with these tags (`run_id` among them), None if there is none.
 
-    A step that is started again after it was killed asks this first, so that nothing is registered twice.
+    A step that is started again asks this first, so that nothing is registered twice. A version whose model was
+    deleted does not count.
     """
     of_this_run = f"name = '{MODEL_NAME}' and tags.`run_id` = '{tags['run_id']}'"
     for found in client.search_model_versions(of_this_run):
-        if tags.items() <= found.tags.items():
+        if tags.items() <= found.tags.items() and has_model(address(str(found.version))):
             return str(found.version)
     return None
 
@@ -82,6 +91,22 @@ def champion(client: MlflowClient) -> dict[str, str] | None:
     return {**current.tags, "version": str(current.version)}
 
 
+def check_champion(client: MlflowClient) -> str | None:
+    """Check that the version in service has its model and its run; return its number, None if there is none.
+
+    Raises:
+        RegistryError: If one of them was deleted.
+    """
+    current = champion(client)
+    if current is None:
+        return None
+    number = current["version"]
+    if not has_model(address(number)):
+        raise RegistryError(f"Version {number} is in service, and its model was deleted.", remedy=_OTHER_VERSION)
+    cross_validation(client, current)
+    return number
+
+
 def version(client: MlflowClient, name: str) -> dict[str, str]:
     """Return the tags of a version, with its `version`.
 
@@ -105,6 +130,25 @@ def version(client: MlflowClient, name: str) -> dict[str, str]:
     return {**found.tags, "version": str(found.version)}
 
 
+def address(number: str) -> str:
+    """Return the address of a version by which MLflow loads it."""
+    return f"models:/{MODEL_NAME}/{number}"
+
+
+def members(number: str, destination: Path) -> tuple[list[Member], BandSettings]:
+    """Download the model of a version and return its members and band settings.
+
+    Raises:
+        RegistryError: If its model was deleted.
+    """
+    return fetch_model(
+        address(number),
+        destination,
+        name=f"Version {number}",
+        remedy=_OTHER_VERSION,
+    )
+
+
 def cross_validation(client: MlflowClient, tags: Mapping[str, str]) -> Run:
     """Return the run that a version comes from.
 
@@ -113,14 +157,15 @@ def cross_validation(client: MlflowClient, tags: Mapping[str, str]) -> Run:
         tags: What `version` returned.
 
     Raises:
-        RegistryError: If the run was deleted.
+        RegistryError: If the run was deleted for good.
     """
     try:
         return client.get_run(tags["run_id"])
     except (MlflowException, KeyError) as error:
         raise RegistryError(
             f"The run of version {tags['version']} is gone from MLflow: {error}.",
-            remedy="Restore it in the MLflow UI, or choose another version.",
+            remedy="Choose another version (`landslide models list`), and promote it if this one is in service "
+            "(`landslide models promote`), or restore a backup (docs/how-to/back-up-and-restore.md).",
         ) from error
 
 
@@ -300,10 +345,17 @@ def previous_champion(client: MlflowClient) -> tuple[str, str]:
         if previous is None or previous in seen:
             raise RegistryError(
                 f"There is no version before the champion, version {current['version']}, to return to.",
-                remedy="`landslide models list` shows the versions; set an alias in the MLflow UI.",
+                remedy="`landslide models list` shows the versions; `landslide models promote` puts one into service.",
             )
         seen.add(previous)
-        left = version(client, previous)
+        try:
+            left = version(client, previous)
+        except RegistryError as error:
+            raise RegistryError(
+                f"Version {previous}, to which a rollback of version {current['version']} leads, was deleted.",
+                remedy="Choose another one of `landslide models list` and put it into service with `landslide models "
+                "promote`.",
+            ) from error
         if "rolled_back" not in left:
             return current["version"], previous
 

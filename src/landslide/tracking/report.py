@@ -16,7 +16,7 @@ from landslide.files import atomic_write
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.paths import default_tracking_uri
 from landslide.tracking import registry, runs
-from landslide.tracking.runs import MlflowClient, Run
+from landslide.tracking.runs import MlflowClient, MlflowException, Run
 
 _HEADINGS = {
     "f1_macro": "F1",
@@ -123,7 +123,9 @@ def _registered(client: MlflowClient, tags: dict[str, str]) -> list[str]:
     name = f"{registry.MODEL_NAME} version {tags['model_version']}"
     try:
         version = client.get_model_version(registry.MODEL_NAME, tags["model_version"])
-    except MlflowException:
-        return [f"model          {name}, which is no longer registered"]
+    except MlflowException as error:
+        if error.error_code not in runs.ABSENT:
+            raise
+        return [f"model          {name}, which was deleted; the same pipeline registers it again"]
     alias = f"@{', @'.join(version.aliases)}" if version.aliases else "without an alias"
     return [f"model          {name}, {alias} ({version.tags.get('decision', 'no decision yet')})"]

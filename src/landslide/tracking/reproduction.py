@@ -187,7 +187,7 @@ def download(uri: str, source: Origin, home: Path) -> Path:
 def _copy_version(client: MlflowClient, number: str, destination: str) -> None:
     """Register the model of a version in another store, under the same number."""
     with tempfile.TemporaryDirectory() as temporary:
-        members, settings = runs.fetch_members(registry.version(client, number)["run_id"], Path(temporary))
+        members, settings = registry.members(number, Path(temporary))
         other = runs.connect(destination)
         if int(number) in set(registry.versions(other)["version"]):
             return
@@ -243,7 +243,7 @@ def verify(uri: str, source: Origin, again: str) -> Agreement:
     """
     with tempfile.TemporaryDirectory() as temporary:
         recorded = runs.connect(uri).get_run(source.run_id)
-        members, _ = runs.fetch_members(source.run_id, Path(temporary, "recorded"))
+        members, _ = registry.members(source.version, Path(temporary, "recorded"))
         client = runs.connect(again)
         run = runs.latest_cross_validation(client)
         new_members, _ = runs.fetch_members(run.info.run_id, Path(temporary, "again"))

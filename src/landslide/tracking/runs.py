@@ -4,7 +4,9 @@ One cross-validation is one parent run with one child per fold. A run is found b
 depends on before it is created, so a pipeline that restarts after a failure continues in its existing runs.
 """
 
+import json
 import logging
+import shlex
 import tempfile
 import uuid
 import warnings
@@ -61,7 +63,7 @@ def connect(uri: str) -> MlflowClient:
         A client of that store.
 
     Raises:
-        RegistryError: If the store cannot be reached or refuses access.
+        RegistryError: If the store cannot be reached or refuses access, or if the experiment was deleted.
     """
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
@@ -86,6 +88,13 @@ def connect(uri: str) -> MlflowClient:
             f"The MLflow store {uri} returned an unexpected error: {error}.",
             remedy="Check the address in MLFLOW_TRACKING_URI, and that the server runs.",
         ) from error
+    if experiment is not None and experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+        number = experiment.experiment_id
+        raise RegistryError(
+            f"The experiment {EXPERIMENT} (number {number}) in {uri} was deleted, and its runs with it.",
+            remedy=f"Restore it with its runs: MLFLOW_TRACKING_URI={shlex.quote(uri)} mlflow experiments restore "
+            f"--experiment-id {number}",
+        )
     return client
 
 
@@ -198,6 +207,16 @@ def tag_run(client: MlflowClient, run: Run, name: str, value: str | None) -> Non
 def is_finished(client: MlflowClient, run_id: str) -> bool:
     """Return whether a run came to its end."""
     return bool(client.get_run(run_id).info.status == RunStatus.to_string(RunStatus.FINISHED))
+
+
+def has_model(address: str) -> bool:
+    """Return whether the files of a model are there, which `runs:/<id>/model` or `models:/<name>/<version>` names."""
+    try:
+        return bool(mlflow.artifacts.list_artifacts(address))
+    except (MlflowException, OSError) as error:
+        if isinstance(error, OSError) or error.error_code in ABSENT:
+            return False
+        raise
 
 
 @contextmanager
@@ -314,20 +333,34 @@ def register_model(model_uri: str, name: str, tags: Mapping[str, str]) -> str:
     return str(mlflow.register_model(model_uri, name, tags=dict(tags)).version)
 
 
-def fetch_members(run_id: str, destination: Path) -> tuple[list[Member], BandSettings]:
+def fetch_members(
+    run_id: str, destination: Path, *, remedy: str = "Run the training pipeline again; it trains that fold."
+) -> tuple[list[Member], BandSettings]:
     """Download the model of a run and return its members and band settings.
 
     Raises:
         RegistryError: If the run has no model.
     """
+    return fetch_model(f"runs:/{run_id}/model", destination, name=f"Run {run_id}", remedy=remedy)
+
+
+def fetch_model(address: str, destination: Path, *, name: str, remedy: str) -> tuple[list[Member], BandSettings]:
+    """Download a model and return its members and band settings.
+
+    Args:
+        address: Address of the model.
+        destination: Folder for its files.
+        name: What has the model, for messages.
+        remedy: What to do if the model is gone.
+
+    Raises:
+        RegistryError: If there is no such model.
+    """
     try:
         # Without its code: over HTTP every file is a request.
-        address = f"runs:/{run_id}/model/artifacts/ensemble"
-        folder = Path(mlflow.artifacts.download_artifacts(address, dst_path=str(destination)))
+        folder = Path(mlflow.artifacts.download_artifacts(f"{address}/artifacts/ensemble", dst_path=str(destination)))
     except (MlflowException, OSError) as error:
-        raise RegistryError(
-            f"Run {run_id} has no model: {error}.", remedy="Run the training pipeline again; it trains that fold."
-        ) from error
+        raise RegistryError(f"{name} has no model any more: {error}.", remedy=remedy) from error
     return load_members(folder)
 
 
@@ -419,10 +452,20 @@ def has_artifact(client: MlflowClient, run_id: str, name: str) -> bool:
 
 
 def fetch_artifact(client: MlflowClient, run_id: str, name: str, destination: Path) -> Path | None:
-    """Download an artifact file of a run; None if the run has none of that name."""
-    if not has_artifact(client, run_id, name):
-        return None
+    """Download an artifact file of a run; None if the run has none of that name, or is gone."""
+    try:
+        if not has_artifact(client, run_id, name):
+            return None
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return None
+        raise
     return Path(client.download_artifacts(run_id, name, str(destination)))
+
+
+def fetch_json(run_id: str, name: str) -> Any:
+    """Return the content of an artifact in JSON of a run."""
+    return json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/{name}"))
 
 
 def fetch_reports(client: MlflowClient, run_id: str) -> dict[str, str]:
