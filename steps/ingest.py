@@ -35,7 +35,7 @@ def ingest(
 
     Raises:
         DataError: If the pinned data cannot be fetched, the folder is missing or not what `data.dvc` pins, or it
-            holds faults (all are listed).
+            holds faults (the log lists all).
     """
     root = Path(data.root)
     if data.fetch:
@@ -50,10 +50,11 @@ def ingest(
     version, report = found.version, found.report
     if version is not None:
         check_pin(root, version)
-    logger.info(report.render())
+    logger.log(logging.INFO if report.ok else logging.ERROR, report.render())
     if version is None or not report.ok:
         raise DataError(
-            f"The data set in {root} has {len(report.faults)} fault(s):\n{report.render()}",
+            f"The data set in {root} has {len(report.faults):,} fault(s); the log lists all of them:\n"
+            f"{report.summary()}",
             remedy=f"Mend or remove these files; `landslide data check {root}` shows the same report.",
         )
     table = patch_table(root, digests=found.digests, positive_pixels=found.positive_pixels, positions=data.positions)

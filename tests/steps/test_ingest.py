@@ -1,5 +1,6 @@
 """The step `ingest`: its result, the data that it refuses, and one read per file."""
 
+import logging
 from pathlib import Path
 
 import pandas as pd
@@ -69,6 +70,18 @@ def test_all_faults_are_reported(root):
         run(root)
     for culprit in ("image_1.h5", "image_2.h5", "broken.txt", "landslide data check"):
         assert culprit in str(error.value)
+
+
+def test_many_faults_are_listed_once(root, caplog):
+    (root / "scenes.csv").unlink()
+    for number in range(100, 300):
+        image_path(root, number).touch()
+    with caplog.at_level(logging.INFO), pytest.raises(DataError, match=r"400 fault\(s\)") as error:
+        run(root)
+    assert caplog.text.count("image_250.h5: cannot be read") == 1
+    assert len(str(error.value)) < 1000
+    assert "unreadable (200): TrainData/img/image_100.h5, " in str(error.value)
+    assert "and 195 more" in str(error.value)
 
 
 def test_missing_folder_is_named(tmp_path):

@@ -7,7 +7,7 @@ file, `landslide.data.patches` its form.
 
 import stat
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -17,6 +17,7 @@ from landslide.data.content import FileContent, read_content
 from landslide.data.digests import N_THREADS, files_below, ignored_files, listing_digest
 from landslide.data.patches import Finding, numbered_files
 from landslide.data.positions import read_positions
+from landslide.data.read_errors import unreadable_folders
 from landslide.errors import DataError, first_few
 from landslide.schema import LAYOUTS, ORIGINAL_BANDS, PATCH_SIZE, Split
 
@@ -48,6 +49,13 @@ class CheckReport:
     def ok(self) -> bool:
         """Whether there is no fault."""
         return not self.faults
+
+    def summary(self) -> str:
+        """The faults in a few lines: the kinds, their numbers and the first files of each."""
+        kinds: dict[str, list[str]] = defaultdict(list)
+        for fault in self.faults:
+            kinds[fault.code].append(fault.path)
+        return "\n".join(f"  {code} ({len(paths):,}): {first_few(paths)}" for code, paths in kinds.items())
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values: ok, counts, faults, warnings."""
@@ -103,10 +111,10 @@ def check(
         required: Splits that must exist; held-out splits may be in a separate folder.
 
     Returns:
-        The report. Codes of faults: missing_folder, no_patches, two_layouts, duplicate_number,
-        missing_mask, mask_without_image, unreadable, wrong_key, wrong_shape, wrong_dtype, not_finite,
-        mask_values, values_elsewhere, unused_patch, positions. Codes of warnings: blank_image,
-        blank_band, blank_mask, no_data, constant_dem, duplicate_image, ignored_patch, linked_files, stray.
+        The report. Codes of faults: missing_folder, unreadable_folder, no_patches, two_layouts, duplicate_number,
+        missing_mask, mask_without_image, unreadable, missing_filter, wrong_key, wrong_shape, wrong_dtype, not_finite,
+        mask_values, values_elsewhere, unused_patch, positions. Codes of warnings: blank_image, blank_band, blank_mask,
+        no_data, constant_dem, duplicate_image, ignored_patch, linked_files, stray.
     """
     return survey(root, bands=_default_names(n_bands) if bands is None else bands, required=required).report
 
@@ -124,7 +132,19 @@ def survey(root: Path, *, bands: Sequence[str] = ORIGINAL_BANDS, required: Colle
     Returns:
         Report, version, and digest and landslide pixels by file.
     """
-    return _Check(Path(root), tuple(bands), required).run()
+    root = Path(root)
+    if unreadable := unreadable_folders(root):
+        faults = [
+            Finding(
+                folder.relative_to(root).as_posix(),
+                "unreadable_folder",
+                f"cannot be read: {cause}. Nothing else was checked",
+                remedy,
+            )
+            for folder, (cause, remedy) in unreadable.items()
+        ]
+        return Survey(CheckReport(faults, counts=_counts({}, [])), None, {}, {})
+    return _Check(root, tuple(bands), required).run()
 
 
 def _default_names(n_bands: int) -> tuple[str, ...]:
@@ -173,7 +193,7 @@ class _Check:
         self.check_positions()
         self.check_links()
         self.check_ignored()
-        self.count()
+        self.report.counts = _counts(self.patches, self.positive_pixels.values())
         digests = {path: self.digests[path] for path in self.files if path in self.digests}
         version = listing_digest(digests) if len(digests) == len(self.files) else None
         return Survey(self.report, version, digests, self.positive_pixels)
@@ -263,8 +283,9 @@ class _Check:
     def check_duplicates(self) -> None:
         """Find images that occur under several numbers, in one split or in several."""
         first: dict[str, str] = {}
+        faulty = {fault.path for fault in self.report.faults}
         for path, key in self.keys.items():
-            if key == "img" and path in self.digests:
+            if key == "img" and path in self.digests and path not in faulty:
                 other = first.setdefault(self.digests[path], path)
                 if other != path:
                     self.warn(
@@ -316,16 +337,16 @@ class _Check:
                 f"run `dvc unprotect {self.root.name}`, or copy the folder, before you change files in place",
             )
 
-    def count(self) -> None:
-        positive = self.positive_pixels.values()
-        pixels, masks = sum(positive), len(positive)
-        self.report.counts = {
-            "patches": sum(self.patches.values()),
-            **{f"{split}_patches": patches for split, patches in self.patches.items()},
-            "positive_patches": sum(n > 0 for n in positive),
-            "landslide_pixels": pixels,
-            "landslide_share": pixels / (masks * PATCH_SIZE**2) if masks else 0.0,
-        }
+
+def _counts(patches: Mapping[Split, int], positive_pixels: Collection[int]) -> dict[str, int | float]:
+    pixels, masks = sum(positive_pixels), len(positive_pixels)
+    return {
+        "patches": sum(patches.values()),
+        **{f"{split}_patches": patches.get(split, 0) for split in get_args(Split)},
+        "positive_patches": sum(n > 0 for n in positive_pixels),
+        "landslide_pixels": pixels,
+        "landslide_share": pixels / (masks * PATCH_SIZE**2) if masks else 0.0,
+    }
 
 
 def _is_text(path: PurePosixPath) -> bool:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from landslide.data.dvc_command import repository_of, run_dvc
+from landslide.data.read_errors import explain, unreadable_folders
 from landslide.errors import DataError
 
 # Folders that DVC leaves out of a folder that it pins.
@@ -27,10 +28,8 @@ def file_digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror or error}",
-            remedy="fetch the file again (`dvc checkout` restores links into a DVC cache)",
-        ) from error
+        cause, remedy = explain(error)
+        raise DataError(f"{path} cannot be read: {cause}", remedy=remedy) from error
 
 
 def content_digest(content: bytes) -> str:
@@ -64,7 +63,11 @@ def listing_digest(digests: Mapping[str, str]) -> str:
 
 
 def files_below(root: Path) -> list[str]:
-    """Relative paths (forward slashes, sorted) of all files that DVC would pin in a folder."""
+    """Relative paths (forward slashes, sorted) of all files that DVC would pin in a folder.
+
+    Raises:
+        DataError: A folder cannot be read, or DVC fails.
+    """
     found = _walk(root)
     return sorted(set(found) - ignored_files(root, found))
 
@@ -107,6 +110,8 @@ def _ask_dvc(repository: Path, rules: tuple[str, ...], folder: str, paths: tuple
 
 def _walk(root: Path) -> list[str]:
     """Return the relative paths of all files that DVC pins in a folder if there are no rules."""
+    for unreadable, (cause, remedy) in unreadable_folders(root).items():
+        raise DataError(f"{unreadable} cannot be read: {cause}", remedy=remedy)
     found = []
     for folder, subfolders, names in os.walk(root):
         if Path(folder) != root and ".dvc" in (*subfolders, *names):  # DVC leaves out a repository within its own

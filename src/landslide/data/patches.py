@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landslide.data.digests import ignored_files
+from landslide.data.read_errors import explain
 from landslide.errors import DataError, first_few
 from landslide.schema import LAYOUTS, PATCH_SIZE, Split
 
@@ -187,10 +188,10 @@ def load_stored(
                 return None, [_values_elsewhere(path, key, sources)]
             if not isinstance(dataset, h5py.Dataset):
                 return None, [_wrong_key(path, key, list(file))]
-            faults = _wrong_form(path, dataset, shape)
+            faults = _wrong_form(path, dataset, shape) + _missing_filters(path, dataset)
             stored = None if faults else dataset[()]
     except Exception as error:  # HDF5 reports damage as OSError, RuntimeError, KeyError, ValueError, ...
-        return None, [unreadable(path, error)]
+        return None, [unreadable(path, error if content is None else _cause_on_disk(path, error))]
     if stored is not None and key == "mask" and not ((stored == 0) | (stored == 1)).all():
         faults = [_wrong_values(path, stored)]
     return (None if faults else stored), faults
@@ -204,12 +205,38 @@ def _sound(stored: NDArray[Any] | None, faults: list[Finding]) -> NDArray[Any]:
 
 def unreadable(path: Path, error: Exception) -> Finding:
     """The finding for a patch file that could not be opened or read."""
-    return Finding(
-        str(path),
-        "unreadable",
-        f"cannot be read as HDF5, it is truncated, damaged or missing ({str(error) or type(error).__name__})",
-        "copy or download the file again",
-    )
+    cause, remedy = explain(error)
+    return Finding(str(path), "unreadable", f"cannot be read: {cause}", remedy)
+
+
+def _cause_on_disk(path: Path, error: Exception) -> Exception:
+    """Why bytes are no HDF5 file: a program that is writing the file, for example, locks it."""
+    try:
+        with h5py.File(path, "r"):
+            return error
+    except OSError as on_disk:
+        return on_disk
+
+
+def _missing_filters(path: Path, dataset: h5py.Dataset) -> list[Finding]:
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(index) for index in range(properties.get_nfilters())]
+    missing = [
+        f"{number} ({name.decode()})" if name else str(number)
+        for number, _, _, name in filters
+        if not h5py.h5z.filter_avail(number)
+    ]
+    if not missing:
+        return []
+    return [
+        Finding(
+            str(path),
+            "missing_filter",
+            f"compressed by HDF5 filter {', '.join(missing)}, which is not installed here",
+            "store it without compression or with gzip, for example with `h5repack -f GZIP=4 OLD NEW` on a machine "
+            "that has the filter",
+        )
+    ]
 
 
 def _wrong_key(path: Path, key: str, found: list[str]) -> Finding:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from landslide.data.patches import numbered_files
+from landslide.data.read_errors import explain
 from landslide.errors import DataError, first_few
 from landslide.schema import LAYOUTS, POSITION_COLUMNS, Positions
 
@@ -87,7 +88,10 @@ def _read_scenes(path: Path) -> pd.DataFrame:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = [(reader_line, line) for reader_line, line in enumerate(csv.reader(file), start=1) if line]
-    except (OSError, UnicodeError, csv.Error) as error:
+    except OSError as error:
+        cause, how = explain(error)
+        raise DataError(f"{path} cannot be read: {cause}", remedy=how) from error
+    except (UnicodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}", remedy=remedy) from error
     if not lines or [name.strip() for name in lines[0][1]] != header:
         found = ",".join(lines[0][1]) if lines else "an empty file"

@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 
 import pandas as pd
-from mlflow.exceptions import MlflowException
 
 from landslide.files import atomic_write
 from landslide.metrics.counts import METRIC_NAMES
