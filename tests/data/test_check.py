@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from landslide.bands.formulas import STORED_DIVISORS
 from landslide.data.check import CheckReport, check, survey
 from landslide.data.digests import directory_digest
 from landslide.data.patches import find_patches, read_stored
@@ -346,6 +348,72 @@ def test_values_in_other_files_are_a_fault(root, tmp_path, there):
     assert "source.h5" in report.faults[0].message
     with pytest.raises(DataError, match=r"source\.h5"):
         read_stored(image_path(root, 1))
+
+
+def in_digital_numbers(path: Path) -> None:
+    """Store an image as raw digital numbers, degrees and metres."""
+    values = read_stored(path) * list(STORED_DIVISORS.values())
+    overwrite(path, "img", values.round().astype("int32"))
+
+
+def test_digital_numbers_among_normalised_images_are_a_fault(tmp_path):
+    root = write_patch_set(tmp_path, range(1, 7))
+    for number in (2, 4, 6):
+        in_digital_numbers(image_path(root, number))
+    report = check(root)
+    assert paths_and_codes(report) == [(f"TrainData/img/image_{n}.h5", "mixed_scale") for n in (2, 4, 6)]
+    assert re.search(r"B1 1\d{3} instead of 1\.\d+, B2 8\d\d instead of", report.faults[0].message)
+
+
+def test_a_set_of_digital_numbers_is_one_warning_that_names_the_bands(root):
+    for number in (1, 2, 10):
+        in_digital_numbers(image_path(root, number))
+    report = check(root)
+    assert report.ok
+    assert [(w.path, w.code) for w in report.warnings] == [(".", "other_scale")]
+    assert all(f"{name} " in report.warnings[0].message for name in ORIGINAL_BANDS)
+    assert "training.standardize" in report.warnings[0].remedy
+
+
+@pytest.mark.parametrize("scale", [255 / 2, 1 / 10])
+def test_sets_of_few_bands_have_a_scale_too(tmp_path, scale):
+    root = write_patch_set(tmp_path, (1, 2), bands=3)
+    for number in (1, 2):
+        overwrite(image_path(root, number), "img", build_image(number, bands=3) * scale)
+    assert [w.code for w in check(root, bands=("B4", "B3", "B2")).warnings] == ["other_scale"]
+    assert check(root, n_bands=3).warnings == []  # nothing is declared
+
+
+def test_a_single_band_of_another_scale_is_named(root):
+    for number in (1, 2, 10):
+        image = build_image(number)
+        image[..., 12] *= 20.29
+        image[..., 0] *= 0.001
+        overwrite(image_path(root, number), "img", image)
+    (warning,) = check(root).warnings
+    assert re.search(r"about 1: B1 0\.001\d*, slope 20\.\d+$", warning.message)
+
+
+def test_impossible_values_are_named_with_their_band(root):
+    image = build_image(1)
+    image[0, 0, 12], image[3, 3, 3] = 4.5, 148.0
+    overwrite(image_path(root, 1), "img", image)
+    (warning,) = check(root).warnings
+    assert (warning.path, warning.code) == (IMAGE_1, "out_of_range")
+    assert "148 in band 4 (B4), 4.5 in band 13 (slope)" in warning.message
+
+
+def test_bright_dark_and_flat_images_are_no_finding(tmp_path):
+    """Snow, water, and the plains at sea level are far from the mean as well."""
+    root = write_patch_set(tmp_path, range(1, 6))
+    snow, water = build_image(1), build_image(2)
+    snow[..., :12] *= 15
+    water[..., :12] /= 20
+    water[..., 12:] /= 1000
+    overwrite(image_path(root, 1), "img", snow)
+    overwrite(image_path(root, 2), "img", water)
+    report = check(root)
+    assert (report.faults, report.warnings) == ([], [])
 
 
 def test_many_warnings_of_a_kind_are_counted_and_not_all_shown(root):

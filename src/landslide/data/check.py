@@ -13,11 +13,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from landslide.data.content import FileContent, read_content
 from landslide.data.digests import N_THREADS, files_below, ignored_files, listing_digest
 from landslide.data.patches import Finding, numbered_files
 from landslide.data.positions import read_positions
 from landslide.data.read_errors import unreadable_folders
+from landslide.data.scale import images_of_another_scale, set_of_another_scale
 from landslide.errors import DataError, first_few
 from landslide.schema import LAYOUTS, ORIGINAL_BANDS, PATCH_SIZE, Split
 
@@ -113,8 +117,9 @@ def check(
     Returns:
         The report. Codes of faults: missing_folder, unreadable_folder, no_patches, two_layouts, duplicate_number,
         missing_mask, mask_without_image, unreadable, missing_filter, wrong_key, wrong_shape, wrong_dtype, not_finite,
-        mask_values, values_elsewhere, unused_patch, positions. Codes of warnings: blank_image, blank_band, blank_mask,
-        no_data, constant_dem, duplicate_image, ignored_patch, linked_files, stray.
+        mask_values, values_elsewhere, mixed_scale, unused_patch, positions. Codes of warnings: blank_image,
+        blank_band, blank_mask, no_data, out_of_range, other_scale, constant_dem, duplicate_image, ignored_patch,
+        linked_files, stray.
     """
     return survey(root, bands=_default_names(n_bands) if bands is None else bands, required=required).report
 
@@ -183,12 +188,17 @@ class _Check:
         self.keys: dict[str, Literal["img", "mask"]] = {}  # of the files that belong to patches
         self.digests: dict[str, str] = {}
         self.positive_pixels: dict[str, int] = {}
+        self.typical: dict[str, NDArray[np.float64]] = {}
 
     def run(self) -> Survey:
         for split in self.patches:
             self.check_split(split)
         self.read_files()
         self.check_duplicates()
+        self.report.faults += images_of_another_scale(self.typical, self.bands)
+        if of_set := set_of_another_scale(self.typical, self.bands):
+            self.report.warnings = [one for one in self.report.warnings if one.code != "out_of_range"]
+            self.report.warnings.append(of_set)
         self.check_other_files()
         self.check_positions()
         self.check_links()
@@ -277,6 +287,8 @@ class _Check:
                     self.digests[path] = content.digest
                 if content.positive_pixels is not None:
                     self.positive_pixels[path] = content.positive_pixels
+                if content.typical is not None:
+                    self.typical[path] = content.typical
                 self.report.faults += [replace(fault, path=path) for fault in content.faults]
                 self.report.warnings += [replace(warning, path=path) for warning in content.warnings]
 

@@ -8,18 +8,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from landslide.data.demo import DIVISORS
 from landslide.data.digests import content_digest, file_digest
 from landslide.data.patches import Finding, load_stored, never_written, unreadable
+from landslide.data.scale import HIGHEST, LOWEST, OTHER_SCALE, typical_values
 from landslide.errors import DataError, first_few
-from landslide.schema import ORIGINAL_BANDS, PATCH_SIZE
+from landslide.schema import PATCH_SIZE
 
 _TERRAIN = ("slope", "dem")  # may be the same everywhere
-# The lowest values that a measurement can have. Reflectance can be slightly below 0 after the correction of the
-# atmosphere: digital numbers of Sentinel-2 have an offset of -1000. Elevation is at least -500 m.
-_DIVISORS = dict(zip(ORIGINAL_BANDS, DIVISORS, strict=True))
-_LOWEST = {name: -1000 / divisor for name, divisor in _DIVISORS.items()}
-_LOWEST |= {"slope": 0.0, "dem": -500 / _DIVISORS["dem"]}
 _BLACK_SHARE = 0.01  # of the pixels; fewer that are 0 in every band may be shadow, in 8-bit images for example
 _NO_DATA = -9000.0  # below this in bands without a name: -9999, -32768, -3.4e38
 
@@ -33,12 +28,15 @@ class FileContent:
         positive_pixels: Landslide pixels of a sound mask; None for any other file.
         faults: What makes the file unusable.
         warnings: What is worth knowing.
+        typical: (C,) the median of the positive values of each band of a sound image, NaN if there are none; None for
+            any other file.
     """
 
     digest: str | None
     positive_pixels: int | None = None
     faults: Sequence[Finding] = ()
     warnings: Sequence[Finding] = ()
+    typical: NDArray[np.float64] | None = None
 
 
 def read_content(path: Path, key: Literal["img", "mask"] | None, bands: Sequence[str]) -> FileContent:
@@ -73,7 +71,7 @@ def read_content(path: Path, key: Literal["img", "mask"] | None, bands: Sequence
         message = "; ".join(_not_finite(image, bands))
         remedy = "fill the gaps, or move the patch away with its mask"
         return FileContent(digest, faults=[Finding(str(path), "not_finite", message, remedy)])
-    return FileContent(digest, warnings=_image_warnings(path, image, bands, content))
+    return FileContent(digest, warnings=_image_warnings(path, image, bands, content), typical=typical_values(image))
 
 
 def _unwritten_mask(path: Path, content: bytes) -> list[Finding]:
@@ -104,12 +102,16 @@ def _image_warnings(path: Path, image: NDArray[np.float32], bands: Sequence[str]
     if message := _without_measurement(image, bands, low):
         remedy = "fill these pixels, or move the patch away with its mask: networks take the values for measurements"
         warnings.append(Finding(str(path), "no_data", message, remedy))
+    highest = np.array([HIGHEST.get(name, np.inf) for name in bands], np.float32)
+    if above := [f"{high[i]:g} in {_label(bands, i)}" for i in np.flatnonzero(high > highest).tolist()]:
+        message = f"values that Landslide4Sense cannot have: up to {first_few(above)}"
+        warnings.append(Finding(str(path), "out_of_range", message, OTHER_SCALE))
     return warnings
 
 
 def _without_measurement(image: NDArray[np.float32], bands: Sequence[str], low: NDArray[np.float32]) -> str:
     """Describe pixels with an impossible value in some band, or zero in every band; empty if there are none."""
-    lowest = np.array([_LOWEST.get(name, _NO_DATA) for name in bands], np.float32)
+    lowest = np.array([LOWEST.get(name, _NO_DATA) for name in bands], np.float32)
     zero = (image == 0).all(axis=2) if (low <= 0).all() else np.zeros(image.shape[:2], bool)
     if zero.mean() < _BLACK_SHARE:
         zero[:] = False
