@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -172,6 +173,33 @@ def test_digest_prints_only_the_version(rgb_set):
     result = landslide_data("digest", rgb_set)
     assert result.exit_code == 0
     assert result.stdout == directory_digest(rgb_set)[0] + "\n"
+
+
+# ---- prepare
+
+
+def test_prepare_says_only_what_it_has_compared(project, rgb_set):
+    def prepare() -> str:
+        result = landslide_data("prepare")
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    shutil.copytree(rgb_set, project / "data")
+    assert "it is not pinned" in prepare()
+    version = pin(project)
+    assert f"holds the version that data.dvc pins ({version})" in prepare()
+    (project / "data/TrainData/mask/mask_1.h5").unlink()
+    assert f"holds {version_of(project / 'data')}; data.dvc pins another version, {version}" in prepare()
+
+
+def test_prepare_creates_the_demo_set_in_an_empty_folder(project, monkeypatch):
+    monkeypatch.setattr(demo, "generate", partial(demo.generate, scenes=((1, 1),)))
+    demo.generate(project / "data")
+    monkeypatch.setattr(demo, "DEMO_VERSION", pin(project))
+    shutil.rmtree(project / "data")
+    (project / "data").mkdir()
+    assert "generated the demo set" in landslide_data("prepare").stdout
+    assert version_of(project / "data") == pinned(project)
 
 
 # ---- use

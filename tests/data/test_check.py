@@ -218,6 +218,27 @@ def test_a_folder_without_a_data_set_is_a_finding_not_an_exception(tmp_path, mak
     assert report.render()
 
 
+def test_a_folder_of_a_data_set_is_one_fault_that_names_the_folder_above_or_below(tmp_path):
+    zenodo = write_patch_set(tmp_path / "zenodo")
+    hugging_face = write_patch_set(tmp_path / "hub", layout=HUGGING_FACE)
+    renamed = shutil.copytree(zenodo / "TrainData", tmp_path / "renamed" / "Own")
+    for folder, remedy in {
+        zenodo / "TrainData": f"the folder above: {zenodo}",
+        zenodo / "TrainData/img": f"the folder above: {zenodo}",
+        hugging_face / "images": f"the folder above: {hugging_face}",
+        hugging_face / "annotations/train": f"the folder above: {hugging_face}",
+        tmp_path: f"the folder below: {hugging_face}",
+        renamed: f"rename Own to TrainData, and give the folder above: {renamed.parent}",
+    }.items():
+        (fault,) = check(folder).faults
+        assert (fault.path, fault.code) == (".", "missing_folder")
+        assert remedy in fault.remedy
+        with pytest.raises(DataError, match=re.escape(remedy)):
+            find_patches(folder)
+    renamed.rename(renamed.parent / "TrainData")
+    assert check(renamed.parent).ok
+
+
 def test_stray_files_of_the_hugging_face_copy_are_warnings(tmp_path):
     write_patch_set(tmp_path, layout=HUGGING_FACE)
     for number in range(5):

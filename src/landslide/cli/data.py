@@ -117,7 +117,10 @@ def digest(folder: Path) -> None:
 
 @data_group.command()
 def prepare() -> None:
-    """Create ./data with the version that data.dvc pins, if it is missing and the version is the demo set."""
+    """Create ./data with the version that data.dvc pins, if it is missing and the version is the demo set.
+
+    If ./data exists, say whether it holds that version.
+    """
     from landslide.data import project
 
     click.echo(project.prepare(Path.cwd()))

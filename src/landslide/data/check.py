@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from landslide.data.content import FileContent, read_content
 from landslide.data.digests import N_THREADS, files_below, ignored_files, listing_digest
-from landslide.data.patches import Finding, numbered_files
+from landslide.data.patches import Finding, numbered_files, other_folder
 from landslide.data.positions import read_positions
 from landslide.data.read_errors import unreadable_folders
 from landslide.data.scale import images_of_another_scale, set_of_another_scale
@@ -149,6 +149,11 @@ def survey(root: Path, *, bands: Sequence[str] = ORIGINAL_BANDS, required: Colle
             for folder, (cause, remedy) in unreadable.items()
         ]
         return Survey(CheckReport(faults, counts=_counts({}, [])), None, {}, {})
+    in_layout = any((root / folder).is_dir() for layout in LAYOUTS for pair in layout.values() for folder in pair)
+    if not in_layout and required and (remedy := other_folder(root)):
+        # A fault for each of its files would only hide this one.
+        fault = Finding(".", "missing_folder", "this is not the folder of a data set", remedy)
+        return Survey(CheckReport([fault], counts=_counts({}, [])), None, {}, {})
     return _Check(root, tuple(bands), required).run()
 
 

@@ -159,8 +159,10 @@ def _incomplete(root: Path, splits: Collection[Split], release: Release) -> list
 def _pin_existing(destination: Path, pin_in: Path | None, verified: Path) -> str:
     """Report that the data set exists; pin it if the run that moved it was killed before pinning."""
     there = f"{destination} holds the official data set already"
-    if pin_in is None or _is_pinned(pin_in):
-        return there
+    if pin_in is None:
+        return f"{there}: its patches were counted; `landslide data check {destination}` reads them"
+    if _is_pinned(pin_in):
+        return f"{there}, as data.dvc pins it"
     if not verified.exists():
         remedy = "pin it with `dvc add data`"
         raise DataError(f"{there}, but that is not what data.dvc pins", remedy=remedy)

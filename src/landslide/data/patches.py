@@ -102,17 +102,34 @@ def _split_folders(root: Path, split: Split) -> tuple[Path, Path]:
     if not present:
         expected = " nor ".join(str(images) for images, _ in candidates)
         reason = "it does not exist" if not root.is_dir() else f"there is neither {expected}"
-        raise DataError(
-            f"{root} holds no {split} images: {reason}",
-            remedy="give the folder that holds TrainData/ (or images/ and annotations/), "
-            "or make a data set with `landslide data demo`",
+        remedy = other_folder(root) or (
+            "give the folder that holds TrainData/ (or images/ and annotations/), or make a data set with "
+            "`landslide data demo`"
         )
+        raise DataError(f"{root} holds no {split} images: {reason}", remedy=remedy)
     if len(present) > 1:
         raise DataError(
             f"{root} holds the {split} split twice, in {present[0][0]} and in {present[1][0]}",
             remedy="keep one of the two layouts",
         )
     return present[0]
+
+
+def other_folder(root: Path) -> str | None:
+    """Return a remedy if a folder above or below is the data set, such as for `DIR/TrainData` or `DIR/img`."""
+    path = root.resolve()
+    folders = [Path(folder) for layout in LAYOUTS for pair in layout.values() for folder in pair]
+    for folder in folders:
+        for depth in range(1, len(folder.parts) + 1):
+            if path.parts[-depth:] == folder.parts[:depth] and path.joinpath(*folder.parts[depth:]).is_dir():
+                return f"give the folder above: {path.parents[depth - 1]}"
+    below = [child for child in sorted(path.iterdir()) if child.is_dir()] if path.is_dir() else []
+    for child in below:
+        if any((child / folder).is_dir() for folder in folders):
+            return f"give the folder below: {child}"
+    if {"img", "mask"} <= {child.name for child in below}:
+        return f"rename {path.name} to TrainData, and give the folder above: {path.parent}"
+    return None
 
 
 def _one_file_each(files: dict[int, list[Path]]) -> dict[int, Path]:

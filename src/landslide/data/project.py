@@ -76,24 +76,29 @@ def cache_warnings(folder: Path) -> list[Finding]:
 
 
 def prepare(project: Path) -> str:
-    """Create `./data` with the version that `data.dvc` pins, if the folder is missing.
+    """Create `./data` with the version that `data.dvc` pins, if the folder is missing or empty.
 
     Args:
         project: Root of the project.
 
     Returns:
-        A report in one line.
+        A report in one line; of an existing folder, whether it holds the pinned version.
 
     Raises:
         DataError: If the pinned version is not the demo set, the only one that can be generated, or if the generated
             set differs from it.
     """
     folder, version = project / "data", pinned_version(project / "data.dvc")
-    if folder.exists():
-        return f"./data exists ({version or 'not pinned'})"
+    if folder.is_dir() and any(folder.iterdir()):
+        found = directory_digest(folder)[0]
+        if found == version:
+            return f"./data holds the version that data.dvc pins ({version})"
+        if version is None:
+            return f"./data holds {found}; it is not pinned"
+        return f"./data holds {found}; data.dvc pins another version, {version}. Nothing was changed"
     if version != demo.DEMO_VERSION:
         raise DataError(
-            f"./data is absent and data.dvc pins {version or 'nothing'}, which is not the demo set",
+            f"there is no data set in ./data, and data.dvc pins {version or 'nothing'}, which is not the demo set",
             remedy="run `dvc pull data.dvc`, or `landslide data fetch` if it is the official set, or use another set "
             "with `landslide data use DIR`",
         )
