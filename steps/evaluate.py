@@ -72,7 +72,8 @@ def evaluate(
     key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
     if client.get_run(cross_validation_run).data.tags.get("evaluation") == key:
         logger.info("The scores are those of MLflow run %s.", cross_validation_run)
-        return runs.fetch_json(cross_validation_run, _SCORES)
+        recorded: dict[str, Any] = runs.fetch_json(cross_validation_run, _SCORES)
+        return recorded
     cache = patches.open_bands(fold_table)
     folds: dict[int, FoldEvaluation] = {}
     histories: dict[int, list[dict[str, float]]] = {}
