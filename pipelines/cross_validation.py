@@ -1,5 +1,7 @@
 """The common part of all training pipelines: the folds, side by side, and their evaluation."""
 
+import json
+from functools import lru_cache
 from typing import Any
 
 from landslide.bands.formulas import BandSettings, resolve_bands
@@ -7,7 +9,7 @@ from landslide.inference.symmetries import gradient_channels
 from landslide.models.complexity import resolutions
 from landslide.schema import PATCH_SIZE
 from landslide.training.fold import TrainingSettings
-from landslide.training.losses import HEAD_WEIGHTS
+from landslide.training.losses import HEAD_WEIGHTS, head_shares
 from landslide.training.settings import refuse_head_settings_without_effect
 from steps.evaluate import evaluate
 from steps.settings import EvaluationSettings, FoldSettings
@@ -45,10 +47,10 @@ def cross_validate(
         The outputs of the trained folds in the order of their numbers, and of the evaluation.
 
     Raises:
-        ConfigurationError: If the patches do not provide the bands, or if the bands cannot be rotated and the settings
-            ask for rotations.
+        ConfigurationError: If the patches do not provide the bands, the network cannot be built, or the bands cannot be
+            rotated and the settings ask for rotations.
     """
-    input_bands(bands, training, evaluation)  # otherwise the evaluation would find the fault hours later
+    input_bands(bands, training, evaluation)  # otherwise each fold would find the fault, or the evaluation hours later
     fold_runs = [
         train(
             fold=fold, fold_table=fold_table, patches=patches, cross_validation_run=run, training=training,
@@ -64,7 +66,9 @@ def cross_validate(
 
 
 def input_bands(bands: BandSettings, training: TrainingSettings, evaluation: EvaluationSettings) -> tuple[str, ...]:
-    """Return the bands that the networks see, after a check that they fit the settings.
+    """Return the bands that the networks see, after a check that they and the network fit the settings.
+
+    The network is built without memory.
 
     Args:
         bands: Band settings.
@@ -72,16 +76,24 @@ def input_bands(bands: BandSettings, training: TrainingSettings, evaluation: Eva
         evaluation: In which variants is predicted.
 
     Raises:
-        ConfigurationError: If a selected band is unavailable, if only one gradient band is selected and patches are to
-            be rotated, or if a setting of bands or heads has no effect.
+        ConfigurationError: If a selected band is unavailable, if there is no such network or it does not take its
+            options or patches of this size, if only one gradient band is selected and patches are to be rotated, or if
+            a setting of bands or heads has no effect.
     """
     names = resolve_bands(training.bands, bands.names)
     bands.refuse_settings_without_effect()
+    size = training.crop or PATCH_SIZE
+    heads = _heads(training.model, len(names), json.dumps(training.model_options, sort_keys=True), size)
     if training.prediction.heads != "main" or training.head_weights != HEAD_WEIGHTS:
-        size = training.crop or PATCH_SIZE
-        heads = resolutions(training.model, len(names), training.model_options, size=size)
         refuse_head_settings_without_effect(training, heads)
+    head_shares(heads, size, training.head_weights)
     turned = {evaluation.test_time_augmentation, training.prediction.augmentation} != {"none"}
     if turned or training.augmentation.mode == "consistent":
         gradient_channels(names)
     return names
+
+
+@lru_cache
+def _heads(model: str, n_bands: int, options: str, size: int) -> list[str]:
+    """Return the resolutions of a network's heads; the options come as JSON, so that equal ones are built once."""
+    return resolutions(model, n_bands, json.loads(options), size=size)

@@ -14,10 +14,8 @@ from landslide.ablation.record import read_recorded_tests
 from landslide.bands.formulas import BandSettings
 from landslide.errors import ConfigurationError, LandslideError, refuse_settings_without_effect
 from landslide.metrics.counts import METRIC_NAMES
-from landslide.models.complexity import Complexity, complexity, resolutions
-from landslide.schema import PATCH_SIZE
+from landslide.models.complexity import Complexity, complexity
 from landslide.training.fold import TrainingSettings
-from landslide.training.losses import head_shares
 from pipelines.configured import describe
 from pipelines.cross_validation import input_bands
 from steps.settings import EvaluationSettings, FoldSettings
@@ -159,10 +157,7 @@ def _resolve_row(
         common["model_options"] = {}
     row_training = _changed(training, row.training, "training", common)
     names = input_bands(row_bands, row_training, evaluation)
-    size = row_training.crop or PATCH_SIZE
-    options = json.dumps(row_training.model_options, sort_keys=True)
-    cost, heads = _measured(row_training.model, len(names), options, size)
-    head_shares(heads, size, row_training.head_weights)
+    cost = _cost(row_training.model, len(names), json.dumps(row_training.model_options, sort_keys=True))
     chosen = [row_training.seed] if seeds is None else seeds
     trainings = tuple(_changed(row_training, {"seed": seed}, "training") for seed in chosen)
     recorded = {}
@@ -172,13 +167,9 @@ def _resolve_row(
 
 
 @lru_cache
-def _measured(model: str, n_bands: int, options: str, size: int) -> tuple[Complexity, list[str]]:
-    """Build a network without memory; return its cost and its heads for patches of the size that it is trained on.
-
-    The options come as JSON, because many rows have the same.
-    """
-    values = json.loads(options)
-    return complexity(model, n_bands, values), resolutions(model, n_bands, values, size=size)
+def _cost(model: str, n_bands: int, options: str) -> Complexity:
+    """Measure a network without memory; the options come as JSON, because many rows have the same."""
+    return complexity(model, n_bands, json.loads(options))
 
 
 def _changed(

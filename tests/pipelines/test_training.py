@@ -215,6 +215,25 @@ def _message(config: Path) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("training", "expected"),
+    [
+        ({"model": "rau_nett"}, "There is no model 'rau_nett'"),
+        ({"model": "unet", "model_options": {"widht": 4}}, "widht"),
+        ({"model": "unet", "model_options": {"width": 0}}, "width is 0"),
+        ({"model": "smp:Unet"}, "no name of a peer network"),
+        ({"model": "unet", "model_options": {"attention": "multi_head", "patch_size": 64}}, "64 x 64"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_refused_before_the_first_step(stack, tmp_path, training, expected):
+    nowhere = tmp_path / "nowhere"  # the first step would look for it
+    training = {"crop": None, "model_options": {}, **training}
+    message = _message(write_config(tmp_path / "config.yaml", nowhere, training=training))
+    assert expected in message
+    assert "step" not in message
+    assert "nowhere" not in message
+
+
 def test_missing_data_folder_is_named(stack, tmp_path):
     message = _message(write_config(tmp_path / "config.yaml", tmp_path / "nowhere"))
     assert "nowhere" in message
