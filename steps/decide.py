@@ -55,6 +55,8 @@ def decide(
         better, reason = begun["intended"] == record.PROMOTED, begun["reason_intended"]
     elif in_service != champion:
         reason = f"the champion changed from {champion or 'none'} to {in_service or 'none'} in the meantime"
+    elif current and registry.gives_way(current, registry.version(client, model_version)):
+        better, reason = True, registry.describe_giving_way(current)
     elif not champion:
         better, reason = True, registry.NONE_IN_SERVICE
     elif evidence.empty:

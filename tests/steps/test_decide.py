@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from landslide.data.demo import DEMO_VERSION
 from landslide.errors import ComparisonError, ConfigurationError, DataError, RemoteError
 from landslide.operations.relocation import relocate
 from landslide.retraining import record
@@ -157,6 +158,14 @@ def test_promotion_that_was_rolled_back_before_it_was_recorded_stays_rolled_back
     registry.rollback(two_versions)
     assert _decide(two_versions, _evidence(20))[0] == "refused"
     assert registry.champion(two_versions)["version"] == "1"
+
+
+def test_a_champion_of_the_demo_set_gives_way_without_comparable_patches(two_versions):
+    two_versions.set_model_version_tag(registry.MODEL_NAME, "1", "data_version", DEMO_VERSION)
+    decided, tags = _decide(two_versions, _evidence(0).head(0))
+    assert decided == "promoted"
+    assert tags["reason"] == "version 1 was trained on the generated demo set"
+    assert registry.champion(two_versions)["version"] == "2"
 
 
 def test_nothing_is_promoted_without_comparable_patches(two_versions):

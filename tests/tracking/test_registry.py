@@ -4,6 +4,7 @@ import mlflow
 import pandas as pd
 import pytest
 
+from landslide.data.demo import DEMO_VERSION
 from landslide.errors import RegistryError
 from landslide.tracking import registry, runs
 from landslide.tracking.registry import (
@@ -48,6 +49,16 @@ def client(store):
             if name in version(store, str(number)):
                 store.delete_model_version_tag(MODEL_NAME, str(number), name)
     return store
+
+
+def test_a_model_of_the_demo_set_gives_way_to_the_first_one_of_other_data(client):
+    demo = {**version(client, "1"), "folds_trained": "all", "data_version": DEMO_VERSION, "run_id": "demo", "f1_macro": "0.99"}
+    real = {**version(client, "2"), "folds_trained": "all"}
+    decision = registry.decide_by_score(real, demo, "f1_macro")
+    assert decision == Decision("champion", "version 1 was trained on the generated demo set")
+    assert registry.decide_by_score(demo, real, "f1_macro").alias == "challenger"
+    better = registry.decide_by_score({**demo, "run_id": "again", "f1_macro": "0.98"}, demo, "f1_macro")
+    assert better.alias == "challenger"
 
 
 def promote(client, *numbers: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from landslide.bands.formulas import BandSettings
+from landslide.data.demo import DEMO_VERSION
 from landslide.errors import ComparisonError, RegistryError
 from landslide.inference.ensemble import Member
 from landslide.tracking.runs import (
@@ -235,7 +236,8 @@ def versions(client: MlflowClient) -> pd.DataFrame:
 def decide_by_score(candidate: Mapping[str, str], champion: Mapping[str, str] | None, metric: str) -> Decision:
     """Decide between champion and challenger on the recorded scores.
 
-    Two runs compare only on equal data, folds and selection; anything else stays a challenger.
+    Two runs compare only on equal data, folds and selection; anything else stays a challenger. A model of the generated
+    demo set gives way to the first one of other data.
 
     Args:
         candidate: Tags of the new version.
@@ -246,6 +248,8 @@ def decide_by_score(candidate: Mapping[str, str], champion: Mapping[str, str] | 
         return Decision(CHAMPION, NONE_IN_SERVICE)
     if candidate["run_id"] == champion["run_id"]:
         return Decision(CHAMPION, "the same cross-validation, registered again")
+    if gives_way(champion, candidate):
+        return Decision(CHAMPION, describe_giving_way(champion))
     champion = {"folds_trained": "all", **champion}  # which older versions do not say
     for name in ("data_version", "fold_table", "folds_trained", "selection"):
         if candidate[name] != champion.get(name):
@@ -255,6 +259,16 @@ def decide_by_score(candidate: Mapping[str, str], champion: Mapping[str, str] | 
     return (
         Decision(CHAMPION, f"better: {comparison}") if new > old else Decision(CHALLENGER, f"not better: {comparison}")
     )
+
+
+def gives_way(champion: Mapping[str, str], candidate: Mapping[str, str]) -> bool:
+    """Return whether a champion was trained on the generated demo set and a candidate was not; arguments are tags."""
+    return champion.get("data_version") == DEMO_VERSION != candidate.get("data_version")
+
+
+def describe_giving_way(champion: Mapping[str, str]) -> str:
+    """Return why a model replaces one of the demo set."""
+    return f"version {champion['version']} was trained on the generated demo set"
 
 
 def decide_once(client: MlflowClient, number: str, metric: str) -> Decision:

@@ -127,4 +127,12 @@ def _registered(client: MlflowClient, tags: dict[str, str]) -> list[str]:
             raise
         return [f"model          {name}, which was deleted; the same pipeline registers it again"]
     alias = f"@{', @'.join(version.aliases)}" if version.aliases else "without an alias"
-    return [f"model          {name}, {alias} ({version.tags.get('decision', 'no decision yet')})"]
+    lines = [f"model          {name}, {alias} ({version.tags.get('decision', 'no decision yet')})"]
+    champion = registry.champion(client)
+    if champion is None or champion["version"] == str(version.version):
+        return lines
+    return [
+        *lines,
+        f"in service     version {champion['version']}, until `landslide models promote {version.version}` (see "
+        f"`landslide models compare {champion['version']} {version.version}`)",
+    ]
