@@ -43,8 +43,8 @@ def ingest(
     if not root.is_dir():
         raise DataError(
             f"There is no data folder {root.resolve()}.",
-            remedy="Generate the demo set with `landslide data demo data`, fetch pinned data with `dvc pull`, or "
-            "set parameters.data.root.",
+            remedy=f"Generate the demo set with `landslide data demo {root}`, fetch pinned data with "
+            f"`dvc pull {root.name}.dvc`, or set parameters.data.root.",
         )
     found = survey(root, bands=bands.stored)
     version, report = found.version, found.report

@@ -1,5 +1,6 @@
 """Data from a DVC remote: a fresh clone, newer data, a folder without checkout, and errors."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.support.patch_sets import write_patch_set
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).resolve().parents[2]
 MASKS = Path("data/TrainData/mask")
 
 
@@ -125,6 +127,29 @@ def test_files_that_dvcignore_lists_neither_block_an_update_nor_get_lost(origin,
     update_from_remote(clone)
     assert ingest.entrypoint(data=data, bands=bands)[1] == version
     assert (clone / "data" / "notes" / "my.tmp").read_text() == "a week of work"
+
+
+def documented_pulls() -> set[str]:
+    """Every `dvc pull` that a page, a unit, a workflow, a configuration or a message of the project names."""
+    places = ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "configs/*.yaml", "deploy/*", ".github/**/*.yml")
+    places += ("src/**/*.py", "steps/*.py", "pipelines/*.py", "Makefile")
+    texts = [path.read_text() for place in places for path in ROOT.glob(place) if path.is_file()]
+    return {found for text in texts for found in re.findall(r"\bdvc pull\b(?: [\w{}.]+\.dvc)?", text)}
+
+
+def test_the_documented_pull_brings_the_data_to_a_fresh_and_to_a_used_checkout(origin, version, clone):
+    assert documented_pulls() == {"dvc pull data.dvc", "dvc pull {root.name}.dvc"}
+    git(clone, "checkout", "--quiet", "main")
+    shutil.copy(ROOT / "dvc.yaml", clone)
+    dvc(clone, "pull", "data.dvc")
+    assert directory_digest(clone / "data")[0] == version
+    (clone / "reports").mkdir()  # of `make run`
+    for name in ("check.json", "metrics.json", "scores.csv"):
+        (clone / "reports" / name).write_text(name)
+    git(clone, "checkout", "--quiet", "first", "--", "data.dvc")
+    dvc(clone, "pull", "data.dvc")
+    assert directory_digest(clone / "data")[0] != version
+    assert (clone / "reports" / "metrics.json").read_text() == "metrics.json"
 
 
 def test_existing_data_need_no_remote(origin, clone):
@@ -335,7 +360,7 @@ def test_an_edited_file_changes_no_other_file_and_can_be_restored(tmp_path):
     """With the settings that this repository commits; files of equal content are one object in the cache."""
     git(tmp_path, "init", "--quiet")
     dvc(tmp_path, "init")
-    shutil.copy(Path(__file__).parents[2] / ".dvc" / "config", tmp_path / ".dvc" / "config")
+    shutil.copy(ROOT / ".dvc" / "config", tmp_path / ".dvc" / "config")
     write_patches_with_equal_masks(tmp_path)
     dvc(tmp_path, "add", "data")
     shutil.rmtree(tmp_path / "data")
