@@ -1,5 +1,6 @@
 """Compare: predict every patch that neither model has seen, by champion and challenger."""
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -8,13 +9,15 @@ import numpy as np
 import pandas as pd
 from zenml import step
 
-from landslide.inference.ensemble import Ensemble
+from landslide.inference.ensemble import Ensemble, load_ensemble
 from landslide.metrics.counts import patch_counts
 from landslide.retraining.out_of_fold import CHAMPION_AND_CHALLENGER, evidence_table, predict_unseen, select_unseen
 from landslide.tracking import registry
 from steps.data_access import PatchSource
 from steps.provenance import tracking_client
 from steps.table_materializer import TableMaterializer
+
+logger = logging.getLogger(__name__)
 
 NO_COUNTS = np.zeros((0, 2, 2), np.int64)
 
@@ -48,7 +51,8 @@ def compare(
     previous = registry.seen_patches(client, versions[0])
     with tempfile.TemporaryDirectory() as temporary:
         ensembles = [
-            Ensemble(*registry.members(version["version"], Path(temporary, version["version"]))) for version in versions
+            load_ensemble(registry.fetch(version["version"], Path(temporary, version["version"])))
+            for version in versions
         ]
     chosen, new = select_unseen(
         fold_table,
@@ -62,8 +66,15 @@ def compare(
     seen = (previous, pd.concat([fold_table, departed_patches]))
     counts = {}
     for model, ensemble, seen_by in zip(CHAMPION_AND_CHALLENGER, ensembles, seen, strict=True):
-        cache = patches.with_bands(ensemble.settings).open_bands(fold_table)
+        # A version of other code computes its bands itself; of the cache, only the masks are used then.
+        own_code = not isinstance(ensemble, Ensemble)
+        cache = (patches if own_code else patches.with_bands(ensemble.settings)).open_bands(fold_table)
+        root = patches.folder() if own_code else None
+        if own_code:
+            logger.info("The %s was trained with other code than this, and predicts by its own.", model)
         counts[model] = np.zeros((len(rows), 2, 2), np.int64)
-        for part, probability, masks in predict_unseen(ensemble, cache, fold_table, rows, seen_by, model=model):
+        for part, probability, masks in predict_unseen(
+            ensemble, cache, fold_table, rows, seen_by, model=model, root=root
+        ):
             counts[model][part] = patch_counts(probability, masks)
     return evidence_table(fold_table.iloc[rows], new[rows], counts)

@@ -14,7 +14,8 @@ from landslide.bands.formulas import BandSettings, resolve_bands
 from landslide.errors import ConfigurationError, TrainingError
 from landslide.files import sha256
 from landslide.folds.parts import fold_rows
-from landslide.inference.ensemble import Member
+from landslide.inference.ensemble import Member, load_members, recorded_code
+from landslide.inference.own_code import CODE
 from landslide.locks import locked
 from landslide.paths import checkpoints
 from landslide.tracking import registry, runs
@@ -63,6 +64,7 @@ def train_fold(
         run_id = runs.open_fold(client, cross_validation_run, fold)
         if runs.is_finished(client, run_id):
             if runs.has_model(f"runs:/{run_id}/model"):
+                shutil.rmtree(checkpoints() / run_id, ignore_errors=True)  # of a process that was killed at its end
                 logger.info("Fold %d is trained already: MLflow run %s.", fold, run_id)
                 return run_id
             logger.warning("The model of fold %d was deleted from MLflow run %s. Training it again.", fold, run_id)
@@ -107,7 +109,13 @@ def train_fold(
 
 def _member(version: str, fold: int, bands: BandSettings, folder: Path) -> Member:
     """Fetch the member of a version that was not trained on this fold."""
-    members, settings = registry.members(version, folder)
+    model = registry.fetch(version, folder)
+    if recorded_code(model) != CODE:
+        raise ConfigurationError(
+            f"Version {version} was trained with other formulas or networks than this code has.",
+            remedy="Start from scratch (start_from: '', retraining.start: scratch), or use a checkout of its commit.",
+        )
+    members, settings = load_members(model)
     if settings != bands:
         raise ConfigurationError(
             f"The bands of version {version} were computed otherwise: {settings}, and the settings say {bands}.",

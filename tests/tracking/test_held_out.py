@@ -19,7 +19,7 @@ from landslide.data.digests import directory_digest
 from landslide.data.patches import find_patches, read_mask, read_stored
 from landslide.data.table import patch_table
 from landslide.errors import ComparisonError, DataError
-from landslide.inference.ensemble import load_ensemble
+from landslide.inference.ensemble import Ensemble, load_ensemble
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.tracking import held_out, runs
 from tests.support.versions import add_version, fold_table
@@ -110,18 +110,16 @@ def test_ensemble_and_each_member_are_scored(client, root, found, tmp_path):
 
 
 def test_members_use_their_tuned_threshold_and_the_ensemble_the_mean(client, root, monkeypatch):
-    fetch_members = runs.fetch_members
-
-    def with_thresholds(run_id, folder):
-        members, settings = fetch_members(run_id, folder)
-        pairs = zip(members, (0.3, 0.6), (0.2, 0.9), strict=True)
+    def with_thresholds(folder, device):
+        ensemble = load_ensemble(folder, device)
+        pairs = zip(ensemble.members, (0.3, 0.6), (0.2, 0.9), strict=True)
         changed = [
             type(m)(**{**vars(m), "threshold": threshold, "detection_threshold": detection})
             for m, threshold, detection in pairs
         ]
-        return changed, settings
+        return Ensemble(changed, ensemble.settings, device)
 
-    monkeypatch.setattr(runs, "fetch_members", with_thresholds)
+    monkeypatch.setattr(held_out, "load_ensemble", with_thresholds)
     found = held_out.score(client, "1", root, "test")
     tuned = found.table[found.table["tuned"]]
     assert tuned["threshold"].tolist() == pytest.approx([0.45, 0.3, 0.6])

@@ -52,7 +52,13 @@ def client(store):
 
 
 def test_a_model_of_the_demo_set_gives_way_to_the_first_one_of_other_data(client):
-    demo = {**version(client, "1"), "folds_trained": "all", "data_version": DEMO_VERSION, "run_id": "demo", "f1_macro": "0.99"}
+    demo = {
+        **version(client, "1"),
+        "folds_trained": "all",
+        "data_version": DEMO_VERSION,
+        "run_id": "demo",
+        "f1_macro": "0.99",
+    }
     real = {**version(client, "2"), "folds_trained": "all"}
     decision = registry.decide_by_score(real, demo, "f1_macro")
     assert decision == Decision("champion", "version 1 was trained on the generated demo set")

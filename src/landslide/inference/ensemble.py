@@ -1,9 +1,10 @@
 """An ensemble of fold models on disk: raw patches in, landslide probability and uncertainty out.
 
-    <directory>/ensemble.json          stored bands, band settings, members with band list, statistics, threshold, ...
+    <directory>/ensemble.json          digest of the code, band settings, members with bands, statistics, threshold, ...
                 member-1.safetensors   weights of the first member, and so on
 
-The same folder with one member is the model of a single fold. It depends on nothing but torch, NumPy and OpenCV.
+The same folder with one member is the model of a single fold. It depends on nothing but torch, NumPy and OpenCV. In a
+registered model a copy of the package is in `../../code`; it predicts if this installation has other code.
 """
 
 import json
@@ -21,10 +22,12 @@ from torch import nn
 from landslide.bands.formulas import BandSettings, engineer
 from landslide.errors import RegistryError
 from landslide.files import sha256
+from landslide.inference.own_code import CODE, import_ensemble
 from landslide.inference.prediction import PUBLISHED, PredictionSettings, ensemble_probability
 from landslide.models import ModelSpec, build_model
 
 _FILE = "ensemble.json"
+_REMEDY = "Download the model again, or train it again."
 
 
 @dataclass(frozen=True)
@@ -113,13 +116,14 @@ class Ensemble:
         return probability, uncertainty
 
 
-def save_ensemble(directory: Path, members: Iterable[Member], settings: BandSettings) -> None:
+def save_ensemble(directory: Path, members: Iterable[Member], settings: BandSettings, code: str | None = CODE) -> None:
     """Write an ensemble to a new folder.
 
     Args:
         directory: Folder to create.
         members: Its members; their weights are copied.
         settings: Settings of the bands on which they were trained.
+        code: Digest of the code that reads them; another one only if a model is copied.
     """
     directory.mkdir(parents=True)
     described = []
@@ -137,17 +141,41 @@ def save_ensemble(directory: Path, members: Iterable[Member], settings: BandSett
                 "sha256": sha256(weights),
             }
         )
-    content = {"band_settings": settings.to_dict(), "members": described}
+    content = {"code": code, "band_settings": settings.to_dict(), "members": described}
     (directory / _FILE).write_text(json.dumps(content, indent=2))
 
 
-def load_members(directory: Path) -> tuple[list[Member], BandSettings]:
-    """Read what `save_ensemble` wrote and verify the weights against their digests.
+def recorded_code(directory: Path) -> str | None:
+    """Return the digest of the code that reads a saved ensemble, None if an older release saved it.
 
     Raises:
-        RegistryError: If a file is missing or damaged.
+        RegistryError: If the description of the ensemble is missing or damaged.
     """
-    remedy = "Download the model again, or train it again."
+    try:
+        code: str | None = json.loads((directory / _FILE).read_text()).get("code")
+    except (OSError, ValueError, AttributeError) as error:
+        raise RegistryError(f"The model in {directory} cannot be read: {error}.", remedy=_REMEDY) from error
+    return code
+
+
+def load_members(directory: Path, *, any_code: bool = False) -> tuple[list[Member], BandSettings]:
+    """Read what `save_ensemble` wrote and verify the weights against their digests.
+
+    Args:
+        directory: The folder.
+        any_code: Read it even if other code wrote it: to compare or copy it, not to predict.
+
+    Raises:
+        RegistryError: If a file is missing or damaged, or if other code wrote the ensemble.
+    """
+    code = recorded_code(directory)
+    if code != CODE and not any_code:
+        raise RegistryError(
+            f"The model in {directory} was saved by other code ({code or 'an older release'}) than this ({CODE}): its "
+            "bands or networks may be computed otherwise here.",
+            remedy="Download the whole model and load its folder artifacts/ensemble by `load_ensemble`, which uses the "
+            "code beside it; or use the release that saved it.",
+        )
     try:
         content = json.loads((directory / _FILE).read_text())
         members = [
@@ -164,12 +192,28 @@ def load_members(directory: Path) -> tuple[list[Member], BandSettings]:
         damaged = [m["weights"] for m in content["members"] if sha256(directory / m["weights"]) != m["sha256"]]
         settings = BandSettings.from_dict(content["band_settings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RegistryError(f"The model in {directory} cannot be read: {error}.", remedy=remedy) from error
+        raise RegistryError(f"The model in {directory} cannot be read: {error}.", remedy=_REMEDY) from error
     if damaged:
-        raise RegistryError(f"The model in {directory} is damaged: {', '.join(damaged)}.", remedy=remedy)
+        raise RegistryError(f"The model in {directory} is damaged: {', '.join(damaged)}.", remedy=_REMEDY)
     return members, settings
 
 
 def load_ensemble(directory: Path, device: torch.device | None = None) -> Ensemble:
-    """Load an ensemble from the folder that `save_ensemble` wrote, ready to predict."""
-    return Ensemble(*load_members(directory), device=device)
+    """Load an ensemble from the folder that `save_ensemble` wrote, ready to predict.
+
+    If other code wrote it, the copy of the package in `../../code` is imported and predicts. The result is then an
+    `Ensemble` of that copy, and no instance of this class.
+
+    Args:
+        directory: The folder.
+        device: Where to compute; a GPU if there is one by default.
+
+    Raises:
+        RegistryError: If a file is missing or damaged, or if other code wrote the ensemble and is not beside it.
+    """
+    recorded, copy = recorded_code(directory), directory.resolve().parents[1] / "code"
+    if recorded == CODE or not copy.is_dir():
+        return Ensemble(*load_members(directory), device=device)
+    own = import_ensemble(copy, recorded)
+    ensemble: Ensemble = own.Ensemble(*own.load_members(directory), device=device)
+    return ensemble

@@ -1,6 +1,7 @@
 """Champion and challenger on patches that neither has seen: which patches, their predictions, their counts."""
 
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from landslide.bands.cache import BandCache
+from landslide.data.patches import read_stored
 from landslide.errors import ComparisonError
 from landslide.folds.table import previous_folds
 from landslide.inference.batches import predict_batches
@@ -20,6 +22,7 @@ from landslide.schema import POSITION_COLUMNS
 
 CHAMPION_AND_CHALLENGER = ("champion", "challenger")
 
+_BATCH = 12
 _CELLS = ("true_negatives", "false_positives", "false_negatives", "true_positives")
 
 
@@ -141,6 +144,7 @@ def predict_unseen(
     previous: pd.DataFrame,
     *,
     model: str,
+    root: Path | None = None,
 ) -> Iterator[tuple[npt.NDArray[np.int64], Tensor, Tensor]]:
     """Predict patches out of fold, batch by batch: a patch of fold k is predicted by the member that left out fold k.
 
@@ -153,6 +157,8 @@ def predict_unseen(
         rows: (n,) rows of it to predict, ascending.
         previous: Every patch that the members, or the members that they started from, have seen, with its fold.
         model: Name of the model for messages.
+        root: Folder of the patches, for an ensemble of other code (see `landslide.inference.ensemble.load_ensemble`):
+            it computes the bands itself, and only the masks are those of the cache.
 
     Yields:
         Positions in `rows`, the landslide probabilities (B, 128, 128) of these patches on the ensemble's device, and
@@ -171,11 +177,26 @@ def predict_unseen(
             predict_batches(
                 network, cache, rows[chosen], member.spec.bands, {"": member.prediction}, device=ensemble.device
             )
+            if root is None
+            else _predict_stored(
+                type(ensemble)([member], ensemble.settings, ensemble.device), cache, table["image"], rows[chosen], root
+            )
             for member, network in predicting
         ]
         for batch in zip(*predictions, strict=True):
             part, _, masks = batch[0]
             yield chosen[part], torch.stack([found[""] for _, found, _ in batch]).mean(dim=0), masks
+
+
+def _predict_stored(
+    ensemble: Ensemble, cache: BandCache, images: "pd.Series[str]", rows: npt.NDArray[np.int64], root: Path
+) -> Iterator[tuple[slice, dict[str, Tensor], Tensor]]:
+    """Predict patches from their files, and yield what `predict_batches` yields."""
+    for start in range(0, len(rows), _BATCH):
+        part = slice(start, start + _BATCH)
+        stored = [read_stored(root / image, len(ensemble.settings.stored)) for image in images.iloc[rows[part]]]
+        probability, _ = ensemble.predict(np.stack(stored).transpose(0, 3, 1, 2))
+        yield part, {"": torch.from_numpy(probability)}, torch.from_numpy(cache.masks[rows[part]]).long()
 
 
 def check_unseen_folds(fold_table: pd.DataFrame, previous: pd.DataFrame, start: dict[str, str]) -> None:

@@ -32,7 +32,7 @@ from landslide.evaluation.figures import (
 from landslide.evaluation.report import example_rows
 from landslide.evaluation.scores import FoldEvaluation, FoldEvaluator, patch_report, pooled_scores, threshold_table
 from landslide.folds.schemes import BLOCK_SIDE, neighbour_runs
-from landslide.inference.ensemble import Ensemble, Member
+from landslide.inference.ensemble import Member, load_ensemble
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.metrics.detection import roc_curve, undefined_reason
 from landslide.schema import Split
@@ -130,8 +130,9 @@ def score(
     _refuse_known(registry.seen_patches(client, tags), table, split, tags["version"])
     masks = np.stack([read_mask(root / path) for path in table["mask"]])
     with tempfile.TemporaryDirectory() as temporary:
-        members, settings = registry.members(tags["version"], Path(temporary))
-        networks = [Ensemble([member], settings, device) for member in members]
+        ensemble = load_ensemble(registry.fetch(tags["version"], Path(temporary)), device)
+        members, settings = ensemble.members, ensemble.settings
+        networks = [type(ensemble)([member], settings, device) for member in members]  # of the version's code
     evaluators = {_ENSEMBLE: FoldEvaluator(**_thresholds(members))}
     evaluators |= {f"fold {member.fold}": FoldEvaluator(**_thresholds([member])) for member in members}
     drawn = {int(row): (np.empty(0), np.empty(0)) for row in example_rows(table["positive_pixels"], _N_DRAWN)}
@@ -148,24 +149,24 @@ def score(
         for row in drawn.keys() & range(start, start + len(images)):
             drawn[row] = answers[0][row - start], deviation[row - start]
     evaluations = {name: evaluator.evaluation() for name, evaluator in evaluators.items()}
-    ensemble = evaluations[_ENSEMBLE]
-    patches = patch_report(table.assign(fold=0), {0: ensemble}).drop(columns="fold")
+    pooled = evaluations[_ENSEMBLE]
+    patches = patch_report(table.assign(fold=0), {0: pooled}).drop(columns="fold")
     patches["block"] = neighbour_runs(len(patches), BLOCK_SIDE)
     found = HeldOutScores(
         version=tags["version"],
         split=split,
         data_version=split_digest(table),
         patches=len(patches),
-        positive_patches=int(ensemble.truth.sum()),
+        positive_patches=int(pooled.truth.sum()),
         table=_score_table(evaluations),
-        ensemble=ensemble.scores | pooled_scores(patches),
+        ensemble=pooled.scores | pooled_scores(patches),
         run_id=_open_run(client, tags, split, split_digest(table), root),
     )
     runs.log_scores(client, found.run_id, found.ensemble)
-    for name, content in (_tables(ensemble, patches) | {"scores": found.table}).items():
+    for name, content in (_tables(pooled, patches) | {"scores": found.table}).items():
         runs.log_text(client, found.run_id, content.to_csv(index=False), f"reports/{name}.csv")
     pictures = _drawn_patches(root, table, settings, masks, drawn)
-    runs.log_figures(client, found.run_id, _figures(ensemble, patches, pictures))
+    runs.log_figures(client, found.run_id, _figures(pooled, patches, pictures))
     runs.finish(client, found.run_id)
     return found
 

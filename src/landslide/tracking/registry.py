@@ -13,10 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from landslide.bands.formulas import BandSettings
 from landslide.data.demo import DEMO_VERSION
 from landslide.errors import ComparisonError, RegistryError
-from landslide.inference.ensemble import Member
 from landslide.tracking.runs import (
     ABSENT,
     MlflowClient,
@@ -136,8 +134,8 @@ def address(number: str) -> str:
     return f"models:/{MODEL_NAME}/{number}"
 
 
-def members(number: str, destination: Path) -> tuple[list[Member], BandSettings]:
-    """Download the model of a version and return its members and band settings.
+def fetch(number: str, destination: Path) -> Path:
+    """Download the model of a version and return the folder of its ensemble, for `load_ensemble`.
 
     Raises:
         RegistryError: If its model was deleted.

@@ -18,7 +18,7 @@ import yaml
 from safetensors.torch import load_file
 
 from landslide.errors import RegistryError
-from landslide.inference.ensemble import Member
+from landslide.inference.ensemble import Member, load_members, recorded_code
 from landslide.tracking import registry, runs
 from landslide.tracking.runs import MlflowClient
 
@@ -187,13 +187,14 @@ def download(uri: str, source: Origin, home: Path) -> Path:
 def _copy_version(client: MlflowClient, number: str, destination: str) -> None:
     """Register the model of a version in another store, under the same number."""
     with tempfile.TemporaryDirectory() as temporary:
-        members, settings = registry.members(number, Path(temporary))
+        folder = registry.fetch(number, Path(temporary))
+        members, settings = load_members(folder, any_code=True)
         other = runs.connect(destination)
         if int(number) in set(registry.versions(other)["version"]):
             return
         run_id = runs.create_run(other, f"version {number}", {"role": "copy"}, {})
         with runs.recording(run_id):
-            model = runs.log_model(members, settings, np.float64, {}, with_code=True)
+            model = runs.log_model(members, settings, np.float64, {}, with_code=False, code=recorded_code(folder))
         # Numbers are consecutive: all smaller ones get the same model.
         while int(registry.register(other, model, {"run_id": run_id, "role": "copy"})) < int(number):
             pass
@@ -243,10 +244,10 @@ def verify(uri: str, source: Origin, again: str) -> Agreement:
     """
     with tempfile.TemporaryDirectory() as temporary:
         recorded = runs.connect(uri).get_run(source.run_id)
-        members, _ = registry.members(source.version, Path(temporary, "recorded"))
+        members, _ = load_members(registry.fetch(source.version, Path(temporary, "recorded")), any_code=True)
         client = runs.connect(again)
         run = runs.latest_cross_validation(client)
-        new_members, _ = runs.fetch_members(run.info.run_id, Path(temporary, "again"))
+        new_members, _ = runs.fetch_members(run.info.run_id, Path(temporary, "again"), any_code=True)
         same_weights = _digests(members) == _digests(new_members)
     scores = pd.DataFrame(
         {"recorded": recorded.data.metrics, "again": run.data.metrics}, index=sorted(recorded.data.metrics)

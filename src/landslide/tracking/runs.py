@@ -33,7 +33,8 @@ from mlflow.types import Schema, TensorSpec
 import landslide
 from landslide.bands.formulas import BandSettings
 from landslide.errors import RegistryError
-from landslide.inference.ensemble import Member, load_members, save_ensemble
+from landslide.inference.ensemble import Member, load_members, recorded_code, save_ensemble
+from landslide.inference.own_code import CODE, code_digest
 from landslide.models import required_packages
 from landslide.schema import PATCH_SIZE
 
@@ -281,6 +282,7 @@ def log_model(
     metadata: Mapping[str, Any],
     *,
     with_code: bool,
+    code: str | None = CODE,
 ) -> str:
     """Log an ensemble (or a single fold model) as a pyfunc model of the active run.
 
@@ -294,11 +296,21 @@ def log_model(
         dtype: Number format of the raw patches, part of the signature.
         metadata: Stored with the model.
         with_code: Whether a copy of the package goes with it.
+        code: Digest of the code that reads it; another one only if a model is copied, without code.
 
     Returns:
         The model's address.
+
+    Raises:
+        RegistryError: If the model is to go with a copy of the package, and its files are not the imported ones.
     """
     package = Path(landslide.__file__).parent
+    if with_code and code_digest(package) != CODE:
+        raise RegistryError(
+            f"The code in {package} was changed while this process ran, so the model would be read by other code than "
+            "trained it.",
+            remedy="Start the pipeline again; it trains with the changed code.",
+        )
     needed = {*_REQUIREMENTS, *(name for member in members for name in required_packages(member.spec.name))}
     shape = (-1, len(settings.stored), PATCH_SIZE, PATCH_SIZE)
     output = (-1, PATCH_SIZE, PATCH_SIZE)
@@ -310,7 +322,7 @@ def log_model(
         # Advice for models without a signature; these models have one.
         warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
         directory = Path(temporary) / "ensemble"
-        save_ensemble(directory, members, settings)
+        save_ensemble(directory, members, settings, code)
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package / "tracking" / "serving.py"),
@@ -321,6 +333,7 @@ def log_model(
             metadata={
                 "stored_bands": list(settings.stored),
                 "input_bands": list(members[0].spec.bands),
+                "code": code,
                 "threshold": float(np.mean([m.threshold for m in members])),
                 **metadata,
             },
@@ -334,18 +347,25 @@ def register_model(model_uri: str, name: str, tags: Mapping[str, str]) -> str:
 
 
 def fetch_members(
-    run_id: str, destination: Path, *, remedy: str = "Run the training pipeline again; it trains that fold."
+    run_id: str,
+    destination: Path,
+    *,
+    any_code: bool = False,
+    remedy: str = "Run the training pipeline again; it trains that fold.",
 ) -> tuple[list[Member], BandSettings]:
     """Download the model of a run and return its members and band settings.
 
     Raises:
-        RegistryError: If the run has no model.
+        RegistryError: If the run has no model, or a model of other code.
     """
-    return fetch_model(f"runs:/{run_id}/model", destination, name=f"Run {run_id}", remedy=remedy)
+    folder = fetch_model(f"runs:/{run_id}/model", destination, name=f"Run {run_id}", remedy=remedy)
+    return load_members(folder, any_code=any_code)
 
 
-def fetch_model(address: str, destination: Path, *, name: str, remedy: str) -> tuple[list[Member], BandSettings]:
-    """Download a model and return its members and band settings.
+def fetch_model(address: str, destination: Path, *, name: str, remedy: str) -> Path:
+    """Download the ensemble of a model, and its code if that is not the code of this process.
+
+    The files lie as in the model: `load_ensemble` finds the code.
 
     Args:
         address: Address of the model.
@@ -353,15 +373,21 @@ def fetch_model(address: str, destination: Path, *, name: str, remedy: str) -> t
         name: What has the model, for messages.
         remedy: What to do if the model is gone.
 
+    Returns:
+        The folder of the ensemble.
+
     Raises:
         RegistryError: If there is no such model.
     """
+    destination.mkdir(parents=True, exist_ok=True)
     try:
-        # Without its code: over HTTP every file is a request.
+        # Without its code, if possible: over HTTP every file is a request.
         folder = Path(mlflow.artifacts.download_artifacts(f"{address}/artifacts/ensemble", dst_path=str(destination)))
+        if recorded_code(folder) != CODE and mlflow.artifacts.list_artifacts(f"{address}/code"):
+            mlflow.artifacts.download_artifacts(f"{address}/code", dst_path=str(destination))
     except (MlflowException, OSError) as error:
         raise RegistryError(f"{name} has no model any more: {error}.", remedy=remedy) from error
-    return load_members(folder)
+    return folder
 
 
 def latest_cross_validation(client: MlflowClient) -> Run:

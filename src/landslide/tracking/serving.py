@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
+import landslide.inference.own_code  # noqa: F401  (a release without it would not compare its code with the model's)
 from landslide.inference.ensemble import load_ensemble
 
 
