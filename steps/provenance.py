@@ -1,6 +1,7 @@
 """Where a run comes from: git commit, lock file, data pin, and the tracking store of the active stack."""
 
 import hashlib
+import logging
 import os
 import subprocess
 from dataclasses import asdict, is_dataclass
@@ -15,7 +16,12 @@ from landslide.paths import default_tracking_uri
 from landslide.tracking import runs
 from steps.code_dependencies import ROOT
 
+logger = logging.getLogger(__name__)
+
 UNKNOWN = "unknown"
+_CODE = ("src", "steps", "pipelines", "stacks", "requirements.lock", "pyproject.toml", "activate.sh")
+# Set in git's hooks, for example: git would look there, and not in the checkout.
+_OTHER_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY")
 
 
 def tracking_uri() -> str:
@@ -35,12 +41,16 @@ def tracking_client() -> MlflowClient:
 
 
 def lineage_tags() -> dict[str, str]:
-    """Return the tags that lead from a run back to its code: git commit, uncommitted changes, lock digest."""
-    commit = git_commit()
+    """Return the tags that lead from a run back to its code: git commit, uncommitted changes, lock digest.
+
+    Only changed code counts as a change: data and configuration are recorded with every run. If git does not answer,
+    commit and changes are `unknown`, and a warning has git's words.
+    """
+    commit, dirty = _code_state()
     lock = ROOT / "requirements.lock"
     return {
         "git_commit": commit,
-        "git_dirty": str(bool(_git("status", "--porcelain"))).lower() if _is_checkout() else UNKNOWN,
+        "git_dirty": dirty,
         "requirements_lock": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else UNKNOWN,
         "mlflow.source.git.commit": commit,
         "mlflow.source.name": "pipelines.training.training_pipeline",
@@ -60,20 +70,26 @@ def configuration_text(**parameters: Any) -> str:
     return yaml.safe_dump({"parameters": plain}, sort_keys=False)
 
 
-def git_commit() -> str:
-    """Return the commit of the checkout; of an image what `LANDSLIDE_GIT_COMMIT` says; else `unknown`."""
-    if not _is_checkout():
-        return os.environ.get("LANDSLIDE_GIT_COMMIT") or UNKNOWN
-    return _git("rev-parse", "HEAD") or UNKNOWN
-
-
-def _is_checkout() -> bool:
-    return (ROOT / ".git").exists()
+def _code_state() -> tuple[str, str]:
+    """Return the commit, and whether code differs from it: `true`, `false` or `unknown`."""
+    commit = os.environ.get("LANDSLIDE_GIT_COMMIT") or UNKNOWN  # of an image, or if git fails
+    if not (ROOT / ".git").exists():
+        return commit, UNKNOWN
+    try:
+        # Untracked files are left out: what git does not know cannot be imported by code that is committed.
+        changes = _git("status", "--porcelain", "--untracked-files=no", "--", *_CODE)
+        return _git("rev-parse", "--verify", "HEAD"), str(bool(changes)).lower()
+    except (OSError, subprocess.CalledProcessError) as error:
+        logger.warning(
+            "The commit of this code is recorded as %s, and possible changes as unknown, because git fails:\n%s\n"
+            "  -> Do what git says, or set LANDSLIDE_GIT_COMMIT. Runs without a commit cannot be rebuilt.",
+            commit,
+            (getattr(error, "stderr", None) or str(error)).strip(),
+        )
+        return commit, UNKNOWN
 
 
 def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout.strip()
+    command = ["git", "-C", str(ROOT), *arguments]
+    environment = {name: value for name, value in os.environ.items() if name not in _OTHER_REPOSITORY}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()

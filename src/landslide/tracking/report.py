@@ -27,6 +27,8 @@ _HEADINGS = {
     "accuracy": "accuracy",
 }
 
+_CHANGES = {"true": " with uncommitted changes", "false": "", "unknown": ", possible changes unknown"}
+
 
 def write_report(folder: Path, uri: str | None = None) -> str:
     """Write the report of the cross-validation that was asked for last.
@@ -80,7 +82,8 @@ def _render(client: MlflowClient, run: Run, scores: pd.DataFrame, uri: str, fold
         "",
         *_registered(client, tags),
         f"data version   {tags['data_version']}",
-        f"git commit     {tags['git_commit']}" + (" with uncommitted changes" if tags["git_dirty"] == "true" else ""),
+        f"git commit     {tags['git_commit']}"
+        + (_CHANGES[tags["git_dirty"]] if tags["git_commit"] != "unknown" else ""),
         f"MLflow run     {run.info.run_id} in {uri}",
         f"reports        {folder}/ (dvc metrics show, dvc plots show)",
         "look further   make ui",

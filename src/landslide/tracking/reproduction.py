@@ -76,7 +76,7 @@ def obstacles(source: Origin) -> list[str]:
     """Return why a version cannot be rebuilt exactly; empty if it can."""
     found = []
     if source.git_commit == _UNKNOWN:
-        found.append("the commit of its code is not known (it was not trained in a git checkout)")
+        found.append("the commit of its code is not known (it was trained without a git checkout, or git failed)")
     elif source.git_dirty == "true":
         found.append(f"its code had changes that are not in commit {source.git_commit[:12]}")
     return found
@@ -121,21 +121,22 @@ def check_worktree(source: Origin, project: Path, into: Path) -> None:
     Raises:
         RegistryError: If not.
     """
-    if _git(project, "cat-file", "-e", f"{source.git_commit}^{{commit}}") is None:
+    found = _git(project, "cat-file", "-e", f"{source.git_commit}^{{commit}}")
+    if found.returncode != 0:
         raise RegistryError(
-            f"The commit {source.git_commit} of version {source.version} is not in the git repository {project}.",
-            remedy="Run this in the project's checkout, after `git fetch --all`.",
+            f"The commit {source.git_commit} of version {source.version} is not found in the git repository {project}: "
+            f"{found.stderr.strip()}",
+            remedy="Run this in the project's checkout, after `git fetch --all`; if git refuses, do what it says.",
         )
-    if into.exists() and any(into.iterdir()) and _git(into, "rev-parse", "HEAD") != source.git_commit:
+    if into.exists() and any(into.iterdir()) and _git(into, "rev-parse", "HEAD").stdout.strip() != source.git_commit:
         raise RegistryError(
             f"{into} is not empty and no worktree of commit {source.git_commit[:12]}.",
             remedy="Give another folder with --into.",
         )
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else None
+def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
 
 
 def download(uri: str, source: Origin, home: Path) -> Path:
