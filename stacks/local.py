@@ -13,6 +13,7 @@ from zenml.client import Client
 from zenml.enums import StackComponentType
 
 from landslide.errors import LandslideError
+from landslide.locks import locked
 from landslide.operations.relocation import check_location
 from landslide.paths import home
 
@@ -29,24 +30,26 @@ def register_local_stack() -> str:
         ConfigurationError: If `LANDSLIDE_HOME` was moved and not relocated.
     """
     check_location()
-    repository = Path(os.environ.get("ZENML_REPOSITORY_PATH") or home() / "zenml")
-    (repository / ".zen").mkdir(parents=True, exist_ok=True)  # otherwise every command warns that it is missing
-    client = Client()
-    if not client.list_stacks(name=NAME).items:
-        artifacts = home() / "zenml" / "artifacts"
-        artifacts.mkdir(parents=True, exist_ok=True)
-        components: tuple[tuple[StackComponentType, str, dict[str, str]], ...] = (
-            (StackComponentType.ORCHESTRATOR, "local", {}),
-            (StackComponentType.ARTIFACT_STORE, "local", {"path": str(artifacts)}),
-            # Without an address: it comes from the environment, where it may change.
-            (StackComponentType.EXPERIMENT_TRACKER, "mlflow", {}),
-            (StackComponentType.MODEL_REGISTRY, "mlflow", {}),
-        )
-        for kind, flavor, configuration in components:
-            client.create_stack_component(NAME, flavor, kind, configuration)
-        client.create_stack(NAME, {kind: NAME for kind, _, _ in components})
-    if client.active_stack_model.name != NAME:
-        client.activate_stack(NAME)
+    with locked(home() / "setup.lock"):  # ZenML creates its database at the first use, and two at once collide
+        repository = Path(os.environ.get("ZENML_REPOSITORY_PATH") or home() / "zenml")
+        (repository / ".zen").mkdir(parents=True, exist_ok=True)  # otherwise every command warns that it is missing
+        client = Client()
+        if not client.list_stacks(name=NAME).items:
+            artifacts = home() / "zenml" / "artifacts"
+            artifacts.mkdir(parents=True, exist_ok=True)
+            components: tuple[tuple[StackComponentType, str, dict[str, str]], ...] = (
+                (StackComponentType.ORCHESTRATOR, "local", {}),
+                (StackComponentType.ARTIFACT_STORE, "local", {"path": str(artifacts)}),
+                # Without an address: it comes from the environment, where it may change.
+                (StackComponentType.EXPERIMENT_TRACKER, "mlflow", {}),
+                (StackComponentType.MODEL_REGISTRY, "mlflow", {}),
+            )
+            for kind, flavor, configuration in components:
+                if not client.list_stack_components(type=kind, name=NAME).items:  # else of a set-up that was killed
+                    client.create_stack_component(NAME, flavor, kind, configuration)
+            client.create_stack(NAME, {kind: NAME for kind, _, _ in components})
+        if client.active_stack_model.name != NAME:
+            client.activate_stack(NAME)
     return NAME
 
 

@@ -55,7 +55,7 @@ class PatchSource(BaseModel, frozen=True):
             DataError: If `data.root` is missing and the DVC remote does not give this version.
         """
         root = Path(self.data.root)
-        if root.is_dir():
+        if root.is_dir() and any(root.iterdir()):
             return root
         folder = pulled_data() / self.version
         if not folder.is_dir():

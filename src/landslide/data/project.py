@@ -19,6 +19,8 @@ from landslide.data.dvc import cache_folder, damaged_objects, discard_damaged, i
 from landslide.data.dvc_command import run_dvc
 from landslide.data.patches import Finding
 from landslide.errors import DataError, first_few
+from landslide.locks import locked
+from landslide.paths import home
 
 
 def pinned_version(pointer: Path) -> str | None:
@@ -88,14 +90,26 @@ def prepare(project: Path) -> str:
         DataError: If the pinned version is not the demo set, the only one that can be generated, or if the generated
             set differs from it.
     """
+    folder = project / "data"
+    if _is_missing(folder):
+        with locked(home() / "prepare-data.lock"):  # two first runs in one checkout: the second waits
+            if _is_missing(folder):
+                return _create_pinned(project)
+    found, version = directory_digest(folder)[0], pinned_version(project / "data.dvc")
+    if found == version:
+        return f"./data holds the version that data.dvc pins ({version})"
+    if version is None:
+        return f"./data holds {found}; it is not pinned"
+    return f"./data holds {found}; data.dvc pins another version, {version}. Nothing was changed"
+
+
+def _is_missing(folder: Path) -> bool:
+    """Whether there is no folder, or an empty one."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def _create_pinned(project: Path) -> str:
     folder, version = project / "data", pinned_version(project / "data.dvc")
-    if folder.is_dir() and any(folder.iterdir()):
-        found = directory_digest(folder)[0]
-        if found == version:
-            return f"./data holds the version that data.dvc pins ({version})"
-        if version is None:
-            return f"./data holds {found}; it is not pinned"
-        return f"./data holds {found}; data.dvc pins another version, {version}. Nothing was changed"
     if version != demo.DEMO_VERSION:
         raise DataError(
             f"there is no data set in ./data, and data.dvc pins {version or 'nothing'}, which is not the demo set",

@@ -7,11 +7,12 @@ depends on before it is created, so a pipeline that restarts after a failure con
 import json
 import logging
 import shlex
+import sqlite3
 import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from landslide.bands.formulas import BandSettings
 from landslide.errors import RegistryError
 from landslide.inference.ensemble import Member, load_members, recorded_code, save_ensemble
 from landslide.inference.own_code import CODE, code_digest
+from landslide.locks import locked
 from landslide.models import required_packages
 from landslide.schema import PATCH_SIZE
 
@@ -71,13 +73,14 @@ def connect(uri: str) -> MlflowClient:
     mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_INTERVAL)
     mlflow.environment_variables.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
-    client = MlflowClient(uri, uri)
     try:
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None:
-            _create_experiment(client, uri)
-        else:
-            _check_location(uri, experiment.artifact_location)
+        with _sole_creator(uri):
+            client = MlflowClient(uri, uri)
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:
+                _create_experiment(client, uri)
+            else:
+                _check_location(uri, experiment.artifact_location)
     except MlflowException as error:
         if error.error_code in _REFUSALS:
             raise RegistryError(
@@ -97,6 +100,29 @@ def connect(uri: str) -> MlflowClient:
             f"--experiment-id {number}",
         )
     return client
+
+
+@contextmanager
+def _sole_creator(uri: str) -> Iterator[None]:
+    """Let one process at a time create a sqlite store: two that create its tables at once fail."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or _has_experiment(path):
+        yield
+        return
+    with locked(path.with_name(f"{path.name}.lock")):
+        yield
+
+
+def _has_experiment(path: Path) -> bool:
+    """Whether a sqlite file is a store with our experiment."""
+    if not path.is_file():
+        return False
+    with closing(sqlite3.connect(path)) as database:
+        try:
+            found = database.execute("SELECT 1 FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
+        except sqlite3.Error:  # no tables yet; what else is wrong, MLflow says
+            return False
+    return found is not None
 
 
 def _create_experiment(client: MlflowClient, uri: str) -> None:
