@@ -14,6 +14,7 @@ from zenml.enums import StackComponentType
 
 from landslide.errors import LandslideError
 from landslide.locks import locked
+from landslide.operations import zenml_store
 from landslide.operations.relocation import check_location
 from landslide.paths import home
 
@@ -28,8 +29,10 @@ def register_local_stack() -> str:
 
     Raises:
         ConfigurationError: If `LANDSLIDE_HOME` was moved and not relocated.
+        RegistryError: If a newer ZenML wrote the store.
     """
     check_location()
+    zenml_store.check()  # ZenML itself would end with a traceback
     with locked(home() / "setup.lock"):  # ZenML creates its database at the first use, and two at once collide
         repository = Path(os.environ.get("ZENML_REPOSITORY_PATH") or home() / "zenml")
         (repository / ".zen").mkdir(parents=True, exist_ok=True)  # otherwise every command warns that it is missing

@@ -29,7 +29,7 @@ def test_healthy_installation_passes_every_check(home):
     done = CliRunner().invoke(main, ["health"])
     assert done.exit_code == 0, done.output
     found = [line.split(":")[0].split() for line in done.output.splitlines() if line.startswith(("ok", "FAILED"))]
-    assert found == [["ok", "torch"], ["ok", "state"], ["ok", "tracking"]]
+    assert found == [["ok", "torch"], ["ok", "state"], ["ok", "tracking"], ["ok", "zenml"]]
     assert str(home) in done.output
 
 

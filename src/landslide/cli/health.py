@@ -11,7 +11,7 @@ _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOU
 @click.command("health")
 @click.option("--gpu", is_flag=True, help="A machine without a GPU is a failure.")
 def health_command(gpu: bool) -> None:
-    """Check that the libraries load, LANDSLIDE_HOME can be written, the tracking store answers and has its champion.
+    """Check that the libraries load, LANDSLIDE_HOME can be written, and the stores answer.
 
     The exit code is 1 when one of these fails.
     """

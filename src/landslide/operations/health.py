@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from landslide import paths
 from landslide.errors import LandslideError, RegistryError, TrainingError
 from landslide.extras import missing_extra
+from landslide.operations import zenml_store
 from landslide.operations.relocation import check_location
 
 
@@ -36,6 +37,7 @@ def findings(*, need_gpu: bool = False) -> Iterator[HealthFinding]:
         "torch": lambda: _torch(need_gpu),
         "state": _state_folder,
         "tracking": _tracking_store,
+        "zenml": zenml_store.check,
     }
     for name, check in checks.items():
         try:

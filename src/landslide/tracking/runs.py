@@ -6,6 +6,7 @@ depends on before it is created, so a pipeline that restarts after a failure con
 
 import json
 import logging
+import re
 import shlex
 import sqlite3
 import tempfile
@@ -13,6 +14,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 import mlflow
 import numpy as np
 import numpy.typing as npt
+from alembic.script import ScriptDirectory
 from matplotlib.figure import Figure
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
@@ -30,6 +33,7 @@ from mlflow.exceptions import MlflowException as MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient as MlflowClient
 from mlflow.types import Schema, TensorSpec
+from sqlalchemy.exc import SQLAlchemyError
 
 import landslide
 from landslide.bands.formulas import BandSettings
@@ -66,13 +70,15 @@ def connect(uri: str) -> MlflowClient:
         A client of that store.
 
     Raises:
-        RegistryError: If the store cannot be reached or refuses access, or if the experiment was deleted.
+        RegistryError: If the store cannot be reached, refuses access, or is of another release of MLflow, or if the
+            experiment was deleted.
     """
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_INTERVAL)
     mlflow.environment_variables.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+    _refuse_other_schema(uri)
     try:
         with _sole_creator(uri):
             client = MlflowClient(uri, uri)
@@ -82,6 +88,8 @@ def connect(uri: str) -> MlflowClient:
             else:
                 _check_location(uri, experiment.artifact_location)
     except MlflowException as error:
+        if found := re.search(r"out-of-date database schema \(found version (\w+)", str(error)):  # of a database server
+            raise _other_schema(uri, found[1], _migrations()) from error
         if error.error_code in _REFUSALS:
             raise RegistryError(
                 f"The MLflow server {uri} refuses access: {error}.",
@@ -91,6 +99,12 @@ def connect(uri: str) -> MlflowClient:
         raise RegistryError(
             f"The MLflow store {uri} returned an unexpected error: {error}.",
             remedy="Check the address in MLFLOW_TRACKING_URI, and that the server runs.",
+        ) from error
+    except SQLAlchemyError as error:
+        raise RegistryError(
+            f"The MLflow store {uri} cannot be opened: {str(error).splitlines()[0]}.",
+            remedy="Check that its folder exists, can be written and has space, and that the file is a database of "
+            "MLflow; otherwise restore a backup (docs/how-to/back-up-and-restore.md).",
         ) from error
     if experiment is not None and experiment.lifecycle_stage != LifecycleStage.ACTIVE:
         number = experiment.experiment_id
@@ -123,6 +137,48 @@ def _has_experiment(path: Path) -> bool:
         except sqlite3.Error:  # no tables yet; what else is wrong, MLflow says
             return False
     return found is not None
+
+
+@cache
+def _migrations() -> tuple[str, ...]:
+    """Return the schemas of the database that the installed MLflow knows, from the newest to the oldest."""
+    folder = Path(mlflow.__file__).parent / "store" / "db_migrations"
+    return tuple(script.revision for script in ScriptDirectory(str(folder)).walk_revisions())
+
+
+def _refuse_other_schema(uri: str) -> None:
+    """Raise if another release of MLflow wrote a store in a file: this one might migrate it, without a backup."""
+    file = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not file.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            experiments = connection.execute("SELECT 1 FROM experiments LIMIT 1").fetchall()
+            schemas = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    except sqlite3.Error:  # MLflow says why it cannot be opened, or creates its tables
+        return
+    # Without an experiment, another process creates the store at this moment.
+    if experiments and schemas and schemas[0][0] != _migrations()[0]:
+        raise _other_schema(uri, schemas[0][0], _migrations())
+
+
+def _other_schema(uri: str, schema: str, known: Sequence[str]) -> RegistryError:
+    """Return the error for a store that an older or a newer MLflow wrote."""
+    installed = f"the installed MLflow {version('mlflow')}"
+    if schema not in known:
+        return RegistryError(
+            f"The MLflow store {uri} has the schema {schema}, which {installed} does not know: a newer one wrote it.",
+            remedy="Use the checkout and the environment that wrote it, or restore a backup from before the update "
+            "(docs/how-to/back-up-and-restore.md).",
+        )
+    backup = "back it up (docs/how-to/back-up-and-restore.md)"
+    if uri.startswith("sqlite:///"):
+        file = uri.removeprefix("sqlite:///")
+        backup = f"back it up: cp {shlex.quote(file)} {shlex.quote(f'{file}.{schema}')}"
+    return RegistryError(
+        f"The MLflow store {uri} has the schema {schema} of an older release than {installed}.",
+        remedy=f"Stop what uses it and {backup}. Then migrate it: mlflow db upgrade {shlex.quote(uri)}",
+    )
 
 
 def _create_experiment(client: MlflowClient, uri: str) -> None:
