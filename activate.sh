@@ -22,6 +22,16 @@ if [ -n "$_landslide_fault" ]; then
   return 1
 fi
 
+# Variables of your own that would lead elsewhere: to another ZenML server, MLflow run or git repository.
+for _landslide_name in $(env | sed -n 's/^\(ZENML_[A-Za-z0-9_]*\)=.*/\1/p' | grep -Ev '^ZENML_(LOGGING|CONSOLE|CLI|DEBUG)') \
+  MLFLOW_RUN_ID MLFLOW_EXPERIMENT_ID MLFLOW_EXPERIMENT_NAME MLFLOW_ACTIVE_MODEL_ID _MLFLOW_ACTIVE_MODEL_ID \
+  MLFLOW_TRACKING_DIR MLFLOW_REGISTRY_DIR MLFLOW_WORKSPACE MLFLOW_WORKSPACE_STORE_URI MLFLOW_BACKEND_STORE_URI \
+  MLFLOW_REGISTRY_STORE_URI MLFLOW_DEFAULT_ARTIFACT_ROOT MLFLOW_ARTIFACTS_DESTINATION \
+  GIT_DIR GIT_WORK_TREE GIT_COMMON_DIR GIT_INDEX_FILE GIT_OBJECT_DIRECTORY; do
+  unset "$_landslide_name"
+done
+unset _landslide_name
+
 export ZENML_CONFIG_PATH="$LANDSLIDE_HOME/zenml"
 export ZENML_REPOSITORY_PATH="$LANDSLIDE_HOME/zenml"
 export ZENML_CUSTOM_SOURCE_ROOT="$LANDSLIDE_ROOT"
@@ -33,6 +43,8 @@ export DVC_NO_ANALYTICS=1
 export DVC_SITE_CACHE_DIR="$LANDSLIDE_HOME/dvc"
 export MLFLOW_TRACKING_URI="${LANDSLIDE_TRACKING_URI:-sqlite:///$LANDSLIDE_HOME/mlflow.db}"
 export MLFLOW_REGISTRY_URI="$MLFLOW_TRACKING_URI"
+export HOME="${HOME:-$LANDSLIDE_HOME}"  # a user without a home directory, as in containers: libraries ask for one
+export MPLCONFIGDIR="${MPLCONFIGDIR:-$LANDSLIDE_HOME/matplotlib}"
 export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-10000}"  # threads of several processes that wait for each other by spinning stall
 # Memory that is freed is kept, in huge pages: a training step frees and takes the same gigabytes over and over.
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-8000000000}"

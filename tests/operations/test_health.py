@@ -1,6 +1,9 @@
 """`landslide health`, as a container's health check calls it."""
 
+import os
 import socket
+import subprocess
+import sys
 import time
 
 import mlflow
@@ -57,3 +60,20 @@ def test_required_but_missing_gpu_fails():
     assert done.exit_code == 1
     assert "FAILED  torch" in done.output
     assert "nvidia-smi" in done.output
+
+
+def test_health_works_for_a_user_without_a_home_directory(tmp_path):
+    code = """
+import os, pwd, sys
+def no_entry(_):
+    raise KeyError
+pwd.getpwuid = no_entry  # as for a number that docker run --user names
+os.environ.pop("HOME", None)
+sys.argv[1:] = ["health"]
+from landslide.__main__ import main
+main()
+"""
+    environment = {**os.environ, "LANDSLIDE_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/m.db"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

@@ -33,6 +33,32 @@ def test_checkout_and_home_with_unusual_characters_are_activated(checkout):
     assert done.stdout == f"sqlite:///{checkout}/.landslide/mlflow.db\n{checkout}/.venv/bin\n"
 
 
+def test_variables_that_lead_elsewhere_are_unset_and_credentials_stay(checkout):
+    elsewhere = {
+        "ZENML_STORE_URL": "https://zenml.example.org", "ZENML_STORE_API_KEY": "k", "ZENML_ACTIVE_STACK_ID": "s",
+        "ZENML_LOCAL_STORES_PATH": "/srv", "ZENML_SECRETS_STORE_TYPE": "aws", "ZENML_CONFIG_PATH": "/srv",
+        "ZENML_REPOSITORY_PATH": "/srv", "MLFLOW_TRACKING_URI": "https://mlflow.example.org", "MLFLOW_RUN_ID": "r",
+        "MLFLOW_REGISTRY_URI": "https://mlflow.example.org", "MLFLOW_EXPERIMENT_ID": "7", "GIT_DIR": "/srv/.git",
+        "DVC_SITE_CACHE_DIR": "/srv",
+    }  # fmt: skip
+    kept = {"ZENML_LOGGING_VERBOSITY": "DEBUG", "MLFLOW_TRACKING_USERNAME": "u", "AWS_ACCESS_KEY_ID": "a"}
+    done = shell("source activate.sh; env", checkout, **elsewhere, **kept)
+    assert done.returncode == 0, done.stderr
+    after = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    home = f"{checkout}/.landslide"
+    assert {name: after[name] for name in elsewhere if name in after} == {
+        "ZENML_CONFIG_PATH": f"{home}/zenml", "ZENML_REPOSITORY_PATH": f"{home}/zenml",
+        "DVC_SITE_CACHE_DIR": f"{home}/dvc", "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db",
+        "MLFLOW_REGISTRY_URI": f"sqlite:///{home}/mlflow.db",
+    }  # fmt: skip
+    assert kept.items() <= after.items()
+
+
+def test_user_without_a_home_directory_gets_one(checkout):
+    done = shell('unset HOME; source activate.sh; echo "$HOME"', checkout)
+    assert done.stdout == f"{checkout}/.landslide\n"
+
+
 @pytest.mark.parametrize("home", ["/tmp/what?", "/tmp/back\\slash", "."])
 def test_home_that_cannot_work_is_refused_before_anything_is_installed(home, checkout):
     (checkout / ".venv" / ".complete").unlink()
