@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,19 +11,24 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 from zenml import step
+from zenml.client import Client
 
+from landslide.bands.formulas import BandSettings, resolve_bands
 from landslide.bands.statistics import describe
 from landslide.folds.table import removed_patches
 from landslide.locks import locked
 from landslide.paths import checkpoints
 from landslide.retraining.out_of_fold import check_unseen_folds
 from landslide.tracking import registry, runs
-from landslide.training.fold import TrainingSettings
+from landslide.training import cpu_budget
+from landslide.training.fold import TrainingSettings, device_of
 from steps.code_dependencies import code_digest
 from steps.data_access import PatchSource
 from steps.provenance import configuration_text, lineage_tags, tracking_client
 from steps.settings import FoldSettings
 from steps.table_materializer import table_digest
+
+logger = logging.getLogger(__name__)
 
 
 @step(enable_cache=False)
@@ -54,6 +60,9 @@ def open_run(
 
     Returns:
         The id of the parent run, empty if nothing is to be trained.
+
+    Raises:
+        ConfigurationError: If a new training takes longer on the CPU of this machine than is allowed.
     """
     if not should_train:
         return ""
@@ -84,6 +93,8 @@ def open_run(
         "start_from": start_from,
         "start_run": origin,  # of that version, so that the folds need not ask the registry
     }
+    if runs.find_cross_validation(client, key) is None and Client().active_stack.orchestrator.flavor == "local":
+        _check_budget(fold_table, folds, training, patches.bands)  # elsewhere, folds are trained on other machines
     with locked(checkpoints() / f"{key}.lock"):  # or two pipelines that start together would both find no run
         run_id = runs.open_cross_validation(
             client,
@@ -107,3 +118,25 @@ def open_run(
         statistics = describe(cache, np.arange(len(fold_table)))
         runs.log_text(client, run_id, json.dumps(statistics, indent=2), "data_statistics.json")
     return run_id
+
+
+def _check_budget(
+    fold_table: pd.DataFrame, folds: FoldSettings, training: TrainingSettings, bands: BandSettings
+) -> None:
+    """Log what the training takes on the CPU of this machine, if it has no GPU, and refuse too much."""
+    if device_of(training).type != "cpu":
+        return
+    tested = fold_table["fold"].value_counts()
+    by_fold = []
+    for fold in folds.trained_folds:
+        n_test = int(tested.get(fold, 0))
+        n_training = len(fold_table) - n_test
+        n_scored = n_test
+        if training.selection == "inner_validation":
+            n_scored = round(n_training * training.validation_fraction)
+            n_training -= n_scored
+            n_scored += n_test if training.monitor_test_fold else 0
+        by_fold.append((n_training, n_scored))
+    budget = cpu_budget.estimate(training, len(resolve_bands(training.bands, bands.names)), by_fold)
+    logger.info("No GPU is used: the training takes about %s.", cpu_budget.describe(budget))
+    cpu_budget.refuse_beyond_limits(budget)

@@ -36,7 +36,7 @@ def complexity(name: str, in_channels: int, options: Mapping[str, Any] = {}, *, 
     Raises:
         ConfigurationError: On an unknown name or option.
     """
-    model = _without_memory(name, in_channels, options)
+    model = without_memory(name, in_channels, options)
     return Complexity(trainable_parameters(model), forward_gflop(model, in_channels, size))
 
 
@@ -46,13 +46,17 @@ def resolutions(name: str, in_channels: int, options: Mapping[str, Any] = {}, *,
     Raises:
         ConfigurationError: On an unknown name or option, or if the network does not take patches of that size.
     """
-    model = _without_memory(name, in_channels, options).eval()
+    model = without_memory(name, in_channels, options).eval()
     with torch.no_grad():
         return list(model(torch.empty(1, in_channels, size, size, device="meta")))
 
 
-def _without_memory(name: str, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
-    """Build a network without weights."""
+def without_memory(name: str, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
+    """Build a network on the device `meta`, without weights; arguments as for `complexity`.
+
+    Raises:
+        ConfigurationError: On an unknown name or option.
+    """
     refuse_missing_pretraining(name, options)
     options = without_pretraining(options)
     try:

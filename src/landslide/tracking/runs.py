@@ -208,6 +208,12 @@ def _check_location(uri: str, recorded: str) -> None:
         )
 
 
+def find_cross_validation(client: MlflowClient, key: str) -> str | None:
+    """Return the parent run of this key, None if there is none; see `open_cross_validation`."""
+    found = _find_run(client, f"tags.`{_KEY_TAG}` = '{key}' and tags.role = 'cross_validation'")
+    return None if found is None else str(found.info.run_id)
+
+
 def open_cross_validation(
     client: MlflowClient,
     key: str,
@@ -232,9 +238,9 @@ def open_cross_validation(
     Returns:
         The run's id.
     """
-    found = _find_run(client, f"tags.`{_KEY_TAG}` = '{key}' and tags.role = 'cross_validation'")
+    found = find_cross_validation(client, key)
     if found is not None:
-        return str(found.info.run_id)
+        return found
     all_tags = {**tags, "role": "cross_validation", _KEY_TAG: key, "data_version": data_version}
     run_id = create_run(client, name, all_tags, params)
     log_dataset(client, run_id, data_version, data_source)
