@@ -16,7 +16,7 @@ from landslide.bands.formulas import BAND_NAMES, BandSettings, engineer
 from landslide.data import demo
 from landslide.data.patches import read_stored
 from landslide.data.table import patch_table
-from landslide.errors import RegistryError
+from landslide.errors import DataError, RegistryError
 from landslide.inference.ensemble import Ensemble, Member, load_ensemble, load_members, save_ensemble
 from landslide.inference.prediction import PredictionSettings, ensemble_probability, landslide_probability
 from landslide.models import ModelSpec, build_model
@@ -201,8 +201,70 @@ def test_bands_are_selected_by_name(members, raw):
     "shape", [(14, 128, 128), (1, 13, 128, 128), (1, 26, 128, 128), (1, 128, 128, 14), (1, 14, 128)]
 )
 def test_a_wrong_shape_is_an_error_that_names_both_shapes(ensemble, shape):
-    with pytest.raises(ValueError, match=r"\(N, 14, H, W\) are needed, not \("):
+    with pytest.raises(DataError, match=r"\(N, 14, H, W\) are needed, not \("):
         ensemble.predict(np.ones(shape))
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float16", "float32", ">f4", ">f8", "<f8", "longdouble", "int16", ">u2", "uint8", "int64"]
+)
+def test_any_real_dtype_is_predicted(ensemble, dtype):
+    values = np.random.default_rng(0).integers(1, 100, (1, 14, 32, 32))
+    np.testing.assert_array_equal(ensemble.predict(values.astype(dtype))[0], ensemble.predict(values.astype(float))[0])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.ones((1, 14, 32, 32), complex),
+        np.full((1, 14, 32, 32), "a"),
+        np.ones((1, 14, 32, 32), object),
+        np.ones((1, 14, 32, 32), bool),
+    ],
+)
+def test_other_dtypes_are_refused(ensemble, values):
+    with pytest.raises(DataError, match="integers or real numbers are needed") as error:
+        ensemble.predict(values)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("size", [(100, 128), (0, 16), (8, 8)])
+def test_sides_that_are_no_multiples_of_16_are_refused(ensemble, size):
+    with pytest.raises(DataError, match=f"multiples of 16 pixels are needed, not of {size[0]} x {size[1]}"):
+        ensemble.predict(np.ones((1, 14, *size)))
+
+
+def test_size_that_the_network_does_not_take_is_refused(tmp_path):
+    specification = ModelSpec(name="smp:UnetPlusPlus:resnet18", options={"encoder_weights": None}, bands=("B4",))
+    path = tmp_path / "weights.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in build_model(specification).state_dict().items()}, path)
+    network = Ensemble([Member(1, specification, 0.5, path)], SETTINGS, CPU)
+    assert network.predict(np.ones((1, 14, 64, 96)))[0].shape == (1, 64, 96)
+    with pytest.raises(DataError, match=r"smp:UnetPlusPlus:resnet18 does not take patches of 48 x 64(.|\n)*128 x 128"):
+        network.predict(np.ones((1, 14, 48, 64)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_pixels_without_a_value_are_not_analysed_and_the_others_are(ensemble, raw, value):
+    patches = raw.copy()
+    patches[1, 3, 10:14, 20:25] = value  # one band is enough
+    probability, uncertainty = ensemble.predict(patches)
+    gaps = np.zeros(probability.shape, bool)
+    gaps[1, 10:14, 20:25] = True
+    for answer in (probability, uncertainty):
+        np.testing.assert_array_equal(np.isnan(answer), gaps)
+    np.testing.assert_array_equal(probability[[0, 2]], ensemble.predict(raw)[0][[0, 2]])
+    filled = raw.copy()
+    filled[1][:, gaps[1]] = np.median(raw[1][:, ~gaps[1]], axis=1)[:, None]
+    np.testing.assert_array_equal(probability[~gaps], ensemble.predict(filled)[0][~gaps])
+
+
+def test_patch_without_any_value_is_not_analysed(ensemble, raw):
+    patches = raw[:2].astype(np.float32)
+    patches[0] = np.nan
+    probability, _ = ensemble.predict(patches)
+    assert np.isnan(probability[0]).all()
+    assert np.isfinite(probability[1]).all()
 
 
 @pytest.mark.parametrize("damage", ["flipped bit", "truncated", "missing"])

@@ -187,8 +187,8 @@ for name in ("probability", "uncertainty"):
     assert answer[name].shape == (len(example["images"]), 128, 128), answer[name].shape
     assert answer[name].dtype == np.float32
     np.testing.assert_allclose(answer[name], example[name], atol=1e-5)
-signature = model.metadata.signature
-print(signature.inputs.to_json(), model.metadata.metadata["stored_bands"])
+assert model.metadata.signature.inputs is None
+print(model.metadata.metadata["input"])
 """
 
 
@@ -203,7 +203,7 @@ def test_champion_loads_without_the_repository_and_reproduces_recorded_predictio
         [sys.executable, "-S", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.split("] [")[0] + "]")[0]["tensor-spec"]["shape"] == [-1, 14, 128, 128]
+    assert "(N, 14, H, W), any real dtype" in done.stdout
 
 
 def test_report_has_a_printed_table_and_files_for_dvc(demo_run, tmp_path):

@@ -241,3 +241,13 @@ def test_held_out_splits_are_checked_and_not_trained_on(root):
     assert report.counts["patches"] == 8
     assert report.counts["test_patches"] == 4
     assert patch_table(root, digests=directory_digest(root)[1])["number"].tolist() == [1, 2]
+
+
+def test_patch_with_pixels_without_a_value_is_named(client, root, tmp_path):
+    copy = shutil.copytree(root, tmp_path / "data")
+    with h5py.File(copy / "TestData/img/image_3.h5", "r+") as file:
+        file["img"][5, 5, 3] = np.nan
+    done = models(client, "score", "1", copy, "--split", "test")
+    assert done.exit_code == 1
+    assert "Patch 3 of the test split" in done.stderr
+    assert "landslide data check" in done.stderr

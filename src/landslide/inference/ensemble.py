@@ -20,13 +20,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from landslide.bands.formulas import BandSettings, engineer
-from landslide.errors import RegistryError
+from landslide.errors import DataError, RegistryError
 from landslide.files import sha256
 from landslide.inference.own_code import CODE, import_ensemble
 from landslide.inference.prediction import PUBLISHED, PredictionSettings, ensemble_probability
 from landslide.models import ModelSpec, build_model
+from landslide.schema import PATCH_SIZE
 
 _FILE = "ensemble.json"
+_SIDE = 16  # the networks halve a patch up to four times
 _REMEDY = "Download the model again, or train it again."
 
 
@@ -88,32 +90,73 @@ class Ensemble:
         """Predict raw patches.
 
         Args:
-            images: (N, C, H, W), any real dtype, values as stored, bands as `settings.stored` names them.
+            images: (N, C, H, W), any real dtype, values as stored, bands as `settings.stored` names them. H and W are
+                multiples of 16; some networks need more. A network was trained on one size, 128 x 128 or a crop of it.
             batch_size: Patches at a time.
 
         Returns:
-            Mean landslide probability and its standard deviation over the members, each (N, H, W) float32.
+            Mean landslide probability and its standard deviation over the members, each (N, H, W) float32. Both are NaN
+            in pixels of which a stored band is NaN or infinite: there the networks see the band's median of the patch,
+            which reaches the pixels around it.
 
         Raises:
-            ValueError: If the shape does not fit the stored bands.
+            DataError: If shape or dtype do not fit, or if a network does not take patches of this size.
         """
         images = np.asarray(images)
-        expected = len(self.settings.stored)
-        if images.ndim != 4 or images.shape[1] != expected:
-            raise ValueError(f"Patches of shape (N, {expected}, H, W) are needed, not {images.shape}.")
+        self._check(images)
         n, _, height, width = images.shape
         probability = np.empty((n, height, width), np.float32)
         uncertainty = np.empty_like(probability)
         for start in range(0, n, batch_size):
             # Rounded to the number format of the cache, as in training.
-            computed = engineer(images[start : start + batch_size], self.settings)[:, self._columns]
+            stored, missing = _without_gaps(images[start : start + batch_size])
+            computed = engineer(stored, self.settings)[:, self._columns]
             bands = torch.from_numpy(computed).to(getattr(torch, self.settings.dtype))
             batch = bands.to(self.device).float().contiguous(memory_format=torch.channels_last)
             variants = [member.prediction for member in self.members]
-            mean, std = ensemble_probability(self._models, batch, variants, self._bands)
-            probability[start : start + batch_size] = mean.cpu().numpy()
-            uncertainty[start : start + batch_size] = std.cpu().numpy()
+            try:
+                mean, std = ensemble_probability(self._models, batch, variants, self._bands)
+            except (RuntimeError, ValueError, KeyError) as error:
+                if (height, width) == (PATCH_SIZE, PATCH_SIZE) or isinstance(error, torch.OutOfMemoryError):
+                    raise
+                name = self.members[0].spec.name
+                raise DataError(
+                    f"The network {name} does not take patches of {height} x {width} pixels.",
+                    remedy=f"Cut them to {PATCH_SIZE} x {PATCH_SIZE}.",
+                ) from error
+            for answer, values in ((probability, mean), (uncertainty, std)):
+                answer[start : start + batch_size] = np.where(missing, np.nan, values.cpu().numpy())
         return probability, uncertainty
+
+    def _check(self, images: npt.NDArray[Any]) -> None:
+        """Check shape and dtype of raw patches."""
+        bands = len(self.settings.stored)
+        if images.ndim != 4 or images.shape[1] != bands:
+            raise DataError(
+                f"Patches of shape (N, {bands}, H, W) are needed, not {images.shape}.",
+                remedy=f"Stack patches with their bands first, in this order: {', '.join(self.settings.stored)}.",
+            )
+        if images.dtype.kind not in "iuf":
+            raise DataError(
+                f"Patches of integers or real numbers are needed, not of {images.dtype}.",
+                remedy="Give the values as they are stored in the patch files.",
+            )
+        height, width = images.shape[2:]
+        if not height or not width or height % _SIDE or width % _SIDE:
+            raise DataError(
+                f"Patches with sides that are multiples of {_SIDE} pixels are needed, not of {height} x {width}.",
+                remedy=f"Cut them to {PATCH_SIZE} x {PATCH_SIZE}, the size of the training patches.",
+            )
+
+
+def _without_gaps(stored: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Fill pixels that have a non-finite band with the medians of the bands; return the patches and these pixels."""
+    missing = ~np.isfinite(stored).all(axis=1)
+    if missing.any():
+        stored = stored.astype(np.float64)
+        for patch, gaps in zip(stored, missing, strict=True):
+            patch[:, gaps] = 0 if gaps.all() else np.median(patch[:, ~gaps], axis=1)[:, None]
+    return stored, missing
 
 
 def save_ensemble(directory: Path, members: Iterable[Member], settings: BandSettings, code: str | None = CODE) -> None:

@@ -143,6 +143,13 @@ def score(
             predicted.append(network.predict(np.stack(images).transpose(0, 3, 1, 2))[0])
             progress(len(images))
         answers = [np.mean(predicted, axis=0), *predicted]
+        gaps = np.flatnonzero(~np.isfinite(answers[0]).all(axis=(1, 2)))
+        if len(gaps):
+            raise DataError(
+                f"Patch {table['number'].iloc[start + gaps[0]]} of the {split} split in {root} has pixels without a "
+                "value (NaN or infinite), which cannot be scored.",
+                remedy=f"List all such patches with `landslide data check {root}`, and mend or remove them.",
+            )
         for evaluator, answer in zip(evaluators.values(), answers, strict=True):
             evaluator.add({"": answer}, masks[start : start + _CHUNK])
         deviation = np.std(predicted, axis=0)

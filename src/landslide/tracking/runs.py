@@ -42,7 +42,6 @@ from landslide.inference.ensemble import Member, load_members, recorded_code, sa
 from landslide.inference.own_code import CODE, code_digest
 from landslide.locks import locked
 from landslide.models import required_packages
-from landslide.schema import PATCH_SIZE
 
 logger = logging.getLogger(__name__)
 
@@ -381,7 +380,7 @@ def log_model(
     Args:
         members: The trained networks.
         settings: Settings of their bands.
-        dtype: Number format of the raw patches, part of the signature.
+        dtype: Number format of the raw patches, for the metadata; the model takes any real one.
         metadata: Stored with the model.
         with_code: Whether a copy of the package goes with it.
         code: Digest of the code that reads it; another one only if a model is copied, without code.
@@ -400,10 +399,9 @@ def log_model(
             remedy="Start the pipeline again; it trains with the changed code.",
         )
     needed = {*_REQUIREMENTS, *(name for member in members for name in required_packages(member.spec.name))}
-    shape = (-1, len(settings.stored), PATCH_SIZE, PATCH_SIZE)
-    output = (-1, PATCH_SIZE, PATCH_SIZE)
+    output = (-1, -1, -1)
+    # Without inputs: MLflow would insist on one dtype. The model checks them itself, and the metadata describe them.
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(dtype), shape)]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), output, name) for name in ("probability", "uncertainty")]),
     )
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
@@ -420,6 +418,8 @@ def log_model(
             pip_requirements=[f"{name}=={version(name)}" for name in sorted(needed)],
             metadata={
                 "stored_bands": list(settings.stored),
+                "input": f"(N, {len(settings.stored)}, H, W), any real dtype, H and W multiples of 16",
+                "input_dtype": np.dtype(dtype).name,
                 "input_bands": list(members[0].spec.bands),
                 "code": code,
                 "threshold": float(np.mean([m.threshold for m in members])),

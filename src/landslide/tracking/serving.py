@@ -18,7 +18,7 @@ from landslide.inference.ensemble import load_ensemble
 
 
 class LandslideModel(PythonModel):
-    """Predicts landslides on raw patches (N, C, 128, 128), values and dtype as stored in the patch files."""
+    """Predicts landslides on raw patches (N, C, H, W), values as stored in the patch files, of any real dtype."""
 
     def load_context(self, context: Any) -> None:
         """Load the ensemble from the model's artifacts."""
@@ -34,12 +34,13 @@ class LandslideModel(PythonModel):
 
         Args:
             context: MLflow's context, unused.
-            model_input: (N, C, 128, 128) array, bands as the signature's metadata names them.
+            model_input: (N, C, H, W) array of any real dtype, bands as the metadata `stored_bands` names them; H and W
+                are multiples of 16.
             params: Unused.
 
         Returns:
-            `probability` and `uncertainty`, each (N, 128, 128) float32: mean and standard deviation of the
-            members' landslide probabilities.
+            `probability` and `uncertainty`, each (N, H, W) float32: mean and standard deviation of the members'
+            landslide probabilities; NaN in pixels of which a band is not finite.
         """
         probability, uncertainty = self.ensemble.predict(np.asarray(model_input))
         return {"probability": probability, "uncertainty": uncertainty}
