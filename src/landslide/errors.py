@@ -46,6 +46,10 @@ class TrainingError(LandslideError):
     """Training cannot start or continue."""
 
 
+class PredictionError(LandslideError):
+    """A network predicts values that are no probabilities."""
+
+
 class RegistryError(LandslideError):
     """The tracking store or the model registry lacks the requested object, or is unavailable."""
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from landslide.errors import ConfigurationError
+from landslide.errors import ConfigurationError, PredictionError
 from landslide.inference.prediction import (
     PredictionSettings,
     landslide_probabilities,
@@ -55,6 +55,19 @@ def position_dependent(x: Tensor) -> Tensor:
 @pytest.fixture
 def images() -> Tensor:
     return torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("prediction", VARIANTS[:2])
+def test_answers_that_are_not_finite_are_an_error_that_counts_the_patches(images, value, prediction):
+    def logit(x: Tensor) -> Tensor:
+        answer = x[:, 0].clone()
+        answer[1, 0, 0] = value * 0  # NaN, whatever the infinity
+        return answer
+
+    with pytest.raises(PredictionError, match="not finite for 1 of 3 patches") as error:
+        landslide_probabilities(Toy(logit), images, [VARIANTS[0], prediction], BANDS)
+    assert "landslide models promote" in error.value.remedy
 
 
 # ---- test-time augmentation

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from landslide.errors import PredictionError
 from landslide.inference.symmetries import NO_GRADIENTS, SYMMETRIES, Symmetry, TestTimeAugmentation, gradient_channels
 from landslide.models import main_logits
 from landslide.schema import PATCH_SIZE
@@ -74,6 +75,7 @@ def landslide_probabilities(
     Raises:
         ConfigurationError: If patches are to be rotated, and only one of the gradient bands is selected.
         ValueError: If patches are to be rotated, and the bands have no names.
+        PredictionError: If the network's answers are not finite: no score of such answers may be compared.
     """
     symmetries = max((SYMMETRIES[prediction.augmentation] for prediction in predictions), key=len)
     gradients = NO_GRADIENTS
@@ -95,7 +97,15 @@ def landslide_probabilities(
                         if symmetry in wanted:
                             totals[i] = totals[i] + symmetry.invert(part)
         sizes = [len(SYMMETRIES[prediction.augmentation]) for prediction in predictions]
-        return [total / size for total, size in zip(totals, sizes, strict=True)]
+        found = [total / size for total, size in zip(totals, sizes, strict=True)]
+    wrong = torch.stack([~probability.isfinite().flatten(1).all(dim=1) for probability in found]).any(dim=0)
+    if wrong.any():
+        raise PredictionError(
+            f"The network predicts probabilities that are not finite for {int(wrong.sum())} of {len(images)} patches.",
+            remedy="Do not use this network. Put another version into service (`landslide models list`, "
+            "`landslide models promote`), and train again with a lower learning rate or precision: 32-true.",
+        )
+    return found
 
 
 def _passes(symmetries: Sequence[Symmetry], images: Tensor) -> list[tuple[Symmetry, ...]]:

@@ -53,9 +53,11 @@ def _torch(need_gpu: bool) -> str:
 
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     if need_gpu and not names:
+        built_for = f", built for CUDA {torch.version.cuda}," if torch.version.cuda else ", built for CPUs only,"
+        driver = f" Its driver has to support CUDA {torch.version.cuda.split('.')[0]}." if torch.version.cuda else ""
         raise TrainingError(
-            f"torch {torch.__version__} finds no GPU.",
-            remedy="Check `nvidia-smi`, and in a container the option `--gpus all`.",
+            f"torch {torch.__version__}{built_for} finds no GPU.",
+            remedy=f"Check `nvidia-smi`, and in a container the option `--gpus all`.{driver}",
         )
     return f"torch {torch.__version__}, {', '.join(names) or 'no GPU'}"
 

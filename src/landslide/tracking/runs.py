@@ -254,7 +254,7 @@ def open_fold(client: MlflowClient, parent: str, fold: int) -> str:
     parent_run = client.get_run(parent)
     lineage = {k: v for k, v in parent_run.data.tags.items() if not k.startswith("mlflow.") and k != _KEY_TAG}
     tags = {**lineage, "mlflow.parentRunId": parent, "role": "fold", "fold": str(fold)}
-    return create_run(client, f"{parent_run.info.run_name} fold {fold}", tags, parent_run.data.params)
+    return create_run(client, f"fold {fold} · {parent_run.info.run_name}", tags, parent_run.data.params)
 
 
 def fold_runs(client: MlflowClient, parent: str) -> dict[int, str]:
