@@ -219,7 +219,8 @@ def test_report_has_a_printed_table_and_files_for_dvc(demo_run, tmp_path):
     metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
     assert metrics["f1_macro"] == run.data.metrics["f1_macro"]
     assert {p.name for p in (tmp_path / "reports").glob("*.csv")} == {
-        "scores.csv", "learning_curves.csv", "patches.csv", "thresholds.csv", "calibration.csv", "roc.csv",
+        "scores.csv", "metrics.csv", "learning_curves.csv", "patches.csv", "thresholds.csv", "calibration.csv",
+        "roc.csv",
     }  # fmt: skip
 
 

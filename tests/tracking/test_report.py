@@ -1,13 +1,21 @@
 """The report's lines on pooled scores: with intervals, without a curve, and for older runs."""
 
+import json
+import os
+import sys
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from landslide.cli import main
 from landslide.evaluation.scores import score_table
+from landslide.metrics.counts import METRIC_NAMES
 from landslide.tracking import registry, runs
 from landslide.tracking.report import write_report
+from tests.support import commands
 from tests.support.predictions import evaluate_fold, random_predictions
 from tests.support.versions import add_version
 
@@ -63,6 +71,21 @@ def test_a_folder_that_cannot_be_written_is_an_error_without_a_traceback(report,
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {tmp_path}/file/reports: Not a directory.")
     assert "Check the path" in result.stderr
+
+
+def test_dvc_shows_eight_scores_and_a_csv_holds_the_rest(report, tmp_path):
+    report({**POOLED, "f1_macro_std": 0.01})
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "metrics", "show", "reports/metrics.json"]):
+        done = commands.run(command, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+    heading = done.stdout.splitlines()[0].split()
+    assert heading[1:] == sorted([*METRIC_NAMES, "f1_landslide_tuned"])
+    assert max(map(len, done.stdout.splitlines())) <= 160
+    table = pd.read_csv(tmp_path / "reports" / "metrics.csv", index_col="metric")["value"]
+    assert table["f1_macro_std"] == 0.01
+    assert table["f1_macro_high"] == 0.86543
+    assert table["f1_macro"] == json.loads((tmp_path / "reports" / "metrics.json").read_text())["f1_macro"]
 
 
 def test_report_explains_a_missing_area_under_the_curve(report):

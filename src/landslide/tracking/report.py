@@ -1,6 +1,7 @@
 """The report of a cross-validation: a table for the terminal, files for DVC.
 
-<folder>/metrics.json          cross-validated scores, for `dvc metrics`
+<folder>/metrics.json          the scores of the cross-validation, from 0 to 1, for `dvc metrics`
+         metrics.csv           these and everything else that was measured
          scores.csv            scores by fold
          patches.csv           every patch: its fold, its counts, its detection score
          learning_curves.csv, thresholds.csv, calibration.csv, roc.csv  for `dvc plots`
@@ -27,6 +28,8 @@ _HEADINGS = {
     "accuracy": "accuracy",
 }
 
+# `dvc metrics show` prints them in one line.
+_SHOWN_BY_DVC = (*METRIC_NAMES, "f1_landslide_tuned")
 _CHANGES = {"true": " with uncommitted changes", "false": "", "unknown": ", possible changes unknown"}
 
 
@@ -50,8 +53,9 @@ def write_report(folder: Path, uri: str | None = None) -> str:
     tables = runs.fetch_reports(client, run.info.run_id)
     for name, text in tables.items():
         _replace(folder / name, text)
-    metrics = {name: run.data.metrics[name] for name in sorted(run.data.metrics)}
-    _replace(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    metrics = run.data.metrics
+    _replace(folder / "metrics.json", json.dumps({name: metrics[name] for name in _SHOWN_BY_DVC}, indent=2) + "\n")
+    _replace(folder / "metrics.csv", pd.Series(metrics, name="value").sort_index().to_csv(index_label="metric"))
     return _render(client, run, pd.read_csv(folder / "scores.csv", index_col="fold"), uri, folder)
 
 
