@@ -98,11 +98,15 @@ def _value(default: Any) -> str:
     return f"`{text.strip().removesuffix('...').strip()}`"
 
 
-def _commands(command: click.Command = landslide_command, name: str = "landslide") -> Iterator[str]:
-    yield from ["# Commands"] if name == "landslide" else []
-    yield f"## {name}\n\n```\n{command.get_help(click.Context(command, info_name=name, terminal_width=100))}\n```"
+def _commands(
+    command: click.Command = landslide_command, name: str = "landslide", parent: click.Context | None = None
+) -> Iterator[str]:
+    settings = {"info_name": name.split()[-1], "parent": parent, "terminal_width": 100, **command.context_settings}
+    context = click.Context(command, **settings)
+    yield from ["# Commands"] if parent is None else []
+    yield f"## {name}\n\n```\n{command.get_help(context)}\n```"
     for child, below in sorted(getattr(command, "commands", {}).items()):
-        yield from _commands(below, f"{name} {child}")
+        yield from _commands(below, f"{name} {child}", context)
 
 
 def _metrics() -> Iterator[str]:

@@ -4,18 +4,22 @@ from typing import Any
 
 import click
 
+_EXAMPLE = (
+    "Example: landslide stack register kubeflow --bucket s3://BUCKET/FOLDER --registry HOST/PATH --mlflow-url URL"
+)
 
-@click.group("stack")
+
+@click.group("stack", context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXAMPLE)
 def stack_group() -> None:
     """Register the ZenML stacks on which the pipelines run."""
 
 
-@stack_group.group()
+@stack_group.group(epilog=_EXAMPLE)
 def register() -> None:
     """Register a stack, or update it; repeating it changes nothing."""
 
 
-@register.command()
+@register.command(epilog=_EXAMPLE)
 @click.option("--name", default="landslide-kubeflow", show_default=True, help="Name of the stack.")
 @click.option("--kubeflow-url", default="", metavar="URL", help="Kubeflow Pipelines, for example https://HOST/pipeline")
 @click.option("--kubernetes-context", default="", metavar="NAME", help="Instead: a context of your kubeconfig.")
@@ -32,7 +36,7 @@ def register() -> None:
 )  # fmt: skip
 @click.option("--activate", is_flag=True, help="Make it the active stack.")
 def kubeflow(activate: bool, **options: Any) -> None:
-    """Register a Kubeflow stack at the ZenML server that this shell is connected to.
+    """Register a Kubeflow stack at the connected ZenML server.
 
     Credentials are given as names of ZenML secrets, never as values.
     """

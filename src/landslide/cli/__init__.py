@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from landslide.cli.completion import completion_command
 from landslide.cli.data import data_group
 from landslide.cli.health import health_command
 from landslide.cli.home import home_group
@@ -15,6 +16,8 @@ from landslide.cli.networks import networks_command
 from landslide.cli.report import report_command
 from landslide.cli.stack import stack_command
 from landslide.errors import LandslideError
+
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 
 class _Group(click.Group):
@@ -33,12 +36,13 @@ class _Group(click.Group):
             ) from error
 
 
-@click.group(cls=_Group)
+@click.group(cls=_Group, context_settings=HELP_OPTIONS, epilog="Example: landslide data check data")
 @click.version_option(package_name="landslide")
 def main() -> None:
     """Landslide segmentation from Sentinel-2 patches."""
 
 
+main.add_command(completion_command)
 main.add_command(data_group)
 main.add_command(health_command)
 main.add_command(home_group)

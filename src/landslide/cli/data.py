@@ -31,12 +31,12 @@ _bands_option = click.option(
 )
 
 
-@click.group("data")
+@click.group("data", epilog="Example: landslide data check data")
 def data_group() -> None:
     """Generate, download, check, identify and install data sets."""
 
 
-@data_group.command()
+@data_group.command(epilog="Example: landslide data demo /tmp/valley --seed 1")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--seed", default=0, show_default=True, help="Seed of the terrain.")
 def demo(folder: Path, seed: int) -> None:
@@ -47,7 +47,7 @@ def demo(folder: Path, seed: int) -> None:
     click.echo(f"generated a demo data set in {folder}")
 
 
-@data_group.command()
+@data_group.command(epilog="Example: landslide data fetch --split train")
 @click.argument("folder", metavar="[DIR]", type=_FOLDER, required=False)
 @click.option(
     "--split",
@@ -61,9 +61,9 @@ def demo(folder: Path, seed: int) -> None:
     "--url", envvar="LANDSLIDE_DATA_URL", show_envvar=True, help="Address of a mirror with the same paths below it."
 )
 def fetch(folder: Path | None, splits: tuple[Any, ...], source: Any, url: str | None) -> None:
-    """Download the official Landslide4Sense set, check it, and pin it as ./data; or store it in DIR, unpinned.
+    """Download the official Landslide4Sense set and check it.
 
-    If it is interrupted, the same command resumes.
+    It is pinned as ./data, or stored in DIR without a pin. If it is interrupted, the same command resumes.
     """
     from landslide.data import landslide4sense
 
@@ -86,7 +86,7 @@ def fetch(folder: Path | None, splits: tuple[Any, ...], source: Any, url: str | 
         click.echo('  git add data.dvc && git commit -m "Use the official data set"')
 
 
-@data_group.command()
+@data_group.command(epilog="Example: landslide data check DIR --bands B4,B3,B2")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
 @_bands_option
@@ -106,7 +106,7 @@ def check(folder: Path, as_json: bool, bands: tuple[str, ...] | None) -> None:
         raise click.exceptions.Exit(1)
 
 
-@data_group.command()
+@data_group.command(epilog="Example: landslide data digest data")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 def digest(folder: Path) -> None:
     """Print the version of DIR, as data.dvc would pin it."""
@@ -115,22 +115,22 @@ def digest(folder: Path) -> None:
     click.echo(directory_digest(folder)[0])
 
 
-@data_group.command()
+@data_group.command(epilog="Example: landslide data prepare")
 def prepare() -> None:
-    """Create ./data with the version that data.dvc pins, if it is missing and the version is the demo set.
+    """Generate ./data if data.dvc pins the demo set and it is missing.
 
-    If ./data exists, say whether it holds that version.
+    If ./data exists, say whether it holds the version that data.dvc pins.
     """
     from landslide.data import project
 
     click.echo(project.prepare(Path.cwd()))
 
 
-@data_group.command()
+@data_group.command(epilog="Example: landslide data use DIR --bands B4,B3,B2")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @_bands_option
 def use(folder: Path, bands: tuple[str, ...] | None) -> None:
-    """Use the data set in DIR: copy it to ./data and pin it in ./data.dvc.
+    """Copy the data set in DIR to ./data and pin it in data.dvc.
 
     DIR is checked first and stays unchanged. ./data is replaced only if its content can be restored: it must be the
     version that data.dvc pins, and must be in the DVC cache or be the demo set.
@@ -142,11 +142,14 @@ def use(folder: Path, bands: tuple[str, ...] | None) -> None:
     click.echo('  git add data.dvc && git commit -m "Use another data set"')
 
 
-@data_group.command()
+@data_group.command(epilog="Example: landslide data pull 9a493a1e846b2972c9b743be42a110f5.dir /tmp/old")
 @click.argument("version")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 def pull(version: str, folder: Path) -> None:
-    """Store the data set of VERSION (its digest) in DIR: from ./data, or from the DVC remote."""
+    """Store the data set of VERSION, a digest, in DIR.
+
+    It comes from ./data, or from the DVC remote.
+    """
     from landslide.data import project
 
     click.echo(project.copy_version(version, folder.resolve(), project=Path.cwd()))

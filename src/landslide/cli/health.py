@@ -8,12 +8,13 @@ import click
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
-@click.command("health")
+@click.command("health", epilog="Example: landslide health --gpu")
 @click.option("--gpu", is_flag=True, help="A machine without a GPU is a failure.")
 def health_command(gpu: bool) -> None:
-    """Check that the libraries load, LANDSLIDE_HOME can be written, and the stores answer.
+    """Check that libraries, state and stores work.
 
-    The exit code is 1 when one of these fails.
+    The libraries load, LANDSLIDE_HOME can be written, and the stores of MLflow and ZenML answer. The exit code is 1 when
+    one of these fails.
     """
     from landslide.operations.health import findings
 

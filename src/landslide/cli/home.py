@@ -3,12 +3,12 @@
 import click
 
 
-@click.group("home")
+@click.group("home", epilog="Example: landslide home relocate")
 def home_group() -> None:
     """Look after LANDSLIDE_HOME, the folder of all generated state."""
 
 
-@home_group.command()
+@home_group.command(epilog="Example: landslide home relocate")
 def relocate() -> None:
     """Repair LANDSLIDE_HOME after it was moved, renamed or copied.
 

@@ -12,12 +12,12 @@ import click
 _as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 
-@click.group("models")
+@click.group("models", epilog="Example: landslide models list")
 def models_group() -> None:
     """List, compare, roll back and reproduce registered models."""
 
 
-@models_group.command("list")
+@models_group.command("list", epilog="Example: landslide models list")
 @_as_json
 def list_versions(as_json: bool) -> None:
     """List the registered versions, newest first."""
@@ -41,12 +41,15 @@ def list_versions(as_json: bool) -> None:
     click.echo(tabulate(table.to_numpy().tolist(), list(table), tablefmt="plain", disable_numparse=True))
 
 
-@models_group.command()
+@models_group.command(epilog="Example: landslide models compare champion challenger")
 @click.argument("a")
 @click.argument("b")
 @_as_json
 def compare(a: str, b: str, as_json: bool) -> None:
-    """Compare versions A and B, given by number or alias: scores, data, settings, code."""
+    """Compare scores, data, settings and code of two versions.
+
+    A and B are numbers or aliases.
+    """
     from landslide.paths import default_tracking_uri
     from landslide.tracking import runs
     from landslide.tracking.version_diff import compare as compare_versions
@@ -55,7 +58,7 @@ def compare(a: str, b: str, as_json: bool) -> None:
     click.echo(json.dumps(comparison.to_json(), indent=2) if as_json else comparison.render())
 
 
-@models_group.command()
+@models_group.command(epilog="Example: landslide models score champion DIR --split test")
 @click.argument("version")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--split", type=click.Choice(["validation", "test"]), required=True, help="Which held-out split of DIR.")
@@ -64,10 +67,11 @@ def compare(a: str, b: str, as_json: bool) -> None:
 )
 @_as_json
 def score(version: str, folder: Path, split: Any, output: Path | None, as_json: bool) -> None:
-    """Score VERSION on the official validation or test patches in DIR: the ensemble, and each of its members.
+    """Score VERSION on held-out patches in DIR.
 
-    DIR must hold their masks, and the version must not have been trained on any of the patches. The result is recorded
-    in an MLflow run with the tag role=held_out_evaluation.
+    The official validation or test patches score the ensemble and each of its members. DIR must hold their masks, and
+    the version must not have been trained on any of the patches. The result is recorded in an MLflow run with the tag
+    role=held_out_evaluation.
     """
     from tqdm.auto import tqdm
 
@@ -86,7 +90,7 @@ def score(version: str, folder: Path, split: Any, output: Path | None, as_json: 
         output.write_text(found.table.to_csv(index=False) if output.suffix == ".csv" else f"{text}\n")
 
 
-@models_group.command()
+@models_group.command(epilog="Example: landslide models promote 3 --reason 'checked in the field'")
 @click.argument("version")
 @click.option("--reason", required=True, help="Why; it is recorded with the version.")
 def promote(version: str, reason: str) -> None:
@@ -100,10 +104,13 @@ def promote(version: str, reason: str) -> None:
     click.echo(f"{registry.MODEL_NAME} version {number} is in service (@{registry.CHAMPION}).")
 
 
-@models_group.command()
+@models_group.command(epilog="Example: landslide models rollback --dry-run")
 @click.option("--dry-run", is_flag=True, help="Only print the versions.")
 def rollback(dry_run: bool) -> None:
-    """Roll back to the version that the champion replaced; repeat it to go further back."""
+    """Return to the version that the champion replaced.
+
+    Repeat it to go further back.
+    """
     from landslide.paths import default_tracking_uri
     from landslide.tracking import registry, runs
 
@@ -113,7 +120,7 @@ def rollback(dry_run: bool) -> None:
     click.echo(f"{name} from version {left} to version {restored} (@{registry.CHAMPION}).")
 
 
-@models_group.command()
+@models_group.command(epilog="Example: landslide models reproduce champion --run")
 @click.argument("version")
 @click.option("--run", is_flag=True, help="Execute the commands.")
 @click.option(
@@ -122,9 +129,9 @@ def rollback(dry_run: bool) -> None:
     help="Folder of the git worktree  [default: LANDSLIDE_HOME/reproductions/version-N]",
 )
 def reproduce(version: str, run: bool, into: Path | None) -> None:
-    """Print the commands that rebuild VERSION and compare it with the recorded one; --run executes them.
+    """Print the commands that rebuild VERSION, or run them.
 
-    The exit code is 1 if the scores or the weights differ.
+    They compare the result with the recorded version. The exit code is 1 if the scores or the weights differ.
     """
     from landslide.errors import RegistryError
     from landslide.paths import default_tracking_uri, home
@@ -152,11 +159,14 @@ def reproduce(version: str, run: bool, into: Path | None) -> None:
     raise click.exceptions.Exit(1 if done.returncode else 0)
 
 
-@models_group.command()
+@models_group.command(epilog="Example: landslide models download champion /tmp/rebuilt")
 @click.argument("version")
 @click.argument("folder", metavar="HOME", type=click.Path(path_type=Path))
 def download(version: str, folder: Path) -> None:
-    """Write the configuration and folds of VERSION to HOME/recorded, for a reproduction with that LANDSLIDE_HOME."""
+    """Write configuration and folds of VERSION to HOME/recorded.
+
+    A reproduction with that LANDSLIDE_HOME reads them.
+    """
     from landslide.paths import default_tracking_uri
     from landslide.tracking import reproduction, runs
 
@@ -165,16 +175,17 @@ def download(version: str, folder: Path) -> None:
     click.echo(f"wrote {reproduction.download(uri, source, folder.resolve())}")
 
 
-@models_group.command()
+@models_group.command(epilog="Example: landslide models verify 1 sqlite:////tmp/rebuilt/mlflow.db")
 @click.argument("version")
 @click.argument("store")
 @click.option(
     "--tolerance", default=0.0, help="Accept score differences up to this (scores go from 0 to 1), and other weights."
 )
 def verify(version: str, store: str, tolerance: float) -> None:
-    """Compare VERSION with the last cross-validation of another MLflow STORE: all scores, all weights.
+    """Compare VERSION with its reproduction in another STORE.
 
-    The exit code is 1 if they differ.
+    That is the last cross-validation in this MLflow store. All scores and all weights are compared. The exit code is 1
+    if they differ.
     """
     from landslide.paths import default_tracking_uri
     from landslide.tracking import reproduction, runs

@@ -9,7 +9,7 @@ _HEADINGS = ("network", "bands", "parameters", "GFLOP", "recorded", "difference"
 _NUMBERS = ("bands", "parameters", "GFLOP", "recorded", "difference")
 
 
-@click.command("networks")
+@click.command("networks", epilog="Example: landslide networks --model smp:Unet:resnet34 --bands 23")
 @click.option("--model", metavar="NAME", help="Measure this network as well, for instance smp:Unet:resnet34.")
 @click.option("--bands", default="14", show_default=True, help="Its input: a number of bands or a band group.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="One of its model_options: width=16.")
@@ -22,10 +22,11 @@ _NUMBERS = ("bands", "parameters", "GFLOP", "recorded", "difference")
     help="Output.",
 )
 def networks_command(model: str | None, bands: str, options: tuple[str, ...], form: str) -> None:
-    """List the networks that the paper and its record compare, with their size and cost.
+    """List the compared networks with their size and cost.
 
-    Parameters are trainable parameters; next to ours are those of the paper or the authors' record. GFLOP are of
-    the forward pass for one patch of 128 x 128 pixels, and a multiply-add counts as two.
+    They are those of the paper and of its authors' record. Parameters are trainable parameters; next to ours are those
+    of the paper or the authors' record. GFLOP are of the forward pass for one patch of 128 x 128 pixels, and a
+    multiply-add counts as two.
     """
     from tabulate import tabulate
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 
-@click.command("report")
+@click.command("report", epilog="Example: landslide report --out /tmp/reports")
 @click.option(
     "--out",
     "folder",
@@ -15,7 +15,10 @@ import click
     help="Folder to write to.",
 )
 def report_command(folder: Path) -> None:
-    """Show the scores of the last cross-validation and write them to files that DVC reads."""
+    """Show the scores of the last cross-validation.
+
+    They are also written to files that DVC reads.
+    """
     from landslide.tracking.report import write_report
 
     click.echo(write_report(folder))
