@@ -144,8 +144,9 @@ def draw_uncertainty(masks: bool) -> Figure:
 
 
 def draw_learning_curves(epochs: int, loss: float = 1.0) -> Figure:
-    record = {"train_loss": loss, "validation_f1_macro": 0.5, "validation_f1_landslide": 0.1}
-    return learning_curves_figure({f"fold {k}": [record | {"epoch": e + 1} for e in range(epochs)] for k in (1, 2)})
+    record = {"train_loss": loss, "validation_loss": loss, "validation_f1_macro": 0.5, "validation_f1_landslide": 0.1}
+    history = [record | {"epoch": e + 1, "train_augmented": float(e < 3)} for e in range(epochs)]
+    return learning_curves_figure({f"fold {k}": history for k in (1, 2)})
 
 
 def draw_differences(*names: str) -> Figure:
@@ -197,6 +198,14 @@ def test_labels_are_inside_the_figure_and_panels_do_not_overlap(name):
     for one, other in itertools.combinations(boxes, 2):
         overlap = Bbox.intersection(one, other)
         assert overlap is None or min(overlap.width, overlap.height) < 1, (one, other)  # pixels
+
+
+def test_learning_curves_shade_the_epochs_without_augmentation_and_tick_whole_epochs():
+    for axis in draw_learning_curves(5).axes:
+        assert [(patch.get_x(), patch.get_width()) for patch in axis.patches] == [(3.5, 1), (4.5, 1)]
+        assert all(tick == round(tick) for tick in axis.get_xticks())
+    history = [{"epoch": 1, "train_loss": 1.0, "train_augmented": 0.0}]  # never augmented: nothing to explain
+    assert not any(axis.patches for axis in learning_curves_figure({"fold 1": history}).axes)
 
 
 def test_the_prediction_figure_shows_its_inputs():

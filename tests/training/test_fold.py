@@ -109,6 +109,7 @@ def test_a_trained_fold_is_complete_and_every_epoch_is_reported(fit, cache):
     assert [record["epoch"] for record in records] == [1, 2, 3]
     assert result.history == records
     expected = {"epoch", "train_loss", "learning_rate", "epoch_seconds", "epoch_processor_seconds", "validation_loss"}
+    expected |= {"train_augmented"}
     expected |= {f"validation_{m}" for m in METRIC_NAMES}
     described = {name.replace("<score>", metric) for name in EPOCH_METRICS for metric in METRIC_NAMES}
     half = {name for name in described if "_half_epoch_" in name}
@@ -534,8 +535,9 @@ def test_the_last_epochs_are_not_augmented(fit, monkeypatch):
             augmented.append(augment) or original(self, indices, generator, augment)
         ),
     )
-    fit(epochs=3, batch_size=5, augmentation=AugmentationSettings(plain_epochs=2))
+    result = fit(epochs=3, batch_size=5, augmentation=AugmentationSettings(plain_epochs=2))
     assert augmented == [True, False, False]
+    assert [record["train_augmented"] for record in result.history] == [1, 0, 0]
 
 
 @pytest.mark.parametrize(("scripted", "best"), [((0.3, 0.8, 0.5), 2), ((0.3, 0.8, 0.8), 2), ((0.9, 0.1, 0.2), 1)])

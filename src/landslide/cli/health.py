@@ -13,8 +13,8 @@ _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOU
 def health_command(gpu: bool) -> None:
     """Check that libraries, state and stores work.
 
-    The libraries load, LANDSLIDE_HOME can be written, and the stores of MLflow and ZenML answer. The exit code is 1 when
-    one of these fails.
+    The libraries load, LANDSLIDE_HOME can be written, and the stores of MLflow and ZenML answer. The exit code is 1
+    when one of these fails.
     """
     from landslide.operations.health import findings
 

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 # Colours that colour-blind readers can tell apart, and that show on vegetation.
 HIT, MISS, FALSE_ALARM = "#00c8ff", "#ff2fa0", "#ffd400"
@@ -206,19 +207,29 @@ def roc_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def learning_curves_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Draw training loss and validation F1 over the epochs.
+    """Draw training loss, validation loss and validation F1 over the epochs.
+
+    Epochs without augmentation are shaded: patches are easier there, so that the training loss jumps.
 
     Args:
         histories: The epochs' records of `landslide.training.fold` by label.
     """
-    panels = (("train_loss", "training loss"), ("validation_f1_macro", "validation F1 (macro)"),
+    panels = (("train_loss", "training loss"), ("validation_loss", "validation loss"),
+              ("validation_f1_macro", "validation F1 (macro)"),
               ("validation_f1_landslide", "validation F1 (landslide)"))  # fmt: skip
-    figure, axes = _curves(9.6, 3.8, ncols=len(panels))
+    figure, axes = _curves(13.2, 3.8, ncols=len(panels))
+    plain = {r["epoch"] for history in histories.values() for r in history if r.get("train_augmented") == 0}
+    augmented = {r["epoch"] for history in histories.values() for r in history if r.get("train_augmented") == 1}
     for axis, (key, title) in zip(axes, panels, strict=True):
         for label, history in histories.items():
             shown = [r for r in history if key in r]
             axis.plot([r["epoch"] for r in shown], [r[key] for r in shown], label=label, linewidth=1.5)
+        if augmented:
+            for number, epoch in enumerate(sorted(plain - augmented)):
+                label = None if number else "not augmented"
+                axis.axvspan(epoch - 0.5, epoch + 0.5, color="black", alpha=0.08, linewidth=0, label=label)
         axis.set(xlabel="epoch", title=title)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)
     return figure

@@ -28,6 +28,7 @@ from landslide.training.settings import TrainingSettings
 
 EPOCH_METRICS: dict[str, str] = {
     "train_loss": "Mean loss of the epoch's training patches.",
+    "train_augmented": "1 if the epoch's patches were augmented, else 0 (`augmentation.plain_epochs`).",
     "learning_rate": "Learning rate in the middle of the epoch.",
     "epoch_seconds": "Seconds of training, without scoring.",
     "epoch_processor_seconds": "Processor seconds of this process for the same.",
@@ -122,6 +123,7 @@ class FoldTrainer:
             mininterval=0.5,
         )
         self.wrapped.train()
+        shown = float("-inf")
         for number, (indices, (images, masks)) in enumerate(bar):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.settings.rate(epoch + (number + 0.5) / len(batches))
@@ -132,7 +134,8 @@ class FoldTrainer:
             if self.average is not None:
                 self.average.update_parameters(self.model)
             loss_sum += loss.detach() * len(indices)
-            if number % 10 == 0 and not bar.disable:
+            if not bar.disable and time.monotonic() > shown + 0.5:  # on a GPU, each look at the loss waits for it
+                shown = time.monotonic()
                 bar.set_postfix(loss=f"{loss.item():.3f}")
             if number + 1 == half:
                 paused, paused_processor = time.perf_counter(), time.process_time()
@@ -151,6 +154,7 @@ class FoldTrainer:
         rate = self.settings.rate(epoch + 0.5)
         record = {
             "train_loss": train_loss,
+            "train_augmented": float(augment and self.settings.augmentation.mode != "none"),
             "learning_rate": rate,
             "epoch_seconds": seconds,
             "epoch_processor_seconds": processor_seconds,
