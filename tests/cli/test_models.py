@@ -1,6 +1,7 @@
 """`landslide models list | compare | rollback` on a store with real versions."""
 
 import json
+from datetime import UTC, datetime
 
 import mlflow
 import pytest
@@ -49,6 +50,20 @@ def test_list_shows_versions_aliases_and_scores(client):
     assert "dddddddd " in second
     assert "better" in second
     assert third.split()[0] == "1"
+
+
+def test_list_shows_a_rollback_and_whole_reasons(client):
+    reason = "promoted manually: " + "a long story " * 12 + "with an end"
+    registry.apply_decision(client, "3", Decision("champion", reason))
+    registry.rollback(client)
+    line = models(client, "list").stdout.splitlines()[1]
+    assert f"rolled back on {datetime.now(UTC):%Y-%m-%d}, before that champion: {reason}" in line
+    assert json.loads(models(client, "list", "--json").stdout)[0]["rolled_back"].startswith("20")
+    registry.apply_decision(client, "2", Decision("champion", "better"))
+    registry.apply_decision(client, "3", Decision("champion", "better"))
+    assert "rolled back" not in models(client, "list").stdout
+    registry.rollback(client)
+    registry.apply_decision(client, "3", Decision("challenger", "not comparable"))
 
 
 def test_list_as_json_prints_full_values(client):

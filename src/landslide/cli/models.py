@@ -20,7 +20,10 @@ def models_group() -> None:
 @models_group.command("list", epilog="Example: landslide models list")
 @_as_json
 def list_versions(as_json: bool) -> None:
-    """List the registered versions, newest first."""
+    """List the registered versions, newest first.
+
+    Scores are in percent. The decision says why a version is in service or not; --json gives more.
+    """
     from tabulate import tabulate
 
     from landslide.paths import default_tracking_uri
@@ -35,9 +38,15 @@ def list_versions(as_json: bool) -> None:
         return
     for name in registry.SCORES:
         table[name] = [f"{100 * value:.2f}" for value in table[name]]
-    for name, width in (("data_version", 8), ("git_commit", 8), ("run_id", 8), ("decision", 60)):
-        table[name] = [value if len(value) <= width else value[:width] for value in table[name]]
+    for name in ("data_version", "git_commit"):
+        table[name] = [value[:8] for value in table[name]]
     table["created"] = [f"{value:%Y-%m-%d %H:%M}" for value in table["created"]]
+    # Last, because it may be longer than a terminal is wide.
+    table["decision"] = [
+        f"rolled back on {when[:10]}, before that {reason}" if when else reason
+        for reason, when in zip(table.pop("decision"), table.pop("rolled_back"), strict=True)
+    ]
+    table = table.drop(columns="run_id")
     click.echo(tabulate(table.to_numpy().tolist(), list(table), tablefmt="plain", disable_numparse=True))
 
 

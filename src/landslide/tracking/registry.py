@@ -33,7 +33,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 NONE_IN_SERVICE = "no model was in service"
 # Columns of the table of versions.
 SCORES = ("f1_macro", "f1_landslide", "miou")
-_TEXTS = ("data_version", "selection", "git_commit", "decision")
+_TEXTS = ("data_version", "selection", "git_commit", "decision", "rolled_back")
 _OTHER_VERSION = (
     "Promote another version (`landslide models list`, `landslide models promote`), or run the pipeline that trained "
     "it once more, which registers it again."
@@ -203,7 +203,8 @@ def versions(client: MlflowClient) -> pd.DataFrame:
 
     Returns:
         Columns version (int), aliases (comma-separated), f1_macro, f1_landslide, miou (cross-validated means, NaN
-        where not recorded), data_version, selection, git_commit, decision, created (UTC), run_id.
+        where not recorded), data_version, selection, git_commit, decision, rolled_back (when, as ISO 8601; empty if
+        it was not, or was promoted since), created (UTC), run_id.
     """
     aliases: dict[str, list[str]] = {}
     try:
