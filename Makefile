@@ -24,7 +24,7 @@ endif
 STACK := $$LANDSLIDE_HOME/zenml/.stack-registered
 ACTIVATE := source ./activate.sh
 
-.PHONY: help setup stack data run ablation report test test-quick soak lint types docs ui clean clean-all
+.PHONY: help setup stack data run ablation night report test test-quick soak lint types docs ui clean clean-all
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -56,6 +56,10 @@ run: stack data ## run the training pipeline; CONFIG=configs/demo.yaml
 ablation: CONFIG = configs/ablation_demo.yaml
 ablation: stack data ## train the rows of a table and compare them; CONFIG=configs/table3.yaml
 	@$(ACTIVATE) && exec zenml pipeline run pipelines.ablation.ablation_pipeline -c "$$CONFIG"
+
+night: CONFIG = configs/retrain_demo.yaml
+night: stack data ## run a nightly retraining on the demo; CONFIG=configs/retrain_demo.yaml
+	@$(ACTIVATE) && exec zenml pipeline run pipelines.retraining.retraining_pipeline -c "$$CONFIG"
 
 report: $(ENVIRONMENT) ## show the scores of the last run again
 	@$(ACTIVATE) && landslide report

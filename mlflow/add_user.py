@@ -1,6 +1,8 @@
 """Adds a user to the tracking server; the administrator runs it on the machine of the server.
 
-    MLFLOW_NEW_PASSWORD=... python add_user.py NAME [--write]
+    python add_user.py NAME [--write]
+
+It asks for the password; without a terminal, the variable MLFLOW_NEW_PASSWORD has it.
 
 Everybody who can log in may read. `--write` lets the user also change records of others: train into the same
 experiment, move the aliases of the registered model. The unattended runner and users who promote or roll back need it.
@@ -9,6 +11,7 @@ experiment, move the aliases of the registered model. The unattended runner and 
 import argparse
 import os
 import sys
+from getpass import getpass
 
 from mlflow.exceptions import MlflowException
 from mlflow.server import get_app_client
@@ -23,7 +26,8 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--write", action="store_true", help="allow changes to records of others")
     arguments = parser.parse_args()
-    if not (password := os.environ.get("MLFLOW_NEW_PASSWORD")):
+    password = os.environ.get("MLFLOW_NEW_PASSWORD") or (sys.stdin.isatty() and getpass("Password of the new user: "))
+    if not password:
         sys.exit("MLFLOW_NEW_PASSWORD is not set.\n  -> Set it to the new user's password, 12 characters or more.")
     os.environ["MLFLOW_TRACKING_USERNAME"] = "admin"
     os.environ["MLFLOW_TRACKING_PASSWORD"] = os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"]

@@ -130,6 +130,16 @@ def test_summary_is_the_report_or_a_note_that_it_is_missing(report, retrain, tmp
     assert report is not None or "before it wrote a report" in summary.read_text()
 
 
+def test_workflow_puts_only_the_report_of_a_retraining_away(retrain, tmp_path):
+    for name in ("retraining.md", "retraining.json", "ablation/table3/table.md"):
+        (tmp_path / "reports" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "reports" / name).write_text("x")
+    (step,) = [step for step in retrain["jobs"]["retrain"]["steps"] if "report away" in step["name"]]
+    subprocess.run(["bash", "-ec", step["run"]], env={**os.environ, "LANDSLIDE_HOME": str(tmp_path)}, check=True)
+    left = [path.relative_to(tmp_path / "reports").as_posix() for path in (tmp_path / "reports").rglob("*.*")]
+    assert left == ["ablation/table3/table.md"]
+
+
 def test_ci_runs_the_project_script_on_both_python_versions():
     job = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["check"]
     assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12"]
@@ -149,6 +159,7 @@ def test_service_has_a_time_limit_and_accepts_the_exit_code_of_a_second_retraini
         "/usr/bin/git pull --ff-only",
         "/usr/bin/make setup",
     ]
+    assert single["MemoryMax"] == "90%"
     assert "Persistent=true" in TIMER.read_text()
 
 
@@ -191,6 +202,16 @@ def test_cron_exits_if_another_retraining_is_running(night):
     lock = Path(environment["LANDSLIDE_HOME"]) / "retraining.cron.lock"
     assert subprocess.run(["flock", lock, *command], env=environment).returncode == 75
     assert not (checkout / "happened").exists()
+
+
+def test_logrotate_rotates_the_log_of_the_crontab():
+    log = re.search(r">> \"\$LANDSLIDE_HOME/(\S+)\"", CRONTAB.read_text())[1]
+    assert f"/var/lib/landslide/{log} {{" in (ROOT / "deploy" / "logrotate").read_text()
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
+def test_no_page_puts_a_password_on_a_command_line(page):
+    assert not re.search(r"(?i)--\w*(password|secret_?key)\S*=|--env \S*(PASSWORD|KEY)=", page.read_text())
 
 
 # ---- images
@@ -269,6 +290,8 @@ def test_services_are_pinned_checked_restarted_and_only_reachable_locally():
     for name, service in services.items():
         assert re.search(r":v?\d+\.\d+", service["image"]), name
         assert service["restart"] == "unless-stopped"
+        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
+        assert "mem_limit" in service
         assert "healthcheck" in service or "build" in service  # the image that is built here has its own health check
     published = [port for service in services.values() for port in service.get("ports", [])]
     assert published == ["${MLFLOW_BIND:-127.0.0.1:5000}:5000"]
