@@ -86,6 +86,7 @@ docs: $(ENVIRONMENT) ## write the pages of docs/reference from the code
 	@$(ACTIVATE) && PYTHONPATH=. python docs/generate.py
 
 ui: $(ENVIRONMENT) ## open the MLflow UI on http://127.0.0.1:5000 (PORT=...)
+	@echo "runs: http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning"
 	@$(ACTIVATE) && mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI" --host 127.0.0.1 --port $(PORT)
 
 clean: ## delete .venv, caches and pulled data; keep runs, models and unfinished trainings

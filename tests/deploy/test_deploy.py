@@ -158,6 +158,7 @@ def test_service_has_a_time_limit_and_accepts_the_exit_code_of_a_second_retraini
     assert [value for name, value in settings if name == "ExecStartPre"] == [
         "/usr/bin/git pull --ff-only",
         "/usr/bin/make setup",
+        "/bin/bash -c 'source ./activate.sh && exec landslide health --gpu'",
     ]
     assert single["MemoryMax"] == "90%"
     assert "Persistent=true" in TIMER.read_text()
@@ -170,7 +171,10 @@ def night(tmp_path) -> tuple[list[str], dict[str, str], Path]:
     home.mkdir()
     upstream.mkdir()
     (upstream / "Makefile").write_text("setup:\n\techo setup >> happened\n")
-    (upstream / "activate.sh").write_text('zenml() { echo "zenml $*" "$SECRET" >> happened; }; exec() { "$@"; }\n')
+    (upstream / "activate.sh").write_text(
+        'zenml() { echo "zenml $*" "$SECRET" >> happened; }; exec() { "$@"; }\n'
+        'landslide() { echo "landslide $*" >> happened; [[ ! -e no_gpu ]]; }\n'
+    )
     (tmp_path / "environment").write_text("SECRET=from-the-file\n")
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
     for command in ([*git, "init", "-q"], [*git, "add", "."], [*git, "commit", "-q", "-m", "c"]):
@@ -187,7 +191,14 @@ def night(tmp_path) -> tuple[list[str], dict[str, str], Path]:
 def test_cron_pulls_sets_up_and_runs_with_secrets_from_the_file(night):
     command, environment, checkout = night
     assert subprocess.run(command, env=environment).returncode == 0
-    assert (checkout / "happened").read_text() == f"setup\n{COMMAND} from-the-file\n"
+    assert (checkout / "happened").read_text() == f"setup\nlandslide health --gpu\n{COMMAND} from-the-file\n"
+
+
+def test_cron_does_not_retrain_without_a_gpu(night):
+    command, environment, checkout = night
+    (checkout / "no_gpu").touch()
+    assert subprocess.run(command, env=environment).returncode not in (0, 75)
+    assert COMMAND not in (checkout / "happened").read_text()
 
 
 def test_cron_runs_nothing_if_the_pull_fails(night):
