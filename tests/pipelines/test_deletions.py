@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from landslide.cli import main
 from landslide.errors import RegistryError
+from landslide.inference.ensemble import load_ensemble
 from landslide.tracking import registry, runs
 from landslide.tracking.registry import CHALLENGER, CHAMPION, MODEL_NAME
 from tests.support import commands, pipeline_runs
@@ -123,7 +124,7 @@ def test_what_was_deleted_is_created_again(store, delete, gc, tmp_path):
     for run_id in runs.fold_runs(client, parent.info.run_id).values():
         assert runs.fetch_members(run_id, tmp_path / run_id)
     number = parent.data.tags["model_version"]
-    assert len(registry.members(number, tmp_path / "members")[0]) == 2
+    assert len(load_ensemble(registry.fetch(number, tmp_path / "version")).members) == 2
     assert {CHAMPION, CHALLENGER} & set(client.get_model_version(MODEL_NAME, number).aliases)
     model = mlflow.pyfunc.load_model(registry.address(number))
     assert np.isfinite(model.predict(np.ones((1, 14, 128, 128)))["probability"]).all()
