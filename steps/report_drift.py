@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from zenml import step
 
-from landslide.bands.statistics import describe, drift
+from landslide.bands.statistics import describe, describe_drift, drift
 from landslide.folds.table import previous_folds
 from landslide.tracking import registry, runs
 from steps.data_access import PatchSource
@@ -54,17 +54,19 @@ def report_drift(
             logger.warning("Version %s has no statistics of its data; drift is not known.", champion)
             return []
         reference = json.loads(path.read_text())
-    drifting, tables = [], []
+    drifting, sentences, tables = [], [], []
     for prefix, rows in (("", np.arange(len(fold_table))), ("new ", new)):
         if len(rows):
             table = drift(reference, describe(cache, rows))
             beyond = table[table["shift"].abs() > retraining.drift_limit]
             drifting += [prefix + name for name in beyond["quantity"]]
+            sentences.append(describe_drift(beyond, f"{'the' if prefix else 'all'} {prefix}patches"))
             tables.append(table.assign(patches=f"{prefix or 'all '}patches"))
             largest = table["shift"].abs().max()
             runs.log_scores(client, retraining_run, {f"{prefix.strip() or 'all'}_largest_shift": float(largest)})
     runs.log_text(client, retraining_run, pd.concat(tables).to_csv(index=False), "drift.csv")
-    runs.set_tags(client, retraining_run, {"drift": ", ".join(drifting) or "none"})
-    if drifting:
-        logger.warning("Drift beyond %g: %s.", retraining.drift_limit, ", ".join(drifting))
+    told = " ".join(filter(None, sentences))
+    runs.set_tags(client, retraining_run, {"drift": told[:5000] or "none"})
+    if told:
+        logger.warning(told)
     return drifting

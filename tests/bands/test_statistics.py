@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from landslide.bands.cache import BandCache
 from landslide.bands.formulas import BandSettings
-from landslide.bands.statistics import band_statistics, describe, drift
+from landslide.bands.statistics import band_statistics, describe, describe_drift, drift
 
 NAMES = ("B4", "slope", "elevation")
 ROWS = np.array([0, 2, 3])
@@ -106,6 +107,21 @@ def test_a_formerly_constant_band_has_infinite_or_no_drift(value, shift):
     found = quantities(drift(reference, describe(cache, ROWS)))["slope"]
     assert found["shift"] == shift
     assert np.isnan(found["spread"])
+
+
+def test_drift_is_told_in_a_sentence():
+    columns = ["quantity", "reference", "current", "shift", "spread"]
+    rows = [
+        ("landslide_share", 0.02344, 0.05, 0.76, np.nan), ("positive_share", 0.5, 0.0, -np.inf, np.nan),
+        ("dem", 2.0, 3.0, 1.234, 1.0), ("B4", 1.0, 0.5, -0.6, 1.0), ("slope", 0.0, 0.5, np.inf, np.nan),
+    ]  # fmt: skip
+    assert describe_drift(pd.DataFrame(rows, columns=columns), "the new patches") == (
+        "Compared with the champion's training data, in the new patches 5.00 % of the pixels are landslides instead of "
+        "2.34 %; 0.00 % of the patches hold a landslide instead of 50.00 %; the mean of dem is 1.23 standard "
+        "deviations higher; the mean of B4 is 0.60 standard deviations lower; the mean of slope is 0.5, which was 0 "
+        "everywhere."
+    )
+    assert describe_drift(pd.DataFrame([], columns=columns), "all patches") == ""
 
 
 def test_only_shared_bands_are_compared():

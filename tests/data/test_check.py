@@ -297,12 +297,12 @@ BLANK = {
     "no_data": (
         lambda r: overwrite(image_path(r, 1), "img", image_with(half=-9999)),
         IMAGE_1,
-        "8,192 pixels (50%) hold no measurement: -9999 in band 1 (B1)",
+        "8,192 pixels (50.00 %) hold no measurement: -9999 in band 1 (B1)",
     ),
     "no_data zeros": (
         lambda r: overwrite(image_path(r, 1), "img", image_with(half=0)),
         IMAGE_1,
-        "8,192 pixels (50%) hold no measurement: 0 in every band",
+        "8,192 pixels (50.00 %) hold no measurement: 0 in every band",
     ),
     "duplicate_image": (
         lambda r: shutil.copy(image_path(r, 2), image_path(r, 10)),
@@ -335,7 +335,7 @@ def test_no_data_is_found_in_few_bands_with_and_without_names(tmp_path, name):
     image[5, :3] = -9999
     overwrite(image_path(root, 1), "img", image)
     (warning,) = check(root, bands=[name]).warnings
-    assert (warning.code, "3 pixels (0%)" in warning.message) == ("no_data", True)
+    assert (warning.code, "3 pixels (0.02 %)" in warning.message) == ("no_data", True)
 
 
 def test_an_empty_mask_that_was_written_is_no_finding(root):

@@ -395,7 +395,7 @@ def test_equal_models_have_no_difference_and_the_champion_stays():
     assert (differences == 0).all(axis=None)
     verdict = judge(evidence, differences, PromotionSettings())
     assert not verdict.better
-    assert "better by more than 0 in 0.0% of the resamples" in verdict.reason
+    assert "better by more than 0 points in 0.00 % of the resamples" in verdict.reason
 
 
 def test_only_a_clearly_better_model_is_promoted():
@@ -403,7 +403,7 @@ def test_only_a_clearly_better_model_is_promoted():
         evidence = some_evidence(30, champion, challenger, spread=0.1)
         verdict = judge(evidence, bootstrap(evidence, resamples=200), PromotionSettings())
         assert verdict.better == (challenger > champion)
-        assert "95% needed of both" in verdict.reason
+        assert "95 % needed of both" in verdict.reason
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,10 @@ def test_closed_record_is_in_mlflow_report_and_webhook(client, home, posts, tmp_
     run_id = open_record(client, "run")
     runs.set_tags(client, run_id, {"data_version": "abc.dir", "drift": "slope"})
     scores = {f"{prefix}{model}_f1_landslide": 0.5 for prefix in ("", "new_") for model in ("champion", "challenger")}
-    runs.log_scores(client, run_id, {**scores, "challenger_f1_landslide": 0.61239, "blocks": 31})
+    runs.log_scores(client, run_id, {
+        **scores, "challenger_f1_landslide": 0.61239, "f1_landslide_difference": 0.11239,
+        "new_largest_shift": 1.2345, "blocks": 1031,
+    })  # fmt: skip
     close_record(client, run_id, outcome, "because\nof this", {"version": "4", "champion": "3", "compared_with": ""})
     assert ending(client, run_id) == (status, outcome)
     assert client.get_run(run_id).data.tags["reason"] == "because\nof this"
@@ -93,9 +96,11 @@ def test_closed_record_is_in_mlflow_report_and_webhook(client, home, posts, tmp_
         "| data version | abc.dir |",
         "| drift | slope |",
         "| all compared patches, out of fold | champion | challenger |",
-        "| f1_landslide | 0.5000 | 0.6124 |",
+        "| f1_landslide | 50.00 % | 61.24 % |",
         "| new patches only | champion | challenger |",
-        "| blocks | 31 |",
+        "| blocks | 1,031 |",
+        "| f1_landslide_difference | +11.24 points |",
+        "| new_largest_shift | 1.23 |",
     ):
         assert line in report.splitlines()
     assert "compared with" not in report

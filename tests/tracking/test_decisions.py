@@ -40,7 +40,8 @@ def test_rolled_back_version_is_not_decided_on_again(client):
     rollback(client)
     before = client.get_model_version(MODEL_NAME, "2")
     assert "rolled back" in before.description
-    assert decide_once(client, "2", METRIC) == Decision(CHAMPION, "better: f1_macro 0.6000 against 0.5000 of version 1")
+    decided = Decision(CHAMPION, "better: f1_macro 60.00 % against 50.00 % of version 1")
+    assert decide_once(client, "2", METRIC) == decided
     after = client.get_model_version(MODEL_NAME, "2")
     assert (after.tags, after.aliases, after.description) == (before.tags, before.aliases, before.description)
     assert in_service(client) == "1"
@@ -98,7 +99,7 @@ def test_interrupted_decision_is_completed(client, tmp_path, monkeypatch, killed
         with pytest.raises(KeyboardInterrupt):
             decide_once(client, "3", METRIC)
     assert "decided" not in version(client, "3")
-    decided = Decision(CHAMPION, "better: f1_macro 0.7000 against 0.6000 of version 2")
+    decided = Decision(CHAMPION, "better: f1_macro 70.00 % against 60.00 % of version 2")
     assert decide_once(client, "3", METRIC) == decided
     tags = version(client, "3")
     assert (tags["decision"], tags["replaced_champion"]) == (f"champion: {decided.reason}", "2")

@@ -130,6 +130,16 @@ def test_a_trained_fold_is_complete_and_every_epoch_is_reported(fit, cache):
     assert result.detection_threshold == select_detection_threshold(probability.max(axis=(1, 2)), truth)
 
 
+def test_the_log_has_the_scores_of_every_epoch_in_percent(fit, capsys):
+    records = []
+    fit(on_epoch=records.append)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "validation" in line]
+    assert len(lines) == len(records) == TINY.epochs
+    for line, record in zip(lines, records, strict=True):
+        assert f"F1 {100 * record['validation_f1_macro']:.2f} %" in line
+        assert f"mIoU {100 * record['validation_miou']:.2f} %" in line
+
+
 def test_training_learns(fit):
     losses = [r["train_loss"] for r in fit(epochs=6, schedule=StepSchedule(rates=((99, 3e-3),))).history]
     assert losses[-1] < 0.8 * losses[0]

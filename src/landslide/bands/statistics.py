@@ -9,6 +9,11 @@ import pandas as pd
 
 from landslide.bands.cache import BandCache
 
+_SHARES = {
+    "landslide_share": "of the pixels are landslides",
+    "positive_share": "of the patches hold a landslide",
+}
+
 
 def band_statistics(
     cache: BandCache, rows: npt.NDArray[np.int64], band_names: tuple[str, ...]
@@ -57,6 +62,25 @@ def describe(cache: BandCache, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
             name: {"mean": float(m), "std": float(s)} for name, m, s in zip(cache.band_names, mean, std, strict=True)
         },
     }
+
+
+def describe_drift(table: pd.DataFrame, patches: str) -> str:
+    """Return a drift as a sentence, empty if there is none.
+
+    Args:
+        table: The rows of `drift` that are worth telling.
+        patches: What the newer set is, such as "the new patches".
+    """
+    parts = []
+    for name, old, new, shift in table[["quantity", "reference", "current", "shift"]].itertuples(index=False):
+        if name in _SHARES:
+            parts.append(f"{100 * new:.2f} % {_SHARES[name]} instead of {100 * old:.2f} %")
+        elif np.isinf(shift):
+            parts.append(f"the mean of {name} is {new:.4g}, which was {old:.4g} everywhere")
+        else:
+            side = "higher" if shift > 0 else "lower"
+            parts.append(f"the mean of {name} is {abs(shift):.2f} standard deviations {side}")
+    return f"Compared with the champion's training data, in {patches} {'; '.join(parts)}." if parts else ""
 
 
 def drift(reference: Mapping[str, Any], current: Mapping[str, Any]) -> pd.DataFrame:

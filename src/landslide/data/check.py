@@ -80,7 +80,7 @@ class CheckReport:
         lines = [
             f"{counts['patches']:,} patches ({splits})",
             f"{counts['positive_patches']:,} with landslides",
-            f"{counts['landslide_pixels']:,} landslide pixels, {counts['landslide_share']:.3%} of the masks",
+            f"{counts['landslide_pixels']:,} landslide pixels, {100 * counts['landslide_share']:.2f} % of the masks",
         ]
         lines += _render_group("fault", self.faults) + _render_group("warning", self.warnings)
         return "\n".join(lines)

@@ -122,7 +122,7 @@ def _without_measurement(image: NDArray[np.float32], bands: Sequence[str], low: 
     found = [f"{low[index]:g} in {_label(bands, index)}" for index in np.flatnonzero(low < lowest).tolist()]
     if zero.any():
         found.append(f"0 in {'every band' if len(bands) > 1 else _label(bands, 0)}")
-    return f"{n:,} pixels ({n / missing.size:.0%}) hold no measurement: {first_few(found)}"
+    return f"{n:,} pixels ({100 * n / missing.size:.2f} %) hold no measurement: {first_few(found)}"
 
 
 def _label(bands: Sequence[str], index: int) -> str:

@@ -245,9 +245,9 @@ def differences_figure(differences: pd.DataFrame, margin: float) -> Figure:
     n_panels = len(differences.columns)
     figure, axes = _curves(4.4 * n_panels, 3.4, ncols=n_panels, squeeze=False)
     for axis, name in zip(axes.flat, differences.columns, strict=True):
-        axis.hist(differences[name], bins=60, color="#4477aa")
-        axis.axvline(margin, color="#cc3311", linewidth=1.5, label=f"margin {margin:g}")
+        axis.hist(100 * differences[name], bins=60, color="#4477aa")
+        axis.axvline(100 * margin, color="#cc3311", linewidth=1.5, label=f"margin {100 * margin:g} points")
         axis.axvline(0.0, color="black", linewidth=0.8)
-        axis.set(xlabel=f"{name}: challenger minus champion", ylabel="resamples")
+        axis.set(xlabel=f"{name}: challenger minus champion, points", ylabel="resamples")
         axis.legend(fontsize=8)
     return figure

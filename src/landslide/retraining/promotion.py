@@ -99,10 +99,10 @@ def judge(evidence: pd.DataFrame, differences: pd.DataFrame, settings: Promotion
         share = float((differences[name] > settings.margin).mean())
         better &= share >= settings.confidence
         parts.append(
-            f"{name} {challenger[name]:.4f} against {champion[name]:.4f}, better by more than {settings.margin:g} in "
-            f"{share:.1%} of the resamples"
+            f"{name} {100 * challenger[name]:.2f} % against {100 * champion[name]:.2f} %, better by more than "
+            f"{100 * settings.margin:g} points in {100 * share:.2f} % of the resamples"
         )
-    needed = f"{settings.confidence:.0%} needed of both"
+    needed = f"{100 * settings.confidence:g} % needed of both"
     return Verdict(better, f"{'; '.join(parts)} ({needed})")
 
 

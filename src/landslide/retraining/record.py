@@ -163,11 +163,18 @@ def _render(run: Run, outcome: str, reason: str, facts: Mapping[str, Any]) -> st
             lines += ["", f"| {title} | champion | challenger |", "|---|---|---|"]
             for name in scored:
                 values = [metrics.pop(f"{prefix}{model}_{name}") for model in ("champion", "challenger")]
-                lines.append(f"| {name} | {values[0]:.4f} | {values[1]:.4f} |")
+                lines.append(f"| {name} | {100 * values[0]:.2f} % | {100 * values[1]:.2f} % |")
     if metrics:
         lines += ["", "| further figures | |", "|---|---|"]
-        lines += [f"| {name} | {metrics[name]:.4g} |" for name in sorted(metrics)]
+        lines += [f"| {name} | {_figure(name, metrics[name])} |" for name in sorted(metrics)]
     return "\n".join(lines) + "\n"
+
+
+def _figure(name: str, value: float) -> str:
+    """Return a figure other than a score as text: a difference of scores, a count or a shift."""
+    if "_difference" in name:
+        return f"{100 * value:+.2f} points"
+    return f"{value:,.0f}" if value.is_integer() else f"{value:.2f}"
 
 
 def _write_reports(report: str, content: Mapping[str, Any]) -> None:

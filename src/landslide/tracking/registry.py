@@ -254,7 +254,7 @@ def decide_by_score(candidate: Mapping[str, str], champion: Mapping[str, str] | 
         if candidate[name] != champion.get(name):
             return Decision(CHALLENGER, f"not comparable with the champion: its {name} differs")
     new, old = float(candidate[metric]), float(champion[metric])
-    comparison = f"{metric} {new:.4f} against {old:.4f} of version {champion['version']}"
+    comparison = f"{metric} {100 * new:.2f} % against {100 * old:.2f} % of version {champion['version']}"
     return (
         Decision(CHAMPION, f"better: {comparison}") if new > old else Decision(CHALLENGER, f"not better: {comparison}")
     )

@@ -166,8 +166,10 @@ class FoldTrainer:
                 ""
                 if "validation_loss" not in record
                 else (
-                    f"  validation: loss {record['validation_loss']:.4f}  F1 {record['validation_f1_macro']:.4f}  "
-                    f"landslide F1 {record['validation_f1_landslide']:.4f}  mIoU {record['validation_miou']:.4f}"
+                    f"  validation: loss {record['validation_loss']:.4f}  "
+                    f"F1 {100 * record['validation_f1_macro']:.2f} %  "
+                    f"landslide F1 {100 * record['validation_f1_landslide']:.2f} %  "
+                    f"mIoU {100 * record['validation_miou']:.2f} %"
                 )
             )
             tqdm.write(f"{self.label}  epoch {epoch + 1}/{self.settings.epochs}  loss {train_loss:.4f}{tested}")
