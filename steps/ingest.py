@@ -9,6 +9,7 @@ from zenml import step
 
 from landslide.bands.formulas import BandSettings
 from landslide.data.check import survey
+from landslide.data.patches import DECLARE_BANDS
 from landslide.data.project import check_pin, update_from_remote
 from landslide.data.table import patch_table
 from landslide.errors import DataError
@@ -52,10 +53,13 @@ def ingest(
         check_pin(root, version)
     logger.log(logging.INFO if report.ok else logging.ERROR, report.render())
     if version is None or not report.ok:
+        remedy = f"Mend or remove these files; `landslide data check {root}` shows the same report."
+        if {fault.remedy for fault in report.faults} == {DECLARE_BANDS}:
+            remedy = f"{DECLARE_BANDS[0].upper()}{DECLARE_BANDS[1:]}."
         raise DataError(
             f"The data set in {root} has {len(report.faults):,} fault(s); the log lists all of them:\n"
             f"{report.summary()}",
-            remedy=f"Mend or remove these files; `landslide data check {root}` shows the same report.",
+            remedy=remedy,
         )
     table = patch_table(root, digests=found.digests, positive_pixels=found.positive_pixels, positions=data.positions)
     return table, version

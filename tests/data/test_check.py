@@ -58,7 +58,12 @@ def test_sets_with_fewer_bands_are_valid_if_declared(tmp_path, bands, dtype):
     write_patch_set(tmp_path, bands=bands, dtype=dtype)
     assert check(tmp_path, n_bands=bands).ok
     assert check(tmp_path, bands=ORIGINAL_BANDS[:bands]).ok
-    assert [code for _, code in paths_and_codes(check(tmp_path))] == ["wrong_shape"] * 3
+    report = check(tmp_path)
+    assert paths_and_codes(report) == [(".", "wrong_shape")]
+    assert f"all 3 images: shape (128, 128, {bands}); expected (128, 128, 14)" in report.render()
+    assert "bands.stored" in report.render()
+    overwrite(image_path(tmp_path, 1), "img", build_image())
+    assert [code for _, code in paths_and_codes(check(tmp_path))] == ["wrong_shape"] * 2
 
 
 def overwrite(path: Path, key: str, values: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from landslide.bands.formulas import BandSettings
 from landslide.data.digests import directory_digest
@@ -12,6 +13,7 @@ from landslide.data.table import patch_table
 from landslide.errors import DataError
 from steps.ingest import ingest
 from steps.settings import DataSettings
+from tests.support.commands import ROOT
 from tests.support.patch_sets import image_path, mask_path, write_patch_set
 
 pytestmark = pytest.mark.slow
@@ -41,6 +43,18 @@ def test_table_and_version_match_the_files(root):
     pd.testing.assert_frame_equal(table, patch_table(root))
     assert table["positive_pixels"].tolist() == [1, 2, 10]
     assert table["row"].tolist() == [0, 0, 1]
+
+
+def test_undeclared_bands_are_one_fault_whose_remedy_works(tmp_path):
+    root = write_patch_set(tmp_path / "rgb", bands=3)
+    with pytest.raises(DataError) as error:
+        run(root)
+    assert "1 fault(s)" in error.value.what
+    assert "bands.stored" in error.value.remedy
+    assert "configs/own_rgb.yaml" in error.value.remedy
+    bands = BandSettings(**yaml.safe_load((ROOT / "configs/own_rgb.yaml").read_text())["parameters"]["bands"])
+    table, _ = ingest.entrypoint(data=DataSettings(root=str(root)), bands=bands)
+    assert len(table) == 3
 
 
 @pytest.mark.skipif(not PROCESS_IO.exists(), reason="this system does not count the bytes that a process reads")

@@ -140,6 +140,9 @@ def use(folder: Path, bands: tuple[str, ...] | None) -> None:
     version = project.check_and_install(Path.cwd(), folder, bands, report_to=click.echo)
     click.echo(f"\n./data is now {version}. To record it:")
     click.echo('  git add data.dvc && git commit -m "Use another data set"')
+    if bands is not None:
+        click.echo("Name its bands in your configurations, as configs/own_rgb.yaml does:")
+        click.echo(f"  bands: {{stored: [{', '.join(bands)}]}}")
 
 
 @data_group.command(epilog="Example: landslide data pull 9a493a1e846b2972c9b743be42a110f5.dir /tmp/old")

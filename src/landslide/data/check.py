@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from landslide.data.content import FileContent, read_content
 from landslide.data.digests import N_THREADS, files_below, ignored_files, listing_digest
-from landslide.data.patches import Finding, numbered_files, other_folder
+from landslide.data.patches import DECLARE_BANDS, Finding, numbered_files, other_folder
 from landslide.data.positions import read_positions
 from landslide.data.read_errors import unreadable_folders
 from landslide.data.scale import images_of_another_scale, set_of_another_scale
@@ -199,6 +199,7 @@ class _Check:
         for split in self.patches:
             self.check_split(split)
         self.read_files()
+        self.merge_undeclared_bands()
         self.check_duplicates()
         self.report.faults += images_of_another_scale(self.typical, self.bands)
         if of_set := set_of_another_scale(self.typical, self.bands):
@@ -296,6 +297,15 @@ class _Check:
                     self.typical[path] = content.typical
                 self.report.faults += [replace(fault, path=path) for fault in content.faults]
                 self.report.warnings += [replace(warning, path=path) for warning in content.warnings]
+
+    def merge_undeclared_bands(self) -> None:
+        """Report once what is so in every image: other bands than declared."""
+        images = {path for path, key in self.keys.items() if key == "img"}
+        found = [fault for fault in self.report.faults if fault.remedy == DECLARE_BANDS]
+        if len(images) > 1 and {fault.path for fault in found} == images and len({f.message for f in found}) == 1:
+            self.report.faults = [fault for fault in self.report.faults if fault not in found]
+            message = f"all {len(images):,} images: {found[0].message}"
+            self.fault(".", "wrong_shape", message, DECLARE_BANDS)
 
     def check_duplicates(self) -> None:
         """Find images that occur under several numbers, in one split or in several."""

@@ -21,6 +21,13 @@ from landslide.data.read_errors import explain
 from landslide.errors import DataError, first_few
 from landslide.schema import LAYOUTS, PATCH_SIZE, Split
 
+DECLARE_BANDS = (
+    "name the stored bands in their order, in the configuration as bands.stored (for example `bands: {stored: [B4, B3, "
+    "B2]}`, see configs/own_rgb.yaml), on the command line with --bands B4,B3,B2; leave both out for the 14 of "
+    "Landslide4Sense"
+)
+"""The remedy for images with another number of bands than declared."""
+
 
 @dataclass(frozen=True)
 class PatchFiles:
@@ -267,7 +274,9 @@ def _wrong_form(path: Path, dataset: h5py.Dataset, shape: tuple[int, ...]) -> li
     faults = []
     if dataset.shape != shape:
         message = f"shape {dataset.shape}; expected {shape}"
-        remedy = "store height x width x bands, and declare as many bands as there are (`--bands`)"
+        other_bands = len(shape) == len(dataset.shape) == 3 and dataset.shape[:2] == shape[:2]
+        size = " x ".join(map(str, shape[:2]))
+        remedy = DECLARE_BANDS if other_bands else f"store {size} pixels{' x bands' if len(shape) == 3 else ''}"
         faults.append(Finding(str(path), "wrong_shape", message, remedy))
     kinds = "iuf" if len(shape) == 3 else "biuf"
     if dataset.dtype.kind not in kinds:
