@@ -7,7 +7,8 @@ error before the run starts, and a failed run ends with the message of the origi
 import inspect
 import os
 import re
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
@@ -43,12 +44,37 @@ class ConfiguredPipeline(Pipeline):
 
     exclusive: bool = False
     _config_path: str | None = None
+    _config_name: str | None = None
 
-    def with_options(self, config_path: str | None = None, **kwargs: Any) -> "ConfiguredPipeline":  # type: ignore[override]
+    def run_changed(self, config: Path, changes: Mapping[str, Any]) -> None:
+        """Run the pipeline with a configuration, some of whose parameters are changed.
+
+        Args:
+            config: A run configuration (configs/*.yaml), which stays as it is.
+            changes: Values by parameter, with dots between the levels, such as `training.epochs`.
+
+        Raises:
+            ConfigurationError: If the configuration cannot be read, or a change is below a value that has no settings.
+            PipelineError: As a run with a file raises it.
+        """
+        content = _read(config)
+        content["parameters"] = content.get("parameters") or {}
+        for key, value in changes.items():
+            _change(content["parameters"], key, value, str(config))
+        name = " ".join([str(config), *(f"--set {key}={_flow(value)}" for key, value in changes.items())])
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, config.name)
+            path.write_text(yaml.safe_dump(content, sort_keys=False))
+            self.with_options(config_path=str(path), config_name=name)()
+
+    def with_options(  # type: ignore[override]
+        self, config_path: str | None = None, config_name: str | None = None, **kwargs: Any
+    ) -> "ConfiguredPipeline":
         """Return a copy with other options.
 
         Args:
             config_path: A run configuration (configs/*.yaml).
+            config_name: What messages call it; its path if None.
             **kwargs: Options of ZenML.
 
         Raises:
@@ -56,11 +82,11 @@ class ConfiguredPipeline(Pipeline):
         """
         try:
             if config_path is not None:
-                _check_keys(Path(config_path))
+                _check_keys(Path(config_path), config_name or config_path)
         except LandslideError as error:
             raise PipelineError(str(error)) from error
         configured = cast(ConfiguredPipeline, super().with_options(config_path=config_path, **kwargs))
-        configured._config_path = config_path
+        configured._config_path, configured._config_name = config_path, config_name or config_path
         return configured
 
     def prepare(self, *args: Any, **kwargs: Any) -> None:
@@ -69,7 +95,7 @@ class ConfiguredPipeline(Pipeline):
         Raises:
             PipelineError: If a parameter is unknown or out of range, or settings name an unknown step.
         """
-        where = self._config_path or f"the call of {self.name}"
+        where = self._config_name or f"the call of {self.name}"
         try:
             super().prepare(*args, **kwargs)
             self._check_step_names(where)
@@ -146,12 +172,30 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_keys(path: Path) -> None:
+def _change(parameters: Any, key: str, value: Any, where: str) -> None:
+    """Set a value in nested mappings, which are created if they are missing."""
+    *groups, last = key.split(".")
+    for depth, group in enumerate(groups, 1):
+        below = parameters.get(group)
+        if not (below is None or isinstance(below, dict)):
+            raise ConfigurationError(
+                f"{where}: parameters.{'.'.join(groups[:depth])} is {_flow(below)}, so there is no {key}.",
+                remedy=f"Set the whole of it, such as --set {'.'.join(groups[:depth])}=VALUE.",
+            )
+        parameters[group] = parameters = below if below is not None else {}
+    parameters[last] = value
+
+
+def _flow(value: Any) -> str:
+    return str(yaml.safe_dump(value, default_flow_style=True, width=10**6)).removesuffix("\n").removesuffix("\n...")
+
+
+def _check_keys(path: Path, name: str) -> None:
     content = _read(path)
     known = list(PipelineRunConfiguration.model_fields)
     for key in content:
         if key not in known:
-            raise ConfigurationError(f"{path}: unknown key {key!r}.", remedy=_suggestion(str(key), known))
+            raise ConfigurationError(f"{name}: unknown key {key!r}.", remedy=_suggestion(str(key), known))
 
 
 def _suggestion(key: str, known: list[str]) -> str:

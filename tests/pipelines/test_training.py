@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from click.testing import CliRunner, Result
 
+from landslide.cli import main
 from landslide.paths import band_caches, default_tracking_uri
 from landslide.tracking import registry, runs
 from tests.support import pipeline_runs
@@ -202,6 +204,65 @@ def test_only_the_selected_folds_are_trained_scored_and_registered(data, client,
         curve = {m.step: m.value for m in client.get_metric_history(child.info.run_id, "validation_f1_macro")}
         assert child.data.metrics["f1_macro"] == pytest.approx(curve[epoch], abs=1e-4)
         assert curve[epoch] == max(curve.values())
+
+
+# ---- settings changed on the command line
+
+
+def train(config: Path, *changes: str) -> Result:
+    words = [word for change in changes for word in ("--set", change)]
+    return CliRunner().invoke(
+        main, ["train", "-c", str(config), *words], env={"LANDSLIDE_ROOT": str(pipeline_runs.ROOT)}
+    )
+
+
+def test_changed_settings_are_trained_and_recorded_as_if_they_were_in_the_file(data, client, tmp_path):
+    config = write_config(tmp_path / "config.yaml", data, folds={"n_folds": 2})
+    before = config.read_text()
+    schedule = "training.schedule={kind: cosine, peak: 2.0e-3, warmup_epochs: 0}"
+    result = train(config, "training.epochs=1", "training.model_options.width=5", schedule, "folds.n_folds=3")
+    assert result.exit_code == 0, result.output
+    assert config.read_text() == before
+    run = runs.latest_cross_validation(client)
+    assert len(runs.fold_runs(client, run.info.run_id)) == 3
+    recorded = Path(client.download_artifacts(run.info.run_id, "configuration.yaml", str(tmp_path / "recorded")))
+    parameters = yaml.safe_load(recorded.read_text())["parameters"]
+    assert parameters["training"]["epochs"] == 1
+    assert parameters["training"]["model_options"] == {"width": 5}
+    assert parameters["training"]["schedule"]["peak"] == 0.002
+    assert parameters["training"]["crop"] == 32
+    written = write_config(tmp_path / "written.yaml", data)
+    written.write_text(yaml.safe_dump({"parameters": parameters}))
+    assert not pipeline_runs.run_pipeline(written).executed & {"build_bands", "split"}
+    assert runs.latest_cross_validation(client).info.run_id == run.info.run_id
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "expected"),
+    [
+        (
+            "training.epochz=1",
+            1,
+            ["--set training.epochz=1: unknown key parameters.training.epochz", "Did you mean 'ep"],
+        ),
+        ("trainin.epochs=1", 1, ["unknown key parameters.trainin", "'training'"]),
+        ("training.epochs=many", 1, ["parameters.training.epochs is 'many'"]),
+        ("training.epochs=0", 1, ["training.epochs", "1 or more"]),
+        ("training.bands.stored=1", 1, ["parameters.training.bands is '14'", "--set training.bands=VALUE"]),
+        ("training.epochs", 2, ["'training.epochs' is not KEY=VALUE"]),
+        ("training.epochs=[", 2, ["not a value of YAML"]),
+    ],
+)
+def test_a_wrong_change_is_refused_by_name_before_the_first_step(client, tmp_path, change, code, expected):
+    config = write_config(tmp_path / "config.yaml", tmp_path / "nowhere")
+    result = train(config, change)
+    assert result.exit_code == code
+    assert isinstance(result.exception, SystemExit)
+    for text in expected:
+        assert text in result.stderr
+    if code == 1:
+        assert f"{config}" in result.stderr
+    assert "nowhere" not in result.stderr
 
 
 # ---- bad input: the error names cause and remedy, and nothing is recorded

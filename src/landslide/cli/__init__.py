@@ -15,6 +15,7 @@ from landslide.cli.models import models_group
 from landslide.cli.networks import networks_command
 from landslide.cli.report import report_command
 from landslide.cli.stack import stack_command
+from landslide.cli.train import train_command
 from landslide.errors import LandslideError
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
@@ -50,3 +51,4 @@ main.add_command(models_group)
 main.add_command(networks_command)
 main.add_command(report_command)
 main.add_command(stack_command)
+main.add_command(train_command)

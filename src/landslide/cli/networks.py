@@ -1,9 +1,11 @@
 """`landslide networks`."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any
 
 import click
+
+from landslide.cli.key_values import parse_key_values
 
 _HEADINGS = ("network", "bands", "parameters", "GFLOP", "recorded", "difference", "source")
 _NUMBERS = ("bands", "parameters", "GFLOP", "recorded", "difference")
@@ -34,7 +36,7 @@ def networks_command(model: str | None, bands: str, options: tuple[str, ...], fo
 
     if options and model is None:
         raise click.UsageError("--option belongs to a network: give --model as well.")
-    own = () if model is None else (ComparedNetwork(model, _band_count(bands), _parsed(options)),)
+    own = () if model is None else (ComparedNetwork(model, _band_count(bands), parse_key_values(options, "--option")),)
     table = size_table((*own, *COMPARED_NETWORKS))
     if form == "csv":
         click.echo(table.to_csv(index=False), nl=False)
@@ -58,19 +60,6 @@ def _band_count(bands: str) -> int:
             f"{bands!r} is neither a number of bands nor one of {', '.join(BAND_GROUPS)}", param_hint="--bands"
         )
     return int(bands)
-
-
-def _parsed(options: Sequence[str]) -> dict[str, Any]:
-    """Read KEY=VALUE; the value is read as YAML."""
-    import yaml
-
-    pairs = [option.partition("=") for option in options]
-    if wrong := [key for key, equals, _ in pairs if not (key and equals)]:
-        raise click.BadParameter(f"{wrong[0]!r} is not KEY=VALUE", param_hint="--option")
-    try:
-        return {key: yaml.safe_load(value) for key, _, value in pairs}
-    except yaml.YAMLError as error:
-        raise click.BadParameter(f"not a value of YAML: {error}", param_hint="--option") from error
 
 
 def _cells(record: dict[Hashable, Any]) -> tuple[str, ...]:
