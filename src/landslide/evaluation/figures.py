@@ -226,8 +226,8 @@ def learning_curves_figure(histories: Mapping[str, Sequence[Mapping[str, float]]
             axis.plot([r["epoch"] for r in shown], [r[key] for r in shown], label=label, linewidth=1.5)
         if augmented:
             for number, epoch in enumerate(sorted(plain - augmented)):
-                label = None if number else "not augmented"
-                axis.axvspan(epoch - 0.5, epoch + 0.5, color="black", alpha=0.08, linewidth=0, label=label)
+                shading = None if number else "not augmented"
+                axis.axvspan(epoch - 0.5, epoch + 0.5, color="black", alpha=0.08, linewidth=0, label=shading)
         axis.set(xlabel="epoch", title=title)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
