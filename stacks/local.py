@@ -32,8 +32,8 @@ def register_local_stack() -> str:
         RegistryError: If a newer ZenML wrote the store.
     """
     check_location()
-    zenml_store.check()  # ZenML itself would end with a traceback
     with locked(home() / "setup.lock"):  # ZenML creates its database at the first use, and two at once collide
+        zenml_store.check()  # ZenML itself would end with a traceback
         repository = Path(os.environ.get("ZENML_REPOSITORY_PATH") or home() / "zenml")
         (repository / ".zen").mkdir(parents=True, exist_ok=True)  # otherwise every command warns that it is missing
         client = Client()

@@ -5,6 +5,7 @@ ZenML's own cache key covers the source of the step function and no other code. 
 
 import ast
 import hashlib
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -48,11 +49,16 @@ def source_files(module: str) -> tuple[str, ...]:
     return tuple(sorted(str(file.relative_to(ROOT)) for file in found))
 
 
+_parsing = threading.Lock()  # `ast.parse` of Python 3.11 may fail if two threads use it at once
+
+
 @cache
 def _imported_names(file: Path) -> list[str]:
     """Return every dotted name that a file imports, at its top or inside a function."""
     names = []
-    for node in ast.walk(ast.parse(file.read_text())):
+    with _parsing:
+        tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:

@@ -45,7 +45,7 @@ def store(trained, monkeypatch, tmp_path):
     before = mlflow.get_tracking_uri()
     shutil.rmtree(folder / "mlartifacts")
     shutil.copytree(folder / "copy" / "mlartifacts", folder / "mlartifacts")
-    database = shutil.copy2(folder / "copy" / "mlflow.db", tmp_path / "mlflow.db")
+    database = Path(shutil.copy2(folder / "copy" / "mlflow.db", folder / f"{tmp_path.name}.db"))
     _use(monkeypatch, database)
     yield config, runs.connect(f"sqlite:///{database}")
     mlflow.set_tracking_uri(before)
@@ -181,7 +181,7 @@ def test_report_without_its_version_says_so(store, tmp_path):
     client.delete_model_version(MODEL_NAME, "1")
     done = CliRunner().invoke(main, ["report", "--out", str(tmp_path / "reports")], catch_exceptions=False)
     assert done.exit_code == 0
-    assert "version 1 was deleted" in done.output
+    assert "version 1, which was deleted" in done.output
 
 
 def test_rollback_to_a_deleted_version_names_the_choice(store):

@@ -64,7 +64,7 @@ def test_empty_data_folder_is_filled(small_demo):
     (small_demo / "data").mkdir()
     assert project.prepare(small_demo).startswith("generated the demo set")
     assert directory_digest(small_demo / "data")[0] == demo.DEMO_VERSION
-    assert project.prepare(small_demo).startswith("./data exists")
+    assert project.prepare(small_demo).startswith("./data holds the version that data.dvc pins")
 
 
 def test_two_first_runs_in_one_checkout_generate_the_data_once(small_demo):

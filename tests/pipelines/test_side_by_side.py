@@ -79,7 +79,7 @@ def test_concurrent_pipelines_share_one_run(client, monkeypatch):
     monkeypatch.setattr(runs, "has_artifact", lambda *_: True)  # so that no bands are described
     table = pd.DataFrame({"number": [1, 2], "fold": [1, 2]})
     patches = PatchSource(data=DataSettings(), version="together", bands=BandSettings())
-    arguments = (table, patches, FoldSettings(n_folds=2), TrainingSettings())
+    arguments = (table, patches, FoldSettings(n_folds=2), TrainingSettings(model="unet", model_options={"width": 4}))
     both_here = threading.Barrier(2)
 
     def open_run(_) -> str:

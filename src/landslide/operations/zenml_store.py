@@ -36,10 +36,13 @@ def check() -> str:
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()[0]
     except sqlite3.Error as error:
         raise RegistryError(
             f"The ZenML store {database} cannot be read: {error}.", remedy=f"{remedy[0].upper()}{remedy[1:]}"
         ) from error
+    if row is None and tables == 1:  # the first command is creating it
+        return f"{database} is empty yet"
     schema = row[0] if row else ""
     if schema == installed:
         return f"{database} has the schema of the installed ZenML {installed}"
