@@ -226,7 +226,8 @@ def test_old_patches_keep_their_fold_and_new_ones_join_their_neighbours(with_new
 def test_the_scores_of_the_night_are_reported_with_its_decision(with_new_labels):
     group, night = with_new_labels
     report = group.sh("landslide", "report", cwd=group.runner)
-    assert "landslide-segmentation version 2, @champion (champion: " in report
+    assert "landslide-segmentation version 2, @champion (" in report
+    assert "(champion" not in report
     assert f"MLflow run     {group.record(night).data.tags['cross_validation_run']}" in report
 
 

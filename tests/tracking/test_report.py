@@ -55,7 +55,7 @@ def test_report_names_the_registered_version_and_its_decision(report, store):
     assert "model  " not in report({}, model_version="")
     assert "version 3, without an alias (no decision yet)" in report({}, model_version="3")
     registry.apply_decision(client, "1", registry.Decision("champion", "the first registered model"))
-    assert "version 1, @champion (champion: the first registered model)" in report({}, model_version="1")
+    assert "version 1, @champion (the first registered model)" in report({}, model_version="1")
     text = report({}, model_version="3")
     assert "in service     version 1, until `landslide models promote 3`" in text
     client.delete_model_version(registry.MODEL_NAME, "2")

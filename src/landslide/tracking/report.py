@@ -134,7 +134,8 @@ def _registered(client: MlflowClient, tags: dict[str, str]) -> list[str]:
             raise
         return [f"model          {name}, which was deleted; the same pipeline registers it again"]
     alias = f"@{', @'.join(version.aliases)}" if version.aliases else "without an alias"
-    lines = [f"model          {name}, {alias} ({version.tags.get('decision', 'no decision yet')})"]
+    reason = version.tags.get("decision", "no decision yet").removeprefix(f"{registry.CHAMPION}: ")
+    lines = [f"model          {name}, {alias} ({reason})"]
     champion = registry.champion(client)
     if champion is None or champion["version"] == str(version.version):
         return lines
