@@ -17,7 +17,6 @@ from landslide.bands.formulas import (
     BAND_NAMES,
     ENGINEERED_BANDS,
     GLOBAL_RGB_BANDS,
-    STORED_DIVISORS,
     BandSettings,
     available_bands,
     engineer,
@@ -26,7 +25,7 @@ from landslide.bands.formulas import (
 )
 from landslide.data.patches import read_image
 from landslide.errors import ConfigurationError
-from landslide.schema import ORIGINAL_BANDS
+from landslide.schema import ORIGINAL_BANDS, STORED_DIVISORS
 
 BLUE, GREEN, RED, NIR, SWIR_1, SWIR_2 = 1, 2, 3, 7, 10, 11
 FLOAT32_ROUNDING = {"rtol": 1e-6, "atol": 1e-6}

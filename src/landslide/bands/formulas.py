@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landslide.errors import ConfigurationError, refuse_settings_without_effect
-from landslide.schema import ORIGINAL_BANDS
+from landslide.schema import ORIGINAL_BANDS, STORED_DIVISORS
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -51,19 +51,6 @@ BAND_GROUPS: dict[str, tuple[str, ...]] = {
     "sentinel_only": tuple(name for name in BAND_NAMES[:23] if name not in ("slope", "dem")),
     "rgb": ("B4", "B3", "B2", *ENGINEERED_BANDS[:3], *GLOBAL_RGB_BANDS),
 }
-
-# Means by which the publishers divided the raw values: digital numbers for B1-B12 (reflectance x 10,000),
-# degrees for the slope, metres for the elevation. They hold for Landslide4Sense files only.
-STORED_DIVISORS: dict[str, float] = dict(
-    zip(
-        ORIGINAL_BANDS,
-        (
-            1111.81236406, 824.63171476, 663.41636217, 445.17289745, 645.8582926, 1547.73508126, 1960.44401001,
-            1941.32229668, 674.07572865, 9.04787384, 1113.98338755, 519.90397929, 20.29228266, 772.83144788,
-        ),
-        strict=True,
-    )
-)  # fmt: skip
 
 _REQUIRED: dict[str, tuple[str, ...]] = {
     "red_normalized": ("B4",),

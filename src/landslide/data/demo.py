@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landslide.errors import ConfigurationError, DataError
+from landslide.schema import STORED_DIVISORS
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -34,11 +35,7 @@ DEFAULT_SCENES = ((6, 5), (4, 7), (2, 11), (4, 5))  # rows, columns; the last is
 DEMO_VERSION = "9a493a1e846b2972c9b743be42a110f5.dir"
 LANDSLIDE_SHARE = 0.0225  # of the pixels; 2.318 % in the real training set
 
-# Landslide4Sense stores B1-B12 (without B8A), slope in degrees and elevation in metres divided by these.
-DIVISORS = (
-    *(1111.81236406, 824.63171476, 663.41636217, 445.17289745, 645.8582926, 1547.73508126, 1960.44401001),
-    *(1941.32229668, 674.07572865, 9.04787384, 1113.98338755, 519.90397929, 20.29228266, 772.83144788),
-)
+DIVISORS = tuple(STORED_DIVISORS.values())
 
 # Reflectance times 10,000 of B1-B12 at full sun, over the haze that the atmosphere adds to it. Orders of
 # magnitude as in the real patches; bare ground is one spectrum, whether a field, a river bed or a landslide.

@@ -5,24 +5,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from landslide.data.demo import DIVISORS
 from landslide.data.patches import Finding
 from landslide.errors import first_few
-from landslide.schema import ORIGINAL_BANDS
+from landslide.schema import ORIGINAL_BANDS, STORED_DIVISORS
 
-_DIVISORS = dict(zip(ORIGINAL_BANDS, DIVISORS, strict=True))
-
-LOWEST = {name: -1000 / divisor for name, divisor in _DIVISORS.items()}
+LOWEST = {name: -1000 / divisor for name, divisor in STORED_DIVISORS.items()}
 """The lowest value that each band can have. Reflectance can be slightly below 0 after the correction of the atmosphere:
 digital numbers of Sentinel-2 have an offset of -1000. No land is below -500 m."""
-LOWEST |= {"slope": 0.0, "dem": -500 / _DIVISORS["dem"]}
+LOWEST |= {"slope": 0.0, "dem": -500 / STORED_DIVISORS["dem"]}
 
-HIGHEST = {name: 65535 / divisor for name, divisor in _DIVISORS.items()}
+HIGHEST = {name: 65535 / divisor for name, divisor in STORED_DIVISORS.items()}
 """The highest value: digital numbers have 16 bits, a slope 90 degrees at most, Mount Everest 8,849 m."""
-HIGHEST |= {"slope": 90 / _DIVISORS["slope"], "dem": 8900 / _DIVISORS["dem"]}
+HIGHEST |= {"slope": 90 / STORED_DIVISORS["slope"], "dem": 8900 / STORED_DIVISORS["dem"]}
 
 OTHER_SCALE = (
-    "divide each band by its number in landslide.bands.formulas.STORED_DIVISORS; or, if no model is to be shared with "
+    "divide each band by its number in landslide.schema.STORED_DIVISORS; or, if no model is to be shared with "
     "Landslide4Sense data, set training.standardize: true"
 )
 """The remedy for a data set of another scale."""
