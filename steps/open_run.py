@@ -138,5 +138,7 @@ def _check_budget(
             n_scored += n_test if training.monitor_test_fold else 0
         by_fold.append((n_training, n_scored))
     budget = cpu_budget.estimate(training, len(resolve_bands(training.bands, bands.names)), by_fold)
+    if budget is None:
+        return
     logger.info("No GPU is used: the training takes about %s.", cpu_budget.describe(budget))
     cpu_budget.refuse_beyond_limits(budget)

@@ -298,7 +298,7 @@ def test_a_network_that_cannot_be_built_is_refused_before_the_first_step(stack, 
 def test_a_training_beyond_the_limit_for_a_cpu_is_refused_before_a_run_is_recorded(data, client, tmp_path, monkeypatch):
     before = len(_parents(client))
     monkeypatch.setenv("LANDSLIDE_MAX_CPU_HOURS", "0")
-    message = _message(write_config(tmp_path / "config.yaml", data, training={"seed": 17}, folds={"n_folds": 2}))
+    message = _message(write_config(tmp_path / "config.yaml", data, training={"epochs": 100_000}, folds={"n_folds": 2}))
     assert "step open_run: The training takes about " in message
     assert "0 hours are allowed" in message
     assert "set LANDSLIDE_MAX_CPU_HOURS" in message

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import mlflow
+import mlflow.store.db.utils  # brings the tables of all stores into `Base`
 import numpy as np
 import numpy.typing as npt
 from alembic.script import ScriptDirectory
@@ -31,6 +32,7 @@ from mlflow.entities import LifecycleStage, Metric, RunStatus, ViewType
 from mlflow.entities import Run as Run
 from mlflow.exceptions import MlflowException as MlflowException
 from mlflow.models import ModelSignature
+from mlflow.store.db.base_sql_model import Base
 from mlflow.tracking import MlflowClient as MlflowClient
 from mlflow.types import Schema, TensorSpec
 from sqlalchemy.exc import SQLAlchemyError
@@ -146,7 +148,10 @@ def _migrations() -> tuple[str, ...]:
 
 
 def _refuse_other_schema(uri: str) -> None:
-    """Raise if another release of MLflow wrote a store in a file: this one might migrate it, without a backup."""
+    """Raise if another release of MLflow wrote a store in a file and this one would migrate it, without a backup.
+
+    It does so if tables are missing; otherwise it compares the schemas itself.
+    """
     file = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or not file.is_file():
         return
@@ -154,7 +159,10 @@ def _refuse_other_schema(uri: str) -> None:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             experiments = connection.execute("SELECT 1 FROM experiments LIMIT 1").fetchall()
             schemas = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error:  # MLflow says why it cannot be opened, or creates its tables
+        return
+    if set(Base.metadata.tables) <= tables:
         return
     # Without an experiment, another process creates the store at this moment.
     if experiments and schemas and schemas[0][0] != _migrations()[0]:

@@ -20,6 +20,8 @@ MAX_HOURS = 24.0
 # Billions of operations of a forward pass that a timed step may take at most; a whole step takes three times as many.
 _TIMED_GFLOP = 40.0
 _SMALL_SIDE = 32
+# A training of fewer operations (three times those of its forward passes) takes about a minute: it is not measured.
+_SMALL_GFLOP = 1200.0
 # Share of a training step that predicting a patch takes.
 _PREDICTION_SHARE = 1 / 3
 # Weights, their gradients and two moments, float32.
@@ -39,7 +41,7 @@ class CpuBudget:
     gigabytes: float
 
 
-def estimate(settings: TrainingSettings, n_bands: int, patches_by_fold: list[tuple[int, int]]) -> CpuBudget:
+def estimate(settings: TrainingSettings, n_bands: int, patches_by_fold: list[tuple[int, int]]) -> CpuBudget | None:
     """Estimate time and memory of a training on this machine's CPU.
 
     Time is that of one timed step, in proportion to the operations, if nothing else computes; the step has smaller maps
@@ -50,11 +52,17 @@ def estimate(settings: TrainingSettings, n_bands: int, patches_by_fold: list[tup
         settings: Training settings.
         n_bands: Input bands.
         patches_by_fold: Patches of each trained fold's training part, and of the parts scored after an epoch.
+
+    Returns:
+        The estimate; None for a training of about a minute.
     """
     options = without_pretraining(settings.model_options)
     size = settings.crop or PATCH_SIZE
     hollow = without_memory(settings.model, n_bands, options)
     gflop = forward_gflop(hollow, n_bands, size)
+    n_trained = sum(min(n, settings.max_patches or n) for n, _ in patches_by_fold)
+    if 3 * gflop * n_trained * settings.epochs < _SMALL_GFLOP:
+        return None
     whole = gflop * settings.batch_size <= _TIMED_GFLOP
     # Attention that was built for a size takes no other.
     side = size if whole or settings.model_options.get("attention") == "multi_head" else _SMALL_SIDE
@@ -62,7 +70,7 @@ def estimate(settings: TrainingSettings, n_bands: int, patches_by_fold: list[tup
     seconds = _seconds_of_a_step(settings, options, n_bands, batch, side)
     per_patch = seconds / batch * gflop / forward_gflop(hollow, n_bands, side)
     per_scored = per_patch * _PREDICTION_SHARE * (PATCH_SIZE / size) ** 2
-    total = sum(min(n, settings.max_patches or n) * per_patch + scored * per_scored for n, scored in patches_by_fold)
+    total = n_trained * per_patch + sum(scored for _, scored in patches_by_fold) * per_scored
     parameters = sum(parameter.numel() for parameter in hollow.parameters())
     kept = _bytes_kept_for_the_gradient(hollow, n_bands, size) * settings.batch_size
     if settings.precision in ("bf16-mixed", "16-mixed"):

@@ -162,6 +162,7 @@ class FoldTrainer:
             **(self._score_parts() if schedule.after(epoch + 1) else {}),
         }
         if self.fabric.is_global_zero:
+            plain = "" if augment or self.settings.augmentation.mode == "none" else " (not augmented)"
             tested = (
                 ""
                 if "validation_loss" not in record
@@ -172,7 +173,7 @@ class FoldTrainer:
                     f"mIoU {100 * record['validation_miou']:.2f} %"
                 )
             )
-            tqdm.write(f"{self.label}  epoch {epoch + 1}/{self.settings.epochs}  loss {train_loss:.4f}{tested}")
+            tqdm.write(f"{self.label}  epoch {epoch + 1}/{self.settings.epochs}  loss {train_loss:.4f}{plain}{tested}")
         return record
 
     def _reads_ahead(self) -> bool:
