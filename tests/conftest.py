@@ -3,8 +3,9 @@
 import os
 import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 _HOME = Path(tempfile.mkdtemp(prefix="landslide-tests-"))
+_STORE = f"sqlite:///{_HOME / 'mlflow.db'}"
 
 # Set before any import of ZenML or MLflow, which read these when they are imported.
 os.environ.update(
@@ -25,8 +27,8 @@ os.environ.update(
         "ZENML_ANALYTICS_OPT_IN": "false",
         "ZENML_AUTO_OPEN_DASHBOARD": "false",
         "ZENML_ENABLE_RICH_TRACEBACK": "false",
-        "MLFLOW_TRACKING_URI": f"sqlite:///{_HOME / 'mlflow.db'}",
-        "MLFLOW_REGISTRY_URI": f"sqlite:///{_HOME / 'mlflow.db'}",
+        "MLFLOW_TRACKING_URI": _STORE,
+        "MLFLOW_REGISTRY_URI": _STORE,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "GOMP_SPINCOUNT": "10000",
         "OMP_NUM_THREADS": "1",  # threads that wait for each other take longer than tiny networks do
@@ -58,6 +60,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_sessionfinish() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _session_store() -> Iterator[None]:
+    """Let each file of tests begin with the session's MLflow store: `mlflow.set_tracking_uri` changes the variable."""
+    yield
+    if mlflow := sys.modules.get("mlflow"):
+        mlflow.set_tracking_uri(_STORE)
+        mlflow.set_registry_uri(_STORE)
+    os.environ.update({"MLFLOW_TRACKING_URI": _STORE, "MLFLOW_REGISTRY_URI": _STORE})
 
 
 @pytest.fixture(scope="session")

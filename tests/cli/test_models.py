@@ -3,7 +3,6 @@
 import json
 from datetime import UTC, datetime
 
-import mlflow
 import pytest
 from click.testing import CliRunner, Result
 
@@ -18,7 +17,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
     """Version 2 differs from 1 in settings and code, 3 from 2 in data and folds; 2 replaced 1 as champion."""
-    before = mlflow.get_tracking_uri()
     folder = tmp_path_factory.mktemp("models")
     client = runs.connect(f"sqlite:///{folder / 'mlflow.db'}")
     settings = {"training": {"epochs": 3, "loss": "focal"}}
@@ -29,9 +27,7 @@ def client(tmp_path_factory):
     registry.apply_decision(client, "1", Decision("champion", "the first registered model"))
     registry.apply_decision(client, "2", Decision("champion", "better"))
     registry.apply_decision(client, "3", Decision("challenger", "not comparable"))
-    yield client
-    mlflow.set_tracking_uri(before)
-    mlflow.set_registry_uri(before)
+    return client
 
 
 def models(client, *arguments: str) -> Result:

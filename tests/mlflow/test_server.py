@@ -106,14 +106,10 @@ def runner(server) -> dict[str, str]:
 
 
 @pytest.fixture
-def logged_in(server, runner, monkeypatch) -> Iterator[None]:
+def logged_in(server, runner, monkeypatch) -> None:
     """Log this process in as that user."""
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     for name, value in runner.items():
         monkeypatch.setenv(name, value)
-    yield
-    mlflow.set_tracking_uri(before[0])
-    mlflow.set_registry_uri(before[1])
 
 
 def test_command_line_training_is_recorded_registered_and_loadable_over_http(

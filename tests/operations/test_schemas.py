@@ -5,7 +5,6 @@ import shutil
 import sqlite3
 from pathlib import Path
 
-import mlflow
 import pytest
 import sqlalchemy
 from alembic import command
@@ -25,11 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def _own_store(monkeypatch):
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    yield
-    mlflow.set_tracking_uri(before[0])
-    mlflow.set_registry_uri(before[1])
 
 
 def _set_schema(database: Path, schema: str) -> None:

@@ -42,14 +42,11 @@ def _use(patch, database: Path) -> None:
 def store(trained, monkeypatch, tmp_path):
     """The store as after the training, with another database file, because MLflow keeps the other one open."""
     config, folder = trained
-    before = mlflow.get_tracking_uri()
     shutil.rmtree(folder / "mlartifacts")
     shutil.copytree(folder / "copy" / "mlartifacts", folder / "mlartifacts")
     database = Path(shutil.copy2(folder / "copy" / "mlflow.db", folder / f"{tmp_path.name}.db"))
     _use(monkeypatch, database)
-    yield config, runs.connect(f"sqlite:///{database}")
-    mlflow.set_tracking_uri(before)
-    mlflow.set_registry_uri(before)
+    return config, runs.connect(f"sqlite:///{database}")
 
 
 def _parent(client):

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import mlflow
 import pytest
 
 from landslide.retraining import record
@@ -26,10 +25,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    yield runs.connect(f"sqlite:///{tmp_path_factory.mktemp('record')}/mlflow.db")
-    mlflow.set_tracking_uri(before[0])
-    mlflow.set_registry_uri(before[1])
+    return runs.connect(f"sqlite:///{tmp_path_factory.mktemp('record')}/mlflow.db")
 
 
 @pytest.fixture

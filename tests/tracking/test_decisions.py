@@ -1,6 +1,5 @@
 """Decisions about versions that are registered again: what was decided or rolled back stays so."""
 
-import mlflow
 import pytest
 
 from landslide.tracking import registry, runs
@@ -15,14 +14,11 @@ METRIC = "f1_macro"
 @pytest.fixture
 def client(store, tmp_path):
     """A store with version 1, and the better version 2 in service."""
-    before = mlflow.get_tracking_uri()
     client = runs.connect(store)
     for number, score in (("1", 0.5), ("2", 0.6)):
         add_version(client, tmp_path, score=score, fold_table="t", folds_trained="all")
         assert decide_once(client, number, METRIC).alias == CHAMPION
-    yield client
-    mlflow.set_tracking_uri(before)
-    mlflow.set_registry_uri(before)
+    return client
 
 
 def in_service(client) -> str:

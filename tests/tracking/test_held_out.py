@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import h5py
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -53,14 +52,11 @@ def training_table(root) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def client(tmp_path_factory, empty_store, training_table):
     """Version 1: two networks with random weights, recorded as trained on the two training patches."""
-    before = mlflow.get_tracking_uri()
     folder = tmp_path_factory.mktemp("store")
     shutil.copy2(empty_store, folder / "mlflow.db")
     client = runs.connect(f"sqlite:///{folder / 'mlflow.db'}")
     add_version(client, folder, table=training_table)
-    yield client
-    mlflow.set_tracking_uri(before)
-    mlflow.set_registry_uri(before)
+    return client
 
 
 @pytest.fixture(scope="module")

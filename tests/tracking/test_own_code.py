@@ -77,10 +77,7 @@ def store(tmp_path_factory, empty_store, data) -> Path:
 
 @pytest.fixture(scope="module")
 def client(store):
-    before = mlflow.get_tracking_uri()
-    yield runs.connect(f"sqlite:///{store / 'mlflow.db'}")
-    mlflow.set_tracking_uri(before)
-    mlflow.set_registry_uri(before)
+    return runs.connect(f"sqlite:///{store / 'mlflow.db'}")
 
 
 @pytest.fixture(scope="module")

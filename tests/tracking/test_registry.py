@@ -1,6 +1,5 @@
 """The model registry on a separate store: aliases, decisions and rollbacks, recorded and undone."""
 
-import mlflow
 import pandas as pd
 import pytest
 
@@ -25,7 +24,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """A client of a store with five versions of one model, and no alias."""
-    before = mlflow.get_tracking_uri()
     folder = tmp_path_factory.mktemp("registry")
     client = runs.connect(f"sqlite:///{folder / 'mlflow.db'}")
     first = add_version(client, folder)
@@ -34,9 +32,7 @@ def store(tmp_path_factory):
         client.create_model_version(
             MODEL_NAME, found.source, found.run_id, tags={**found.tags, "f1_macro": f"{score:.6f}"}
         )
-    yield client
-    mlflow.set_tracking_uri(before)
-    mlflow.set_registry_uri(before)
+    return client
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import mlflow
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -21,14 +20,6 @@ from tests.support import commands, pipeline_runs
 from tests.support.versions import add_version, fold_table
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def same_store_afterwards():
-    before = mlflow.get_tracking_uri()
-    yield
-    mlflow.set_tracking_uri(before)
-    mlflow.set_registry_uri(before)
 
 
 def git(folder: Path, *arguments: str) -> str:
