@@ -13,6 +13,8 @@ import pytest
 import yaml
 from filelock import FileLock
 
+import tests.support.quicker_libraries  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[1]
 _HOME = Path(tempfile.mkdtemp(prefix="landslide-tests-"))
 _STORE = f"sqlite:///{_HOME / 'mlflow.db'}"
@@ -130,7 +132,6 @@ def stack(empty_zenml) -> str:
     """The embedded ZenML stack, registered once per session."""
     from zenml.config.global_config import GlobalConfiguration
 
-    import tests.support.installed_packages  # noqa: F401
     from stacks.local import register_local_stack
 
     if not (_HOME / "zenml" / "local_stores").exists():  # no test of this worker has used ZenML yet

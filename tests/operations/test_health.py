@@ -57,7 +57,7 @@ def test_required_but_missing_gpu_fails():
     assert "nvidia-smi" in done.output
 
 
-def test_health_works_for_a_user_without_a_home_directory(tmp_path):
+def test_health_works_for_a_user_without_a_home_directory(store, tmp_path):
     code = """
 import os, pwd, sys
 def no_entry(_):
@@ -68,7 +68,7 @@ sys.argv[1:] = ["health"]
 from landslide.__main__ import main
 main()
 """
-    environment = {**os.environ, "LANDSLIDE_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/m.db"}
+    environment = {**os.environ, "LANDSLIDE_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": store}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr

@@ -101,11 +101,11 @@ def _collect_garbage(client):
     ("delete", "gc"),
     [
         (_delete_version_and_a_fold, False),
-        (_delete_version_and_a_fold, True),
+        pytest.param(_delete_version_and_a_fold, True, marks=pytest.mark.soak),
         (_delete_model_a_folds_model_and_a_tag, False),
-        (_delete_parent_run, False),
+        pytest.param(_delete_parent_run, False, marks=pytest.mark.soak),
         (_delete_all_runs, True),
-        (_delete_model_of_version, True),
+        pytest.param(_delete_model_of_version, True, marks=pytest.mark.soak),
     ],
 )
 def test_what_was_deleted_is_created_again(store, delete, gc, tmp_path):
