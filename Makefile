@@ -66,9 +66,9 @@ report: $(ENVIRONMENT) ## show the scores of the last run again
 
 PYTEST := python -m pytest -q --dist loadfile --no-loadscope-reorder
 
-# More workers than cores, because tests wait for servers and processes; 4 at most, each takes up to 2 GB.
+# One worker more than cores, because tests wait for servers and processes; 4 at most, each takes up to 2 GB.
 test: $(ENVIRONMENT) ## run the test suite
-	@$(ACTIVATE) && $(PYTEST) -n $$(( $$(nproc) < 2 ? 2 : 4 )) -m "not soak"
+	@$(ACTIVATE) && $(PYTEST) -n $$(( $$(nproc) < 4 ? $$(nproc) + 1 : 4 )) -m "not soak"
 
 test-quick: $(ENVIRONMENT) ## run the tests that need no training, pipeline, database, server or process, in under a minute
 	@$(ACTIVATE) && $(PYTEST) -n auto --maxprocesses 4 -m "not soak and not slow"

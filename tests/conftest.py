@@ -132,6 +132,7 @@ def stack(empty_zenml) -> str:
     """The embedded ZenML stack, registered once per session."""
     from zenml.config.global_config import GlobalConfiguration
 
+    import tests.support.installed_packages  # noqa: F401
     from stacks.local import register_local_stack
 
     if not (_HOME / "zenml" / "local_stores").exists():  # no test of this worker has used ZenML yet

@@ -187,6 +187,7 @@ def test_an_incomplete_remote_gives_no_data(origin, clone, tmp_path):
     assert not (clone / "data").exists()
 
 
+@pytest.mark.soak
 def test_unpinned_local_files_are_never_lost(clone):
     update_from_remote(clone)
     write_rgb_patches(clone / "data", 7)
@@ -280,6 +281,7 @@ def test_messages_contain_no_credentials():
 # ---- by version
 
 
+@pytest.mark.soak
 def test_concurrent_pulls_of_one_version_succeed(origin, version, tmp_path):
     failures = []
 
@@ -388,6 +390,7 @@ def test_linked_files_are_a_warning_and_unprotect_separates_them(tmp_path):
     assert check(project / "data", n_bands=3).warnings == []
 
 
+@pytest.mark.soak
 def test_damage_of_the_cache_by_an_edit_in_place_is_reported_and_mended(tmp_path, monkeypatch):
     project = hard_linked(tmp_path)
     dvc(project, "remote", "add", "--default", "store", str(tmp_path / "store"))

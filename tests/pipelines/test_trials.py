@@ -91,7 +91,8 @@ def test_source_archive_records_an_unknown_commit(undisturbed):
 
 
 @pytest.mark.parametrize(
-    ("number", "exit_code", "status"), [(signal.SIGKILL, -9, "RUNNING"), (signal.SIGTERM, 143, "FAILED")]
+    ("number", "exit_code", "status"),
+    [pytest.param(signal.SIGKILL, -9, "RUNNING", marks=pytest.mark.soak), (signal.SIGTERM, 143, "FAILED")],
 )
 def test_run_stopped_during_a_fold_resumes_to_identical_weights(
     number, exit_code, status, checkout, undisturbed, new_home, tmp_path

@@ -372,6 +372,7 @@ def test_recurring_run_matches_the_configuration(recurring):
     assert not any(secret in json.dumps(recurring) for secret in (PASSWORD, KEYS["AWS_SECRET_ACCESS_KEY"]))
 
 
+@pytest.mark.soak
 def test_killed_fold_and_lost_tracking_server_end_in_one_registered_model(site, recurring, tmp_path):
     def disturb(attempt: Attempt) -> None:
         if (attempt.task, attempt.number) == ("train-fold-2", 1):

@@ -24,7 +24,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # Not `zenml_cli`, which redirects the output of the process that imports it.
 _PRELOADED = [
-    "tests.support.quicker_libraries",
+    "tests.support.quicker_libraries", "tests.support.installed_packages",
     "zenml.cli.cli", "zenml.entrypoints.step_entrypoint_configuration", "zenml.integrations.registry",
     "zenml.integrations.mlflow.experiment_trackers", "zenml.integrations.kubeflow.orchestrators",
     "zenml.integrations.s3.artifact_stores", "zenml.stack.stack", "zenml.zen_stores.sql_zen_store", "matplotlib.pyplot",

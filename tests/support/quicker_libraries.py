@@ -1,27 +1,18 @@
-"""Makes ZenML and MLflow quicker in the processes of tests.
+"""Makes the libraries quicker in the processes of tests.
 
-- In every step they ask from which package each module is, and each answer reads the metadata of all packages. Here it
-  is looked up once.
 - A database waits until each commit is on the disk. No test survives the loss of power, so none needs that.
 - Python looks for unreachable objects far more often than these libraries leave some.
 """
 
 import gc
-import importlib.metadata
 import sqlite3
 from contextlib import suppress
-from functools import cache
 from typing import Any
 
-import importlib_metadata
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 gc.set_threshold(50_000, 50, 100)
-
-for library in (importlib.metadata, importlib_metadata):
-    library.packages_distributions = cache(library.packages_distributions)
-    library.packages_distributions()
 
 
 @event.listens_for(Engine, "connect")

@@ -78,6 +78,7 @@ def trained(project, new_home) -> Path:
     return project
 
 
+@pytest.mark.soak
 def test_warm_started_version_is_reproduced_with_identical_scores_and_weights(trained, tmp_path, capfd):
     into = tmp_path / "again"
     # later changes to the checkout do not matter

@@ -521,7 +521,10 @@ def test_max_patches_limits_the_training_part(fit, cache, monkeypatch):
     np.testing.assert_allclose(spec.mean, values.mean(axis=(0, 2, 3)), rtol=1e-12)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "nadam", "rmsprop", "adagrad", "sgd"])
+@pytest.mark.parametrize(
+    "optimizer",
+    ["adamw", *(pytest.param(name, marks=pytest.mark.soak) for name in ("nadam", "rmsprop", "adagrad", "sgd"))],
+)
 def test_every_optimizer_trains_and_resumes(fit, tmp_path, optimizer):
     def interrupt(record: dict[str, float]) -> None:
         if record["epoch"] == 1:
@@ -594,7 +597,7 @@ def test_tests_at_half_of_an_epoch_do_not_change_the_training(fit, tmp_path):
         assert {name: value for name, value in one.items() if "_half_epoch_" not in name} == other
 
 
-@pytest.mark.parametrize("killed_in", ["the first half", "the second half"])
+@pytest.mark.parametrize("killed_in", [pytest.param("the first half", marks=pytest.mark.soak), "the second half"])
 def test_a_training_with_the_records_tests_resumes_to_the_same_selection(fit, monkeypatch, tmp_path, killed_in):
     settings = {
         "epochs": 3, "batch_size": 1, "select_by": "f1_macro or miou", "order": "natural", "model_options": AFFINE,
