@@ -25,6 +25,7 @@ from landslide.errors import ConfigurationError, LandslideError, LockedError
 from landslide.locks import locked
 from landslide.paths import home
 from landslide.termination import Terminated, exit_on_sigterm
+from landslide.tracking import open_runs
 
 _ERROR_IN_TRACEBACK = re.compile(r"^landslide\.errors\.\w+: (.*)", re.DOTALL | re.MULTILINE)
 
@@ -116,7 +117,7 @@ class ConfiguredPipeline(Pipeline):
         """
         try:
             lock = locked(home() / f"{self.name}.lock", wait=False) if self.exclusive else nullcontext()
-            with exit_on_sigterm(), lock:
+            with exit_on_sigterm(), lock, open_runs.closing():
                 return self._call(*args, **kwargs)
         except LockedError as error:
             raise BusyError(f"{self.name} runs already: {error}") from None

@@ -8,7 +8,7 @@ shopt -s nullglob dotglob
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 home="${LANDSLIDE_HOME:-$PWD/.landslide}"
 caches=("$home"/{cache,dvc,matplotlib} "$home"/data/{*.dir,.pull-*})
-records=(checkpoints mlartifacts mlflow.db reports reproductions retraining.log zenml)
+records=(checkpoints mlartifacts mlflow.db open_runs reports reproductions retraining.log zenml)
 
 if [[ -n "$(ls -A -- "$home" 2>/dev/null)" && ! -e "$home/zenml/.stack-registered" ]] || [[ "$home" -ef . ]]; then
     echo "Error: LANDSLIDE_HOME is $home, a folder that \`make setup\` has not set up. Nothing is deleted." >&2

@@ -19,7 +19,7 @@ from landslide.folds.table import removed_patches
 from landslide.locks import locked
 from landslide.paths import checkpoints
 from landslide.retraining.out_of_fold import check_unseen_folds
-from landslide.tracking import registry, runs
+from landslide.tracking import open_runs, registry, runs
 from landslide.training import cpu_budget
 from landslide.training.fold import TrainingSettings, device_of
 from steps.code_dependencies import code_digest
@@ -93,8 +93,11 @@ def open_run(
         "start_from": start_from,
         "start_run": origin,  # of that version, so that the folds need not ask the registry
     }
-    if runs.find_cross_validation(client, key) is None and Client().active_stack.orchestrator.flavor == "local":
-        _check_budget(fold_table, folds, training, patches.bands)  # elsewhere, folds are trained on other machines
+    here = Client().active_stack.orchestrator.flavor == "local"  # elsewhere, folds are trained on other machines
+    if here:
+        open_runs.close_interrupted(client)
+    if here and runs.find_cross_validation(client, key) is None:
+        _check_budget(fold_table, folds, training, patches.bands)
     with locked(checkpoints() / f"{key}.lock"):  # or two pipelines that start together would both find no run
         run_id = runs.open_cross_validation(
             client,
@@ -105,6 +108,8 @@ def open_run(
             data_version=patches.version,
             data_source=str(Path(patches.data.root)),
         )
+    if here:
+        open_runs.hold(client, run_id)
     runs.set_tags(client, run_id, {"requested": datetime.now(UTC).isoformat(), **(labels or {})})
     runs.log_text(client, run_id, fold_table.to_csv(index=False), "fold_table.csv")
     configuration = configuration_text(

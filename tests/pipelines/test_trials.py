@@ -92,7 +92,7 @@ def test_source_archive_records_an_unknown_commit(undisturbed):
 
 @pytest.mark.parametrize(
     ("number", "exit_code", "status"),
-    [pytest.param(signal.SIGKILL, -9, "RUNNING", marks=pytest.mark.soak), (signal.SIGTERM, 143, "FAILED")],
+    [pytest.param(signal.SIGKILL, -9, "RUNNING", marks=pytest.mark.soak), (signal.SIGTERM, 143, "KILLED")],
 )
 def test_run_stopped_during_a_fold_resumes_to_identical_weights(
     number, exit_code, status, checkout, undisturbed, new_home, tmp_path
@@ -109,9 +109,11 @@ def test_run_stopped_during_a_fold_resumes_to_identical_weights(
     os.killpg(process.pid, number)
     process.join()
     assert process.exitcode == exit_code
-    _, children = _runs(home)
+    (parent,), children = _runs(home)
     assert sorted(children) == [1, 2]  # no further fold was started
-    assert children[2].info.status == status
+    assert [parent.info.status, children[2].info.status] == [status, status]
+    other = _client(home).create_run(parent.info.experiment_id, tags={"role": "other"}).info.run_id
+    (home / "open_runs" / other).touch()  # as of a process that was killed
 
     output = _run(checkout, home)
     assert "Fold 1 is trained already" in _plain(output)
@@ -119,6 +121,8 @@ def test_run_stopped_during_a_fold_resumes_to_identical_weights(
     assert "fold 2  epoch 1/3" not in output
 
     _assert_like_undisturbed(home, undisturbed)
+    assert _client(home).get_run(other).info.status == "KILLED"
+    assert _client(home).get_run(parent.info.run_id).info.status == "FINISHED"
 
 
 @pytest.mark.soak

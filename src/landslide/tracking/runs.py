@@ -317,9 +317,13 @@ def has_model(address: str) -> bool:
 
 @contextmanager
 def recording(run_id: str, *, system_metrics: bool = False) -> Iterator[None]:
-    """Make a run the active one, sample system metrics if wanted, and mark it finished or failed at the end."""
+    """Make a run the active one, sample system metrics if wanted, and mark it finished, failed or killed at the end."""
     with mlflow.start_run(run_id=run_id, log_system_metrics=system_metrics):
-        yield
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            mlflow.end_run("KILLED")
+            raise
 
 
 def log_epoch(uri: str, run_id: str, record: Mapping[str, float]) -> None:
