@@ -50,15 +50,18 @@ data: $(ENVIRONMENT) ## bring the data that data.dvc pins, generating it if it i
 	@$(ACTIVATE) && landslide data prepare
 
 run: stack data ## run the training pipeline; CONFIG=configs/demo.yaml
+	@echo "Loading the libraries; this takes some seconds."
 	@$(ACTIVATE) && exec zenml pipeline run pipelines.training.training_pipeline -c "$$CONFIG"
 	@$(ACTIVATE) && landslide report
 
 ablation: CONFIG = configs/ablation_demo.yaml
 ablation: stack data ## train the rows of a table and compare them; CONFIG=configs/table3.yaml
+	@echo "Loading the libraries; this takes some seconds."
 	@$(ACTIVATE) && exec zenml pipeline run pipelines.ablation.ablation_pipeline -c "$$CONFIG"
 
 night: CONFIG = configs/retrain_demo.yaml
 night: stack data ## run a nightly retraining on the demo; CONFIG=configs/retrain_demo.yaml
+	@echo "Loading the libraries; this takes some seconds."
 	@$(ACTIVATE) && exec zenml pipeline run pipelines.retraining.retraining_pipeline -c "$$CONFIG"
 
 report: $(ENVIRONMENT) ## show the scores of the last run again

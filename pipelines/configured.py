@@ -26,6 +26,7 @@ from landslide.locks import locked
 from landslide.paths import home
 from landslide.termination import Terminated, exit_on_sigterm
 from landslide.tracking import open_runs
+from pipelines.console import without_repetitions
 
 _ERROR_IN_TRACEBACK = re.compile(r"^landslide\.errors\.\w+: (.*)", re.DOTALL | re.MULTILINE)
 
@@ -117,7 +118,7 @@ class ConfiguredPipeline(Pipeline):
         """
         try:
             lock = locked(home() / f"{self.name}.lock", wait=False) if self.exclusive else nullcontext()
-            with exit_on_sigterm(), lock, open_runs.closing():
+            with exit_on_sigterm(), lock, open_runs.closing(), without_repetitions():
                 return self._call(*args, **kwargs)
         except LockedError as error:
             raise BusyError(f"{self.name} runs already: {error}") from None

@@ -7,6 +7,7 @@ import pandas as pd
 from zenml import step
 from zenml.exceptions import RunInterruptedException
 
+from landslide.errors import LandslideError
 from landslide.tracking import runs
 from landslide.training.fold import TrainingSettings
 from steps.data_access import PatchSource
@@ -40,7 +41,13 @@ def train_ablation_fold(
     except RunInterruptedException:  # a pod is being stopped; the step has not failed, and is started again
         raise
     except Exception as error:
-        logger.exception("Fold %d of MLflow run %s failed; the other rows continue.", fold, cross_validation_run)
+        logger.error(
+            "Fold %d of MLflow run %s failed; the other rows continue. %s",
+            fold,
+            cross_validation_run,
+            error,
+            exc_info=not isinstance(error, LandslideError),
+        )
         client = tracking_client()
         failed = runs.open_fold(client, cross_validation_run, fold)
         reason, *_ = [*filter(None, map(str.strip, str(error).splitlines())), type(error).__name__]

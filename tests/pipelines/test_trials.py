@@ -125,6 +125,19 @@ def test_run_stopped_during_a_fold_resumes_to_identical_weights(
     assert _client(home).get_run(parent.info.run_id).info.status == "FINISHED"
 
 
+def test_failure_is_said_once_without_traceback_and_escapes(checkout, new_home, tmp_path):
+    config = pipeline_runs.write_config(tmp_path / "config.yaml", tmp_path / "nowhere")
+    command = [*COMMAND[:-1], str(config)]
+    environment = {**pipeline_runs.cli_environment(new_home(), checkout), "ZENML_LOGGING_COLORS_DISABLED": "true"}
+    done = commands.run(command, cwd=checkout, env=environment)
+    output = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert output.count("There is no data folder") == 1, output
+    assert "\nError: step ingest: There is" in output
+    for unwanted in ("Traceback", "Skipping step", "zenml login", "\x1b"):
+        assert unwanted not in output
+
+
 @pytest.mark.soak
 def test_run_killed_repeatedly_at_random_ends_with_identical_weights(checkout, undisturbed, new_home, tmp_path):
     home, moments = new_home(), random.Random(0)

@@ -41,7 +41,10 @@ def test_variables_that_lead_elsewhere_are_unset_and_credentials_stay(checkout):
         "MLFLOW_REGISTRY_URI": "https://mlflow.example.org", "MLFLOW_EXPERIMENT_ID": "7", "GIT_DIR": "/srv/.git",
         "DVC_SITE_CACHE_DIR": "/srv",
     }  # fmt: skip
-    kept = {"ZENML_LOGGING_VERBOSITY": "DEBUG", "MLFLOW_TRACKING_USERNAME": "u", "AWS_ACCESS_KEY_ID": "a"}
+    kept = {
+        "ZENML_LOGGING_VERBOSITY": "DEBUG", "ZENML_LOGGING_COLORS_DISABLED": "false", "MLFLOW_TRACKING_USERNAME": "u",
+        "AWS_ACCESS_KEY_ID": "a",
+    }  # fmt: skip
     done = shell("source activate.sh; env", checkout, **elsewhere, **kept)
     assert done.returncode == 0, done.stderr
     after = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
@@ -52,6 +55,11 @@ def test_variables_that_lead_elsewhere_are_unset_and_credentials_stay(checkout):
         "MLFLOW_REGISTRY_URI": f"sqlite:///{home}/mlflow.db",
     }  # fmt: skip
     assert kept.items() <= after.items()
+
+
+def test_logs_have_no_colours(checkout):
+    done = shell('source activate.sh; echo "$ZENML_LOGGING_COLORS_DISABLED"', checkout)
+    assert done.stdout == "true\n"
 
 
 def test_user_without_a_home_directory_gets_one(checkout):

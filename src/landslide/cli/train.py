@@ -25,4 +25,5 @@ def train_command(config: Path, changes: tuple[str, ...]) -> None:
     The run is recorded with all its settings, as if they were in a file. `landslide report` shows its scores.
     """
     parsed = parse_key_values(changes, "--set")
+    click.echo("Loading the libraries; this takes some seconds.", err=True)
     module_of_checkout("pipelines.training").training_pipeline.run_changed(config, parsed)
