@@ -19,6 +19,7 @@ import yaml
 
 from landslide.cli import main as landslide_command
 from landslide.evaluation.scores import SCORES, SUFFIXES
+from landslide.tracking.metric_keys import key
 from landslide.training.epochs import EPOCH_METRICS
 from pipelines.ablation import ablation_pipeline
 from pipelines.retraining import retraining_pipeline
@@ -113,10 +114,18 @@ def _metrics() -> Iterator[str]:
     yield (
         "# Metrics\n\nThe scores that MLflow records; [Evaluation](../explanation/evaluation.md) defines them. "
         "Without an ending, a score is at threshold 0.5, predicted in the network's own way. The run of a "
-        "cross-validation has the mean over the folds."
+        "cross-validation has the mean over the folds.\n\nReports and code use these names. MLflow groups its charts "
+        "by what is in front of a slash: all but the seven scores at threshold 0.5 and their `_std` are in groups."
     )
-    for heading, described in (("score", SCORES), ("ending", SUFFIXES), ("of every epoch", EPOCH_METRICS)):
-        yield "\n".join([f"| {heading} | |", "|---|---|", *(f"| `{name}` | {described[name]} |" for name in described)])
+    of_endings = {ending: f"f1_macro{ending}" for ending in SUFFIXES}
+    for heading, described, names in (
+        ("score", SCORES, {}),
+        ("ending", SUFFIXES, of_endings),
+        ("of every epoch", EPOCH_METRICS, {}),
+    ):
+        lines = [f"| {heading} | in MLflow | |", "|---|---|---|"]
+        lines += [f"| `{name}` | `{key(names.get(name, name))}` | {described[name]} |" for name in described]
+        yield "\n".join(lines)
 
 
 if __name__ == "__main__":

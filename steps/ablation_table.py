@@ -14,6 +14,7 @@ from landslide.ablation.table import SCORES, AblationRow, ablation_table
 from landslide.errors import TrainingError
 from landslide.paths import home
 from landslide.tracking import runs
+from landslide.tracking.descriptions import NOTE
 from landslide.tracking.trained_rows import read_trained_row
 from steps.provenance import lineage_tags, tracking_client
 from steps.table_materializer import TableMaterializer
@@ -68,7 +69,7 @@ def tabulate(
     for file in files:
         client.log_artifact(run_id, str(folder / file))
     note = files["table.md"].decode()[:_LONGEST_NOTE]
-    runs.set_tags(client, run_id, {"mlflow.note.content": note})  # shown on the run's page in MLflow
+    runs.set_tags(client, run_id, {NOTE: note})
     runs.finish(client, run_id)
     print(f"\n{files['table.txt'].decode()}\nfiles       {folder}\nMLflow run  {run_id}\n", flush=True)
     failed = table[table["failure"] != ""]

@@ -117,6 +117,7 @@ def evaluate(
     runs.log_text(client, cross_validation_run, configuration_text(evaluation=evaluation), "evaluation.yaml")
     scores = {"folds": {str(fold): one.scores for fold, one in folds.items()}, "mean": mean, "pooled": pooled}
     runs.log_text(client, cross_validation_run, json.dumps(scores, indent=2), _SCORES)
+    runs.describe(client, cross_validation_run, scores)
     runs.finish(client, cross_validation_run)
     evaluated = {"evaluated": datetime.now(UTC).isoformat(), "evaluation": key}
     runs.set_tags(client, cross_validation_run, evaluated)

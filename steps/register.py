@@ -76,6 +76,7 @@ def register(
     if give_alias:
         decision = registry.decide_once(client, version, registration.metric)
         runs.set_tags(client, cross_validation_run, {"decision": decision.reason})
+    runs.describe(client, cross_validation_run, scores)
     return version
 
 

@@ -16,6 +16,7 @@ from landslide.metrics.counts import METRIC_NAMES, scores
 from landslide.metrics.thresholds import threshold_counts
 from landslide.paths import default_tracking_uri
 from landslide.tracking import registry, runs
+from landslide.tracking.metric_keys import metrics
 from tests.support import pipeline_runs
 
 pytestmark = pytest.mark.slow
@@ -77,7 +78,7 @@ def test_demo_network_beats_the_baselines(demo_run, demo_data):
     best_ndvi = max(scores(table)["f1_landslide"] for table in counts)
     share = masks.mean()
     constant = 2 * share / (1 + share)
-    learned = run.data.metrics["f1_landslide"]
+    learned = metrics(run)["f1_landslide"]
     assert constant < 0.06
     assert best_ndvi < 0.45
     assert learned > best_ndvi + 0.12
@@ -90,20 +91,20 @@ def test_parent_and_child_runs_have_the_same_metric_names(demo_run):
     assert sorted(children) == list(FOLDS)
     for child in children.values():
         assert child.info.status == "FINISHED"
-        assert set(METRIC_NAMES) <= set(child.data.metrics)
-        assert {f"{name}_tuned" for name in METRIC_NAMES} <= set(child.data.metrics)
+        assert set(METRIC_NAMES) <= set(metrics(child))
+        assert {f"{name}_tuned" for name in METRIC_NAMES} <= set(metrics(child))
         assert child.data.params == run.data.params
-        assert any(name.startswith("system/") for name in child.data.metrics)
-    assert {f"{name}_std" for name in METRIC_NAMES} <= set(run.data.metrics)
+        assert any(name.startswith("system/") for name in metrics(child))
+    assert {f"{name}_std" for name in METRIC_NAMES} <= set(metrics(run))
     assert run.info.status == "FINISHED"
 
 
 def test_parent_run_has_mean_and_population_deviation_of_the_folds(demo_run):
     client, run = demo_run
     for name in METRIC_NAMES:
-        values = [child.data.metrics[name] for child in _children(client, run).values()]
-        assert run.data.metrics[name] == pytest.approx(np.mean(values))
-        assert run.data.metrics[f"{name}_std"] == pytest.approx(np.std(values))
+        values = [metrics(child)[name] for child in _children(client, run).values()]
+        assert metrics(run)[name] == pytest.approx(np.mean(values))
+        assert metrics(run)[f"{name}_std"] == pytest.approx(np.std(values))
 
 
 def test_runs_have_curves_lineage_and_figures(demo_run, demo_data):
@@ -121,7 +122,7 @@ def test_runs_have_curves_lineage_and_figures(demo_run, demo_data):
         expected = ("predictions", "precision_recall", "learning_curves", *of_parent)
         assert figures == {f"figures/{name}.png" for name in expected}
     for child in _children(client, run).values():
-        history = client.get_metric_history(child.info.run_id, "train_loss")
+        history = client.get_metric_history(child.info.run_id, "train/loss")
         assert [metric.step for metric in history] == list(range(1, epochs + 1))
     dataset = client.get_run(run.info.run_id).inputs.dataset_inputs[0].dataset
     assert dataset.digest == version
@@ -135,7 +136,7 @@ def test_fold_scores_follow_from_its_recorded_counts(demo_run):
         counts = pd.read_csv(path).to_numpy()
         assert counts.sum() == 20 * 128 * 128
         for name, value in scores(counts).items():
-            assert child.data.metrics[name] == pytest.approx(value)
+            assert metrics(child)[name] == pytest.approx(value)
 
 
 def test_parent_run_has_pooled_scores_with_intervals(demo_run, tmp_path):
@@ -143,34 +144,34 @@ def test_parent_run_has_pooled_scores_with_intervals(demo_run, tmp_path):
     from landslide.evaluation.scores import pooled_scores
 
     client, run = demo_run
-    metrics = run.data.metrics
+    recorded = metrics(run)
     patches = pd.read_csv(client.download_artifacts(run.info.run_id, "reports/patches.csv", str(tmp_path)))
     assert {int(fold): n for fold, n in patches["fold"].value_counts().items()} == dict.fromkeys(FOLDS, 20)
     for name, value in pooled_scores(patches).items():
-        assert metrics[name] == pytest.approx(value, abs=1e-9)
+        assert recorded[name] == pytest.approx(value, abs=1e-9)
     for name in ("f1_macro", "miou", "f1_landslide", "detection_f1"):
-        assert metrics[f"{name}_low"] < metrics[f"{name}_pooled"] < metrics[f"{name}_high"]
+        assert recorded[f"{name}_low"] < recorded[f"{name}_pooled"] < recorded[f"{name}_high"]
     counts = patches[["tn", "fp", "fn", "tp"]].sum().to_numpy().reshape(2, 2)
-    assert metrics["f1_landslide_pooled"] == pytest.approx(scores(counts)["f1_landslide"])
+    assert recorded["f1_landslide_pooled"] == pytest.approx(scores(counts)["f1_landslide"])
 
 
 def test_mean_of_heads_detection_and_calibration_are_scored(demo_run):
     client, run = demo_run
     for item in (run, *_children(client, run).values()):
-        metrics = item.data.metrics
-        assert {f"{name}_head_average" for name in METRIC_NAMES} <= set(metrics)
-        assert abs(metrics["f1_macro_head_average"] - metrics["f1_macro"]) < 0.1
-        assert metrics["detection_f1"] > 0.5
-        assert 0 < metrics["expected_calibration_error"] < 0.2
-        assert 0 < metrics["brier_score"] < 0.1
-        assert not [name for name in metrics if name.endswith("_tta")]
+        recorded = metrics(item)
+        assert {f"{name}_head_average" for name in METRIC_NAMES} <= set(recorded)
+        assert abs(recorded["f1_macro_head_average"] - recorded["f1_macro"]) < 0.1
+        assert recorded["detection_f1"] > 0.5
+        assert 0 < recorded["expected_calibration_error"] < 0.2
+        assert 0 < recorded["brier_score"] < 0.1
+        assert not [name for name in recorded if name.endswith("_tta")]
 
 
 def test_first_model_becomes_champion_with_the_cross_validated_score(demo_run):
     client, run = demo_run
     version = client.get_model_version_by_alias(registry.MODEL_NAME, registry.CHAMPION)
     assert version.tags["run_id"] == run.info.run_id
-    assert float(version.tags["f1_macro"]) == pytest.approx(run.data.metrics["f1_macro"], abs=1e-6)
+    assert float(version.tags["f1_macro"]) == pytest.approx(metrics(run)["f1_macro"], abs=1e-6)
     assert version.tags["selection"] == "inner_validation"
 
 
@@ -213,11 +214,11 @@ def test_report_has_a_printed_table_and_files_for_dvc(demo_run, tmp_path):
     text = write_report(tmp_path / "reports")
     for expected in ("fold 1", "fold 3", "mean", "std", "champion", "make ui", run.data.tags["data_version"]):
         assert expected in text
-    assert f"{run.data.metrics['f1_landslide'] * 100:.2f}" in text
-    assert f"{run.data.metrics['f1_macro_pooled'] * 100:.2f}" in text
-    assert f"AUC {run.data.metrics['detection_auc_pooled'] * 100:.2f}" in text
-    metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
-    assert metrics["f1_macro"] == run.data.metrics["f1_macro"]
+    assert f"{metrics(run)['f1_landslide'] * 100:.2f}" in text
+    assert f"{metrics(run)['f1_macro_pooled'] * 100:.2f}" in text
+    assert f"AUC {metrics(run)['detection_auc_pooled'] * 100:.2f}" in text
+    shown = json.loads((tmp_path / "reports" / "metrics.json").read_text())
+    assert shown["f1_macro"] == metrics(run)["f1_macro"]
     assert {p.name for p in (tmp_path / "reports").glob("*.csv")} == {
         "scores.csv", "metrics.csv", "learning_curves.csv", "patches.csv", "thresholds.csv", "calibration.csv",
         "roc.csv",

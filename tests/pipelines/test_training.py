@@ -107,8 +107,8 @@ def test_rgb_patches_train_with_their_available_bands(data, client, tmp_path):
     )
     pipeline_runs.run_pipeline(config)
     run = runs.latest_cross_validation(client)
-    assert 0 < abs(run.data.metrics["f1_macro_tta"] - run.data.metrics["f1_macro"]) < 1
-    assert "f1_macro_head_average" not in run.data.metrics  # this network has one head
+    assert 0 < abs(run.data.metrics["tta/f1_macro"] - run.data.metrics["f1_macro"]) < 1
+    assert "head_average/f1_macro" not in run.data.metrics  # this network has one head
     version = client.get_model_version(registry.MODEL_NAME, run.data.tags["model_version"])
     import mlflow
 
@@ -201,7 +201,7 @@ def test_only_the_selected_folds_are_trained_scored_and_registered(data, client,
     for child in children.values():
         # the epoch was chosen on the test fold, so the score of that epoch is the score of the fold
         epoch = int(child.data.tags["selected_epoch"])
-        curve = {m.step: m.value for m in client.get_metric_history(child.info.run_id, "validation_f1_macro")}
+        curve = {m.step: m.value for m in client.get_metric_history(child.info.run_id, "validation/f1_macro")}
         assert child.data.metrics["f1_macro"] == pytest.approx(curve[epoch], abs=1e-4)
         assert curve[epoch] == max(curve.values())
 

@@ -216,7 +216,7 @@ def _assert_like_undisturbed(home: Path, undisturbed: Path) -> None:
     assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
     assert {run.info.status for run in children.values()} == {"FINISHED"}
     for child in children.values():
-        history = _client(home).get_metric_history(child.info.run_id, "train_loss")
+        history = _client(home).get_metric_history(child.info.run_id, "train/loss")
         assert [metric.step for metric in history] == [1, 2, 3]
     expected, resumed = _weights(undisturbed), _weights(home)
     for fold, weights in expected.items():

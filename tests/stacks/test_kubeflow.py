@@ -318,7 +318,7 @@ def _assert_whole(site: Site, n: int) -> None:
     assert places == sorted((run.info.run_id, fold) for run in parents for fold in FOLDS)
     assert {run.info.status for run in parents + children} == {"FINISHED"}
     for run in children:
-        history = client.get_metric_history(run.info.run_id, "train_loss")
+        history = client.get_metric_history(run.info.run_id, "train/loss")
         assert [metric.step for metric in history] == list(range(1, EPOCHS + 1))
     versions = client.search_model_versions("name = 'landslide-segmentation'")
     assert sorted(version.tags["run_id"] for version in versions) == sorted(run.info.run_id for run in parents)

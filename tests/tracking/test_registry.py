@@ -170,6 +170,15 @@ def test_restored_version_loses_the_challenger_alias(client):
     assert aliases(client) == {"champion": "1"}
 
 
+def test_model_describes_which_version_is_in_service(client):
+    promote(client, "1", "2")
+    described = client.get_registered_model(MODEL_NAME).description
+    assert "version 2 (`@champion`): better." in described
+    assert "| F1 | 60.00% |" in described
+    rollback(client)
+    assert "version 1 (`@champion`)" in client.get_registered_model(MODEL_NAME).description
+
+
 def test_previous_champion_is_read_only(client):
     promote(client, "1", "2")
     assert previous_champion(client) == ("2", "1")

@@ -18,7 +18,8 @@ from landslide.files import atomic_write
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.paths import home
 from landslide.retraining.notification import notify
-from landslide.tracking import runs
+from landslide.tracking import metric_keys, runs
+from landslide.tracking.descriptions import NOTE
 from landslide.tracking.registry import MODEL_NAME, champion
 from landslide.tracking.runs import MlflowClient, Run
 
@@ -74,7 +75,8 @@ def reason_to_stop(client: MlflowClient, data_version: str, request: str) -> str
     if earlier is None:
         return ""
     tags = earlier.data.tags
-    decided = f"{earlier.info.run_name} decided on data version {data_version}: {tags['outcome']}"
+    name = earlier.info.run_name.partition(" · ")[0]
+    decided = f"{name} decided on data version {data_version}: {tags['outcome']}"
     if tags["request"] == request:
         return f"data, code and settings are unchanged since {decided}"
     return f"{decided}, and there is one decision per data version; set retraining.force to decide again"
@@ -135,7 +137,8 @@ def close_record(
     run = client.get_run(run_id)
     report = _render(run, outcome, reason, facts or {})
     runs.log_text(client, run_id, report, "report.md")
-    runs.set_tags(client, run_id, {"mlflow.note.content": report})  # MLflow shows it on the page of the run
+    runs.set_tags(client, run_id, {NOTE: report})
+    client.update_run(run_id, name=f"{run.info.run_name.partition(' · ')[0]} · {outcome}")
     _write_reports(report, {"outcome": outcome, "reason": reason, "run_id": run_id, **(facts or {})})
     client.set_terminated(run_id, _status(outcome))
     if outcome in _EVENTS:
@@ -147,7 +150,7 @@ def _status(outcome: str) -> str:
 
 
 def _render(run: Run, outcome: str, reason: str, facts: Mapping[str, Any]) -> str:
-    tags, metrics = run.data.tags, dict(run.data.metrics)
+    tags, metrics = run.data.tags, metric_keys.metrics(run)
     rows = {
         **{name.replace("_", " "): value for name, value in facts.items() if value},
         "data version": tags.get("data_version", "unknown"),

@@ -15,6 +15,7 @@ import pandas as pd
 
 from landslide.data.demo import DEMO_VERSION
 from landslide.errors import ComparisonError, RegistryError
+from landslide.tracking import descriptions
 from landslide.tracking.runs import (
     ABSENT,
     MlflowClient,
@@ -337,6 +338,7 @@ def apply_decision(client: MlflowClient, version: str, decision: Decision) -> No
     if decision.alias == CHAMPION:
         _drop_alias(client, CHALLENGER, version)
         _mark_rolled_back(client, version, None)
+    client.update_registered_model(MODEL_NAME, description=descriptions.model(champion(client)))
     # Last: a version with this tag has its alias.
     client.set_model_version_tag(MODEL_NAME, version, "decided", datetime.now(UTC).isoformat())
 
@@ -392,6 +394,7 @@ def rollback(client: MlflowClient) -> tuple[str, str]:
     _drop_alias(client, CHALLENGER, restored)
     decision = client.get_model_version(MODEL_NAME, left).tags.get("decision", "")
     client.update_model_version(MODEL_NAME, left, description=f"rolled back on {now[:10]}; before that {decision}")
+    client.update_registered_model(MODEL_NAME, description=descriptions.model(champion(client)))
     return left, restored
 
 

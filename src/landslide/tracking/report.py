@@ -15,7 +15,7 @@ import pandas as pd
 from landslide.files import atomic_write
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.paths import default_tracking_uri
-from landslide.tracking import registry, runs
+from landslide.tracking import metric_keys, registry, runs
 from landslide.tracking.runs import MlflowClient, MlflowException, Run
 
 _HEADINGS = {
@@ -53,10 +53,20 @@ def write_report(folder: Path, uri: str | None = None) -> str:
     tables = runs.fetch_reports(client, run.info.run_id)
     for name, text in tables.items():
         _replace(folder / name, text)
-    metrics = run.data.metrics
+    metrics = metric_keys.metrics(run)
     _replace(folder / "metrics.json", json.dumps({name: metrics[name] for name in _SHOWN_BY_DVC}, indent=2) + "\n")
     _replace(folder / "metrics.csv", pd.Series(metrics, name="value").sort_index().to_csv(index_label="metric"))
     return _render(client, run, pd.read_csv(folder / "scores.csv", index_col="fold"), uri, folder)
+
+
+def score_table(scores: pd.DataFrame) -> str:
+    """Return a table for the terminal, in percent.
+
+    Args:
+        scores: One line per fold, with the columns `METRIC_NAMES` from 0 to 1.
+    """
+    table = (scores[list(METRIC_NAMES)] * 100).rename(columns=_HEADINGS)
+    return str(table.to_string(float_format=lambda value: f"{value:.2f}", index_names=False))
 
 
 def _replace(path: Path, text: str) -> None:
@@ -66,8 +76,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _render(client: MlflowClient, run: Run, scores: pd.DataFrame, uri: str, folder: Path) -> str:
-    table = (scores[list(METRIC_NAMES)] * 100).rename(columns=_HEADINGS)
-    tags, metrics = run.data.tags, run.data.metrics
+    tags, metrics = run.data.tags, metric_keys.metrics(run)
     selected = "the test fold itself (the paper's protocol; optimistic)"
     if tags["selection"] == "inner_validation":
         selected = "an inner validation part"
@@ -75,7 +84,7 @@ def _render(client: MlflowClient, run: Run, scores: pd.DataFrame, uri: str, fold
         "",
         f"{run.info.run_name}: {len(scores) - 2} folds ({tags['fold_scheme']}), epoch chosen on {selected}",
         "",
-        table.to_string(float_format=lambda value: f"{value:.2f}", index_names=False),
+        score_table(scores),
         "",
         "Scores in percent at threshold 0.5; F1 and mIoU are means over both classes, the others of the landslide "
         "class.",

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from landslide.errors import RegistryError
 from landslide.inference.ensemble import Member, load_members, recorded_code
-from landslide.tracking import registry, runs
+from landslide.tracking import metric_keys, registry, runs
 from landslide.tracking.runs import MlflowClient
 
 _UNKNOWN = "unknown"
@@ -250,9 +250,8 @@ def verify(uri: str, source: Origin, again: str) -> Agreement:
         run = runs.latest_cross_validation(client)
         new_members, _ = runs.fetch_members(run.info.run_id, Path(temporary, "again"), any_code=True)
         same_weights = _digests(members) == _digests(new_members)
-    scores = pd.DataFrame(
-        {"recorded": recorded.data.metrics, "again": run.data.metrics}, index=sorted(recorded.data.metrics)
-    )
+    both = {"recorded": metric_keys.metrics(recorded), "again": metric_keys.metrics(run)}
+    scores = pd.DataFrame(both, index=sorted(both["recorded"]))
     scores["difference"] = scores["again"] - scores["recorded"]
     return Agreement(scores, run.data.tags["data_version"] == source.data_version, same_weights)
 

@@ -44,6 +44,7 @@ from landslide.inference.ensemble import Member, load_members, recorded_code, sa
 from landslide.inference.own_code import CODE, code_digest
 from landslide.locks import locked
 from landslide.models import required_packages
+from landslide.tracking import descriptions, metric_keys
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +194,9 @@ def _create_experiment(client: MlflowClient, uri: str) -> None:
     try:
         # The kind decides which pages MLflow's UI shows first.
         client.create_experiment(
-            EXPERIMENT, artifact_location=location, tags={"mlflow.experimentKind": "custom_model_development"}
+            EXPERIMENT,
+            artifact_location=location,
+            tags={"mlflow.experimentKind": "custom_model_development", descriptions.NOTE: descriptions.EXPERIMENT},
         )
     except MlflowException:
         if client.get_experiment_by_name(EXPERIMENT) is None:
@@ -336,17 +339,18 @@ def log_epoch(uri: str, run_id: str, record: Mapping[str, float]) -> None:
     """
     client = MlflowClient(uri)
     step = int(record["epoch"])
-    if any(metric.step == step for metric in client.get_metric_history(run_id, "train_loss")):
+    if any(metric.step == step for metric in client.get_metric_history(run_id, metric_keys.key("train_loss"))):
         return
     now = mlflow.utils.time.get_current_time_millis()
-    metrics = [Metric(name, float(value), now, step) for name, value in record.items() if name != "epoch"]
+    names = [name for name in record if name != "epoch"]
+    metrics = [Metric(metric_keys.key(name), float(record[name]), now, step) for name in names]
     client.log_batch(run_id, metrics=metrics)
 
 
 def log_scores(client: MlflowClient, run_id: str, values: Mapping[str, float]) -> None:
     """Log final scores of a run."""
     now = mlflow.utils.time.get_current_time_millis()
-    client.log_batch(run_id, metrics=[Metric(name, float(v), now, 0) for name, v in values.items()])
+    client.log_batch(run_id, metrics=[Metric(metric_keys.key(name), float(v), now, 0) for name, v in values.items()])
 
 
 def log_figures(client: MlflowClient, run_id: str, figures: Mapping[str, Figure]) -> None:
@@ -367,6 +371,13 @@ def log_dataset(client: MlflowClient, run_id: str, data_version: str, data_sourc
     source = CodeDatasetSource({"path": data_source})
     dataset = MetaDataset(source, name="landslide-patches", digest=data_version)  # type: ignore[abstract]
     client.log_inputs(run_id, [mlflow.entities.DatasetInput(dataset=dataset._to_mlflow_entity(), tags=[])])
+
+
+def describe(client: MlflowClient, run_id: str, scores: Mapping[str, Any]) -> None:
+    """Write the description of an evaluated cross-validation; see `landslide.tracking.descriptions`."""
+    tags, picture = client.get_run(run_id).data.tags, has_artifact(client, run_id, "figures")
+    text = descriptions.cross_validation(run_id, scores, tags, picture=picture)
+    set_tags(client, run_id, {descriptions.NOTE: text})
 
 
 def log_text(client: MlflowClient, run_id: str, text: str, artifact: str) -> None:
@@ -564,11 +575,11 @@ def finish(client: MlflowClient, run_id: str) -> None:
 def epoch_records(client: MlflowClient, run_id: str) -> list[dict[str, float]]:
     """Return the metrics that `log_epoch` logged: one record per epoch, in order."""
     records: dict[int, dict[str, float]] = {}
-    prefixes = ("train_", "validation_", "test_", "epoch_")
-    names = [name for name in client.get_run(run_id).data.metrics if name.startswith(prefixes)]
-    for name in [*names, "learning_rate"]:
-        for metric in client.get_metric_history(run_id, name):
-            records.setdefault(metric.step, {"epoch": metric.step})[name] = metric.value
+    for key in client.get_run(run_id).data.metrics:
+        name = metric_keys.name(key)
+        if name.startswith(("train_", "validation_", "test_", "epoch_", "learning_rate")):
+            for metric in client.get_metric_history(run_id, key):
+                records.setdefault(metric.step, {"epoch": metric.step})[name] = metric.value
     return [records[step] for step in sorted(records)]
 
 

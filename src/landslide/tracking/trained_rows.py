@@ -6,7 +6,7 @@ import pandas as pd
 
 from landslide.ablation.table import CELLS, SCORES, UNKNOWN, VARIANTS, TrainedRow
 from landslide.metrics.selection import recorded_tests
-from landslide.tracking import runs
+from landslide.tracking import metric_keys, runs
 from landslide.tracking.runs import MlflowClient
 
 
@@ -31,9 +31,10 @@ def read_trained_row(client: MlflowClient, run_id: str, seed: int) -> TrainedRow
         return TrainedRow(seed, run_id, run.data.tags, pd.DataFrame(), UNKNOWN, "; ".join(failures))
     patches = pd.read_csv(StringIO(runs.fetch_reports(client, run_id)["patches.csv"]))
     seconds = [
-        sum(metric.value for metric in client.get_metric_history(child.info.run_id, "epoch_seconds"))
+        sum(epoch.get("epoch_seconds", 0.0) for epoch in runs.epoch_records(client, child.info.run_id))
         for child in folds.values()
     ]
+    metrics = metric_keys.metrics(run)
     return TrainedRow(
         seed=seed,
         run_id=run_id,
@@ -41,9 +42,7 @@ def read_trained_row(client: MlflowClient, run_id: str, seed: int) -> TrainedRow
         patches=patches.sort_values("number", ignore_index=True)[["number", "fold", "block", *CELLS]],
         seconds=sum(seconds) if all(seconds) else UNKNOWN,
         failure="",
-        variants={
-            f"{s}{variant}": run.data.metrics.get(f"{s}{variant}", UNKNOWN) for s in SCORES for variant in VARIANTS
-        },
+        variants={f"{s}{variant}": metrics.get(f"{s}{variant}", UNKNOWN) for s in SCORES for variant in VARIANTS},
         tests={
             fold: recorded_tests(
                 runs.epoch_records(client, child.info.run_id),

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from landslide.metrics.counts import METRIC_NAMES
-from landslide.tracking import registry, runs
+from landslide.tracking import metric_keys, registry, runs
 from landslide.tracking.runs import MlflowClient
 
 _COMPARABLE = {"data_version": "data", "fold_table": "folds", "selection": "way of choosing the epoch"}
@@ -89,8 +89,8 @@ def compare(client: MlflowClient, a: str, b: str) -> VersionComparison:
     recorded = [registry.cross_validation(client, one) for one in tags]
     scores = pd.DataFrame(
         {
-            f"{column}{suffix}": [run.data.metrics.get(f"{name}{suffix}", float("nan")) for name in METRIC_NAMES]
-            for column, run in zip("ab", recorded, strict=True)
+            f"{column}{suffix}": [one.get(f"{name}{suffix}", float("nan")) for name in METRIC_NAMES]
+            for column, one in zip("ab", map(metric_keys.metrics, recorded), strict=True)
             for suffix in ("", "_std")
         },
         index=pd.Index(METRIC_NAMES, name="score"),
