@@ -10,7 +10,7 @@ import yaml
 from landslide.metrics.counts import scores
 from landslide.paths import default_tracking_uri, home
 from landslide.tracking import runs
-from tests.support import pipeline_runs
+from tests.support import every_command, pipeline_runs
 
 pytestmark = pytest.mark.slow
 
@@ -126,6 +126,7 @@ def test_ablation_shares_folds_survives_a_failed_row_and_reports_the_scores_of_t
     files = {artifact.path for artifact in client.list_artifacts(record.info.run_id)}
     assert files == {"table.csv", "table.txt", "table.md", "table.html", "figure.png", "curves.png"}
     assert client.get_run(table["runs"][1]).data.tags["ablation.tiny"] == "diverging"
+    every_command.check(tmp_path, None)
 
 
 def test_each_row_and_seed_has_its_own_steps_and_rows_share_data_steps(stack, tmp_path):

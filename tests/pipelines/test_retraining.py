@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from landslide.data.patches import find_patches
-from tests.support import commands, pipeline_runs
+from landslide.tracking import metric_keys
+from tests.support import commands, every_command, pipeline_runs
 from tests.support.webhook import webhook as listening_webhook
 
 pytestmark = pytest.mark.slow
@@ -223,18 +224,20 @@ def test_old_patches_keep_their_fold_and_new_ones_join_their_neighbours(with_new
     assert joined["fold"] in set(neighbours["fold"])
 
 
-def test_the_scores_of_the_night_are_reported_with_its_decision(with_new_labels):
+def test_the_scores_of_the_night_are_reported_with_its_decision(with_new_labels, tmp_path):
     group, night = with_new_labels
     report = group.sh("landslide", "report", cwd=group.runner)
     assert "landslide-segmentation version 2, @champion (" in report
     assert "(champion" not in report
     assert f"MLflow run     {group.record(night).data.tags['cross_validation_run']}" in report
+    store = {"LANDSLIDE_HOME": str(group.home), "MLFLOW_TRACKING_URI": group.client.tracking_uri}
+    every_command.check(tmp_path, "2", **store)
 
 
 def test_decision_is_recorded_with_its_evidence(with_new_labels):
     group, night = with_new_labels
     record = group.record(night)
-    tags, metrics = record.data.tags, record.data.metrics
+    tags, metrics = record.data.tags, metric_keys.metrics(record)
     assert (tags["role"], tags["outcome"], tags["champion"], tags["challenger"]) == ("retraining", "promoted", "1", "2")
     assert record.info.status == "FINISHED"
     assert metrics["challenger_f1_landslide"] > metrics["champion_f1_landslide"]
