@@ -11,7 +11,9 @@ from zenml import step
 
 from landslide.data.patches import read_stored
 from landslide.inference.ensemble import Ensemble
+from landslide.locks import locked
 from landslide.metrics.counts import METRIC_NAMES
+from landslide.paths import checkpoints
 from landslide.tracking import registry, runs
 from landslide.training.fold import TrainingSettings
 from steps.data_access import PatchSource
@@ -65,13 +67,15 @@ def register(
         **{name: run_tags[name] for name in lineage},
         **{name: f"{scores['mean'][name]:.6f}" for name in METRIC_NAMES},
     }
-    version = registry.registered(client, tags)
-    if version is None:
-        metadata = {"data_version": patches.version, "selection": training.selection, "scores": scores["mean"]}
-        model_uri = _log_model(client, fold_runs, fold_table, patches, cross_validation_run, metadata)
-        version = registry.register(client, model_uri, tags)
-    else:
-        logger.info("The model is registered already: version %s.", version)
+    # Two pipelines that train the same folds at once would both find no version.
+    with locked(checkpoints() / f"{cross_validation_run}-register.lock"):
+        version = registry.registered(client, tags)
+        if version is None:
+            metadata = {"data_version": patches.version, "selection": training.selection, "scores": scores["mean"]}
+            model_uri = _log_model(client, fold_runs, fold_table, patches, cross_validation_run, metadata)
+            version = registry.register(client, model_uri, tags)
+        else:
+            logger.info("The model is registered already: version %s.", version)
     runs.set_tags(client, cross_validation_run, {"model_version": version})
     if give_alias:
         decision = registry.decide_once(client, version, registration.metric)

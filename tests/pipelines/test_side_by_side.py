@@ -10,11 +10,14 @@ import pytest
 
 from landslide.bands.formulas import BandSettings
 from landslide.errors import TrainingError
+from landslide.metrics.counts import METRIC_NAMES
 from landslide.paths import checkpoints, default_tracking_uri
 from landslide.tracking import runs
+from landslide.tracking.registry import MODEL_NAME
 from landslide.training.fold import TrainingSettings
 from steps.data_access import PatchSource
-from steps.settings import DataSettings, FoldSettings
+from steps.settings import DataSettings, FoldSettings, RegistrationSettings
+from tests.support.versions import add_version
 
 pytestmark = pytest.mark.slow
 
@@ -119,3 +122,43 @@ def test_failure_of_a_fold_is_recorded_until_it_is_trained(error, expected, clie
     run = client.get_run(run.info.run_id)
     assert "failure" not in run.data.tags
     assert (run.data.tags["selected_epoch"], run.info.status) == ("3", "FINISHED")
+
+
+def test_model_of_one_cross_validation_is_registered_once(client, monkeypatch, request, tmp_path):
+    import steps.register as step
+
+    logged = client.get_model_version(MODEL_NAME, add_version(client, tmp_path)).source
+    lineage = {"git_commit": "c", "git_dirty": "false", "requirements_lock": "l", "fold_table": "f", "start_from": ""}
+    parent = runs.open_cross_validation(
+        client,
+        request.node.name,
+        name="r",
+        params={},
+        tags={**lineage, "fold_scheme": "contiguous", "folds_trained": "all", "selection": "inner_validation"},
+        data_version="v",
+        data_source="d",
+    )
+    both_here = threading.Barrier(2, timeout=20)
+    mean = dict.fromkeys(METRIC_NAMES, 0.5) | {f"{name}_std": 0.0 for name in METRIC_NAMES}
+
+    def log(*_) -> str:
+        time.sleep(1)
+        return logged
+
+    def register(_) -> str:
+        both_here.wait()
+        patches = PatchSource(data=DataSettings(), version="v", bands=BandSettings())
+        return step.register.entrypoint(
+            ["a"],
+            pd.DataFrame(),
+            {"mean": mean, "folds": {}},
+            patches,
+            parent,
+            TrainingSettings(),
+            RegistrationSettings(),
+        )
+
+    monkeypatch.setattr(step, "_log_model", log)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(register, range(2))
+    assert first == second

@@ -39,6 +39,10 @@ _OTHER_VERSION = (
     "Promote another version (`landslide models list`, `landslide models promote`), or run the pipeline that trained "
     "it once more, which registers it again."
 )
+_NO_CHAMPION = (
+    "Put a version into service with `landslide models promote` (`landslide models list` shows them), or train a first "
+    "model: make run."
+)
 _COLUMNS = ("version", "aliases", *SCORES, *_TEXTS, "created", "run_id")
 
 
@@ -346,14 +350,15 @@ def apply_decision(client: MlflowClient, version: str, decision: Decision) -> No
 def previous_champion(client: MlflowClient) -> tuple[str, str]:
     """Return the version in service, and the version to which a rollback returns.
 
-    That is the version that the champion replaced; one that was itself rolled back is passed over.
+    That is the version that the champion replaced. One that was itself rolled back is passed over, and so is one of the
+    same cross-validation, which is the same model registered twice.
 
     Raises:
         RegistryError: If there is no champion, or nothing before it.
     """
     current = champion(client)
     if current is None:
-        raise RegistryError(f"{MODEL_NAME} has no champion.", remedy="Train a first model: make run.")
+        raise RegistryError(f"{MODEL_NAME} has no champion.", remedy=_NO_CHAMPION)
     left, seen = current, {current["version"]}
     while True:
         previous = left.get("replaced_champion")
@@ -371,7 +376,7 @@ def previous_champion(client: MlflowClient) -> tuple[str, str]:
                 remedy="Choose another one of `landslide models list` and put it into service with `landslide models "
                 "promote`.",
             ) from error
-        if "rolled_back" not in left:
+        if "rolled_back" not in left and left.get("run_id") != current.get("run_id"):
             return current["version"], previous
 
 
