@@ -5,10 +5,11 @@ error before the run starts, and a failed run ends with the message of the origi
 """
 
 import inspect
+import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
@@ -125,6 +126,9 @@ class ConfiguredPipeline(Pipeline):
         except Terminated:
             click.echo("Stopped by SIGTERM; the same command resumes.", err=True)
             raise
+        except KeyboardInterrupt:
+            click.echo("Stopped by Ctrl-C; the same command resumes.", err=True)
+            raise
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
         before = _last_run_id(self.name)
@@ -198,6 +202,21 @@ def _check_keys(path: Path, name: str) -> None:
     for key in content:
         if key not in known:
             raise ConfigurationError(f"{name}: unknown key {key!r}.", remedy=_suggestion(str(key), known))
+    for place, value in _numbers(content.get("parameters"), "parameters"):
+        if not math.isfinite(value):
+            raise ConfigurationError(f"{name}: {place} is {value}.", remedy="Set it to a finite number.")
+
+
+def _numbers(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    """Yield the numbers in nested mappings and lists, with their places."""
+    if isinstance(value, float):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, below in value.items():
+            yield from _numbers(below, f"{place}.{key}")
+    elif isinstance(value, list):
+        for number, below in enumerate(value):
+            yield from _numbers(below, f"{place}[{number}]")
 
 
 def _suggestion(key: str, known: list[str]) -> str:
@@ -224,7 +243,10 @@ def describe(error: ValidationError, where: str, root: str, settings: Callable[.
             lines.append(f"  -> {_suggestion(str(fault['loc'][-1]), known)}")
         else:
             lines.append(f"{where}{place} is {fault['input']!r}: {fault['msg']}.")
-            lines.append("  -> Correct the value; docs/reference/settings.md lists the allowed ones.")
+            remedy = "Correct the value; docs/reference/settings.md lists the allowed ones."
+            if fault["type"] == "string_type" and isinstance(fault["input"], int | float):
+                remedy = f"Put it in quotes: '{fault['input']}'. A shell needs other quotes around: \"KEY='VALUE'\"."
+            lines.append(f"  -> {remedy}")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from landslide.errors import ConfigurationError, refuse_settings_without_effect
 from landslide.folds.schemes import SCHEMES
 from landslide.inference.symmetries import TestTimeAugmentation
 from landslide.metrics.counts import METRIC_NAMES
+from landslide.schema import SEEDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class FoldSettings:
     """The folds that are trained and scored, such as [1] for the 80/20 split of the paper's Tables III to V; all if
     null."""
     seed: int = 0
-    """Seed of the schemes that are random. Not with `contiguous`."""
+    """Seed of the schemes that are random, 0 to 4,294,967,295. Not with `contiguous`."""
     allow_duplicates: bool = False
     """Accept an image that occurs under several numbers in different folds: the fold that is tested on it has trained
     on it. Otherwise this is an error that names the patches."""
@@ -78,6 +79,8 @@ class FoldSettings:
                 f"folds asks for scheme {self.scheme!r} and {self.n_folds} folds.",
                 remedy=f"Use a scheme of {', '.join(SCHEMES)} and at least 2 folds.",
             )
+        if self.seed not in SEEDS:
+            raise ConfigurationError(f"folds.seed is {self.seed}.", remedy=f"Set it to 0 to {SEEDS[-1]:,}.")
         possible = range(1, self.n_folds + 1)
         if self.trained is not None and not (
             self.trained and set(self.trained) <= set(possible) and len(set(self.trained)) == len(self.trained)

@@ -31,6 +31,9 @@ LAYOUTS: tuple[dict[Split, tuple[str, str]], ...] = (
 
 POSITION_COLUMNS = ("scene", "row", "column")
 
+# NumPy, PyTorch and Python take these.
+SEEDS = range(2**32)
+
 # Means by which the publishers divided the raw values: digital numbers for B1-B12 (reflectance x 10,000),
 # degrees for the slope, metres for the elevation. They hold for Landslide4Sense files only.
 STORED_DIVISORS: dict[str, float] = dict(

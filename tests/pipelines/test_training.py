@@ -1,5 +1,6 @@
 """The training pipeline on tiny data: real patches, reruns after a change, failures, bad input."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -305,6 +306,13 @@ def test_a_training_beyond_the_limit_for_a_cpu_is_refused_before_a_run_is_record
     assert len(_parents(client)) == before
 
 
+def test_group_of_bands_may_be_a_number(stack, tmp_path):
+    from pipelines.training import training_pipeline
+
+    config = write_config(tmp_path / "config.yaml", tmp_path, training={"bands": 14})
+    training_pipeline.with_options(config_path=str(config)).prepare()
+
+
 def test_missing_data_folder_is_named(stack, tmp_path):
     message = _message(write_config(tmp_path / "config.yaml", tmp_path / "nowhere"))
     assert "nowhere" in message
@@ -371,6 +379,18 @@ def test_data_that_differs_from_the_dvc_pin_is_refused(data, stack, tmp_path):
             {"parameters": {"training": {"model": "unet", "prediction": {"heads": "average"}}}},
             ["training.prediction.heads is 'average' and has no effect: the network unet has one head"],
         ),
+        (
+            {"parameters": {"training": {"weight_decay": math.inf}}},
+            ["parameters.training.weight_decay is inf", "finite"],
+        ),
+        ({"parameters": {"bands": {"canny_low": -math.inf}}}, ["parameters.bands.canny_low is -inf"]),
+        ({"parameters": {"training": {"schedule": {"rates": [[2, math.inf]]}}}}, ["schedule.rates[0][1] is inf"]),
+        ({"parameters": {"training": {"seed": -1}}}, ["training.seed is -1", "0 to 4,294,967,295"]),
+        ({"parameters": {"training": {"seed": 2**32}}}, ["training.seed is 4294967296"]),
+        ({"parameters": {"folds": {"scheme": "random", "seed": -5}}}, ["folds.seed is -5"]),
+        ({"parameters": {"training": {"batch_size": 10**23}}}, ["training.batch_size is 1", "1 to 100,000"]),
+        ({"parameters": {"training": {"test_schedule": {"half_epochs_from": 66}}}}, ["half_epochs_from is 66"]),
+        ({"parameters": {"start_from": 1}}, ["parameters.start_from is 1", "Put it in quotes: '1'"]),
         ({"steps": {"train_folds": {"enable_cache": False}}}, ["train_folds", "train_fold_1"]),
         (["no", "mapping"], ["no settings"]),
     ],

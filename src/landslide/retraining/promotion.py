@@ -14,6 +14,7 @@ import pandas as pd
 from landslide.errors import ConfigurationError
 from landslide.metrics.bootstrap import RESAMPLES, difference_draws
 from landslide.retraining.out_of_fold import CHAMPION_AND_CHALLENGER, count_columns, model_scores
+from landslide.schema import SEEDS
 
 DECIDING = ("f1_landslide", "f1_macro")
 """Both of these scores must be better."""
@@ -34,7 +35,7 @@ class PromotionSettings:
     resamples: int = RESAMPLES
     """Number of bootstrap resamples, 100 or more."""
     seed: int = 0
-    """Seed of the resampling."""
+    """Seed of the resampling, 0 to 4,294,967,295."""
     min_blocks: int = 5
     """Fewest blocks of neighbouring tiles on which a challenger can be promoted, 2 or more."""
 
@@ -43,6 +44,7 @@ class PromotionSettings:
             ("margin", 0 <= self.margin < 1, "0 or more, and below 1"),
             ("confidence", 0.5 <= self.confidence < 1, "at least 0.5 and below 1"),
             ("resamples", self.resamples >= 100, "100 or more"),
+            ("seed", self.seed in SEEDS, f"0 to {SEEDS[-1]:,}"),
             ("min_blocks", self.min_blocks >= 2, "2 or more"),
         ):
             if not ok:

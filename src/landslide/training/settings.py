@@ -8,7 +8,7 @@ from landslide.errors import ConfigurationError, refuse_settings_without_effect
 from landslide.inference.prediction import PUBLISHED, PredictionSettings
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.metrics.selection import selection_scores
-from landslide.schema import PATCH_SIZE
+from landslide.schema import PATCH_SIZE, SEEDS
 from landslide.training.augmentation import AugmentationSettings
 from landslide.training.losses import HEAD_WEIGHTS, create_loss
 from landslide.training.optimizers import CosineSchedule, OptimizerName, Schedule, StepSchedule
@@ -77,7 +77,7 @@ class TrainingSettings:
     """The order of the training patches: shuffled anew for every epoch, or `natural`, the order of the files, so that
     every epoch has the same batches (authors' record)."""
     batch_size: int = 12
-    """Patches per batch, over all devices together; 1 or more."""
+    """Patches per batch, over all devices together; 1 to 100,000."""
     crop: int | None = None
     """Side in pixels of random crops to train on, a multiple of 16 up to 128; whole patches if null."""
     max_patches: int | None = None
@@ -119,7 +119,7 @@ class TrainingSettings:
     """How the trained network predicts. The thresholds are chosen for this; the epoch is chosen in the published way,
     which is quicker."""
     seed: int = 0
-    """Seed of everything random in a training."""
+    """Seed of everything random in a training; 0 to 4,294,967,295."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU if there is one."""
     devices: int | Literal["auto"] = "auto"
@@ -135,7 +135,8 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name, ok, needed in (
             ("epochs", self.epochs >= 1, "1 or more"),
-            ("batch_size", self.batch_size >= 1, "1 or more"),
+            ("batch_size", 1 <= self.batch_size <= 100_000, "1 to 100,000"),
+            ("seed", self.seed in SEEDS, f"0 to {SEEDS[-1]:,}"),
             (
                 "crop",
                 self.crop is None or (0 < self.crop <= 128 and self.crop % 16 == 0),
@@ -166,6 +167,12 @@ class TrainingSettings:
                 f"training.test_schedule.first_epoch is {self.test_schedule.first_epoch}, and training.epochs "
                 f"{self.epochs}, so no epoch would be tested.",
                 remedy="Set training.test_schedule.first_epoch to training.epochs at most.",
+            )
+        if (self.test_schedule.half_epochs_from or 0) > self.epochs:
+            raise ConfigurationError(
+                f"training.test_schedule.half_epochs_from is {self.test_schedule.half_epochs_from}, and "
+                f"training.epochs {self.epochs}, so it has no effect.",
+                remedy="Set it to training.epochs at most, or leave it out.",
             )
         if self.order == "natural" and self.positive_share is not None:
             raise ConfigurationError(
@@ -242,7 +249,7 @@ def refuse_head_settings_without_effect(settings: TrainingSettings, resolutions:
 
 
 def _refuse_former_fields(values: Any) -> Any:
-    """Return settings as a configuration has them, unless they hold a field that a schedule replaced."""
+    """Return settings as a configuration means them, unless they hold a field that a schedule replaced."""
     if not isinstance(values, Mapping):
         return values
     former = [name for name in ("learning_rates", "learning_rate", "warmup_epochs") if name in values]
@@ -254,4 +261,6 @@ def _refuse_former_fields(values: Any) -> Any:
             remedy="Write schedule: {kind: steps, rates: [[8, 1.0e-4], [15, 5.0e-5], ...]} or "
             "schedule: {kind: cosine, peak: 1.0e-3, warmup_epochs: 1}.",
         )
+    if isinstance(values.get("bands"), int):  # YAML reads the name of a group as a number
+        return {**values, "bands": str(values["bands"])}
     return values
