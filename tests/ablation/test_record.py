@@ -47,6 +47,9 @@ def test_the_record_of_the_authors_has_tests_after_epochs_2_to_65(real_data):
     }
 
 
+HEADER = "network_input,fold,test,f1_macro,miou\n"
+
+
 @pytest.mark.parametrize(
     ("change", "name", "message"),
     [
@@ -54,6 +57,9 @@ def test_the_record_of_the_authors_has_tests_after_epochs_2_to_65(real_data):
         (lambda path: path.write_text(""), "23", "cannot be read"),
         (lambda path: path.write_text("fold,test,f1_macro,miou\n"), "23", "no column network_input"),
         (lambda path: None, "21", "no training '21'"),
+        (lambda path: path.write_text(HEADER + "23,1,1,abc,0.5\n"), "23", "no numbers in the line '23,1,1,abc,0.5'"),
+        (lambda path: path.write_text(HEADER + "23,1,-4,0.5,0.5\n"), "23", "no numbers in the line"),
+        (lambda path: path.write_text(HEADER + "23,1,1,inf,0.5\n"), "23", "no numbers in the line"),
         (lambda path: path.write_text("\n".join(path.read_text().splitlines()[:-1])), "23", "4 tests of fold 1"),
     ],
 )

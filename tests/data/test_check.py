@@ -79,6 +79,18 @@ def image_with_values(**places: float) -> np.ndarray:
 
 
 IMAGE_1, MASK_1 = "TrainData/img/image_1.h5", "TrainData/mask/mask_1.h5"
+
+
+def empty_dataset(path: Path, key: str) -> None:
+    with h5py.File(path, "w") as file:
+        file[key] = h5py.Empty("float64")
+
+
+def pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
 FAULTS = {
     "missing_mask": (lambda r: mask_path(r, 1).unlink(), IMAGE_1, "no mask_1.h5"),
     "mask_without_image": (lambda r: image_path(r, 1).unlink(), MASK_1, "no image_1.h5"),
@@ -117,6 +129,9 @@ FAULTS = {
         IMAGE_1,
         "1 infinite in band 3 (B3)",
     ),
+    "wrong_shape empty": (lambda r: empty_dataset(image_path(r, 1), "img"), IMAGE_1, "an empty data set"),
+    "unreadable pipe": (lambda r: pipe(image_path(r, 1)), IMAGE_1, "a pipe"),
+    "unreadable pipe beside": (lambda r: pipe(r / "notes.txt"), "notes.txt", "a pipe"),
     "mask_values": (
         lambda r: overwrite(mask_path(r, 1), "mask", build_mask(9) * 255),
         MASK_1,
@@ -220,7 +235,7 @@ def test_a_folder_without_a_data_set_is_a_finding_not_an_exception(tmp_path, mak
     make(tmp_path / "set")
     report = check(tmp_path / "set")
     assert paths_and_codes(report) == [(".", "missing_folder")]
-    assert report.render()
+    assert ("this is no folder" in report.render()) == (tmp_path / "set").is_file()
 
 
 def test_a_folder_of_a_data_set_is_one_fault_that_names_the_folder_above_or_below(tmp_path):

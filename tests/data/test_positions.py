@@ -25,6 +25,8 @@ def test_positions_come_from_scenes_csv(root):
         ("n,scene,row,column\n1,1,0,0,0\n", "line 2"),
         ("n,scene,row,column\n1,1,0,\n", "line 2"),
         ("n,scene,row,column\n1,1,0,0\n1,1,0,1\n", "line 3: patch 1 occurs twice"),
+        ("n,scene,row,column\n1,1,0,0\n2,1,0,0\n", "line 3: patch 2 is where patch 1 is"),
+        ("n,scene,row,column\n1,1,x,0\n2,1,0\n", "line 2: found '1,1,x,0'.*, line 3: found '2,1,0'"),
         ("n,scene,row,column\n1,1,0,0\n2,1,0,1\n", "no position for patch 10"),
         ("n,scene,row,column\n1,\xff\n", "line 2"),
     ],

@@ -6,6 +6,7 @@ from 1; `f1_macro` and `miou` in [0, 1]. Other columns are ignored.
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from landslide.errors import ConfigurationError
@@ -47,6 +48,14 @@ def read_recorded_tests(path: Path, network_input: str, settings: TrainingSettin
         raise ConfigurationError(
             f"{path} has no training {network_input!r}.", remedy="Correct recorded_as, or leave it out."
         )
+    numbers = table[["fold", "test", *SCORES]].apply(pd.to_numeric, errors="coerce")
+    if len(wrong := table[~np.isfinite(numbers.to_numpy(float)).all(axis=1) | (numbers["test"] < 1)]):
+        line = ",".join(map(str, wrong.iloc[0].tolist()))
+        raise ConfigurationError(
+            f"{path} has no numbers in the line {line!r}.",
+            remedy=f"Write fold and test from 1 and finite {' and '.join(SCORES)}.",
+        )
+    table = table.assign(**{name: numbers[name] for name in numbers})
     schedule = settings.test_schedule
     epochs: list[float] = []
     for epoch in range(1, settings.epochs + 1):

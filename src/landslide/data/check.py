@@ -229,7 +229,9 @@ class _Check:
         ]
         if not present and split in self.required:
             expected = " nor ".join(layout[split][0] for layout in LAYOUTS)
-            message = f"there is neither {expected}" if self.root.is_dir() else "the folder does not exist"
+            message = f"there is neither {expected}" if self.root.is_dir() else "this is no folder"
+            if not self.root.exists():
+                message = "the folder does not exist"
             self.fault(
                 ".",
                 "missing_folder",

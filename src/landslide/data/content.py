@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from landslide.data.digests import content_digest, file_digest
 from landslide.data.patches import Finding, load_stored, never_written, unreadable
+from landslide.data.read_errors import refuse_pipe
 from landslide.data.scale import HIGHEST, LOWEST, OTHER_SCALE, typical_values
 from landslide.errors import DataError, first_few
 from landslide.schema import PATCH_SIZE
@@ -48,6 +49,7 @@ def read_content(path: Path, key: Literal["img", "mask"] | None, bands: Sequence
         bands: Names of the bands that an image must have.
     """
     try:
+        refuse_pipe(path)
         if key is None:  # it may be large, so it is not held in memory
             return FileContent(file_digest(path))
         content = path.read_bytes()

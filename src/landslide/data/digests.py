@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from landslide.data.dvc_command import repository_of, run_dvc
-from landslide.data.read_errors import explain, unreadable_folders
+from landslide.data.read_errors import explain, refuse_pipe, unreadable_folders
 from landslide.errors import DataError
 
 # Folders that DVC leaves out of a folder that it pins.
@@ -25,6 +25,7 @@ def file_digest(path: Path) -> str:
         DataError: The file cannot be read.
     """
     try:
+        refuse_pipe(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     except OSError as error:

@@ -272,6 +272,8 @@ def _wrong_key(path: Path, key: str, found: list[str]) -> Finding:
 
 def _wrong_form(path: Path, dataset: h5py.Dataset, shape: tuple[int, ...]) -> list[Finding]:
     faults = []
+    if dataset.shape is None:
+        return [Finding(str(path), "wrong_shape", f"an empty data set; expected {shape}", "store the values in it")]
     if dataset.shape != shape:
         message = f"shape {dataset.shape}; expected {shape}"
         other_bands = len(shape) == len(dataset.shape) == 3 and dataset.shape[:2] == shape[:2]

@@ -97,13 +97,20 @@ def _read_scenes(path: Path) -> pd.DataFrame:
         found = ",".join(lines[0][1]) if lines else "an empty file"
         raise DataError(f"{path}: the header is {found}; expected {','.join(header)}", remedy=remedy)
     rows: dict[int, tuple[int, int, int]] = {}
+    places: dict[tuple[int, int, int], int] = {}
+    faults = []
     for line_number, line in lines[1:]:
         try:
-            number, scene, row, column = map(int, line)
+            number, *place = map(int, line)
+            scene, row, column = place
         except ValueError:
-            what = f"{path}, line {line_number}: found {','.join(line)!r}, expected four whole numbers"
-            raise DataError(what, remedy=remedy) from None
+            faults.append(f"line {line_number}: found {','.join(line)!r}, expected four whole numbers")
+            continue
         if number in rows:
-            raise DataError(f"{path}, line {line_number}: patch {number} occurs twice", remedy=remedy)
+            faults.append(f"line {line_number}: patch {number} occurs twice")
+        elif (other := places.setdefault((scene, row, column), number)) != number:
+            faults.append(f"line {line_number}: patch {number} is where patch {other} is")
         rows[number] = (scene, row, column)
+    if faults:
+        raise DataError(f"{path}, {first_few(faults)}", remedy=remedy)
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(POSITION_COLUMNS), dtype="Int64")

@@ -19,6 +19,7 @@ _CAUSES = {
     errno.EAGAIN: ("another program has it open for writing", "wait until that program has finished, or end it"),
     errno.ENOLCK: ("its file system has no locks", "set HDF5_USE_FILE_LOCKING=FALSE, then run this again"),
     errno.EISDIR: ("it is a folder", "move it away"),
+    errno.ESPIPE: ("it is a pipe, a socket or a device", "move it away"),
     errno.EIO: _DISK,
     errno.ESTALE: _DISK,
     errno.EMFILE: ("too many files are open", "raise the limit with `ulimit -n`, then run this again"),
@@ -39,6 +40,16 @@ def explain(error: Exception) -> tuple[str, str]:
     reason = os.strerror(number)
     cause, remedy = _CAUSES.get(number, ("the system reports an error", "correct this, then run this again"))
     return f"{cause} ({reason})", remedy
+
+
+def refuse_pipe(path: Path) -> None:
+    """Refuse what would be waited for without end: a pipe, a socket or a device.
+
+    Raises:
+        OSError: If the path is one of these.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.ESPIPE, "")
 
 
 def unreadable_folders(root: Path) -> dict[Path, tuple[str, str]]:
