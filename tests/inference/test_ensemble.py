@@ -16,7 +16,7 @@ from landslide.bands.formulas import BAND_NAMES, BandSettings, engineer
 from landslide.data import demo
 from landslide.data.patches import read_stored
 from landslide.data.table import patch_table
-from landslide.errors import DataError, RegistryError
+from landslide.errors import DataError, PredictionError, RegistryError
 from landslide.inference.ensemble import Ensemble, Member, load_ensemble, load_members, save_ensemble
 from landslide.inference.prediction import PredictionSettings, ensemble_probability, landslide_probability
 from landslide.models import ModelSpec, build_model
@@ -244,7 +244,7 @@ def test_size_that_the_network_does_not_take_is_refused(tmp_path):
         network.predict(np.ones((1, 14, 48, 64)))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
 def test_pixels_without_a_value_are_not_analysed_and_the_others_are(ensemble, raw, value):
     patches = raw.copy()
     patches[1, 3, 10:14, 20:25] = value  # one band is enough
@@ -257,6 +257,23 @@ def test_pixels_without_a_value_are_not_analysed_and_the_others_are(ensemble, ra
     filled = raw.copy()
     filled[1][:, gaps[1]] = np.median(raw[1][:, ~gaps[1]], axis=1)[:, None]
     np.testing.assert_array_equal(probability[~gaps], ensemble.predict(filled)[0][~gaps])
+
+
+def test_masked_pixels_are_not_analysed(ensemble, raw):
+    mask = np.zeros(raw.shape, bool)
+    mask[1, 3, 10:14, 20:25] = True
+    probability, _ = ensemble.predict(np.ma.MaskedArray(raw, mask))
+    np.testing.assert_array_equal(np.isnan(probability), mask.any(axis=1))
+    expected = ensemble.predict(np.where(mask, np.nan, raw))[0]
+    np.testing.assert_array_equal(probability, expected)
+    np.testing.assert_array_equal(ensemble.predict(np.ma.MaskedArray(raw))[0], ensemble.predict(raw)[0])
+
+
+def test_no_data_value_that_no_network_can_bear_is_named(ensemble, raw):
+    patches = raw.astype(np.float64)
+    patches[1, 3, 10, 20] = -3.4e38
+    with pytest.raises(PredictionError, match=r"is -3.4e\+38, in band B4 of patch 1(.|\n)*set them to NaN"):
+        ensemble.predict(patches)
 
 
 def test_patch_without_any_value_is_not_analysed(ensemble, raw):

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from landslide.bands.formulas import BandSettings, engineer
-from landslide.errors import DataError, RegistryError
+from landslide.errors import DataError, PredictionError, RegistryError
 from landslide.files import sha256
 from landslide.inference.own_code import CODE, import_ensemble
 from landslide.inference.prediction import PUBLISHED, PredictionSettings, ensemble_probability
@@ -102,7 +102,7 @@ class Ensemble:
         Raises:
             DataError: If shape or dtype do not fit, or if a network does not take patches of this size.
         """
-        images = np.asarray(images)
+        images = _unmasked(images)
         self._check(images)
         n, _, height, width = images.shape
         probability = np.empty((n, height, width), np.float32)
@@ -116,6 +116,8 @@ class Ensemble:
             variants = [member.prediction for member in self.members]
             try:
                 mean, std = ensemble_probability(self._models, batch, variants, self._bands)
+            except PredictionError as error:
+                raise self._explained(error, stored) from error
             except (RuntimeError, ValueError, KeyError) as error:
                 if (height, width) == (PATCH_SIZE, PATCH_SIZE) or isinstance(error, torch.OutOfMemoryError):
                     raise
@@ -127,6 +129,16 @@ class Ensemble:
             for answer, values in ((probability, mean), (uncertainty, std)):
                 answer[start : start + batch_size] = np.where(missing, np.nan, values.cpu().numpy())
         return probability, uncertainty
+
+    def _explained(self, error: PredictionError, stored: npt.NDArray[Any]) -> PredictionError:
+        """Add the largest value of the patches to an error: a no-data value such as 1e30 makes any network overflow."""
+        patch, band, row, column = np.unravel_index(np.abs(stored).argmax(), stored.shape)
+        return PredictionError(
+            f"{error.what} The largest value among them is {stored[patch, band, row, column]:g}, in band "
+            f"{self.settings.stored[band]} of patch {patch} of its batch.",
+            remedy="If such values stand for missing data, set them to NaN: these pixels are then not analysed. "
+            f"Otherwise: {error.remedy}",
+        )
 
     def _check(self, images: npt.NDArray[Any]) -> None:
         """Check shape and dtype of raw patches."""
@@ -149,9 +161,17 @@ class Ensemble:
             )
 
 
+def _unmasked(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array whose masked values, if there are any, are NaN."""
+    if isinstance(images, np.ma.MaskedArray) and images.dtype.kind in "iuf":
+        return np.where(np.ma.getmaskarray(images), np.nan, images.data) if images.mask.any() else images.data
+    return np.asarray(images)
+
+
 def _without_gaps(stored: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Fill pixels that have a non-finite band with the medians of the bands; return the patches and these pixels."""
-    missing = ~np.isfinite(stored).all(axis=1)
+    with np.errstate(over="ignore"):
+        missing = np.asarray(~np.isfinite(stored.astype(np.float32)).all(axis=1))
     if missing.any():
         stored = stored.astype(np.float64)
         for patch, gaps in zip(stored, missing, strict=True):

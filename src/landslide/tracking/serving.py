@@ -42,7 +42,7 @@ class LandslideModel(PythonModel):
             `probability` and `uncertainty`, each (N, H, W) float32: mean and standard deviation of the members'
             landslide probabilities; NaN in pixels of which a band is not finite.
         """
-        probability, uncertainty = self.ensemble.predict(np.asarray(model_input))
+        probability, uncertainty = self.ensemble.predict(np.asanyarray(model_input))
         return {"probability": probability, "uncertainty": uncertainty}
 
 
