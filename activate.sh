@@ -13,8 +13,9 @@ export LANDSLIDE_HOME="${LANDSLIDE_HOME:-$LANDSLIDE_ROOT/.landslide}"
 case "$LANDSLIDE_HOME" in /*) ;; *) LANDSLIDE_HOME="$PWD/$LANDSLIDE_HOME" ;; esac
 _landslide_fault=""
 case "$LANDSLIDE_ROOT" in *:*) _landslide_fault="The checkout is $LANDSLIDE_ROOT. Its path contains ':', which separates the entries of PATH." ;; esac
-# In the address of a database, a path ends at '?'; ZenML takes '\' for a separator.
+# In the address of a database, a path ends at '?'; ZenML takes '\' for a separator; MLflow reads %20 as a blank.
 case "$LANDSLIDE_HOME" in *[?\\]*) _landslide_fault="LANDSLIDE_HOME is $LANDSLIDE_HOME. Its path contains '?' or '\', which the addresses of databases cannot hold." ;; esac
+case "$LANDSLIDE_HOME" in *%[0-9A-Fa-f][0-9A-Fa-f]*) _landslide_fault="LANDSLIDE_HOME is $LANDSLIDE_HOME. MLflow takes '%' and two digits in a path for another character." ;; esac
 if [ "$LANDSLIDE_HOME" -ef "$LANDSLIDE_ROOT" ]; then _landslide_fault="LANDSLIDE_HOME is the checkout, whose ./data it would mistake for its own."; fi
 if [ -n "$_landslide_fault" ]; then
   printf 'Error: %s\n  -> Choose another path.\n' "$_landslide_fault" >&2
@@ -45,7 +46,7 @@ export DVC_SITE_CACHE_DIR="$LANDSLIDE_HOME/dvc"
 export MLFLOW_TRACKING_URI="${LANDSLIDE_TRACKING_URI:-sqlite:///$LANDSLIDE_HOME/mlflow.db}"
 export MLFLOW_REGISTRY_URI="$MLFLOW_TRACKING_URI"
 export HOME="${HOME:-$LANDSLIDE_HOME}"  # a user without a home directory, as in containers: libraries ask for one
-export MPLCONFIGDIR="${MPLCONFIGDIR:-$LANDSLIDE_HOME/matplotlib}"
+export MPLCONFIGDIR="$LANDSLIDE_HOME/matplotlib"
 export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-10000}"  # threads of several processes that wait for each other by spinning stall
 # Memory that is freed is kept, in huge pages: a training step frees and takes the same gigabytes over and over.
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-8000000000}"

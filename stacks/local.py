@@ -12,7 +12,7 @@ from pathlib import Path
 from zenml.client import Client
 from zenml.enums import StackComponentType
 
-from landslide.errors import LandslideError
+from landslide.errors import ConfigurationError, LandslideError
 from landslide.locks import locked
 from landslide.operations import zenml_store
 from landslide.operations.relocation import check_location
@@ -28,10 +28,17 @@ def register_local_stack() -> str:
         The stack's name.
 
     Raises:
-        ConfigurationError: If `LANDSLIDE_HOME` was moved and not relocated.
+        ConfigurationError: If `LANDSLIDE_HOME` was moved and not relocated, or cannot be created.
         RegistryError: If a newer ZenML wrote the store.
     """
     check_location()
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"LANDSLIDE_HOME is {home()}, which cannot be created: {error.strerror}.",
+            remedy="Set LANDSLIDE_HOME to a folder that you may write to.",
+        ) from error
     with locked(home() / "setup.lock"):  # ZenML creates its database at the first use, and two at once collide
         zenml_store.check()  # ZenML itself would end with a traceback
         repository = Path(os.environ.get("ZENML_REPOSITORY_PATH") or home() / "zenml")

@@ -62,12 +62,20 @@ def test_logs_have_no_colours(checkout):
     assert done.stdout == "true\n"
 
 
+def test_second_home_in_one_shell_has_its_own_folders(checkout, tmp_path):
+    text = f"source activate.sh; export LANDSLIDE_HOME={tmp_path}/other; source activate.sh; env"
+    done = shell(text, checkout)
+    own = [line for line in done.stdout.splitlines() if f"{checkout}/.landslide" in line and "_HOME=" not in line]
+    assert own == []
+    assert f"MPLCONFIGDIR={tmp_path}/other/matplotlib" in done.stdout
+
+
 def test_user_without_a_home_directory_gets_one(checkout):
     done = shell('unset HOME; source activate.sh; echo "$HOME"', checkout)
     assert done.stdout == f"{checkout}/.landslide\n"
 
 
-@pytest.mark.parametrize("home", ["/tmp/what?", "/tmp/back\\slash", "."])
+@pytest.mark.parametrize("home", ["/tmp/what?", "/tmp/back\\slash", "/tmp/a%20b", "."])
 def test_home_that_cannot_work_is_refused_before_anything_is_installed(home, checkout):
     (checkout / ".venv" / ".complete").unlink()
     for command in ("source activate.sh", "make setup"):

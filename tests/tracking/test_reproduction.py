@@ -204,3 +204,6 @@ def test_different_scores_or_data_are_not_a_reproduction(store, tmp_path):
     assert "0.51" in agreement.render()
     runs.set_tags(again, runs.latest_cross_validation(again).info.run_id, {"data_version": "other"})
     assert not reproduction.verify(uri, source, other).holds(1.0)
+    with pytest.raises(RegistryError, match=r"There is no MLflow store .*none\.db"):
+        reproduction.verify(uri, source, f"sqlite:///{tmp_path}/none.db")
+    assert not (tmp_path / "none.db").exists()

@@ -246,6 +246,9 @@ def verify(uri: str, source: Origin, again: str) -> Agreement:
     with tempfile.TemporaryDirectory() as temporary:
         recorded = runs.connect(uri).get_run(source.run_id)
         members, _ = load_members(registry.fetch(source.version, Path(temporary, "recorded")), any_code=True)
+        file = Path(again.removeprefix("sqlite:///"))
+        if again.startswith("sqlite:///") and not file.is_file():  # MLflow would create it
+            raise RegistryError(f"There is no MLflow store {file}.", remedy="Name the store of the reproduction.")
         client = runs.connect(again)
         run = runs.latest_cross_validation(client)
         new_members, _ = runs.fetch_members(run.info.run_id, Path(temporary, "again"), any_code=True)

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from landslide.errors import TrainingError
 from landslide.files import atomic_write, sha256
 
 logger = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ def save(directory: Path, progress: Progress, weights: dict[str, Tensor], optimi
         optimizer_state: State of the optimizer.
 
     Raises:
-        OSError: If the disk is full; the older checkpoints are then still there.
+        TrainingError: If it cannot be written, as on a full disk; the older checkpoints are then still there.
     """
     stem = directory / _stem(progress.epoch)
     weights_digest = save_weights(directory, progress.epoch, weights)
@@ -120,9 +122,15 @@ def _stem(epoch: float) -> str:
 
 def _write(path: Path, writer: Callable[[Path], object]) -> str:
     """Write a file atomically; return its SHA-256."""
-    with atomic_write(path) as temporary:
-        writer(temporary)
-        return sha256(temporary)
+    try:
+        with atomic_write(path) as temporary:
+            writer(temporary)
+            return sha256(temporary)
+    except (OSError, SafetensorError, RuntimeError) as error:  # each writer reports a full disk in its own way
+        raise TrainingError(
+            f"The checkpoint {path} cannot be written: {error}.",
+            remedy="Free disk space, or make the folder writable; the same command resumes.",
+        ) from error
 
 
 def _verify(path: Path, digest: str) -> None:
