@@ -115,7 +115,8 @@ def _metrics() -> Iterator[str]:
         "# Metrics\n\nThe scores that MLflow records; [Evaluation](../explanation/evaluation.md) defines them. "
         "Without an ending, a score is at threshold 0.5, predicted in the network's own way. The run of a "
         "cross-validation has the mean over the folds.\n\nReports and code use these names. MLflow groups its charts "
-        "by what is in front of a slash: all but the seven scores at threshold 0.5 and their `_std` are in groups."
+        "by what is in front of a slash: all but the seven scores at threshold 0.5 and their `_std` are in groups; F1, "
+        "mIoU and landslide F1 are also in the first one, `at 0.5/`."
     )
     of_endings = {ending: f"f1_macro{ending}" for ending in SUFFIXES}
     for heading, described, names in (

@@ -6,7 +6,7 @@ import pytest
 
 from landslide.evaluation.scores import SCORES, SUFFIXES
 from landslide.metrics.counts import METRIC_NAMES
-from landslide.tracking.metric_keys import key, name
+from landslide.tracking.metric_keys import key, keys, name
 
 _ENDINGS = [ending for ending in SUFFIXES if ending != "_std"]
 NAMES = [
@@ -28,6 +28,14 @@ def test_every_name_is_read_as_it_was_written_and_none_twice():
 def test_only_the_seven_scores_and_their_deviations_are_outside_of_groups():
     plain = {one for one in NAMES[: NAMES.index("train_loss")] if "/" not in key(one)}
     assert plain == {f"{score}{std}" for score in METRIC_NAMES for std in ("", "_std")}
+
+
+def test_f1_and_miou_are_in_the_group_that_mlflow_shows_first():
+    groups = {key(one).partition("/")[0] for one in NAMES if "/" in key(one)}
+    assert keys("f1_macro") == ["f1_macro", "at 0.5/f1_macro"]
+    assert keys("miou_std") == ["miou_std"]
+    assert min({"at 0.5", *groups}) == "at 0.5"
+    assert name("at 0.5/miou") == "miou"
 
 
 @pytest.mark.parametrize(

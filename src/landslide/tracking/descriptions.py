@@ -34,8 +34,9 @@ def cross_validation(run_id: str, scores: Mapping[str, Any], tags: Mapping[str, 
         tags: The run's tags.
         picture: Whether the run has the figure of the predictions.
     """
-    means = ["mean", *(f"{scores['mean'][name]:.2%} ± {100 * scores['mean'][f'{name}_std']:.2f}" for name in _HEADINGS)]
-    rows = [[fold, *(f"{one[name]:.2%}" for name in _HEADINGS)] for fold, one in scores["folds"].items()]
+    mean = scores["mean"]
+    means = ["mean", *(f"{_percent(mean[name])} ± {100 * mean[f'{name}_std']:.2f}" for name in _HEADINGS)]
+    rows = [[fold, *(_percent(one[name]) for name in _HEADINGS)] for fold, one in scores["folds"].items()]
     selected = "the test fold itself (the paper's protocol; optimistic)"
     if tags.get("selection") == "inner_validation":
         selected = "an inner validation part"
@@ -62,13 +63,17 @@ def model(champion: Mapping[str, str] | None) -> str:
     text = "An ensemble of landslide segmentation networks, one per fold of a cross-validation.\n\n"
     if champion is None:
         return text + "No version is in service.\n"
-    scores = [[heading, f"{float(champion[name]):.2%}"] for name, heading in _HEADINGS.items() if name in champion]
+    scores = [[heading, _percent(float(champion[name]))] for name, heading in _HEADINGS.items() if name in champion]
     reason = champion.get("decision", "").partition(": ")[2]
     return (
         f"{text}**In service:** version {champion['version']} (`@champion`){f': {reason}' if reason else ''}.\n\n"
         + _table(["cross-validated score", ""], scores)
         + "\n"
     )
+
+
+def _percent(score: float) -> str:
+    return f"{100 * score:.2f} %"
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

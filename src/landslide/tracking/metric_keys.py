@@ -1,11 +1,14 @@
 """Names of metrics in MLflow, which groups its charts by what is in front of a slash.
 
-The seven scores at threshold 0.5, with their deviations over the folds, keep their names and so come first. All others
-go into groups: `f1_macro_pooled` is `pooled/f1_macro` in MLflow, `validation_loss` is `validation/loss`.
+The seven scores at threshold 0.5, with their deviations over the folds, keep their names. All others go into groups:
+`f1_macro_pooled` is `pooled/f1_macro` in MLflow, `validation_loss` is `validation/loss`. MLflow shows groups in the
+order of the alphabet, and names without a group last. So the scores to look at first are also in a first group.
 """
 
 from mlflow.entities import Run
 
+_FIRST = "at 0.5"
+_SHOWN_FIRST = ("f1_macro", "miou", "f1_landslide")
 _PREFIXES = ("champion", "challenger", "detection", "epoch", "new", "test", "train", "validation")
 _SUFFIXES = ("head_average", "pooled", "selection_gap", "test_selected", "tta", "tuned")
 # Names without a prefix or suffix of these.
@@ -38,6 +41,11 @@ def key(name: str) -> str:
     return name
 
 
+def keys(name: str) -> list[str]:
+    """Return under which keys a final score is recorded: that of `key`, and for some one in the group shown first."""
+    return [key(name), *([f"{_FIRST}/{name}"] if name in _SHOWN_FIRST else [])]
+
+
 def name(key: str) -> str:
     """Return the name of a metric that MLflow calls `key`; one without a group is its own name.
 
@@ -52,7 +60,7 @@ def name(key: str) -> str:
         return f"{group}_{rest}"
     if group in _SUFFIXES and not (group == "pooled" and stem.endswith(_POOLED_ENDINGS)):
         return f"{stem}_{group}{std}"
-    return rest if group == "pooled" else key
+    return rest if group in ("pooled", _FIRST) else key
 
 
 def metrics(run: Run) -> dict[str, float]:

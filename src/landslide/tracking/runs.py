@@ -350,7 +350,8 @@ def log_epoch(uri: str, run_id: str, record: Mapping[str, float]) -> None:
 def log_scores(client: MlflowClient, run_id: str, values: Mapping[str, float]) -> None:
     """Log final scores of a run."""
     now = mlflow.utils.time.get_current_time_millis()
-    client.log_batch(run_id, metrics=[Metric(metric_keys.key(name), float(v), now, 0) for name, v in values.items()])
+    metrics = [Metric(key, float(value), now, 0) for name, value in values.items() for key in metric_keys.keys(name)]
+    client.log_batch(run_id, metrics=metrics)
 
 
 def log_figures(client: MlflowClient, run_id: str, figures: Mapping[str, Figure]) -> None:
