@@ -41,9 +41,10 @@ os.environ.update(
 
 # The slowest files start first, so that no worker is left with one of them at the end.
 _LONGEST = (
-    "pipelines/test_retraining.py", "pipelines/test_training.py", "pipelines/test_demo.py", "stacks/test_kubeflow.py",
-    "pipelines/test_trials.py", "pipelines/test_ablation.py", "tracking/test_reproduction.py", "mlflow/test_server.py",
-    "training/test_fold.py",
+    "pipelines/test_training.py", "pipelines/test_retraining.py", "pipelines/test_demo.py", "training/test_fold.py",
+    "pipelines/test_trials.py", "data/test_dvc.py", "mlflow/test_server.py", "data/test_landslide4sense.py",
+    "stacks/test_kubeflow.py", "pipelines/test_deletions.py", "bands/test_cache.py", "models/test_cpu_layers.py",
+    "pipelines/test_ablation.py", "steps/test_decide.py",
 )  # fmt: skip
 
 
