@@ -100,7 +100,8 @@ def connect(uri: str) -> MlflowClient:
             ) from error
         raise RegistryError(
             f"The MLflow store {uri} returned an unexpected error: {error}.",
-            remedy="Check the address in MLFLOW_TRACKING_URI, and that the server runs.",
+            remedy="Check that address, which is that of MLFLOW_TRACKING_URI unless you gave another, and that the "
+            "server runs.",
         ) from error
     except SQLAlchemyError as error:
         raise RegistryError(
