@@ -20,7 +20,8 @@ def test_cross_validation_has_its_scores_decision_and_picture():
     lines = text.splitlines()
     assert lines[0] == "| fold | F1 | mIoU | landslide F1 | landslide IoU | precision | recall |"
     assert lines[2].startswith("| 1 | 60.00 % | ")
-    assert lines[4].startswith("| mean | 65.00 % ± 5.00 | ")
+    assert lines[4].startswith("| mean | 65.00 % | ")
+    assert lines[5].startswith("| ± | 5.00 | ")
     assert "an inner validation part" in text
     assert "**Model:** version 3, better." in text
     assert "(get-artifact?path=figures%2Fpredictions.png&run_uuid=abc)" in text

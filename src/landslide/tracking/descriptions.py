@@ -35,13 +35,14 @@ def cross_validation(run_id: str, scores: Mapping[str, Any], tags: Mapping[str, 
         picture: Whether the run has the figure of the predictions.
     """
     mean = scores["mean"]
-    means = ["mean", *(f"{_percent(mean[name])} ± {100 * mean[f'{name}_std']:.2f}" for name in _HEADINGS)]
+    means = ["mean", *(_percent(mean[name]) for name in _HEADINGS)]
+    deviations = ["±", *(f"{100 * mean[f'{name}_std']:.2f}" for name in _HEADINGS)]
     rows = [[fold, *(_percent(one[name]) for name in _HEADINGS)] for fold, one in scores["folds"].items()]
     selected = "the test fold itself (the paper's protocol; optimistic)"
     if tags.get("selection") == "inner_validation":
         selected = "an inner validation part"
     parts = [
-        _table(["fold", *_HEADINGS.values()], [*rows, means]),
+        _table(["fold", *_HEADINGS.values()], [*rows, means, deviations]),
         f"At threshold 0.5; F1 and mIoU are means over both classes, the others are of the landslide class. The epoch "
         f"was chosen on {selected}; folds: {tags.get('fold_scheme')}.",
     ]
