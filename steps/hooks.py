@@ -3,6 +3,7 @@
 import logging
 
 from zenml import get_step_context
+from zenml.exceptions import RunInterruptedException
 
 from landslide.errors import ComparisonError, DataError, LandslideError, RemoteError
 from landslide.retraining import record
@@ -14,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def record_failure(exception: BaseException) -> None:
-    """Close the record: broken data or a champion that cannot be compared are refused, anything else has failed.
+    """Close the record: broken data or a champion that cannot be compared are refused, a stop is an interruption.
 
     Args:
         exception: What the step raised.
@@ -32,4 +33,6 @@ def record_failure(exception: BaseException) -> None:
     else:
         refused = isinstance(exception, DataError | ComparisonError) and not isinstance(exception, RemoteError)
         outcome = record.REFUSED if refused else record.FAILED
+        if not isinstance(exception, Exception) or isinstance(exception, RunInterruptedException):  # SIGTERM, Ctrl-C
+            outcome = record.INTERRUPTED
         record.close_record(client, run_id, outcome, reason)

@@ -98,6 +98,8 @@ def plan(
             refuse_shared_images(fold_table)
         gone = removed_patches(fold_table, previous)
     reason = record.reason_to_stop(client, data_version, digest)
+    if reason and current is None:
+        reason += "; no model is in service (`landslide models promote` puts one into service)"
     if reason and not (retraining.force or os.environ.get("LANDSLIDE_FORCE") == "1"):
         logger.info("Nothing to do: %s.", reason)
         record.close_record(client, retraining_run, record.UNCHANGED, reason)

@@ -11,6 +11,8 @@ import torch
 from click.testing import CliRunner
 
 from landslide.cli import main
+from landslide.tracking import runs
+from tests.support.versions import add_version
 
 pytestmark = pytest.mark.slow
 
@@ -23,12 +25,21 @@ def _own_store(monkeypatch):
         monkeypatch.delenv(name)
 
 
-def test_healthy_installation_passes_every_check(home):
-    done = CliRunner().invoke(main, ["health"])
+def test_healthy_installation_passes_every_check(home, store):
+    done = CliRunner().invoke(main, ["health"], env={"MLFLOW_TRACKING_URI": store})
     assert done.exit_code == 0, done.output
     found = [line.split(":")[0].split() for line in done.output.splitlines() if line.startswith(("ok", "FAILED"))]
     assert found == [["ok", "torch"], ["ok", "state"], ["ok", "tracking"], ["ok", "zenml"]]
     assert str(home) in done.output
+
+
+def test_versions_of_which_none_is_in_service_are_named(store, tmp_path):
+    client = runs.connect(store)
+    add_version(client, tmp_path)
+    done = CliRunner().invoke(main, ["health"], env={"MLFLOW_TRACKING_URI": store})
+    assert done.exit_code == 1
+    assert "has versions of the model, and none is in service" in done.output
+    assert "landslide models promote" in done.output
 
 
 def test_every_failure_is_reported_within_30_seconds(monkeypatch, tmp_path):

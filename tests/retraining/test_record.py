@@ -145,13 +145,13 @@ def test_next_retraining_closes_only_killed_retrainings(client, posts):
     killed = open_record(client, "killed")
     other = runs.create_run(client, "training", {"role": "cross_validation"}, {})
     after = open_record(client, "next night")
-    assert ending(client, killed) == ("FAILED", INTERRUPTED)
+    assert ending(client, killed) == ("KILLED", INTERRUPTED)
     assert ending(client, after) == ("RUNNING", None)
     assert ending(client, other) == ("RUNNING", None)
     assert [(post.content["event"], post.content["run_id"]) for post in posts] == [("failure", killed)]
     close_record(client, after, UNCHANGED, "nothing new")
     open_record(client, "third night")
-    assert ending(client, killed) == ("FAILED", INTERRUPTED)
+    assert ending(client, killed) == ("KILLED", INTERRUPTED)
     assert ending(client, after) == ("FINISHED", UNCHANGED)
     assert len(posts) == 1
 
@@ -159,7 +159,7 @@ def test_next_retraining_closes_only_killed_retrainings(client, posts):
 def test_retraining_wrongly_closed_as_killed_still_records_its_outcome(client):
     lives = open_record(client, "slow")
     open_record(client, "next night")
-    assert ending(client, lives) == ("FAILED", INTERRUPTED)
+    assert ending(client, lives) == ("KILLED", INTERRUPTED)
     close_record(client, lives, PROMOTED, "better", {"version": "2"})
     assert ending(client, lives) == ("FINISHED", PROMOTED)
     assert client.get_run(lives).data.tags["reason"] == "better"

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from zenml.exceptions import RunInterruptedException
 
 from landslide.data.demo import DEMO_VERSION
 from landslide.errors import ComparisonError, ConfigurationError, DataError, RemoteError
@@ -13,6 +14,7 @@ from landslide.operations.relocation import relocate
 from landslide.retraining import record
 from landslide.retraining.out_of_fold import evidence_table
 from landslide.retraining.promotion import PromotionSettings
+from landslide.termination import Terminated
 from landslide.tracking import registry, runs
 from landslide.tracking.registry import Decision
 from tests.support import versions
@@ -351,6 +353,8 @@ def test_warm_start_from_a_champion_selected_on_the_test_folds_is_refused(client
         (DataError("image_3.h5 is truncated", remedy="copy it again"), "refused"),
         (RemoteError("the remote does not answer", remedy="try again"), "failed"),
         (ValueError("a bug"), "failed"),
+        (Terminated(), "interrupted"),
+        (RunInterruptedException("stopped"), "interrupted"),
     ],
 )
 def test_failed_step_closes_the_record(client, monkeypatch, error, outcome):
@@ -367,7 +371,7 @@ def test_failed_step_closes_the_record(client, monkeypatch, error, outcome):
     run = client.get_run(retraining_run)
     assert run.data.tags["outcome"] == outcome
     assert run.data.tags["reason"].startswith(f"step ingest: {error}")
-    assert run.info.status == ("FINISHED" if outcome == "refused" else "FAILED")
+    assert run.info.status == {"refused": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}[outcome]
 
 
 def test_failure_before_the_record_exists_is_notified(client, monkeypatch):

@@ -77,7 +77,13 @@ def _tracking_store() -> str:
 
     uri = paths.default_tracking_uri()
     try:
-        champion = registry.check_champion(runs.connect(uri))
+        client = runs.connect(uri)
+        champion = registry.check_champion(client)
+        if champion is None and len(registry.versions(client)):
+            raise RegistryError(
+                f"{uri} has versions of the model, and none is in service.",
+                remedy="Put one into service: `landslide models list`, `landslide models promote`.",
+            )
     except RegistryError:
         raise
     except Exception as error:  # any error of a database driver

@@ -6,7 +6,7 @@ Each retraining is a run with the tag `role=retraining`. Its tag `outcome` is on
     refused      the champion stays; or the data set is faulty
     unchanged    nothing changed since the last decision, or this data version already has a decision
     failed       it ended with an error
-    interrupted  it was killed; the next retraining noticed
+    interrupted  it was stopped, or killed, which the next retraining noticed
 """
 
 import json
@@ -146,7 +146,7 @@ def close_record(
 
 
 def _status(outcome: str) -> str:
-    return "FINISHED" if outcome in (PROMOTED, REFUSED, UNCHANGED) else "FAILED"
+    return {FAILED: "FAILED", INTERRUPTED: "KILLED"}.get(outcome, "FINISHED")
 
 
 def _render(run: Run, outcome: str, reason: str, facts: Mapping[str, Any]) -> str:
