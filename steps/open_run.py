@@ -15,6 +15,7 @@ from zenml.client import Client
 
 from landslide.bands.formulas import BandSettings, resolve_bands
 from landslide.bands.statistics import describe
+from landslide.folds.parts import fold_rows
 from landslide.folds.table import removed_patches
 from landslide.locks import locked
 from landslide.paths import checkpoints
@@ -63,10 +64,19 @@ def open_run(
 
     Raises:
         ConfigurationError: If a new training takes longer on the CPU of this machine than is allowed.
+        DataError: If a fold leaves too few patches to train on.
     """
     if not should_train:
         return ""
     client = tracking_client()
+    for fold in folds.trained_folds:  # a fold that cannot be divided is an error before the others train
+        fold_rows(
+            fold_table,
+            fold,
+            exclude_adjacent=folds.exclude_adjacent,
+            validation_fraction=None if training.selection == "test_fold" else training.validation_fraction,
+            seed=training.seed,
+        )
     settings = {"bands": asdict(patches.bands), "folds": asdict(folds), "training": asdict(training)}
     code = code_digest("steps.train_fold")
     fold_digest = table_digest(fold_table)

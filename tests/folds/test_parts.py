@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from landslide.errors import DataError
 from landslide.folds.parts import fold_rows
 from tests.support.patch_tables import build_patch_table, grid_positions
 
@@ -34,3 +35,9 @@ def test_tiles_adjacent_to_the_test_fold_can_be_excluded(fraction):
         rows = fold_rows(table, 2, exclude_adjacent=exclude, validation_fraction=fraction)
         of_first = table.loc[np.concatenate([rows.training, rows.selection])].query("fold == 1")
         assert sorted(of_first["row"].unique()) == list(range(5 if exclude else 6))
+
+
+def test_fold_whose_other_tiles_all_adjoin_it_is_named():
+    table = build_patch_table(4, folds=[1, 1, 2, 2], positions=[(1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1)])
+    with pytest.raises(DataError, match=r"Fold 1 has 0 training patches(.|\n)*contiguous"):
+        fold_rows(table, 1, exclude_adjacent=True)

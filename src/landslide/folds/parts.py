@@ -49,6 +49,11 @@ def fold_rows(
     rows = np.arange(len(table))
     test = (table["fold"] == fold).to_numpy()
     others = ~test & ~adjacent_to(table, test) if exclude_adjacent else ~test
+    if exclude_adjacent and others.sum() < 2 <= (~test).sum():
+        raise DataError(
+            f"Fold {fold} has {others.sum()} training patches: all others adjoin a tile of the fold.",
+            remedy="Use folds.scheme: contiguous, which trains on these too, or larger scenes.",
+        )
     if validation_fraction is None:
         return FoldRows(rows[others], rows[test], rows[test])
     chosen = inner_validation(table[others], fraction=validation_fraction, seed=seed)
