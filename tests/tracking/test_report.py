@@ -49,6 +49,12 @@ def test_pooled_scores_are_shown_with_intervals(report):
     assert "Does a patch hold a landslide? F1 90.00, AUC 95.50." in text
 
 
+def test_one_fold_has_no_deviation_and_no_interval(report):
+    text = report({"f1_macro_pooled": 0.84, "f1_landslide_pooled": 0.7, "detection_f1_pooled": 0.9})
+    assert "\nstd " not in text
+    assert "All patches together: F1 84.00, landslide F1 70.00." in text
+
+
 def test_report_names_the_registered_version_and_its_decision(report, store):
     client = runs.connect(store)
     report({})

@@ -82,9 +82,9 @@ def _render(client: MlflowClient, run: Run, scores: pd.DataFrame, uri: str, fold
         selected = "an inner validation part"
     lines = [
         "",
-        f"{run.info.run_name}: {len(scores) - 2} folds ({tags['fold_scheme']}), epoch chosen on {selected}",
+        f"{run.info.run_name}: {_trained(scores, run)} ({tags['fold_scheme']}), epoch chosen on {selected}",
         "",
-        score_table(scores),
+        score_table(scores if len(scores) > 3 else scores.drop(index="std")),  # of one fold there is no deviation
         "",
         "Scores in percent at threshold 0.5; F1 and mIoU are means over both classes, the others of the landslide "
         "class.",
@@ -102,6 +102,12 @@ def _render(client: MlflowClient, run: Run, scores: pd.DataFrame, uri: str, fold
         "look further   make ui",
     ]
     return "\n".join(lines)
+
+
+def _trained(scores: pd.DataFrame, run: Run) -> str:
+    """Say how many folds were trained, of how many."""
+    trained, of = len(scores) - 2, run.data.params.get("folds.n_folds")
+    return f"{trained} folds" if of in (None, str(trained)) else f"{trained} of {of} folds"
 
 
 def _empty_folds(tags: dict[str, str]) -> list[str]:
@@ -123,11 +129,12 @@ def _together(metrics: dict[str, float], tags: dict[str, str]) -> list[str]:
             interval = f" ({metrics[f'{name}_low'] * 100:.2f} to {metrics[f'{name}_high'] * 100:.2f})"
         return f"{metrics[f'{name}_pooled'] * 100:.2f}{interval}"
 
+    interval = " (95 % interval)" if "f1_macro_low" in metrics else ""
     auc = f"no AUC, {tags.get('detection_undefined')}"
     if "detection_auc_pooled" in metrics:
         auc = f"AUC {percent('detection_auc')}"
     return [
-        f"All patches together (95 % interval): F1 {percent('f1_macro')}, landslide F1 {percent('f1_landslide')}.",
+        f"All patches together{interval}: F1 {percent('f1_macro')}, landslide F1 {percent('f1_landslide')}.",
         f"Does a patch hold a landslide? F1 {percent('detection_f1')}, {auc}.",
     ]
 
