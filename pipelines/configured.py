@@ -171,7 +171,11 @@ def configured_pipeline(*, exclusive: bool = False, **options: Any) -> Callable[
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {error.strerror}.", remedy="Correct the path; configs/ has examples."
+        ) from error
+    except (UnicodeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}", remedy="Mend the YAML file.") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path} holds no settings.", remedy="See configs/demo.yaml for an example.")

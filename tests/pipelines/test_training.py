@@ -313,6 +313,13 @@ def test_group_of_bands_may_be_a_number(stack, tmp_path):
     training_pipeline.with_options(config_path=str(config)).prepare()
 
 
+def test_missing_configuration_is_named():
+    result = train(Path("configs/nothing.yaml"))
+    assert result.exit_code == 1
+    assert "configs/nothing.yaml cannot be read: No such file or directory." in result.output
+    assert "Correct the path" in result.output
+
+
 def test_missing_data_folder_is_named(stack, tmp_path):
     message = _message(write_config(tmp_path / "config.yaml", tmp_path / "nowhere"))
     assert "nowhere" in message

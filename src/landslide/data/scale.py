@@ -19,8 +19,9 @@ HIGHEST = {name: 65535 / divisor for name, divisor in STORED_DIVISORS.items()}
 HIGHEST |= {"slope": 90 / STORED_DIVISORS["slope"], "dem": 8900 / STORED_DIVISORS["dem"]}
 
 OTHER_SCALE = (
-    "divide each band by its number in landslide.schema.STORED_DIVISORS; or, if no model is to be shared with "
-    "Landslide4Sense data, set training.standardize: true"
+    "set training.standardize: true, as for images of 8 bits; or, if these are digital numbers (reflectance x 10,000) "
+    "and a model is to be shared with Landslide4Sense data, divide each band by its number in "
+    "landslide.schema.STORED_DIVISORS"
 )
 """The remedy for a data set of another scale."""
 
