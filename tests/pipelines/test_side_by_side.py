@@ -17,6 +17,7 @@ from landslide.tracking.registry import MODEL_NAME
 from landslide.training.fold import TrainingSettings
 from steps.data_access import PatchSource
 from steps.settings import DataSettings, FoldSettings, RegistrationSettings
+from tests.support.patch_tables import build_patch_table
 from tests.support.versions import add_version
 
 pytestmark = pytest.mark.slow
@@ -80,7 +81,7 @@ def test_concurrent_pipelines_share_one_run(client, monkeypatch):
 
     monkeypatch.setattr(runs, "create_run", create_slowly)
     monkeypatch.setattr(runs, "has_artifact", lambda *_: True)  # so that no bands are described
-    table = pd.DataFrame({"number": [1, 2], "fold": [1, 2]})
+    table = build_patch_table(6, folds=[1, 1, 1, 2, 2, 2])
     patches = PatchSource(data=DataSettings(), version="together", bands=BandSettings())
     arguments = (table, patches, FoldSettings(n_folds=2), TrainingSettings(model="unet", model_options={"width": 4}))
     both_here = threading.Barrier(2)
