@@ -41,6 +41,8 @@ ZENODO = "/records/1/files"
 HUB = f"/datasets/{DATASET}/resolve/{REVISION}"
 LARGE_FILE = {"zenodo": f"{ZENODO}/TrainData.zip", "huggingface": f"{HUB}/images/train/image_2.h5"}
 SOURCES = pytest.mark.parametrize("source", ["huggingface", "zenodo"])
+# Of tests that take seconds.
+MOSTLY_ONE = pytest.mark.parametrize("source", ["huggingface", pytest.param("zenodo", marks=pytest.mark.soak)])
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +183,7 @@ def requested_files(server: FileServer) -> set[str]:
 # ---- into the project
 
 
-@SOURCES
+@MOSTLY_ONE
 def test_fetch_pins_the_official_set_and_the_next_run_downloads_nothing(project, server, published, source):
     result = fetch(source=source)
     assert result.exit_code == 0, result.output
@@ -233,7 +235,7 @@ def test_fetch_replaces_only_recoverable_data(project, server, published, monkey
     assert not list(project.glob(".data-*"))
 
 
-@SOURCES
+@MOSTLY_ONE
 def test_nothing_is_downloaded_again_if_dvc_fails(project, server, published, monkeypatch, source):
     def failing(*arguments):
         raise DataError("dvc add failed: No space left on device", remedy="mend it")
@@ -386,7 +388,7 @@ def test_a_complete_partial_file_is_verified_and_a_longer_one_discarded(folder, 
     assert holds_the_published_patches(folder, published)
 
 
-@SOURCES
+@MOSTLY_ONE
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_the_next_run_resumes_after_the_process_was_ended(folder, server, release, published, source, ending):
     server.faults[LARGE_FILE[source]] = [Fault(after=900_000, stall=True)]
@@ -663,7 +665,7 @@ def test_the_copy_in_the_cache_counts_unless_the_disk_shares_bytes(project, monk
         landslide4sense.fetch(project / "data", pin_in=project, splits=["train"], server="http://127.0.0.1:9")
 
 
-@SOURCES
+@MOSTLY_ONE
 def test_a_full_disk_is_explained_and_the_next_run_resumes(folder, server, release, published, source):
     """A limit on the size of files simulates the full disk: the same call fails."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))"
