@@ -1,5 +1,7 @@
 """Positions of patches: scenes.csv, and the built-in table of the official set."""
 
+import os
+
 import pytest
 
 from landslide.data.positions import landslide4sense_positions, read_positions
@@ -41,6 +43,12 @@ def test_a_faulty_position_table_is_an_error_that_names_the_fault(root, content,
 def test_a_binary_position_table_is_a_data_error(root):
     (root / "scenes.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"scenes\.csv cannot be read"):
+        read_positions(root, [1, 2, 10])
+
+
+def test_a_pipe_instead_of_the_position_table_is_a_data_error(root):
+    os.mkfifo(root / "scenes.csv")
+    with pytest.raises(DataError, match=r"scenes\.csv cannot be read: it is a pipe"):
         read_positions(root, [1, 2, 10])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from landslide.data.patches import numbered_files
-from landslide.data.read_errors import explain
+from landslide.data.read_errors import explain, refuse_pipe
 from landslide.errors import DataError, first_few
 from landslide.schema import LAYOUTS, POSITION_COLUMNS, Positions
 
@@ -86,6 +86,7 @@ def _read_scenes(path: Path) -> pd.DataFrame:
     header = ["n", *POSITION_COLUMNS]
     remedy = f"write it as `{','.join(header)}`, whole numbers, one line per training patch"
     try:
+        refuse_pipe(path)
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = [(reader_line, line) for reader_line, line in enumerate(csv.reader(file), start=1) if line]
     except OSError as error:

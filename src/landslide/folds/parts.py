@@ -52,7 +52,7 @@ def fold_rows(
     if exclude_adjacent and others.sum() < 2 <= (~test).sum():
         raise DataError(
             f"Fold {fold} has {others.sum()} training patches: all others adjoin a tile of the fold.",
-            remedy="Use folds.scheme: contiguous, which trains on these too, or larger scenes.",
+            remedy="Use folds.scheme: contiguous, which trains on these too, more folds, or larger scenes.",
         )
     if validation_fraction is None:
         return FoldRows(rows[others], rows[test], rows[test])
