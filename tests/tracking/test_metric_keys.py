@@ -6,7 +6,10 @@ import pytest
 
 from landslide.evaluation.scores import SCORES, SUFFIXES
 from landslide.metrics.counts import METRIC_NAMES
-from landslide.tracking.metric_keys import key, keys, name
+from landslide.tracking import runs
+from landslide.tracking.metric_keys import key, keys, metrics, name
+
+pytestmark = pytest.mark.slow
 
 _ENDINGS = [ending for ending in SUFFIXES if ending != "_std"]
 NAMES = [
@@ -53,3 +56,11 @@ def test_f1_and_miou_are_in_the_group_that_mlflow_shows_first():
 )
 def test_groups(internal, recorded):
     assert key(internal) == recorded
+
+
+def test_score_that_was_recorded_again_in_a_group_is_the_newer_one(store):
+    client = runs.connect(store)
+    run_id = runs.create_run(client, "scored twice", {}, {})
+    for recorded, value in (("calibration/threshold", 0.4), ("threshold", 0.7), ("other/one", 1.0)):
+        client.log_metric(run_id, recorded, value)
+    assert metrics(client.get_run(run_id)) == {"threshold": 0.4, "other/one": 1.0}

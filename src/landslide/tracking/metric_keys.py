@@ -64,5 +64,9 @@ def name(key: str) -> str:
 
 
 def metrics(run: Run) -> dict[str, float]:
-    """Return the metrics of a run by their names in docs/reference/metrics.md."""
-    return {name(recorded): value for recorded, value in run.data.metrics.items()}
+    """Return the metrics of a run by their names in docs/reference/metrics.md.
+
+    A run that was scored before there were groups and again since has some under both names; those in groups are newer.
+    """
+    found = sorted(run.data.metrics.items(), key=lambda item: "/" in item[0])
+    return {name(recorded): value for recorded, value in found}
