@@ -15,7 +15,7 @@ from zenml.client import Client
 
 from landslide.bands.formulas import BandSettings, resolve_bands
 from landslide.bands.statistics import describe
-from landslide.folds.parts import fold_rows
+from landslide.folds.parts import FoldRows, fold_rows
 from landslide.folds.table import removed_patches
 from landslide.locks import locked
 from landslide.paths import checkpoints
@@ -69,14 +69,16 @@ def open_run(
     if not should_train:
         return ""
     client = tracking_client()
-    for fold in folds.trained_folds:  # a fold that cannot be divided is an error before the others train
+    divided = [  # a fold that cannot be divided is an error before the others train
         fold_rows(
             fold_table,
             fold,
             exclude_adjacent=folds.exclude_adjacent,
-            validation_fraction=None if training.selection == "test_fold" else training.validation_fraction,
+            validation_fraction=training.inner_fraction,
             seed=training.seed,
         )
+        for fold in folds.trained_folds
+    ]
     settings = {"bands": asdict(patches.bands), "folds": asdict(folds), "training": asdict(training)}
     code = code_digest("steps.train_fold")
     fold_digest = table_digest(fold_table)
@@ -107,7 +109,7 @@ def open_run(
     if here:
         open_runs.close_interrupted(client)
     if here and runs.find_cross_validation(client, key) is None:
-        _check_budget(fold_table, folds, training, patches.bands)
+        _check_budget(divided, training, patches.bands)
     with locked(checkpoints() / f"{key}.lock"):  # or two pipelines that start together would both find no run
         run_id = runs.open_cross_validation(
             client,
@@ -135,23 +137,12 @@ def open_run(
     return run_id
 
 
-def _check_budget(
-    fold_table: pd.DataFrame, folds: FoldSettings, training: TrainingSettings, bands: BandSettings
-) -> None:
+def _check_budget(folds: list[FoldRows], training: TrainingSettings, bands: BandSettings) -> None:
     """Log what the training takes on the CPU of this machine, if it has no GPU, and refuse too much."""
     if device_of(training).type != "cpu":
         return
-    tested = fold_table["fold"].value_counts()
-    by_fold = []
-    for fold in folds.trained_folds:
-        n_test = int(tested.get(fold, 0))
-        n_training = len(fold_table) - n_test
-        n_scored = n_test
-        if training.selection == "inner_validation":
-            n_scored = round(n_training * training.validation_fraction)
-            n_training -= n_scored
-            n_scored += n_test if training.monitor_test_fold else 0
-        by_fold.append((n_training, n_scored))
+    monitored = training.monitor_test_fold
+    by_fold = [(len(rows.training), len(rows.selection) + (len(rows.test) if monitored else 0)) for rows in folds]
     budget = cpu_budget.estimate(training, len(resolve_bands(training.bands, bands.names)), by_fold)
     if budget is None:
         return

@@ -81,7 +81,7 @@ def train_fold(
                     fold_table,
                     fold,
                     exclude_adjacent=exclude_adjacent,
-                    validation_fraction=None if training.selection == "test_fold" else training.validation_fraction,
+                    validation_fraction=training.inner_fraction,
                     seed=training.seed,
                 ),
                 bands=resolve_bands(training.bands, patches.bands.names),

@@ -202,6 +202,11 @@ class TrainingSettings:
                 "out.",
             )
 
+    @property
+    def inner_fraction(self) -> float | None:
+        """The share of the inner validation part; None if epoch and threshold are chosen on the test fold."""
+        return None if self.selection == "test_fold" else self.validation_fraction
+
     def rate(self, progress: float) -> float:
         """Return the learning rate after `progress` epochs, a fraction within an epoch."""
         return self.schedule.rate(progress, self.epochs)
