@@ -16,13 +16,14 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from landslide.metrics.counts import METRIC_NAMES
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "demo.yaml"
 RECORD = ROOT / "docs" / "results" / "demo.json"
 PAGES = (ROOT / "docs" / "explanation" / "results.md", ROOT / "docs" / "tutorial.md")
 IMAGES = {"roc": "detection_roc", "predictions": "predictions"}
 SEEDS = (1, 2, 3)  # the first one is that of the configuration
-COLUMNS = ("f1_macro", "miou", "f1_landslide", "iou_landslide", "precision_landslide", "recall_landslide", "accuracy")
 
 
 def train() -> None:
@@ -52,7 +53,7 @@ def _run(changes: dict[str, Any]) -> dict[str, Any]:
     run = runs.latest_cross_validation(runs.connect(default_tracking_uri()))
     scores = runs.fetch_json(run.info.run_id, "scores.json")
     chosen = {name: round(value, 6) for name, value in metric_keys.metrics(run).items() if "head_average" not in name}
-    folds = {fold: {name: round(one[name], 6) for name in COLUMNS} for fold, one in scores["folds"].items()}
+    folds = {fold: {name: round(one[name], 6) for name in METRIC_NAMES} for fold, one in scores["folds"].items()}
     return {"run_id": run.info.run_id, "folds": folds, "mean": chosen}
 
 
@@ -88,7 +89,7 @@ def _report(seeds: dict[str, Any]) -> str:
     one = seeds[str(SEEDS[0])]
     table = pd.DataFrame({f"fold {fold}": scores for fold, scores in one["folds"].items()}).T
     for name, ending in (("mean", ""), ("std", "_std")):
-        table.loc[name] = [one["mean"][f"{column}{ending}"] for column in COLUMNS]
+        table.loc[name] = [one["mean"][f"{column}{ending}"] for column in METRIC_NAMES]
     return (
         "```text\nrau_net 23 focal_lin+iou: 5 folds (contiguous), epoch chosen on an inner validation part\n\n"
         f"{score_table(table)}\n...\n"

@@ -18,7 +18,7 @@ def test_cross_validation_has_its_scores_decision_and_picture():
     tags = {"selection": "inner_validation", "fold_scheme": "contiguous", "model_version": "3", "decision": "better"}
     text = descriptions.cross_validation("abc", scores(), tags, picture=True)
     lines = text.splitlines()
-    assert lines[0] == "| fold | F1 | mIoU | landslide F1 | landslide IoU | precision | recall |"
+    assert lines[0] == "| fold | F1 | mIoU | landslide F1 | IoU | precision | recall | accuracy |"
     assert lines[2].startswith("| 1 | 60.00 % | ")
     assert lines[4].startswith("| mean | 65.00 % | ")
     assert lines[5].startswith("| ± | 5.00 | ")

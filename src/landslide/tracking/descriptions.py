@@ -15,14 +15,16 @@ EXPERIMENT = """Cross-validations, retrainings and tables of ablations for lands
 - The other metrics are in groups, such as `pooled/` (all patches together), `tuned/` (at the chosen threshold),
   `detection/` (does a patch hold a landslide?) and `validation/` (of every epoch).
 """
-_HEADINGS = {
+HEADINGS = {
     "f1_macro": "F1",
     "miou": "mIoU",
     "f1_landslide": "landslide F1",
-    "iou_landslide": "landslide IoU",
+    "iou_landslide": "IoU",
     "precision_landslide": "precision",
     "recall_landslide": "recall",
+    "accuracy": "accuracy",
 }
+"""What tables for people call the seven scores."""
 
 
 def cross_validation(run_id: str, scores: Mapping[str, Any], tags: Mapping[str, str], *, picture: bool) -> str:
@@ -35,14 +37,14 @@ def cross_validation(run_id: str, scores: Mapping[str, Any], tags: Mapping[str, 
         picture: Whether the run has the figure of the predictions.
     """
     mean = scores["mean"]
-    means = ["mean", *(_percent(mean[name]) for name in _HEADINGS)]
-    deviations = ["±", *(f"{100 * mean[f'{name}_std']:.2f}" for name in _HEADINGS)]
-    rows = [[fold, *(_percent(one[name]) for name in _HEADINGS)] for fold, one in scores["folds"].items()]
+    means = ["mean", *(_percent(mean[name]) for name in HEADINGS)]
+    deviations = ["±", *(f"{100 * mean[f'{name}_std']:.2f}" for name in HEADINGS)]
+    rows = [[fold, *(_percent(one[name]) for name in HEADINGS)] for fold, one in scores["folds"].items()]
     selected = "the test fold itself (the paper's protocol; optimistic)"
     if tags.get("selection") == "inner_validation":
         selected = "an inner validation part"
     parts = [
-        _table(["fold", *_HEADINGS.values()], [*rows, means, deviations]),
+        _table(["fold", *HEADINGS.values()], [*rows, means, deviations]),
         f"At threshold 0.5; F1 and mIoU are means over both classes, the others are of the landslide class. The epoch "
         f"was chosen on {selected}; folds: {tags.get('fold_scheme')}.",
     ]
@@ -64,7 +66,7 @@ def model(champion: Mapping[str, str] | None) -> str:
     text = "An ensemble of landslide segmentation networks, one per fold of a cross-validation.\n\n"
     if champion is None:
         return text + "No version is in service.\n"
-    scores = [[heading, _percent(float(champion[name]))] for name, heading in _HEADINGS.items() if name in champion]
+    scores = [[heading, _percent(float(champion[name]))] for name, heading in HEADINGS.items() if name in champion]
     reason = champion.get("decision", "").partition(": ")[2]
     return (
         f"{text}**In service:** version {champion['version']} (`@champion`){f': {reason}' if reason else ''}.\n\n"

@@ -16,17 +16,8 @@ from landslide.files import atomic_write
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.paths import default_tracking_uri
 from landslide.tracking import metric_keys, registry, runs
+from landslide.tracking.descriptions import HEADINGS
 from landslide.tracking.runs import MlflowClient, MlflowException, Run
-
-_HEADINGS = {
-    "f1_macro": "F1",
-    "miou": "mIoU",
-    "f1_landslide": "landslide F1",
-    "iou_landslide": "IoU",
-    "precision_landslide": "precision",
-    "recall_landslide": "recall",
-    "accuracy": "accuracy",
-}
 
 # `dvc metrics show` prints them in one line.
 _SHOWN_BY_DVC = (*METRIC_NAMES, "f1_landslide_tuned")
@@ -65,7 +56,7 @@ def score_table(scores: pd.DataFrame) -> str:
     Args:
         scores: One line per fold, with the columns `METRIC_NAMES` from 0 to 1.
     """
-    table = (scores[list(METRIC_NAMES)] * 100).rename(columns=_HEADINGS)
+    table = (scores[list(METRIC_NAMES)] * 100).rename(columns=HEADINGS)
     return str(table.to_string(float_format=lambda value: f"{value:.2f}", index_names=False))
 
 
