@@ -7,10 +7,16 @@ settings discard, and leaves out retries. Everything else is ZenML's.
 from typing import Any
 
 from kfp.dsl import PipelineTask
+from zenml.client import Client
 from zenml.config.resource_settings import ResourceSettings
 from zenml.config.retry_config import StepRetryConfig
+from zenml.config.step_configurations import Step
+from zenml.enums import ExecutionStatus
 from zenml.integrations.kubeflow.orchestrators.kubeflow_orchestrator import KubeflowOrchestrator
+from zenml.logger import get_logger
 from zenml.models import PipelineSnapshotResponse
+
+logger = get_logger(__name__)
 
 _GPU = "nvidia.com/gpu"
 
@@ -25,6 +31,15 @@ class LandslideKubeflowOrchestrator(KubeflowOrchestrator):
         # kfp names a task after its step, with dashes.
         self._retries = {name.replace("_", "-"): s.config.retry for name, s in snapshot.step_configurations.items()}
         return super().submit_pipeline(snapshot, *args, **kwargs)
+
+    def run_step(self, step: Step) -> None:
+        """Run a step, unless it is done: Kubeflow repeats a pod that was lost after its step had ended."""
+        name = step.spec.invocation_id
+        for run in Client().list_pipeline_runs(orchestrator_run_id=self.get_orchestrator_run_id()):
+            if Client().list_run_steps(pipeline_run_id=run.id, name=name, status=ExecutionStatus.COMPLETED):
+                logger.info("Step `%s` is done: its pod was lost after it had ended.", name)
+                return
+        super().run_step(step)
 
     def _configure_container_resources(
         self,

@@ -384,6 +384,7 @@ def test_killed_fold_and_lost_tracking_server_end_in_one_registered_model(site, 
 
     cluster = site.cluster(tmp_path)
     cluster.watch = disturb
+    cluster.lost = frozenset({"build-bands", "register"})
     try:
         cluster.run(_spec(recurring))
     finally:
@@ -392,8 +393,9 @@ def test_killed_fold_and_lost_tracking_server_end_in_one_registered_model(site, 
     folds = [attempt for attempt in cluster.attempts if attempt.task.startswith("train-fold")]
     again = [(a.task, a.number) for a in cluster.attempts if a.number > 1]
     assert ("train-fold-2", 2) in again
-    # Rarely twice: MLflow refuses to repeat a request that the lost server had carried out but not answered.
-    assert len(again) <= 2, again
+    assert {("build-bands", 2), ("register", 2)} < set(again)
+    # Rarely a fold more: MLflow refuses to repeat a request that the lost server had carried out but not answered.
+    assert len(again) <= 4, again
     assert max(a.started for a in folds if a.number == 1) < min(a.ended for a in folds)  # concurrently
     second = [step["body"]["status"] for step in site.zenml_items("steps") if step["name"] == "train_fold_2"]
     assert sorted(second) == ["completed", "retried"]
