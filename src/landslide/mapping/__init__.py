@@ -1,0 +1,1 @@
+"""Whole scenes in, maps out: probability rasters, polygons of landslides, and what could not be analysed."""
