@@ -85,6 +85,27 @@ def generate(destination: Path, *, seed: int = 0, scenes: Sequence[tuple[int, in
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def scene(
+    seed: int, number: int, height: int, width: int
+) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8], Floats]:
+    """Return one scene as a whole.
+
+    Args:
+        seed: Seed; another seed gives another terrain.
+        number: Number of the scene, from 1; another number gives another terrain.
+        height: Rows, in pixels of 10 m.
+        width: Columns.
+
+    Returns:
+        The bands before they are divided, int16 (height, width, 14): digital numbers of B1-B12, slope in degrees,
+        elevation in metres; the landslide mask, uint8 (height, width); and the elevation before it is rounded,
+        float64 (height, width).
+    """
+    random = _Random(seed, number, height, width)
+    bands, mask = _scene(random)
+    return bands, mask, _relief(random)[1]
+
+
 def _refuse_what_is_not_empty(destination: Path) -> None:
     if destination.is_dir() and not any(destination.iterdir()):
         return
