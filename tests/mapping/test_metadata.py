@@ -6,14 +6,12 @@ import pytest
 
 from landslide.errors import DataError
 from landslide.mapping.metadata import BAND_IDS, parse_product_metadata
+from tests.support.sentinel2 import sentinel2_folder
 
 
 @pytest.fixture(scope="module")
 def sentinel2(real_data):
-    folder = real_data / "sentinel2"
-    if not folder.is_dir():
-        pytest.skip(f"no Sentinel-2 material in {folder}")
-    return folder
+    return sentinel2_folder(real_data)
 
 
 REAL = [

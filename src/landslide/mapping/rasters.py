@@ -1,0 +1,62 @@
+"""Opening and reading rasters; what GDAL says about a damaged one is in our message."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+
+from landslide.errors import DataError
+
+
+@contextmanager
+def gdal_environment(*, remote: bool = False) -> Iterator[None]:
+    """Limit what GDAL keeps of the files in memory, so that memory does not grow with the size of a scene.
+
+    Args:
+        remote: Whether files are read over HTTP. GDAL then does not ask the server for files beside them.
+    """
+    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_MAX_RETRY": 3} if remote else {}
+    with rasterio.Env(GDAL_CACHEMAX=256, **options):
+        yield
+
+
+def open_raster(path: str) -> DatasetReader:
+    """Open a raster for reading.
+
+    Raises:
+        DataError: It is missing, damaged or no raster.
+    """
+    with reading(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path)
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turn an error of GDAL within the block into one that names the file.
+
+    Raises:
+        DataError: The raster cannot be read.
+    """
+    try:
+        yield
+    except RasterioError as error:
+        raise DataError(
+            f"{path} cannot be read: {gdal_message(error)}",
+            remedy="Check that the file is there and complete; download or copy it again if it is damaged.",
+        ) from error
+
+
+def gdal_message(error: BaseException) -> str:
+    """Return what GDAL said; rasterio's own message often only points to it."""
+    messages = []
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause).strip().rstrip(".")
+        if text and "previous exception" not in text and text not in messages:
+            messages.append(text)
+        cause = cause.__cause__ or cause.__context__
+    return "; ".join(messages) or type(error).__name__

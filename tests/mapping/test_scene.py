@@ -1,0 +1,408 @@
+"""Scenes as users have them: what is understood, and what is refused with the reason."""
+
+import json
+import shutil
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from landslide.errors import ConfigurationError, DataError
+from landslide.mapping.band_names import band_of_file, band_of_text
+from landslide.mapping.demo_scene import write_demo_scene
+from landslide.mapping.scene import open_scene
+from tests.support.sentinel2 import rewrite, sentinel2_folder
+
+ALL = tuple(f"B{number}" for number in range(1, 13))
+SMALL = {"rows": 1, "columns": 1, "crop": (60, 70)}
+
+
+@pytest.fixture(scope="module")
+def sentinel2(real_data):
+    return sentinel2_folder(real_data)
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("scenes")
+    layouts = {"SAFE": "L1C", "bands": "L1C", "stack": "L1C", "STAC item": "L1C"}
+    scenes = {
+        name: write_demo_scene(folder / name, layout=name, level=level, **SMALL) for name, level in layouts.items()
+    }
+    return scenes | {"L2A": write_demo_scene(folder / "L2A", layout="SAFE", level="L2A", **SMALL)}
+
+
+@pytest.fixture
+def copy(originals, tmp_path):
+    """Copy a scene, so that a test may damage it."""
+
+    def of(layout: str) -> Path:
+        original = originals[layout]
+        shutil.copytree(original.parent, tmp_path / "copy")
+        return tmp_path / "copy" / original.name
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("text", "band"),
+    [
+        ("B2", "B2"), ("b02", "B2"), ("B8A", "B8A"), ("b08a", "B8A"), ("B12", "B12"), ("swir16", "B11"), ("NIR", "B8"),
+        ("B4, central wavelength 665 nm", "B4"), ("B02_10m", "B2"), ("SCL_20m", "SCL"), ("nir08", "B8A"),
+        ("QA60", None), ("B13", None), ("B0", None), ("B8B", None), ("", None), (None, None), ("AB2", None),
+        ("B112", None),
+    ],
+)  # fmt: skip
+def test_names_of_bands(text, band):
+    assert band_of_text(text) == band
+
+
+@pytest.mark.parametrize(
+    ("file", "band"),
+    [
+        ("B02.tif", ("B2", None)), ("x/T33UUU_20170216T102101_B8A.jp2", ("B8A", None)), ("b2.TIF", ("B2", None)),
+        ("T33UUU_20170216T102101_B02_10m.jp2", ("B2", 10)), ("T33UUU_SCL_20m.jp2", ("SCL", 20)),
+        ("B13.tif", (None, None)), ("dem.tif", (None, None)), ("T01WCP_20230625T234621_TCI_10m.jp2", (None, None)),
+        ("SUBB02.tif", (None, None)),
+    ],
+)  # fmt: skip
+def test_names_of_files(file, band):
+    assert band_of_file(file) == band
+
+
+@pytest.mark.parametrize("layout", ["SAFE", "bands", "stack", "STAC item"])
+def test_every_layout_has_the_same_grid_and_scale(originals, layout):
+    scene = open_scene(originals[layout])
+    assert scene.kind == layout
+    assert tuple(scene.bands) == ALL
+    assert {(band.scale, band.offset, band.nodata) for band in scene.bands.values()} == {(0.0001, -0.1, 0)}
+    assert (scene.grid.height, scene.grid.width) == (60, 70)
+    assert scene.grid.transform == Affine(10, 0, 399_960, 0, -10, 3_100_020)
+    assert scene.grid.crs == "EPSG:32645"
+    assert not scene.missing
+
+
+def test_product_says_its_level_baseline_sensor_and_time(originals):
+    scene = open_scene(originals["SAFE"])
+    assert scene.name == originals["SAFE"].stem
+    assert (scene.level, scene.baseline, scene.sensor) == ("L1C", "05.10", "Sentinel-2A")
+    assert scene.datetime == datetime(2024, 6, 12, 4, 47, 1, 24000, tzinfo=UTC)
+    assert scene.scaling.endswith("MTD_MSIL1C.xml")
+    item = open_scene(originals["STAC item"])
+    assert (item.level, item.baseline, item.sensor) == ("L1C", "05.10", "Sentinel-2A")
+    assert item.datetime == datetime(2024, 6, 12, 4, 47, 1, tzinfo=UTC)
+
+
+def test_surface_reflectance_has_the_finest_bands_and_the_scene_classification(originals):
+    scene = open_scene(originals["L2A"])
+    assert scene.level == "L2A"
+    assert tuple(scene.bands) == tuple(band for band in ALL if band != "B10")
+    assert scene.bands["B2"].path.endswith("R10m/T45XXX_20240612T044701_B02_10m.jp2")
+    assert scene.classification.scene.path.endswith("SCL_20m.jp2")
+
+
+def test_zip_parent_folder_and_metadata_file_mean_the_same_product(originals, tmp_path):
+    product = originals["SAFE"]
+    archive = shutil.make_archive(str(tmp_path / "product"), "zip", product.parent, product.name)
+    expected = open_scene(product)
+    for source in (archive, product.parent, product / "MTD_MSIL1C.xml"):
+        scene = open_scene(source)
+        assert (scene.name, scene.level, scene.grid) == (expected.name, expected.level, expected.grid)
+        with rasterio.open(scene.bands["B4"].path) as a, rasterio.open(expected.bands["B4"].path) as b:
+            assert (a.read() == b.read()).all()
+
+
+def test_real_band_files_need_both_options(sentinel2):
+    folder = sentinel2 / "l1c-jp2-bands"
+    scene = open_scene(folder, quantification=10000, offset=0, level="L1C")
+    assert tuple(scene.bands) == ALL
+    assert (scene.grid.width, scene.grid.height, scene.grid.transform.a) == (1536, 768, 10)
+    assert {(band.scale, band.offset, band.nodata, band.saturated) for band in scene.bands.values()} == {
+        (1e-4, 0, 0, 65535)
+    }
+    assert (scene.level, scene.scaling) == ("L1C", "options")
+    for options in ({}, {"offset": 0}):
+        with pytest.raises(ConfigurationError, match=r"B01\.jp2") as error:
+            open_scene(folder, **options)
+        assert "--quantification" in error.value.remedy
+        assert "--offset" in error.value.remedy
+    with pytest.raises(ConfigurationError, match=r"B01\.jp2: nothing says which offset"):
+        open_scene(folder, quantification=10000)
+
+
+def test_metadata_beside_a_real_stack_count(sentinel2):
+    path = sentinel2 / "l2a-stack/20231217.tif"
+    scene = open_scene(path)
+    assert tuple(scene.bands) == tuple(band for band in ALL if band not in ("B9", "B10"))
+    assert (scene.name, scene.level, scene.baseline, scene.sensor) == ("20231217", "L2A", "05.10", "Sentinel-2B")
+    assert {(band.scale, band.offset) for band in scene.bands.values()} == {(0.0001, -0.1)}
+    assert [band.index for band in scene.bands.values()] == [1, 2, 3, 4, 5, 6, 7, 8, 10, 11]
+    assert open_scene(path, offset=-1000, quantification=10000, level="L2A").bands == scene.bands
+    for options, message in (
+        ({"offset": 0}, "--offset is 0, but .*MTD_MSIL2A.xml says -1000 for B1"),
+        ({"quantification": 1}, "--quantification is 1, but .*MTD_MSIL2A.xml says 10000"),
+        ({"level": "L1C"}, "--level is L1C, but .* says L2A"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            open_scene(path, **options)
+
+
+def test_reflectance_stack(sentinel2):
+    scene = open_scene(sentinel2 / "l1c-stack-with-dem/eolearn_S2L1C_2015-07-11.tif", quantification=1, offset=0)
+    assert tuple(scene.bands) == ALL
+    assert scene.bands["B9"].index == 10
+    assert {(band.scale, band.offset, band.nodata) for band in scene.bands.values()} == {(1, 0, None)}
+
+
+def test_real_products_without_pixels_name_a_missing_file(sentinel2):
+    products = sorted((sentinel2 / "product-metadata").glob("*.SAFE"))
+    assert len(products) == 4
+    for product in products:
+        with pytest.raises(DataError, match=r"MTD_MSIL..\.xml names band files that are missing: T\w+_B0[12]"):
+            open_scene(product)
+
+
+def test_a_missing_band_file_is_known_by_its_name(copy):
+    product = copy("SAFE")
+    next(product.rglob("*_B10.jp2")).unlink()
+    scene = open_scene(product)
+    assert tuple(scene.bands) == tuple(band for band in ALL if band != "B10")
+    assert list(scene.missing) == ["B10"]
+    assert scene.missing["B10"].endswith("IMG_DATA/T45XXX_20240612T044701_B10")
+
+
+def test_names_can_be_given_for_a_stack_without_descriptions(copy):
+    path = copy("stack")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.descriptions = [None] * 13
+    with pytest.raises(DataError, match="no band has the name"):
+        open_scene(path)
+    names = ["B1", "b02", "red", *["-"] * 9, "B8A"]
+    assert {name: band.index for name, band in open_scene(path, bands=names).bands.items()} == {
+        "B1": 1,
+        "B2": 2,
+        "B4": 3,
+    }
+    for given, message in ((["B2"], "13 bands; 1 names"), (["B2", "Bx", *["-"] * 11], "Unknown names of bands: Bx")):
+        with pytest.raises(ConfigurationError, match=message):
+            open_scene(path, bands=given)
+    with pytest.raises(DataError, match="bands 1 and 3 are both B2"):
+        open_scene(path, bands=["B2", "-", "blue", *["-"] * 10])
+
+
+def test_names_for_layouts_that_name_their_bands_are_refused(originals):
+    for layout in ("SAFE", "bands", "STAC item"):
+        with pytest.raises(ConfigurationError, match="names"):
+            open_scene(originals[layout], bands=["B2"])
+
+
+def test_the_same_band_twice(copy):
+    folder = copy("bands")
+    shutil.copy(folder / "B02.tif", folder / "old_B2.tif")
+    with pytest.raises(DataError, match=r"old_B2\.tif and .*B02\.tif are both band B2"):
+        open_scene(folder)
+
+
+def test_the_finest_of_several_resolutions_is_taken(copy):
+    folder = copy("bands")
+    for name in ("R10m", "R20m"):
+        (folder / name).mkdir()
+    (folder / "B02.tif").rename(folder / "R10m/x_B02_10m.tif")
+    shutil.copy(folder / "B05.tif", folder / "R20m/x_B02_20m.tif")
+    assert open_scene(folder).bands["B2"].path.endswith("R10m/x_B02_10m.tif")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"crs": None}, "no coordinate reference system"),
+        ({"crs": "EPSG:32646"}, "reference system EPSG:32646, B2 .* has EPSG:32645"),
+        ({"transform": Affine(10, 1, 399_960, 1, -10, 3_100_020)}, "is rotated"),
+        ({"transform": Affine(10, 0, 399_960, 0, 10, 3_099_420)}, "is flipped"),
+        ({"transform": Affine(10, 0, 399_980, 0, -10, 3_100_020)}, r"2\.0 pixels of B3 apart"),
+        ({"transform": Affine(10, 0, 399_960, 0, -10, 3_100_002)}, r"1\.8 pixels of B3 apart"),
+        ({"crs": "EPSG:4326"}, "do not fit the reference system EPSG:4326"),
+        ({"transform": Affine(1e-4, 0, 86, 0, -1e-4, 28)}, "do not fit the reference system EPSG:32645"),
+        ({"crs": 'LOCAL_CS["site",UNIT["metre",1]]'}, "neither projected nor geographic"),
+    ],
+)
+def test_grids_that_do_not_fit(copy, changes, message):
+    folder = copy("bands")
+    rewrite(folder / "B03.tif", **changes)
+    with pytest.raises(DataError, match=message) as error:
+        open_scene(folder)
+    assert "B03.tif" in str(error.value)
+
+
+def test_bands_may_differ_by_less_than_a_pixel_of_their_own(copy):
+    folder = copy("bands")
+    rewrite(folder / "B01.tif", transform=Affine(60, 0, 399_910, 0, -60, 3_100_020))
+    assert open_scene(folder).grid.transform.a == 10
+    rewrite(folder / "B01.tif", transform=Affine(60, 0, 399_890, 0, -60, 3_100_020))
+    with pytest.raises(DataError, match="pixels of B1 apart"):
+        open_scene(folder)
+
+
+def test_several_bands_in_the_file_of_one_band(copy):
+    folder = copy("bands")
+    rewrite(folder / "B03.tif", np.ones((3, 60, 70), np.uint16))
+    with pytest.raises(DataError, match="has 3 bands; expected band B3"):
+        open_scene(folder)
+
+
+def test_a_file_that_is_no_raster(copy):
+    folder = copy("bands")
+    (folder / "B03.tif").write_bytes(b"not a raster")
+    with pytest.raises(DataError, match=r"B03\.tif cannot be read: .*not recognized"):
+        open_scene(folder)
+
+
+def test_tags_that_contradict_the_metadata_or_an_option(copy, originals):
+    folder = copy("bands")
+    with pytest.raises(ConfigurationError, match="--offset is 0, but tags of the rasters says -1000"):
+        open_scene(folder, offset=0)
+    metadata = originals["SAFE"] / "MTD_MSIL1C.xml"
+    shutil.copy(metadata, folder)
+    assert open_scene(folder).scaling.endswith("MTD_MSIL1C.xml")
+    (folder / metadata.name).write_text(metadata.read_text().replace(">-1000<", ">-500<"))
+    with pytest.raises(DataError, match=r"tags say scale 0\.0001 and offset -0\.1, but .* says 0\.0001 and -0\.05"):
+        open_scene(folder)
+
+
+def test_metadata_of_two_products_in_one_folder(copy, originals):
+    folder = copy("bands")
+    shutil.copy(originals["SAFE"] / "MTD_MSIL1C.xml", folder)
+    shutil.copy(originals["L2A"] / "MTD_MSIL2A.xml", folder)
+    with pytest.raises(DataError, match=r"several products: MTD_MSIL1C\.xml, MTD_MSIL2A\.xml"):
+        open_scene(folder)
+
+
+def test_missing_paths_empty_folders_and_products_without_metadata(copy, tmp_path):
+    with pytest.raises(DataError, match="There is no scene"):
+        open_scene(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="found no file"):
+        open_scene(tmp_path / "empty")
+    product = copy("SAFE")
+    (product / "MTD_MSIL1C.xml").unlink()
+    with pytest.raises(DataError, match=r"has no MTD_MSIL1C\.xml or MTD_MSIL2A\.xml"):
+        open_scene(product)
+
+
+def test_several_products_in_one_folder(originals, tmp_path):
+    for name in ("a.SAFE", "b.SAFE"):
+        shutil.copytree(originals["SAFE"], tmp_path / name)
+    with pytest.raises(DataError, match=r"holds 2 products: a\.SAFE, b\.SAFE"):
+        open_scene(tmp_path)
+
+
+def test_broken_and_encrypted_zip_files(originals, tmp_path):
+    product = originals["SAFE"]
+    archive = Path(shutil.make_archive(str(tmp_path / "product"), "zip", product.parent, product.name))
+    content = archive.read_bytes()
+    archive.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"product\.zip is not a readable zip file"):
+        open_scene(archive)
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("x.SAFE/MTD_MSIL1C.xml", "secret")
+    # The flag of encryption of the entry, in its own header and in the directory.
+    raw = bytearray(archive.read_bytes())
+    raw[6] |= 1
+    raw[raw.index(b"PK\x01\x02") + 8] |= 1
+    archive.write_bytes(raw)
+    with pytest.raises(DataError, match="is encrypted"):
+        open_scene(archive)
+
+
+@pytest.mark.parametrize("options", [{"quantification": 0}, {"quantification": float("nan")}, {"offset": float("inf")}])
+def test_options_out_of_range(originals, options):
+    with pytest.raises(ConfigurationError, match=r"^--"):
+        open_scene(originals["SAFE"], **options)
+
+
+# --- STAC ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def item(copy):
+    """A copy of the item, and a function that changes its JSON."""
+    path = copy("STAC item")
+
+    def change(function) -> Path:
+        content = json.loads(path.read_text())
+        function(content)
+        path.write_text(json.dumps(content))
+        return path
+
+    return change
+
+
+def test_planetary_computer_names_and_metadata_asset(item, originals):
+    keys = {"coastal": "B01", "blue": "B02", "green": "B03", "red": "B04", "nir": "B08", "nir08": "B8A"}
+
+    def change(content):
+        assets = content["assets"]
+        for asset in assets.values():
+            del asset["raster:bands"]
+        content["assets"] = {new: assets[old] for old, new in keys.items()}
+        content["assets"]["product-metadata"] = {"href": str(originals["SAFE"] / "MTD_MSIL1C.xml")}
+        content["assets"]["visual"] = content["assets"]["B02"]
+        del content["properties"]["s2:product_type"]
+
+    scene = open_scene(item(change))
+    assert list(scene.bands) == ["B1", "B2", "B3", "B4", "B8"]
+    assert {(band.scale, band.offset, band.saturated) for band in scene.bands.values()} == {(0.0001, -0.1, 65535)}
+    assert scene.level == "L1C"
+    assert scene.scaling.endswith("MTD_MSIL1C.xml")
+
+
+@pytest.mark.parametrize("version", ["bands", "asset"])
+def test_scale_and_offset_of_stac_1_1(item, version):
+    def change(content):
+        for asset in content["assets"].values():
+            del asset["raster:bands"]
+            values = {"raster:scale": 0.0002, "raster:offset": -0.2}
+            asset.update({"bands": [{"name": "x"} | values]} if version == "bands" else values)
+
+    band = open_scene(item(change)).bands["B4"]
+    assert (band.scale, band.offset) == (0.0002, -0.2)
+
+
+def test_an_item_without_scale_needs_the_options(item):
+    def change(content):
+        for asset in content["assets"].values():
+            del asset["raster:bands"]
+            asset["href"] = str(Path("assets") / Path(asset["href"]).name)
+        content["assets"]["product_metadata"] = {"href": "https://127.0.0.1:1/unreachable.xml"}
+
+    path = item(change)
+    for file in (path.parent / "assets").iterdir():
+        with rasterio.open(file, "r+") as dataset:
+            dataset.scales, dataset.offsets = [1], [0]
+    with pytest.raises(ConfigurationError, match="not even the STAC item") as error:
+        open_scene(path)
+    assert "--offset" in error.value.remedy
+    assert open_scene(path, quantification=10000, offset=-1000).bands["B4"].offset == -0.1
+
+
+def test_an_applied_offset_that_is_not_0_contradicts_itself(item):
+    path = item(lambda content: content["properties"].update({"earthsearch:boa_offset_applied": True}))
+    with pytest.raises(ConfigurationError, match="contradicts itself: earthsearch:boa_offset_applied is true") as error:
+        open_scene(path)
+    assert "--offset" in error.value.remedy
+    assert open_scene(path, offset=0).bands["B4"].offset == 0
+    assert open_scene(path, offset=-1000).bands["B4"].offset == -0.1
+
+
+def test_items_that_are_none(tmp_path, item):
+    path = tmp_path / "x.json"
+    for content in ("{", "[]", '{"type": "FeatureCollection", "features": []}', '{"type": "Feature", "assets": {}}'):
+        path.write_text(content)
+        with pytest.raises(DataError, match="not a readable STAC Item"):
+            open_scene(path)
+    with pytest.raises(DataError, match="no asset of a Sentinel-2 band; found thumbnail"):
+        open_scene(item(lambda content: content.update(assets={"thumbnail": {"href": "x.jpg"}})))
