@@ -10,6 +10,10 @@ from rasterio.io import DatasetReader
 
 from landslide.errors import DataError
 
+TOLERANCE = 1e-3
+"""Pixels by which a warped raster may be off. GDAL then interpolates coordinates, and depends on the rows that are read
+at once: whoever needs the same bits reads the same rows at once. (With 0, rasterio 1.4 cannot open a `WarpedVRT`.)"""
+
 
 @contextmanager
 def gdal_environment(*, remote: bool = False) -> Iterator[None]:

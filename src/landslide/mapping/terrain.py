@@ -1,0 +1,287 @@
+"""Elevation, slope and gradient under a scene, on the elevation model's own grid in metres.
+
+Slope and gradient are Horn's (1981, Proceedings of the IEEE 69(1):14-47), as `gdaldem slope` computes them. They are
+computed before anything is resampled to the scene, because a slope depends on the distance over which it is measured.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
+from shapely.geometry import Polygon
+from shapely.ops import nearest_points
+
+from landslide.errors import DataError
+from landslide.files import atomic_write
+from landslide.mapping.grid import WGS84, Grid
+from landslide.mapping.rasters import TOLERANCE, gdal_environment, open_raster, reading
+
+Floats = npt.NDArray[np.float32]
+
+BANDS = ("elevation", "slope", "gradient_east", "gradient_north")
+"""Bands of `terrain.tif`: metres, degrees, rise per metre to the east and to the north."""
+
+_MARGIN = 4  # pixels around the scene
+_ROWS = 512  # computed at a time
+_SAMPLES = 1000  # along each side of the scene, to measure the coverage
+_METRES = ("", "m", "metre", "metres", "meter", "meters")
+
+
+@dataclass(frozen=True)
+class Terrain:
+    """Terrain under a scene.
+
+    Attributes:
+        path: GeoTIFF, float32, with the bands `BANDS`; NaN where there is no elevation.
+        coverage: Share of the scene that has an elevation, 0 to 1.
+    """
+
+    path: Path
+    coverage: float
+
+
+def prepare_terrain(paths: Sequence[str | Path], grid: Grid, folder: Path) -> Terrain:
+    """Compute elevation, slope and gradient under a scene, and write `terrain.tif`.
+
+    The rasters are mosaicked; where several have an elevation, the first one counts. If the finest of them is in
+    metres, its grid is kept. Otherwise they are warped, bilinear, to the scene's reference system or, if that is not
+    in metres either, to its UTM zone. Memory does not grow with the size of the scene.
+
+    Args:
+        paths: Elevation models, heights in metres, in any reference system.
+        grid: Grid of the scene.
+        folder: Where `terrain.tif` is written.
+
+    Raises:
+        DataError: An elevation model cannot be read, has no reference system or other units, or none covers the scene.
+    """
+    with gdal_environment(remote=any(str(path).startswith("/vsi") for path in paths)), ExitStack() as stack:
+        models = [stack.enter_context(open_raster(str(path))) for path in paths]
+        for model in models:
+            _check(model)
+        target = _target(models, grid)
+        mosaics = [stack.enter_context(_warped(mosaic, target)) for mosaic in _mosaics(models, stack)]
+        path = folder / "terrain.tif"
+        with atomic_write(path) as temporary:
+            _write(temporary, mosaics, target)
+        coverage = _coverage(path, grid)
+        if coverage == 0:
+            raise _no_coverage(models, grid)
+    return Terrain(path, coverage)
+
+
+def horn(elevation: Floats, width: float, height: float) -> tuple[Floats, Floats, Floats]:
+    """Return slope and gradient of the inner pixels of a raster, by Horn's method.
+
+    A neighbour without elevation is extrapolated through the centre from the opposite one.
+
+    Args:
+        elevation: Metres, (h + 2, w + 2), float32, NaN if unknown.
+        width: Width of a pixel in metres.
+        height: Height of a pixel.
+
+    Returns:
+        Slope in degrees, rise per metre to the east, and to the north, each float32 (h, w); NaN where the centre is.
+    """
+    z = elevation.astype(np.float64)
+    rows, columns = z.shape[0] - 2, z.shape[1] - 2
+    centre = z[1:-1, 1:-1]
+
+    def opposite(row: int, column: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """The neighbour in a direction, and the one in the opposite direction."""
+        one = z[1 + row : 1 + row + rows, 1 + column : 1 + column + columns]
+        other = z[1 - row : 1 - row + rows, 1 - column : 1 - column + columns]
+        return (
+            np.where(np.isnan(one), np.where(np.isnan(other), centre, 2 * centre - other), one),
+            np.where(np.isnan(other), np.where(np.isnan(one), centre, 2 * centre - one), other),
+        )
+
+    (north_east, south_west), (east, west) = opposite(-1, 1), opposite(0, 1)
+    (south_east, north_west), (north, south) = opposite(1, 1), opposite(-1, 0)
+    to_east = (north_east + 2 * east + south_east - north_west - 2 * west - south_west) / (8 * width)
+    to_north = (north_west + 2 * north + north_east - south_west - 2 * south - south_east) / (8 * height)
+    to_east[np.isnan(centre)] = to_north[np.isnan(centre)] = np.nan
+    slope = np.degrees(np.arctan(np.hypot(to_east, to_north)))
+    return slope.astype(np.float32), to_east.astype(np.float32), to_north.astype(np.float32)
+
+
+def _check(model: DatasetReader) -> None:
+    if model.crs is None:
+        raise DataError(
+            f"{model.name} has no coordinate reference system.",
+            remedy="Download the elevation model again, or assign the right one: rio edit-info --crs EPSG:4326.",
+        )
+    if model.count != 1:
+        raise DataError(
+            f"{model.name} has {model.count} bands; an elevation model has one.",
+            remedy="Give a raster of elevations in metres.",
+        )
+    unit = (model.units[0] or "").strip()
+    if unit.lower() not in _METRES:
+        raise DataError(
+            f"{model.name}: its elevations are in {unit}, not in metres.",
+            remedy="Convert them, for example with rio calc '(* 0.3048 (read 1))' for feet.",
+        )
+
+
+def _grid(model: DatasetReader) -> Grid:
+    return Grid(model.crs, model.transform, model.width, model.height)
+
+
+def _in_metres(grid: Grid) -> bool:
+    """Whether coordinates are in metres on the ground; those of Web Mercator, for example, are not."""
+    if not grid.crs.is_projected or grid.crs.linear_units_factor[1] != 1 or grid.transform.b or grid.transform.d:
+        return False
+    size = grid.pixel_size
+    return math.isclose(size[0], grid.transform.a, rel_tol=0.01) and math.isclose(
+        size[1], -grid.transform.e, rel_tol=0.01
+    )
+
+
+def _target(models: Sequence[DatasetReader], scene: Grid) -> Grid:
+    """Return the grid in metres, under the scene and a margin around it."""
+    finest = min((_grid(model) for model in models), key=lambda grid: math.prod(grid.pixel_size))
+    if _in_metres(finest):
+        crs, (width, height), (left, top) = (
+            finest.crs,
+            (finest.transform.a, -finest.transform.e),
+            finest.transform @ (0, 0),
+        )
+    else:
+        crs = scene.crs if _in_metres(scene) else _utm(scene)
+        width = height = math.sqrt(math.prod(finest.pixel_size))
+        left, top = 0.0, 0.0
+    west, south, east, north = transform_bounds(scene.crs, crs, *scene.bounds)
+    first_column, last_column = math.floor((west - left) / width), math.ceil((east - left) / width)
+    first_row, last_row = math.floor((top - north) / height), math.ceil((top - south) / height)
+    transform = Affine(
+        width, 0, left + (first_column - _MARGIN) * width, 0, -height, top - (first_row - _MARGIN) * height
+    )
+    return Grid(crs, transform, last_column - first_column + 2 * _MARGIN, last_row - first_row + 2 * _MARGIN)
+
+
+def _utm(scene: Grid) -> CRS:
+    centre = scene.footprint.centroid
+    zone = min(max(math.floor((centre.x + 180) / 6) + 1, 1), 60)
+    return CRS.from_epsg((32600 if centre.y >= 0 else 32700) + zone)
+
+
+def _mosaics(models: Sequence[DatasetReader], stack: ExitStack) -> list[DatasetReader]:
+    """Join the rasters of one reference system and pixel size, so that nothing is missing at their seams."""
+    groups: dict[tuple[str, float, float], list[DatasetReader]] = {}
+    for model in models:
+        sizes = (round(model.transform.a, 12), round(model.transform.e, 12))
+        groups.setdefault((model.crs.to_wkt(), *sizes), []).append(model)
+    return [stack.enter_context(rasterio.open(_mosaic(group))) for group in groups.values()]
+
+
+def _mosaic(models: Sequence[DatasetReader]) -> str:
+    """Return a virtual raster (XML of GDAL) of rasters with one reference system and pixel size."""
+    first = models[0].transform
+    corners = [(~first @ model.transform) @ (0, 0) for model in models]  # in pixels of the first one
+    left, top = (min(values) for values in zip(*corners, strict=True))
+    sizes = [(x - left + model.width, y - top + model.height) for (x, y), model in zip(corners, models, strict=True)]
+    width, height = (math.ceil(round(max(values), 6)) for values in zip(*sizes, strict=True))
+    root = ElementTree.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
+    ElementTree.SubElement(root, "SRS").text = models[0].crs.to_wkt()
+    transform = first @ Affine.translation(left, top)
+    ElementTree.SubElement(root, "GeoTransform").text = ", ".join(map(repr, transform.to_gdal()))
+    band = ElementTree.SubElement(root, "VRTRasterBand", dataType="Float32", band="1")
+    ElementTree.SubElement(band, "NoDataValue").text = "nan"
+    for (x, y), model in reversed(list(zip(corners, models, strict=True))):  # the last one covers the others
+        source = ElementTree.SubElement(band, "ComplexSource")
+        ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0").text = model.name
+        ElementTree.SubElement(source, "SourceBand").text = "1"
+        size = {"xSize": str(model.width), "ySize": str(model.height)}
+        ElementTree.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0"} | size)
+        ElementTree.SubElement(source, "DstRect", {"xOff": repr(x - left), "yOff": repr(y - top)} | size)
+        if (model.scales[0], model.offsets[0]) != (1.0, 0.0):
+            ElementTree.SubElement(source, "ScaleOffset").text = repr(model.offsets[0])
+            ElementTree.SubElement(source, "ScaleRatio").text = repr(model.scales[0])
+        if model.nodata is not None:
+            ElementTree.SubElement(source, "NODATA").text = repr(model.nodata)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+@contextmanager
+def _warped(mosaic: DatasetReader, target: Grid) -> Iterator[WarpedVRT]:
+    with WarpedVRT(
+        mosaic,
+        crs=target.crs,
+        transform=target.transform,
+        width=target.width,
+        height=target.height,
+        resampling=Resampling.bilinear,
+        nodata=math.nan,
+        tolerance=TOLERANCE,
+    ) as warped:
+        yield warped
+
+
+def _write(path: Path, mosaics: Sequence[WarpedVRT], target: Grid) -> None:
+    profile: dict[str, Any] = {
+        "driver": "GTiff", "dtype": "float32", "count": len(BANDS), "nodata": math.nan, "crs": target.crs,
+        "transform": target.transform, "width": target.width, "height": target.height, "tiled": True,
+        "blockxsize": 256, "blockysize": 256, "compress": "deflate", "zlevel": 1, "predictor": 3, "bigtiff": "IF_SAFER",
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.descriptions = BANDS
+        dataset.units = ("m", "degree", "m/m", "m/m")
+        for start in range(0, target.height, _ROWS):
+            stop = min(start + _ROWS, target.height)
+            elevation = _elevation(mosaics, start, stop, target)
+            layers = elevation[1:-1, 1:-1], *horn(elevation, target.transform.a, -target.transform.e)
+            dataset.write(np.stack(layers), window=Window(0, start, target.width, stop - start))
+
+
+def _elevation(mosaics: Sequence[WarpedVRT], start: int, stop: int, target: Grid) -> Floats:
+    """Return rows start - 1 to stop + 1 and one more column at each side, NaN beyond the target."""
+    padded = np.full((stop - start + 2, target.width + 2), np.nan, np.float32)
+    first, last = max(start - 1, 0), min(stop + 1, target.height)
+    inside = padded[first - start + 1 : last - start + 1, 1:-1]
+    for mosaic in mosaics:
+        with reading(mosaic.name):
+            values = mosaic.read(1, window=Window(0, first, target.width, last - first))
+        np.copyto(inside, values, where=np.isnan(inside) & np.isfinite(values))
+    return padded
+
+
+def _coverage(path: Path, grid: Grid) -> float:
+    """Share of the scene with an elevation, measured at up to a million points."""
+    width, height = min(grid.width, _SAMPLES), min(grid.height, _SAMPLES)
+    transform = grid.transform @ Affine.scale(grid.width / width, grid.height / height)
+    options = {"transform": transform, "width": width, "height": height, "resampling": Resampling.nearest}
+    with open_raster(str(path)) as dataset, WarpedVRT(dataset, crs=grid.crs, tolerance=TOLERANCE, **options) as sampled:
+        return float(np.isfinite(sampled.read(1)).mean())
+
+
+def _no_coverage(models: Sequence[DatasetReader], grid: Grid) -> DataError:
+    """Say how far the nearest elevation model is from the scene."""
+    footprints = [_grid(model).footprint for model in models]
+    distance, name = min((_kilometres(f, grid.footprint), m.name) for f, m in zip(footprints, models, strict=True))
+    west, south, east, north = grid.footprint.bounds
+    place = f"longitude {west:.3f} to {east:.3f}, latitude {south:.3f} to {north:.3f}"
+    where = f"is {distance:.1f} km away from the scene" if distance > 0 else "has no data there"
+    return DataError(
+        f"No elevation model covers the scene ({place}): {name} {where}.",
+        remedy="Give an elevation model of this place, for example tiles of the Copernicus DEM GLO-30.",
+    )
+
+
+def _kilometres(one: Polygon, other: Polygon) -> float:
+    a, b = nearest_points(one, other)
+    return float(WGS84.inv(a.x, a.y, b.x, b.y)[2]) / 1000
