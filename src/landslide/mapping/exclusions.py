@@ -1,0 +1,338 @@
+"""Pixels that are left out: clouds, shadows, snow, defects, masks of the user's own, and what is outside the area."""
+
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from xml.etree import ElementTree
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import shapely
+from pyogrio.errors import DataSourceError
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.errors import CRSError
+from rasterio.features import rasterize
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+from shapely.geometry.base import BaseGeometry
+
+from landslide.errors import ConfigurationError, DataError
+from landslide.mapping.cloud_mask import write_cloud_mask
+from landslide.mapping.grid import Grid
+from landslide.mapping.rasters import TOLERANCE, open_raster, reading
+from landslide.mapping.reasons import Reason
+from landslide.mapping.row_blocks import RowBlocks
+from landslide.mapping.scene import Scene
+
+Array = npt.NDArray[Any]
+Codes = npt.NDArray[np.uint8]
+Clouds = Literal["auto", "none", "csmask"]
+
+_RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png")
+_BOX_STEPS = 32  # points along an edge of a bounding box, which is curved in the scene's reference system
+
+# Classes of Sen2Cor's scene classification.
+_SCENE_CLASSES = {0: Reason.NO_DATA, 1: Reason.DEFECTIVE}
+_SCENE_CLOUDS = {3: Reason.CLOUD_SHADOW, 8: Reason.CLOUD, 9: Reason.CLOUD, 10: Reason.CLOUD}
+_SCENE_SNOW = {11: Reason.SNOW}
+
+# Layers of MSK_QUALIT, in the order of the product: lost packets of the instrument, defective pixels, saturated
+# pixels (3, 5, 8) and pixels without data (6). Degraded or partially corrected ones stay.
+_DEFECTS = {3: Reason.DEFECTIVE, 5: Reason.DEFECTIVE, 8: Reason.DEFECTIVE, 6: Reason.NO_DATA}
+
+
+@dataclass(frozen=True)
+class ExclusionSettings:
+    """What is left out.
+
+    Attributes:
+        clouds: "auto": what the product says of clouds, if it does; "none": nothing; "csmask": found by the package
+            ukis-csmask.
+        snow: Whether snow and ice are left out, too.
+        masks: Rasters, where other values than 0 are left out, and vector files, whose polygons are left out.
+        area: Area of interest: a vector file, or "west,south,east,north" in longitude and latitude.
+    """
+
+    clouds: Clouds = "auto"
+    snow: bool = False
+    masks: tuple[str | Path, ...] = ()
+    area: str | Path | None = None
+
+
+def cloud_source(scene: Scene, settings: ExclusionSettings) -> str | None:
+    """Return in words what says where clouds are; None if nothing does."""
+    if settings.clouds == "csmask":
+        return "ukis-csmask"
+    if settings.clouds == "none":
+        return None
+    classification = scene.classification
+    if classification.scene is not None:
+        return "scene classification (SCL)"
+    if classification.clouds is not None:
+        return "classification mask (MSK_CLASSI)"
+    return "cloud polygons (MSK_CLOUDS)" if classification.cloud_vectors is not None else None
+
+
+class Exclusions:
+    """Reads for rows of a scene why its pixels are left out.
+
+    Args:
+        scene: The scene.
+        bands: Bands whose defects count.
+        settings: What is left out.
+        stack: Closes the files.
+        work_folder: Where the cloud mask of ukis-csmask is kept and found again; a temporary folder by default.
+
+    Raises:
+        DataError: A mask or an area cannot be read or does not fit.
+        ConfigurationError: A setting is wrong, or a package is missing.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        bands: Sequence[str],
+        settings: ExclusionSettings,
+        stack: ExitStack,
+        work_folder: Path | None = None,
+    ) -> None:
+        self._grid = scene.grid
+        self._stack = stack
+        self._layers: list[RowBlocks] = []
+        self._add_classification(scene, settings)
+        for band, path in scene.classification.quality.items():
+            if band in bands:
+                self._add_raster(path, _DEFECTS, _codes_of_layers)
+        if settings.clouds == "csmask":
+            folder = work_folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            cloud_mask = folder / "clouds.tif"
+            if not cloud_mask.exists():
+                write_cloud_mask(scene, cloud_mask)
+            self._add_raster(str(cloud_mask), {int(reason): reason for reason in Reason}, _codes_of_classes)
+        for mask in settings.masks:
+            self._add_mask(str(mask))
+        if settings.area is not None:
+            self._add_area(settings.area)
+
+    def read(self, start: int, stop: int) -> Codes:
+        """Return the codes of `Reason` of rows `start` to `stop`, uint8 (stop - start, width)."""
+        codes = np.zeros((stop - start, self._grid.width), np.uint8)
+        for layer in self._layers:
+            np.maximum(codes, layer.read(start, stop), out=codes)
+        return codes
+
+    def _add_classification(self, scene: Scene, settings: ExclusionSettings) -> None:
+        classification, clouds = scene.classification, settings.clouds == "auto"
+        if classification.scene is not None:
+            reasons = _SCENE_CLASSES | (_SCENE_CLOUDS if clouds else {}) | (_SCENE_SNOW if settings.snow else {})
+            image = classification.scene
+            self._add_raster(image.path, reasons, _codes_of_classes, image.index)
+        elif classification.clouds is not None:
+            layers = {1: Reason.CLOUD, 2: Reason.CLOUD} if clouds else {}
+            if settings.snow:
+                layers[3] = Reason.SNOW
+            if layers:
+                self._add_raster(classification.clouds, layers, _codes_of_layers)
+        elif classification.cloud_vectors is not None and clouds:
+            self._add_polygons(read_cloud_polygons(classification.cloud_vectors, self._grid), Reason.CLOUD)
+        has_snow = classification.scene is not None or classification.clouds is not None
+        if settings.snow and not has_snow:
+            raise ConfigurationError(
+                f"{scene.source}: nothing says where snow is, so it cannot be left out.",
+                remedy="Leave --snow out, or give a mask of the snow with --mask.",
+            )
+
+    def _add_mask(self, path: str) -> None:
+        if path.lower().endswith(_RASTERS):
+            self._add_raster(path, {1: Reason.MASKED}, _codes_of_layers)
+        else:
+            self._add_polygons(_read_polygons(path, self._grid), Reason.MASKED)
+
+    def _add_area(self, area: str | Path) -> None:
+        box = _bounding_box(str(area)) if isinstance(area, str) else None
+        polygons = _box_polygons(box, self._grid) if box is not None else _read_polygons(str(area), self._grid)
+        if not any(polygon.intersects(shapely.box(*self._grid.bounds)) for polygon in polygons):
+            west, south, east, north = self._grid.footprint.bounds
+            raise DataError(
+                f"The area {area} lies outside the scene, which covers longitude {west:.4f} to {east:.4f}, latitude "
+                f"{south:.4f} to {north:.4f}.",
+                remedy="Give an area that overlaps the scene.",
+            )
+        self._add_polygons(polygons, Reason.OUTSIDE_AREA, outside=True)
+
+    def _add_raster(
+        self,
+        path: str,
+        reasons: dict[int, Reason],
+        to_codes: Callable[[Array, dict[int, Reason]], Codes],
+        index: int | None = None,
+    ) -> None:
+        """Add a raster, taken to the grid by the nearest pixel; `reasons` are per class or per layer."""
+        dataset = self._stack.enter_context(open_raster(path))
+        if dataset.crs is None:
+            raise DataError(
+                f"{path} has no coordinate reference system.",
+                remedy="Assign the right one to a GeoTIFF: rio edit-info --crs EPSG:32633.",
+            )
+        by_class = to_codes is _codes_of_classes
+        indexes = [index or 1] if by_class else sorted(reasons)
+        if max(indexes) > dataset.count:
+            raise DataError(f"{path} has {dataset.count} bands; expected {max(indexes)}.", remedy="Download it again.")
+        warped = self._stack.enter_context(
+            WarpedVRT(
+                dataset,
+                crs=self._grid.crs,
+                transform=self._grid.transform,
+                width=self._grid.width,
+                height=self._grid.height,
+                resampling=Resampling.nearest,
+                tolerance=TOLERANCE,
+            )
+        )
+
+        def compute(start: int, stop: int) -> Codes:
+            with reading(path):
+                window = Window(0, start, self._grid.width, stop - start)
+                values = warped.read(indexes, window=window, masked=True).filled(0)
+            return to_codes(values, reasons)
+
+        self._layers.append(RowBlocks(compute, self._grid.height))
+
+    def _add_polygons(self, polygons: Sequence[BaseGeometry], reason: Reason, *, outside: bool = False) -> None:
+        """Leave out the pixels whose centres are in polygons, or the others if `outside`."""
+        inner, outer = (Reason.ANALYSED, reason) if outside else (reason, Reason.ANALYSED)
+        tree = shapely.STRtree(polygons)
+
+        def compute(start: int, stop: int) -> Codes:
+            rows = self._grid.rows(start, stop)
+            here = [polygons[i] for i in tree.query(shapely.box(*rows.bounds))]
+            shape = rows.height, rows.width
+            if not here:
+                return np.full(shape, outer.value, np.uint8)
+            burnt: Codes = rasterize(
+                here, shape, transform=rows.transform, fill=outer.value, default_value=inner.value, dtype=np.uint8
+            )
+            return burnt
+
+        self._layers.append(RowBlocks(compute, self._grid.height))
+
+
+def _codes_of_classes(values: Array, reasons: dict[int, Reason]) -> Codes:
+    """Codes of one layer whose values are classes."""
+    table = np.zeros(256, np.uint8)
+    for value, reason in reasons.items():
+        table[value] = reason.value
+    codes: Codes = table[np.clip(np.nan_to_num(values[0]), 0, 255).astype(np.uint8)]
+    return codes
+
+
+def _codes_of_layers(values: Array, reasons: dict[int, Reason]) -> Codes:
+    """Codes of layers in which other values than 0 count, in the order of their numbers."""
+    codes = np.zeros(values.shape[1:], np.uint8)
+    for layer, (_, reason) in zip(values, sorted(reasons.items()), strict=True):
+        np.maximum(codes, reason.value, out=codes, where=(layer != 0) & ~np.isnan(layer))
+    return codes
+
+
+# --- polygons -----------------------------------------------------------------------------------------------
+
+
+def _read_polygons(path: str, grid: Grid) -> list[BaseGeometry]:
+    """Return the polygons of a vector file in the reference system of a grid."""
+    if not Path(path).exists():
+        raise DataError(f"There is no file {path}.", remedy="Check the path.")
+    try:
+        frame = gpd.read_file(path)
+    except DataSourceError as error:
+        raise DataError(
+            f"{path} cannot be read: {error}.", remedy="Give polygons as GeoPackage, GeoJSON or Shapefile."
+        ) from error
+    if not isinstance(frame, gpd.GeoDataFrame) or not frame.geom_type.isin(["Polygon", "MultiPolygon"]).any():
+        raise DataError(f"{path} has no polygons.", remedy="Give polygons as GeoPackage, GeoJSON or Shapefile.")
+    if frame.crs is None:
+        raise DataError(
+            f"{path} has no coordinate reference system.", remedy="Save it with one, for example from QGIS."
+        )
+    frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])].to_crs(grid.crs)
+    return [polygon for polygon in frame.geometry if not polygon.is_empty]
+
+
+def _bounding_box(text: str) -> tuple[float, float, float, float] | None:
+    """Return west, south, east, north; None if this is no list of four numbers."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        return None
+    if len(numbers) != 4:
+        return None
+    west, south, east, north = numbers
+    if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+        raise ConfigurationError(
+            f"The area {text} is no bounding box.",
+            remedy="Give west,south,east,north in degrees of longitude and latitude, such as 86.1,28.0,86.3,28.2.",
+        )
+    return west, south, east, north
+
+
+def _box_polygons(box: tuple[float, float, float, float], grid: Grid) -> list[BaseGeometry]:
+    polygon = shapely.box(*box)
+    fine = shapely.segmentize(polygon, max(box[2] - box[0], box[3] - box[1]) / _BOX_STEPS)
+    return list(gpd.GeoSeries([fine], crs="OGC:CRS84").to_crs(grid.crs))
+
+
+def read_cloud_polygons(path: str, grid: Grid) -> list[BaseGeometry]:
+    """Return the polygons of MSK_CLOUDS_B00.gml, opaque and cirrus; most files have none.
+
+    Args:
+        path: The file, or its path in a zip as GDAL writes it (`/vsizip/`).
+        grid: The polygons are in its reference system.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    remedy = "Download the product again, or leave its clouds unused with --clouds none."
+    try:
+        root = ElementTree.fromstring(_read_file(path))
+        polygons, names = [], set()
+        for element in root.iter():
+            tag = element.tag.rpartition("}")[2]
+            if name := element.get("srsName"):
+                names.add(name)
+            if tag == "Polygon":
+                polygons.append(_gml_polygon(element))
+        if not polygons:
+            return []
+        if len(names) != 1:
+            raise ValueError(f"its reference system is {' and '.join(sorted(names)) or 'missing'}")
+        crs = CRS.from_epsg(int(names.pop().rpartition(":")[2]))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, ElementTree.ParseError, CRSError) as error:
+        raise DataError(f"{path} cannot be read: {error}.", remedy=remedy) from error
+    return list(gpd.GeoSeries(polygons, crs=crs).to_crs(grid.crs))
+
+
+def _gml_polygon(element: ElementTree.Element) -> BaseGeometry:
+    rings: dict[str, list[list[tuple[float, ...]]]] = {"exterior": [], "interior": []}
+    for part in element:
+        for positions in part.iter():
+            if positions.tag.rpartition("}")[2] == "posList":
+                numbers = [float(number) for number in (positions.text or "").split()]
+                dimension = int(positions.get("srsDimension", "2"))
+                points = [tuple(numbers[i : i + 2]) for i in range(0, len(numbers), dimension)]
+                rings[part.tag.rpartition("}")[2]].append(points)
+    if len(rings["exterior"]) != 1:
+        raise ValueError("a polygon has no outline")
+    return shapely.make_valid(shapely.Polygon(rings["exterior"][0], rings["interior"]))
+
+
+def _read_file(path: str) -> bytes:
+    archive, inside, name = path.removeprefix("/vsizip/").partition(".zip/")
+    if path.startswith("/vsizip/") and inside:
+        with zipfile.ZipFile(archive + ".zip") as file:
+            return file.read(name)
+    return Path(path).read_bytes()

@@ -1,0 +1,116 @@
+"""Rows of a scene's bands as reflectance on the scene's grid, and where they have no value."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.enums import MaskFlags
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from landslide.errors import DataError
+from landslide.mapping.grid import Grid
+from landslide.mapping.rasters import open_raster, reading
+from landslide.mapping.reasons import Reason
+from landslide.mapping.resampling import any_neighbour, axes, bilinear
+from landslide.mapping.scene import Band, Scene
+
+Array = npt.NDArray[Any]
+
+
+class ReflectanceReader:
+    """Reads bands of a scene, bilinear where their pixels are larger than the scene's.
+
+    A pixel has a value only if all pixels that it is interpolated from have one.
+
+    Args:
+        scene: The scene.
+        bands: Names such as B2, in the order of the result.
+        stack: Closes the files.
+
+    Raises:
+        DataError: The scene lacks a band, or a file cannot be opened.
+    """
+
+    def __init__(self, scene: Scene, bands: Sequence[str], stack: ExitStack) -> None:
+        _refuse_missing(scene, bands)
+        datasets: dict[str, DatasetReader] = {}
+        for path in {scene.bands[name].path for name in bands}:
+            datasets[path] = stack.enter_context(open_raster(path))
+        self._bands = [_BandRows(datasets[scene.bands[name].path], scene.bands[name], scene.grid) for name in bands]
+        self._width = scene.grid.width
+
+    def read(self, start: int, stop: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+        """Return reflectance (bands, stop - start, width), and the reasons (stop - start, width) for missing values.
+
+        Raises:
+            DataError: A file is damaged.
+        """
+        values = np.empty((len(self._bands), stop - start, self._width), np.float32)
+        reasons = np.zeros((stop - start, self._width), np.uint8)
+        for band, rows in zip(self._bands, values, strict=True):
+            band.read(start, stop, rows, reasons)
+        return values, reasons
+
+
+def _refuse_missing(scene: Scene, bands: Sequence[str]) -> None:
+    lacking = [name for name in bands if name not in scene.bands]
+    if not lacking:
+        return
+    files = [scene.missing[name] for name in lacking if name in scene.missing]
+    if files:
+        raise DataError(
+            f"{scene.source}: the file of band {lacking[0]} is missing: {files[0]}.",
+            remedy="Download the product again; its folder GRANULE has the bands.",
+        )
+    level = f"a scene of level {scene.level}" if scene.level else "the scene"
+    raise DataError(
+        f"{scene.source}: {level} has no band {', '.join(lacking)}; it has {', '.join(scene.bands)}.",
+        remedy="Add the bands, or use a model that does not need them. No L2A product has B10: "
+        "configs/surface_reflectance.yaml trains a model without it.",
+    )
+
+
+class _BandRows:
+    """Rows of one band on the scene's grid."""
+
+    def __init__(self, dataset: DatasetReader, band: Band, grid: Grid) -> None:
+        self._dataset = dataset
+        self._band = band
+        own = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
+        self._axes = None if own.same_pixels(grid) else axes(own.transform, dataset.shape, grid)
+        flags = dataset.mask_flag_enums[band.index - 1]
+        self._masked = MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
+
+    def read(self, start: int, stop: int, values: Array, reasons: Array) -> None:
+        """Write reflectance to `values`, and raise `reasons` where there is none."""
+        if self._axes is None:
+            numbers, absent, saturated = self._native(start, stop)
+        else:
+            first, last, rows = self._axes[0][start:stop].from_start()
+            numbers, absent, saturated = self._native(first, last + 1)
+            numbers[absent | saturated] = 0
+            numbers = bilinear(numbers, rows, self._axes[1])
+            absent, saturated = (
+                any_neighbour(mask, rows, self._axes[1]) if mask.any() else np.zeros(numbers.shape, bool)
+                for mask in (absent, saturated)
+            )
+        values[:] = numbers * np.float64(self._band.scale) + self._band.offset
+        for mask, reason in ((saturated, Reason.DEFECTIVE), (absent, Reason.NO_DATA)):
+            values[mask] = np.nan
+            np.maximum(reasons, reason.value, out=reasons, where=mask)
+
+    def _native(self, start: int, stop: int) -> tuple[Array, Array, Array]:
+        """Return rows of the file, where they have no data, and where they are saturated."""
+        window = Window(0, start, self._dataset.width, stop - start)
+        with reading(self._band.path):
+            numbers = self._dataset.read(self._band.index, window=window)
+            absent = ~np.isfinite(numbers) if numbers.dtype.kind == "f" else np.zeros(numbers.shape, bool)
+            if self._masked:
+                absent |= self._dataset.read_masks(self._band.index, window=window) == 0
+        if self._band.nodata is not None:
+            absent |= numbers == self._band.nodata
+        saturated = absent & False if self._band.saturated is None else numbers == self._band.saturated
+        return numbers, absent, saturated

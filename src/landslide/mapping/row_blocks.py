@@ -1,0 +1,40 @@
+"""Rows that are computed in fixed blocks, so that they do not depend on which rows are asked for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+BLOCK = 256  # rows
+
+
+class RowBlocks:
+    """Rows of a layer; the last computed block is kept.
+
+    Args:
+        compute: From the first row and the row after the last one to an array (..., rows, columns).
+        height: Rows of the layer.
+    """
+
+    def __init__(self, compute: Callable[[int, int], Array], height: int) -> None:
+        self._compute = compute
+        self._height = height
+        self._last: tuple[int, Array] | None = None
+
+    def read(self, start: int, stop: int) -> Array:
+        """Return rows `start` to `stop`, (..., stop - start, columns)."""
+        parts = []
+        for number in range(start // BLOCK, (stop - 1) // BLOCK + 1):
+            top = number * BLOCK
+            block = self._block(number)
+            parts.append(block[..., max(start - top, 0) : stop - top, :])
+        return np.concatenate(parts, axis=-2)
+
+    def _block(self, number: int) -> Array:
+        if self._last is None or self._last[0] != number:
+            top = number * BLOCK
+            self._last = number, self._compute(top, min(top + BLOCK, self._height))
+        return self._last[1]
