@@ -15,6 +15,20 @@ TOLERANCE = 1e-3
 at once: whoever needs the same bits reads the same rows at once. (With 0, rasterio 1.4 cannot open a `WarpedVRT`.)"""
 
 
+def interpolation_only(scale: float) -> dict[str, float]:
+    """Return options of a `WarpedVRT` that let GDAL interpolate between neighbours only.
+
+    GDAL otherwise averages as soon as the target's pixels are a little larger, with weights that do not keep a plane
+    a plane, and over widths that depend on the rows that are read at once. If the target's pixels are more than twice
+    as large, it averages over the same width everywhere.
+
+    Args:
+        scale: Size of the source's pixels divided by the size of the target's.
+    """
+    scale = scale if scale < 0.5 else 1.0
+    return {"XSCALE": scale, "YSCALE": scale}
+
+
 @contextmanager
 def gdal_environment(*, remote: bool = False) -> Iterator[None]:
     """Limit what GDAL keeps of the files in memory, so that memory does not grow with the size of a scene.

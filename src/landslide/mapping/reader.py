@@ -13,7 +13,7 @@ from rasterio.windows import Window
 
 from landslide.errors import ConfigurationError
 from landslide.mapping.exclusions import Exclusions, ExclusionSettings
-from landslide.mapping.rasters import TOLERANCE, gdal_environment, open_raster, reading
+from landslide.mapping.rasters import TOLERANCE, gdal_environment, interpolation_only, open_raster, reading
 from landslide.mapping.reasons import Reason
 from landslide.mapping.reflectance import ReflectanceReader
 from landslide.mapping.row_blocks import RowBlocks
@@ -23,6 +23,7 @@ from landslide.mapping.terrain import Terrain
 
 Array = npt.NDArray[Any]
 
+_BRIGHTEST = 4  # times the median, in the preview
 _TERRAIN = {"slope": "slope", "dem": "elevation"}  # name of the model's band: band of terrain.tif
 
 
@@ -115,6 +116,7 @@ class SceneReader:
                 height=grid.height,
                 resampling=Resampling.bilinear,
                 tolerance=TOLERANCE,
+                **interpolation_only(dataset.transform.a / grid.pixel_size[0]),
             )
         )
         indexes = [TERRAIN_BANDS.index(_TERRAIN[name]) + 1 for name in names]
@@ -135,7 +137,8 @@ def scene_preview(scene: Scene, max_side: int = 1600) -> npt.NDArray[np.uint8]:
         max_side: Longest side of the picture in pixels.
 
     Returns:
-        uint8 (h, w, 3), each band stretched from its 2nd to its 98th percentile; (0, 0, 0) where there is no data.
+        uint8 (h, w, 3), each band stretched from its 2nd to its 98th percentile, but at most to four times its median,
+        so that clouds do not darken the rest; (0, 0, 0) where there is no data.
 
     Raises:
         DataError: A file is damaged.
@@ -154,8 +157,13 @@ def scene_preview(scene: Scene, max_side: int = 1600) -> npt.NDArray[np.uint8]:
             known = np.isfinite(numbers) & (numbers != band.nodata if band.nodata is not None else True)
             valid &= known
             if known.any():
-                low, high = np.percentile(numbers[known], (2, 98))
-                stretched = (np.where(known, numbers, low) - low) / max(high - low, 1e-6)
-                picture[..., channel] = 1 + np.rint(254 * np.clip(stretched, 0, 1))
+                picture[..., channel] = _stretched(numbers * band.scale + band.offset, known)
     picture[~valid] = 0
     return picture
+
+
+def _stretched(reflectance: Array, known: Array) -> Array:
+    low, median, high = np.percentile(reflectance[known], (2, 50, 98))
+    high = max(min(high, _BRIGHTEST * median), low + 0.01)
+    share = (np.where(known, reflectance, low) - low) / (high - low)
+    return np.asarray(1 + np.rint(254 * np.clip(share, 0, 1)))

@@ -15,6 +15,7 @@ from landslide.mapping.grid import Grid
 from landslide.mapping.rasters import open_raster, reading
 from landslide.mapping.reasons import Reason
 from landslide.mapping.resampling import any_neighbour, axes, bilinear
+from landslide.mapping.row_blocks import RowBlocks
 from landslide.mapping.scene import Band, Scene
 
 Array = npt.NDArray[Any]
@@ -83,6 +84,7 @@ class _BandRows:
         self._axes = None if own.same_pixels(grid) else axes(own.transform, dataset.shape, grid)
         flags = dataset.mask_flag_enums[band.index - 1]
         self._masked = MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
+        self._numbers = RowBlocks(self._load, dataset.height)  # a JPEG 2000 file decodes whole tiles for a row
 
     def read(self, start: int, stop: int, values: Array, reasons: Array) -> None:
         """Write reflectance to `values`, and raise `reasons` where there is none."""
@@ -104,13 +106,18 @@ class _BandRows:
 
     def _native(self, start: int, stop: int) -> tuple[Array, Array, Array]:
         """Return rows of the file, where they have no data, and where they are saturated."""
-        window = Window(0, start, self._dataset.width, stop - start)
-        with reading(self._band.path):
-            numbers = self._dataset.read(self._band.index, window=window)
-            absent = ~np.isfinite(numbers) if numbers.dtype.kind == "f" else np.zeros(numbers.shape, bool)
-            if self._masked:
-                absent |= self._dataset.read_masks(self._band.index, window=window) == 0
+        numbers = self._numbers.read(start, stop)
+        absent = ~np.isfinite(numbers) if numbers.dtype.kind == "f" else np.zeros(numbers.shape, bool)
         if self._band.nodata is not None:
             absent |= numbers == self._band.nodata
         saturated = absent & False if self._band.saturated is None else numbers == self._band.saturated
         return numbers, absent, saturated
+
+    def _load(self, start: int, stop: int) -> Array:
+        window = Window(0, start, self._dataset.width, stop - start)
+        with reading(self._band.path):
+            numbers: Array = self._dataset.read(self._band.index, window=window)
+            if self._masked:
+                numbers = numbers.astype(np.float32)
+                numbers[self._dataset.read_masks(self._band.index, window=window) == 0] = np.nan
+        return numbers

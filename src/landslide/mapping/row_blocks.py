@@ -8,11 +8,11 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-BLOCK = 256  # rows
+BLOCK = 128  # rows
 
 
 class RowBlocks:
-    """Rows of a layer; the last computed block is kept.
+    """Rows of a layer; the last two computed blocks are kept.
 
     Args:
         compute: From the first row and the row after the last one to an array (..., rows, columns).
@@ -22,7 +22,7 @@ class RowBlocks:
     def __init__(self, compute: Callable[[int, int], Array], height: int) -> None:
         self._compute = compute
         self._height = height
-        self._last: tuple[int, Array] | None = None
+        self._kept: dict[int, Array] = {}
 
     def read(self, start: int, stop: int) -> Array:
         """Return rows `start` to `stop`, (..., stop - start, columns)."""
@@ -34,7 +34,9 @@ class RowBlocks:
         return np.concatenate(parts, axis=-2)
 
     def _block(self, number: int) -> Array:
-        if self._last is None or self._last[0] != number:
+        if number not in self._kept:
+            if len(self._kept) == 2:
+                del self._kept[next(iter(self._kept))]
             top = number * BLOCK
-            self._last = number, self._compute(top, min(top + BLOCK, self._height))
-        return self._last[1]
+            self._kept[number] = self._compute(top, min(top + BLOCK, self._height))
+        return self._kept[number]

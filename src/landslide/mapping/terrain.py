@@ -28,7 +28,7 @@ from shapely.ops import nearest_points
 from landslide.errors import DataError
 from landslide.files import atomic_write
 from landslide.mapping.grid import WGS84, Grid
-from landslide.mapping.rasters import TOLERANCE, gdal_environment, open_raster, reading
+from landslide.mapping.rasters import TOLERANCE, gdal_environment, interpolation_only, open_raster, reading
 
 Floats = npt.NDArray[np.float32]
 
@@ -87,7 +87,8 @@ def prepare_terrain(paths: Sequence[str | Path], grid: Grid, folder: Path) -> Te
 def horn(elevation: Floats, width: float, height: float) -> tuple[Floats, Floats, Floats]:
     """Return slope and gradient of the inner pixels of a raster, by Horn's method.
 
-    A neighbour without elevation is extrapolated through the centre from the opposite one.
+    A neighbour without elevation is extrapolated from the opposite one through the centre; if that is missing, too, a
+    diagonal one continues the plane of its two neighbours.
 
     Args:
         elevation: Metres, (h + 2, w + 2), float32, NaN if unknown.
@@ -101,17 +102,15 @@ def horn(elevation: Floats, width: float, height: float) -> tuple[Floats, Floats
     rows, columns = z.shape[0] - 2, z.shape[1] - 2
     centre = z[1:-1, 1:-1]
 
-    def opposite(row: int, column: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """The neighbour in a direction, and the one in the opposite direction."""
+    def neighbour(row: int, column: int, otherwise: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         one = z[1 + row : 1 + row + rows, 1 + column : 1 + column + columns]
         other = z[1 - row : 1 - row + rows, 1 - column : 1 - column + columns]
-        return (
-            np.where(np.isnan(one), np.where(np.isnan(other), centre, 2 * centre - other), one),
-            np.where(np.isnan(other), np.where(np.isnan(one), centre, 2 * centre - one), other),
-        )
+        return np.where(np.isnan(one), np.where(np.isnan(other), otherwise, 2 * centre - other), one)
 
-    (north_east, south_west), (east, west) = opposite(-1, 1), opposite(0, 1)
-    (south_east, north_west), (north, south) = opposite(1, 1), opposite(-1, 0)
+    north, south = neighbour(-1, 0, centre), neighbour(1, 0, centre)
+    west, east = neighbour(0, -1, centre), neighbour(0, 1, centre)
+    north_west, north_east = neighbour(-1, -1, north + west - centre), neighbour(-1, 1, north + east - centre)
+    south_west, south_east = neighbour(1, -1, south + west - centre), neighbour(1, 1, south + east - centre)
     to_east = (north_east + 2 * east + south_east - north_west - 2 * west - south_west) / (8 * width)
     to_north = (north_west + 2 * north + north_east - south_west - 2 * south - south_east) / (8 * height)
     to_east[np.isnan(centre)] = to_north[np.isnan(centre)] = np.nan
@@ -228,6 +227,7 @@ def _warped(mosaic: DatasetReader, target: Grid) -> Iterator[WarpedVRT]:
         resampling=Resampling.bilinear,
         nodata=math.nan,
         tolerance=TOLERANCE,
+        **interpolation_only(1),
     ) as warped:
         yield warped
 

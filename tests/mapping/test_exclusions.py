@@ -1,0 +1,261 @@
+"""Pixels that are left out, at the places where the scene, a mask or an area says so."""
+
+import shutil
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from rasterio.crs import CRS
+
+from landslide.errors import ConfigurationError, DataError
+from landslide.mapping.demo_scene import write_demo_scene
+from landslide.mapping.exclusions import ExclusionSettings, cloud_source, read_cloud_polygons
+from landslide.mapping.reader import SceneReader
+from landslide.mapping.reasons import Reason
+from landslide.mapping.scene import open_scene
+
+HEIGHT, WIDTH = 290, 130
+SMALL = {"rows": 1, "columns": 1, "crop": (HEIGHT, WIDTH)}
+LEFT, TOP = 399_960, 3_100_020
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    return open_scene(write_demo_scene(tmp_path_factory.mktemp("stack"), layout="stack", **SMALL))
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory):
+    return write_demo_scene(tmp_path_factory.mktemp("product"), clouds=True, **SMALL)
+
+
+def reasons_of(scene, bands=("B4",), work_folder=None, **settings):
+    """The reasons of the whole scene; they are the same row by row."""
+    with SceneReader(scene, bands, ExclusionSettings(**settings), work_folder=work_folder) as reader:
+        _, whole = reader.read(0, HEIGHT)
+        for row in (127, 256, 255, 0, HEIGHT - 1):
+            assert (reader.read(row, row + 1)[1][0] == whole[row]).all()
+    return whole
+
+
+def upscaled(layer, factor):
+    return np.kron(layer, np.ones((factor, factor), layer.dtype))[:HEIGHT, :WIDTH]
+
+
+def test_classification_mask_of_l1c(product):
+    scene = open_scene(product)
+    assert cloud_source(scene, ExclusionSettings()) == "classification mask (MSK_CLASSI)"
+    with rasterio.open(scene.classification.clouds) as dataset:
+        opaque, cirrus, snow = (upscaled(layer, 6) for layer in dataset.read())
+    clouds = reasons_of(scene)
+    assert (clouds == np.where(opaque | cirrus, Reason.CLOUD, 0)).all()
+    assert (clouds == Reason.CLOUD).mean() > 0.02
+    with_snow = reasons_of(scene, snow=True)
+    assert (with_snow == np.where(opaque | cirrus, Reason.CLOUD, snow * Reason.SNOW)).all()
+    assert (with_snow == Reason.SNOW).any()
+    assert not reasons_of(scene, clouds="none").any()
+    assert (reasons_of(scene, clouds="none", snow=True) == snow * Reason.SNOW).all()
+
+
+def test_scene_classification_of_l2a(tmp_path):
+    scene = open_scene(write_demo_scene(tmp_path, clouds=True, level="L2A", **SMALL))
+    assert cloud_source(scene, ExclusionSettings()) == "scene classification (SCL)"
+    with rasterio.open(scene.classification.scene.path, "r") as dataset:
+        profile, classes = dataset.profile, dataset.read(1)
+    assert {3, 4, 9, 10, 11} == set(np.unique(classes))
+    classes[0, :12] = range(12)
+    with rasterio.open(scene.classification.scene.path, "w", **profile, QUALITY="100", REVERSIBLE="YES") as dataset:
+        dataset.write(classes, 1)
+    expected = {
+        0: Reason.NO_DATA,
+        1: Reason.DEFECTIVE,
+        3: Reason.CLOUD_SHADOW,
+        **dict.fromkeys((8, 9, 10), Reason.CLOUD),
+    }
+    table = np.array([expected.get(i, 0) for i in range(12)], np.uint8)
+    assert (reasons_of(scene) == upscaled(table[classes], 2)).all()
+    table[11] = Reason.SNOW
+    assert (reasons_of(scene, snow=True) == upscaled(table[classes], 2)).all()
+    table[:] = 0
+    table[:2] = Reason.NO_DATA, Reason.DEFECTIVE
+    assert (reasons_of(scene, clouds="none") == upscaled(table[classes], 2)).all()
+
+
+GML = """<?xml version="1.0"?><eop:Mask xmlns:eop="http://www.opengis.net/eop/2.0" xmlns:gml="http://www.opengis.net/gml/3.2">
+{envelope}<eop:maskMembers>{members}</eop:maskMembers></eop:Mask>"""
+ENVELOPE = '<gml:boundedBy><gml:Envelope srsName="urn:ogc:def:crs:EPSG:8.7.1:{epsg}"></gml:Envelope></gml:boundedBy>'
+MEMBER = """<eop:MaskFeature><eop:maskType>OPAQUE</eop:maskType><eop:extentOf><gml:Polygon>
+<gml:exterior><gml:LinearRing>
+<gml:posList srsDimension="2">{outline}</gml:posList></gml:LinearRing></gml:exterior><gml:interior><gml:LinearRing>
+<gml:posList srsDimension="2">{hole}</gml:posList></gml:LinearRing></gml:interior>
+</gml:Polygon></eop:extentOf></eop:MaskFeature>"""
+
+
+def ring(rows, columns):
+    """Coordinates around rows and columns of the scene."""
+    x, y = [LEFT + 10 * column for column in columns], [TOP - 10 * row for row in rows]
+    return f"{x[0]} {y[0]} {x[1]} {y[0]} {x[1]} {y[1]} {x[0]} {y[1]} {x[0]} {y[0]}"
+
+
+def gml(members=None, epsg=32645, envelope=ENVELOPE):
+    if members is None:
+        members = MEMBER.format(outline=ring((240, 280), (20, 70)), hole=ring((250, 260), (30, 40)))
+    return GML.format(envelope=envelope.format(epsg=epsg), members=members)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_cloud_polygons_of_older_products(tmp_path, zipped):
+    product = write_demo_scene(tmp_path, **SMALL)
+    quality = next(product.rglob("IMG_DATA")).parent / "QI_DATA"
+    quality.mkdir()
+    (quality / "MSK_CLOUDS_B00.gml").write_text(gml())
+    if zipped:
+        product = shutil.make_archive(str(tmp_path / "zipped"), "zip", product.parent, product.name)
+    scene = open_scene(product)
+    assert cloud_source(scene, ExclusionSettings()) == "cloud polygons (MSK_CLOUDS)"
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[240:280, 20:70] = Reason.CLOUD
+    expected[250:260, 30:40] = 0
+    assert (reasons_of(scene) == expected).all()
+    assert not reasons_of(scene, clouds="none").any()
+    with pytest.raises(ConfigurationError, match="nothing says where snow is"):
+        reasons_of(scene, snow=True)
+
+
+def test_cloud_polygons_without_clouds_in_another_zone_and_damaged(tmp_path, stack):
+    path = tmp_path / "MSK_CLOUDS_B00.gml"
+    path.write_text(gml("", envelope=""))
+    assert read_cloud_polygons(str(path), stack.grid) == []
+    path.write_text(gml(epsg=32644))
+    (polygon,) = read_cloud_polygons(str(path), stack.grid)
+    there = gpd.GeoSeries([shapely.box(LEFT + 200, TOP - 2800, LEFT + 700, TOP - 2400)], crs=32644).to_crs(32645)[0]
+    assert polygon.symmetric_difference(there).area == pytest.approx(100 * 100, rel=0.02)  # the hole
+    for content, message in (("<x", "cannot be read"), (gml(envelope=""), "reference system is missing")):
+        path.write_text(content)
+        with pytest.raises(DataError, match=message):
+            read_cloud_polygons(str(path), stack.grid)
+
+
+def test_defects_of_the_needed_bands(tmp_path):
+    product = write_demo_scene(tmp_path, clouds=True, **SMALL)
+    quality = next(product.rglob("QI_DATA"))
+    layers = np.zeros((8, HEIGHT // 2, WIDTH // 2), np.uint8)
+    for layer in range(8):
+        layers[layer, 0, layer] = 1
+    profile = {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES", "count": 8, "dtype": "uint8"}
+    transform, crs = Affine(20, 0, LEFT, 0, -20, TOP), CRS.from_epsg(32645)
+    with rasterio.open(
+        quality / "MSK_QUALIT_B11.jp2", "w", height=145, width=65, crs=crs, transform=transform, **profile
+    ) as dataset:
+        dataset.write(layers)
+    scene = open_scene(product)
+    assert not reasons_of(scene, clouds="none").any()
+    row = reasons_of(scene, ("B4", "B11"), clouds="none")[0, :16:2]
+    assert row.tolist() == [0, 0, Reason.DEFECTIVE, 0, Reason.DEFECTIVE, Reason.NO_DATA, 0, Reason.DEFECTIVE]
+
+
+# --- masks and areas ------------------------------------------------------------------------------------------
+
+
+def write_mask(path, values, transform, crs, **options):
+    profile = {
+        "driver": "GTiff",
+        "count": 1,
+        "dtype": values.dtype,
+        "height": values.shape[0],
+        "width": values.shape[1],
+    }
+    with rasterio.open(path, "w", crs=crs, transform=transform, **(profile | options)) as dataset:
+        dataset.write(values, 1)
+    return path
+
+
+def test_raster_masks(tmp_path, stack):
+    """At another resolution, smaller than the scene, with values that mean no data."""
+    values = np.zeros((10, 5), np.uint8)
+    values[0], values[1, 1], values[9] = 255, 7, 1
+    grid = Affine(50, 0, LEFT, 0, -50, TOP - 500)
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[50:100, :25] = upscaled(values, 5)[:50, :25] != 0
+    path = write_mask(tmp_path / "water.tif", values, grid, "EPSG:32645")
+    assert (reasons_of(stack, masks=(path,)) == expected * Reason.MASKED).all()
+    expected[50:55] = 0
+    path = write_mask(tmp_path / "water255.tif", values, grid, "EPSG:32645", nodata=255)
+    assert (reasons_of(stack, masks=(path,)) == expected * Reason.MASKED).all()
+    with pytest.raises(DataError, match=r"water\.tif has no coordinate reference system"):
+        reasons_of(stack, masks=(write_mask(tmp_path / "water.tif", values, grid, None),))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "crs"),
+    [
+        (".gpkg", "EPSG:32645"),
+        (".gpkg", "EPSG:32644"),
+        (".shp", "EPSG:32644"),
+        (".shp", "EPSG:4326"),
+        (".geojson", "EPSG:4326"),
+    ],
+)
+def test_polygons_as_mask_and_as_area(tmp_path, stack, crs, suffix):
+    box = shapely.segmentize(shapely.box(LEFT + 101, TOP - 2701, LEFT + 499, TOP - 2001), 50)
+    path = tmp_path / f"polygons{suffix}"
+    gpd.GeoDataFrame(geometry=[box], crs=32645).to_crs(crs).to_file(path)
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    inside[200:270, 10:50] = True
+    assert (reasons_of(stack, masks=(path,)) == np.where(inside, Reason.MASKED, 0)).all()
+    assert (reasons_of(stack, area=path) == np.where(inside, 0, Reason.OUTSIDE_AREA)).all()
+
+
+def test_bounding_box_in_longitude_and_latitude(stack):
+    west, south, east, north = stack.grid.footprint.bounds
+    middle = (west + east) / 2
+    reasons = reasons_of(stack, area=f"{west - 1},{south - 1},{middle},{north + 1}")
+    x = LEFT + 10 * (np.arange(WIDTH) + 0.5)
+    for row in (0, 150, HEIGHT - 1):
+        y = np.full(WIDTH, TOP - 10 * (row + 0.5))
+        longitude, _ = rasterio.warp.transform("EPSG:32645", "EPSG:4326", x, y)
+        outside = np.array(longitude) > middle
+        assert 0.4 < outside.mean() < 0.6
+        assert ((reasons[row] == Reason.OUTSIDE_AREA) == outside).all()
+
+
+def test_highest_reason_counts(product, tmp_path):
+    scene = open_scene(product)
+    everywhere = tmp_path / "all.gpkg"
+    gpd.GeoDataFrame(geometry=[shapely.box(*scene.grid.bounds)], crs=32645).to_file(everywhere)
+    reasons = reasons_of(scene, masks=(everywhere,))
+    assert set(np.unique(reasons)) == {Reason.MASKED, Reason.CLOUD}
+
+
+@pytest.mark.parametrize(
+    ("area", "error", "message"),
+    [
+        ("10,20,11,21", DataError, "area 10,20,11,21 lies outside the scene, which covers longitude 85.9"),
+        ("11,20,10,21", ConfigurationError, "no bounding box"),
+        ("10,20,11,95", ConfigurationError, "no bounding box"),
+        ("missing.gpkg", DataError, "There is no file missing.gpkg"),
+        ("1,2,3", DataError, "There is no file 1,2,3"),
+    ],
+)
+def test_areas_that_cannot_be_used(stack, area, error, message):
+    with pytest.raises(error, match=message):
+        reasons_of(stack, area=area)
+
+
+def test_vector_files_that_cannot_be_used(tmp_path, stack):
+    path = tmp_path / "x.gpkg"
+    path.write_text("nothing")
+    with pytest.raises(DataError, match=r"x\.gpkg cannot be read"):
+        reasons_of(stack, area=path)
+    points = tmp_path / "points.gpkg"
+    gpd.GeoDataFrame(geometry=[shapely.Point(86, 28)], crs=4326).to_file(points)
+    with pytest.raises(DataError, match=r"points\.gpkg has no polygons"):
+        reasons_of(stack, masks=(points,))
+    bare = tmp_path / "bare.shp"
+    gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs=4326).to_file(bare)
+    bare.with_suffix(".prj").unlink()
+    with pytest.raises(DataError, match=r"bare\.shp has no coordinate reference system"):
+        reasons_of(stack, masks=(bare,))
