@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from affine import Affine
 from rasterio.crs import CRS
-from rasterio.transform import Affine
 
 from landslide.mapping.grid import Grid
 from landslide.mapping.products import MapInfo
@@ -60,7 +60,9 @@ def write_map(folder: Path, grid: Grid, mask, probability=0.9, uncertainty=0.1, 
 
 def write_terrain(path: Path, grid: Grid, elevation, gradient_east, gradient_north) -> Path:
     """Write terrain.tif with a slope in degrees that belongs to the gradients."""
-    bands = np.stack(np.broadcast_arrays(elevation, 0.0, gradient_east, gradient_north)).astype(np.float32)
+    shape = (grid.height, grid.width)
+    bands = np.stack([np.broadcast_to(band, shape) for band in (elevation, 0.0, gradient_east, gradient_north)])
+    bands = bands.astype(np.float32)
     bands[1] = np.degrees(np.arctan(np.hypot(bands[2], bands[3])))
     with rasterio.open(
         path, "w", driver="GTiff", width=grid.width, height=grid.height, count=4, dtype="float32",

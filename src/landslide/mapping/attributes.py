@@ -4,6 +4,7 @@ The scene is read block by block, and only where landslides are; a landslide in 
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import shapely
+from affine import Affine
 from pyproj import Transformer
-from rasterio.enums import Resampling
 from rasterio.features import rasterize
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from landslide.mapping.grid import WGS84, Grid
+from landslide.mapping.terrain_samples import TERRAIN_BANDS, TerrainSamples
 
 _BLOCK = 512  # pixels a side
 _NOT_ANALYSED = 255
-_TERRAIN = ("elevation", "slope", "gradient_east", "gradient_north")
 
 Array = npt.NDArray[Any]
 
@@ -35,21 +35,22 @@ def pixel_attributes(geometries: Array, grid: Grid, folder: Path, terrain: Path 
         grid: The grid of the rasters.
         folder: The folder with mask.tif, probability.tif and uncertainty.tif.
         terrain: terrain.tif with the bands elevation (m), slope (degrees), gradient_east and gradient_north (rise per
-            metre), on any grid; bilinear where it differs. None if there is no elevation.
+            metre), on any grid, sampled bilinearly. None if there is no elevation.
 
     Returns:
         (N,) arrays by the name of the column; NaN where there is no elevation, no slope to point downwards, or no
         distance between the highest and the lowest pixel.
     """
     n = len(geometries)
-    sums = {name: np.zeros(n) for name in ("pixels", "probability", "uncertainty", "heights", "east", "north")}
-    sums |= {"elevation": np.zeros(n), "slope": np.zeros(n)}
+    summed = ("pixels", "probability", "uncertainty", "heights", "elevation", "slopes", "slope", "east", "north")
+    sums = {name: np.zeros(n) for name in summed}
     largest = {name: np.full(n, np.nan) for name in ("probability", "slope")}
     lowest, highest = (np.full((3, n), np.nan) for _ in range(2))  # elevation, row, column
     at_edge = np.zeros(n, bool)
     for polygon, values in _pixels(geometries, grid, folder, terrain):
         values |= _downslope(values["gradient_east"], values["gradient_north"])
-        values |= {"pixels": np.ones(len(polygon)), "heights": np.isfinite(values["elevation"])}
+        values |= {"pixels": np.ones(len(polygon))}
+        values |= {"heights": np.isfinite(values["elevation"]), "slopes": np.isfinite(values["slope"])}
         for name, total in sums.items():
             total += np.bincount(polygon, np.nan_to_num(values[name]), minlength=n)
         for name, maximum in largest.items():
@@ -67,7 +68,7 @@ def pixel_attributes(geometries: Array, grid: Grid, folder: Path, terrain: Path 
             "elev_max": highest[0],
             "elev_mean": sums["elevation"] / sums["heights"],
             "relief_m": relief,
-            "slope_mean": sums["slope"] / sums["heights"],
+            "slope_mean": sums["slope"] / sums["slopes"],
             "slope_max": largest["slope"],
             "aspect_mean": np.where(directed, aspect, np.nan),
             "runout_m": runout,
@@ -88,29 +89,33 @@ def _pixels(
         rasterio.open(folder / "mask.tif") as mask,
         rasterio.open(folder / "probability.tif") as probability,
         rasterio.open(folder / "uncertainty.tif") as uncertainty,
-        _Terrain(terrain, grid) as heights,
+        TerrainSamples(terrain, grid) if terrain else nullcontext() as heights,
     ):
         for block in _blocks(grid):
-            bounds = rasterio.windows.bounds(block, grid.transform)
+            transform = grid.transform @ Affine.translation(block.col_off, block.row_off)
+            bounds = Grid(grid.crs, transform, block.width, block.height).bounds
             inside = tree.query(shapely.box(*bounds))
             clipped = zip(shapely.clip_by_rect(geometries[inside], *bounds), inside, strict=True)
             burnt = [(shape, index + 1) for shape, index in clipped if shape.area > 0]
             if not burnt:
                 continue
-            transform = rasterio.windows.transform(block, grid.transform)
             labels = rasterize(burnt, (block.height, block.width), transform=transform, dtype="int32")
             rows, columns = np.nonzero(labels)
             window = Window(
                 block.col_off + columns.min(), block.row_off + rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1
             )
-            read = {
-                "probability": _scaled(probability, window),
-                "uncertainty": _scaled(uncertainty, window),
-                "at_edge": _beside_not_analysed(mask, window),
-                **heights.read(window),
+            at = rows - rows.min(), columns - columns.min()
+            values = {
+                "probability": _scaled(probability, window, at),
+                "uncertainty": _scaled(uncertainty, window, at),
+                "at_edge": _beside_not_analysed(mask, window)[at],
+                "row": rows + block.row_off,
+                "column": columns + block.col_off,
             }
-            values = {name: array[rows - rows.min(), columns - columns.min()] for name, array in read.items()}
-            values |= {"row": rows + block.row_off, "column": columns + block.col_off}
+            if heights is None:
+                values |= dict.fromkeys(TERRAIN_BANDS, np.full(len(rows), np.nan))
+            else:
+                values |= heights.sample(values["row"], values["column"])
             yield labels[rows, columns] - np.int64(1), values
 
 
@@ -120,43 +125,10 @@ def _blocks(grid: Grid) -> Iterator[Window]:
             yield Window(left, top, min(_BLOCK, grid.width - left), min(_BLOCK, grid.height - top))
 
 
-class _Terrain:
-    """terrain.tif on the grid of the scene, or no terrain at all."""
-
-    def __init__(self, path: Path | None, grid: Grid) -> None:
-        self._path, self._grid = path, grid
-
-    def __enter__(self) -> "_Terrain":
-        if self._path is not None:
-            self._dataset = rasterio.open(self._path)
-            self._warped = WarpedVRT(
-                self._dataset,
-                crs=self._grid.crs,
-                transform=self._grid.transform,
-                width=self._grid.width,
-                height=self._grid.height,
-                resampling=Resampling.bilinear,
-                src_nodata=np.nan if self._dataset.nodata is None else self._dataset.nodata,
-                nodata=np.nan,
-            )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._path is not None:
-            self._warped.close()
-            self._dataset.close()
-
-    def read(self, window: Window) -> dict[str, Array]:
-        """Return each band by its name, NaN where there is no elevation."""
-        if self._path is None:
-            return dict.fromkeys(_TERRAIN, np.full((window.height, window.width), np.nan))
-        return dict(zip(_TERRAIN, self._warped.read(window=window).astype(np.float64), strict=True))
-
-
-def _scaled(dataset: Any, window: Window) -> npt.NDArray[np.float64]:
-    """Return a band in its physical unit, NaN where it has no data."""
-    values = dataset.read(1, window=window, masked=True).astype(np.float64) * dataset.scales[0] + dataset.offsets[0]
-    return np.asarray(values.filled(np.nan))
+def _scaled(dataset: Any, window: Window, at: tuple[Array, Array]) -> Array:
+    """Return the pixels `at` (rows, columns) of a window in their physical unit, NaN where there is no data."""
+    stored = dataset.read(1, window=window)[at]
+    return np.where(stored == dataset.nodata, np.nan, stored * dataset.scales[0] + dataset.offsets[0])
 
 
 def _beside_not_analysed(mask: Any, window: Window) -> npt.NDArray[np.bool_]:
