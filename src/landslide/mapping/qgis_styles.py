@@ -1,0 +1,76 @@
+"""Styles of the layers of a map for QGIS, as QML."""
+
+from collections.abc import Mapping
+from xml.sax.saxutils import quoteattr
+
+from landslide.mapping.colours import AREA_COLOUR, CONFIDENCE_COLOURS, FOOTPRINT_COLOUR, REASON_COLOURS
+
+
+def qgis_styles() -> dict[str, str]:
+    """Return the QML of each layer by its name: symbols and labels of the legend."""
+    filled = {value: _fill(colour, alpha=110) for value, colour in CONFIDENCE_COLOURS.items()}
+    hatched = {reason.text: _hatch(colour) for reason, colour in REASON_COLOURS.items()}
+    return {
+        "landslides": _categories("confidence", filled),
+        "not_analysed": _categories("reason", hatched),
+        "image_footprint": _single(_outline(FOOTPRINT_COLOUR, "solid")),
+        "area_of_interest": _single(_outline(AREA_COLOUR, "dash")),
+        "source": _single(_outline(FOOTPRINT_COLOUR, "no")),
+    }
+
+
+def _categories(attribute: str, symbols: Mapping[str, str]) -> str:
+    categories = "".join(
+        f'<category value={quoteattr(value)} label={quoteattr(value)} symbol="{number}" render="true"/>'
+        for number, value in enumerate(symbols)
+    )
+    drawn = "".join(_symbol(str(number), layers) for number, layers in enumerate(symbols.values()))
+    return _style(
+        f'<renderer-v2 type="categorizedSymbol" attr="{attribute}"><categories>{categories}</categories>'
+        f"<symbols>{drawn}</symbols></renderer-v2>"
+    )
+
+
+def _single(layers: str) -> str:
+    return _style(f'<renderer-v2 type="singleSymbol"><symbols>{_symbol("0", layers)}</symbols></renderer-v2>')
+
+
+def _style(renderer: str) -> str:
+    return (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
+        f'<qgis version="3.22" styleCategories="Symbology">{renderer}</qgis>'
+    )
+
+
+def _symbol(name: str, layers: str, kind: str = "fill") -> str:
+    return f'<symbol name="{name}" type="{kind}" alpha="1">{layers}</symbol>'
+
+
+def _layer(kind: str, options: Mapping[str, str], inner: str = "") -> str:
+    listed = "".join(f'<Option type="QString" name="{name}" value="{value}"/>' for name, value in options.items())
+    return f'<layer class="{kind}" enabled="1"><Option type="Map">{listed}</Option>{inner}</layer>'
+
+
+def _rgba(colour: str, alpha: int = 255) -> str:
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return f"{red},{green},{blue},{alpha}"
+
+
+def _fill(colour: str, alpha: int) -> str:
+    options = {"color": _rgba(colour, alpha), "style": "solid", "outline_color": _rgba(colour), "outline_width": "0.4"}
+    return _layer("SimpleFill", options)
+
+
+def _outline(colour: str, line: str) -> str:
+    return _layer(
+        "SimpleFill",
+        {"style": "no", "outline_color": _rgba(colour), "outline_style": line, "outline_width": "0.4"},
+    )
+
+
+def _hatch(colour: str) -> str:
+    line = _symbol("@0@0", _layer("SimpleLine", {"line_color": _rgba(colour), "line_width": "0.3"}), "line")
+    pattern = {"angle": "45", "distance": "2", "color": _rgba(colour), "line_width": "0.3"}
+    return _layer("LinePatternFill", pattern, line) + _layer(
+        "SimpleFill", {"style": "no", "outline_color": _rgba(colour), "outline_width": "0.2"}
+    )
