@@ -104,6 +104,13 @@ class BandSettings:
     """Also compute `red_global`, `green_global` and `blue_global`, last in the order of the bands: digital numbers from
     0 to 6,000 scaled to 0-1 and clipped, with one scale for all patches (authors' record). They are for values that
     are divided by the publishers' means; 8-bit RGB would be 1 nearly everywhere."""
+    level: Literal["L1C", "L2A"] = "L1C"
+    """Processing level of the reflectance in the patch files: `L1C` at the top of the atmosphere, as in Landslide4Sense,
+    or `L2A` at the surface. Bands do not depend on it; maps of scenes of the other level give a warning."""
+    units: Literal["landslide4sense", "digital_numbers", "reflectance"] = "landslide4sense"
+    """What the patch files hold, so that scenes are brought to the same: digital numbers, degrees and metres divided by
+    the publishers' means (`landslide4sense`) or not (`digital_numbers`, reflectance x 10,000), or `reflectance` from 0
+    to 1. Bands do not depend on it."""
     dtype: Literal["float16", "float32"] = "float16"
     """Number format of the band cache on disk. float16 keeps 11 significant bits."""
 
@@ -180,6 +187,12 @@ def available_bands(stored: Sequence[str] = ORIGINAL_BANDS, *, global_rgb: bool 
     """
     engineered = (*ENGINEERED_BANDS, *GLOBAL_RGB_BANDS) if global_rgb else ENGINEERED_BANDS
     return (*stored, *(name for name in engineered if set(_REQUIRED[name]) <= set(stored)))
+
+
+def source_bands(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the stored bands from which bands are computed, in the order of `ORIGINAL_BANDS`."""
+    needed = {source for name in names for source in _REQUIRED.get(name, (name,))}
+    return tuple(name for name in ORIGINAL_BANDS if name in needed)
 
 
 def resolve_bands(selection: str | int | Sequence[str], available: Sequence[str] = BAND_NAMES) -> tuple[str, ...]:

@@ -1,0 +1,91 @@
+"""The rasters of a map: Cloud-Optimised GeoTIFFs of probability, uncertainty and mask."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.shutil
+from rasterio.windows import Window
+
+from landslide.mapping.grid import Grid
+from landslide.mapping.mosaic import NO_DATA, RAW_TYPES, SCALE, read_raw
+
+NO_LANDSLIDE, LANDSLIDE, NOT_ANALYSED = 0, 1, 255
+"""Codes of `mask.tif`."""
+_COLOURS = {NO_LANDSLIDE: (255, 255, 255, 0), LANDSLIDE: (227, 26, 28, 255), NOT_ANALYSED: (127, 127, 127, 255)}
+_TILE = 512
+_BLOCK_ROWS = 512
+
+
+def stored_threshold(threshold: float) -> int:
+    """Return the smallest stored probability that counts as a landslide."""
+    return math.ceil(round(threshold / SCALE, 6))
+
+
+def write_rasters(work: Path, destination: Path, grid: Grid, threshold: float, description: dict[str, str]) -> None:
+    """Write `probability.tif`, `uncertainty.tif` and `mask.tif`, and `reasons.tif` beside the raw files.
+
+    Args:
+        work: Folder of the raw files of a finished `Mosaic`.
+        destination: Folder of the rasters.
+        grid: The grid of the scene.
+        threshold: Landslide probability from which a pixel is a landslide.
+        description: Metadata of the files.
+
+    Raises:
+        OSError: If the disk is full.
+    """
+    raw = {name: read_raw(work, name, grid.height, grid.width) for name in RAW_TYPES}
+    lowest = stored_threshold(threshold)
+
+    def mask(rows: slice) -> npt.NDArray[np.uint8]:
+        probability = raw["probability"][rows]
+        return np.where(probability == NO_DATA, NOT_ANALYSED, probability >= lowest).astype(np.uint8)
+
+    scaled = {"dtype": "uint16", "nodata": NO_DATA, "predictor": 2}
+    for name in ("probability", "uncertainty"):
+        _write(
+            work, destination / f"{name}.tif", grid, lambda rows, name=name: raw[name][rows], scaled,
+            {**description, "LAYER": f"landslide {name}"}, "average",
+        )  # fmt: skip
+    plain = {"dtype": "uint8", "nodata": NOT_ANALYSED, "predictor": 1}
+    codes = {"LAYER": "0 no landslide, 1 landslide, 255 not analysed"}
+    _write(work, destination / "mask.tif", grid, mask, plain, {**description, **codes}, "nearest")
+    reasons = {"dtype": "uint8", "predictor": 1}
+    _write(work, work / "reasons.tif", grid, lambda rows: raw["reasons"][rows], reasons, {}, "nearest")
+
+
+def _write(
+    work: Path,
+    path: Path,
+    grid: Grid,
+    values: Any,
+    profile: dict[str, Any],
+    tags: dict[str, str],
+    resampling: str,
+) -> None:
+    """Write one raster: tiled first, by blocks of rows, and from that as a Cloud-Optimised GeoTIFF with overviews."""
+    predictor = profile.pop("predictor")
+    temporary = work / f"{path.stem}.tiled.tif"
+    with rasterio.open(
+        temporary, "w", driver="GTiff", width=grid.width, height=grid.height, count=1, crs=grid.crs,
+        transform=grid.transform, tiled=True, blockxsize=_TILE, blockysize=_TILE, BIGTIFF="IF_SAFER", **profile,
+    ) as target:  # fmt: skip
+        for start in range(0, grid.height, _BLOCK_ROWS):
+            rows = slice(start, min(start + _BLOCK_ROWS, grid.height))
+            window = Window(0, start, grid.width, rows.stop - start)
+            target.write(np.ascontiguousarray(values(rows)), 1, window=window)
+        target.update_tags(**tags)
+        target.set_band_description(1, path.stem)
+        if profile["dtype"] == "uint16":
+            target.scales, target.offsets = (SCALE,), (0.0,)
+        if path.stem == "mask":
+            target.write_colormap(1, {code: colour[:3] for code, colour in _COLOURS.items()})
+    rasterio.shutil.copy(
+        temporary, path, driver="COG", compress="DEFLATE", predictor=predictor, blocksize=_TILE,
+        overview_resampling=resampling, BIGTIFF="IF_SAFER",
+    )  # fmt: skip
+    temporary.unlink()

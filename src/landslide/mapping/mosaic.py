@@ -1,0 +1,284 @@
+"""Prediction of a scene by overlapping windows, blended, row of windows by row of windows.
+
+Memory does not grow with the height of a scene: the accumulators hold one row of windows, and finished rows of pixels
+are appended to raw files. From time to time the accumulators are saved, so that an interrupted prediction continues
+with the same result.
+
+The windows of a row pass through the networks in groups of fixed size, each in one thread, and are added in a fixed
+order. A network's answer may differ in the last bit with the size of its batch or the number of its threads; so the
+result depends neither on the number of workers nor on where a prediction was interrupted.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from landslide.files import atomic_write
+from landslide.mapping.reasons import Reason
+from landslide.mapping.windows import blending_weights, window_side, window_starts
+
+SCALE = 0.0001
+"""Step of the stored probabilities and deviations."""
+NO_DATA = 65535
+"""Stored where a pixel is not analysed."""
+RAW_TYPES: dict[str, np.dtype[Any]] = {
+    "probability": np.dtype(np.uint16),
+    "uncertainty": np.dtype(np.uint16),
+    "reasons": np.dtype(np.uint8),
+}
+"""The raw files of a prediction, `<name>.raw`, with their dtypes: rows of pixels from north to south."""
+
+_CPU_GROUP, _GPU_GROUP = 8, 64
+_STATE = "progress.npz"
+
+Floats = npt.NDArray[np.float32]
+
+
+class Rows(Protocol):
+    """Rows of a scene in physical units, see `landslide.mapping.reader.SceneReader`."""
+
+    def read(self, start: int, stop: int) -> tuple[Floats, npt.NDArray[np.uint8]]:
+        """Return the values (C, rows, width) and the reasons (rows, width) of rows `start` to `stop`."""
+
+
+class Predictor(Protocol):
+    """What an `Ensemble` offers, also that of another release."""
+
+    def predict(self, images: npt.NDArray[Any], batch_size: int = ...) -> tuple[Floats, Floats]:
+        """Return mean and standard deviation (N, H, W) of raw patches (N, C, H, W); NaN where a band is NaN."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a scene.
+
+    Attributes:
+        height: Rows of the scene.
+        width: Columns of the scene.
+        overlap: Share of a window that the next one covers again.
+    """
+
+    height: int
+    width: int
+    overlap: float
+
+    @cached_property
+    def side(self) -> int:
+        """Pixels of a window along each axis."""
+        return window_side(self.height, self.width)
+
+    @cached_property
+    def rows(self) -> tuple[int, ...]:
+        """Where windows start along the rows."""
+        return window_starts(self.height, self.side, self.overlap)
+
+    @cached_property
+    def columns(self) -> tuple[int, ...]:
+        """Where windows start along the columns."""
+        return window_starts(self.width, self.side, self.overlap)
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+
+@dataclass
+class _Group:
+    """Some windows of one row: what a worker predicts."""
+
+    row: int
+    columns: list[int]
+    values: Floats
+    valid: npt.NDArray[np.bool_]
+
+
+@dataclass
+class _RowEnd:
+    """No window of this row follows."""
+
+    row: int
+    reasons: npt.NDArray[np.uint8]
+
+
+class Mosaic:
+    """The prediction of one scene in a work folder.
+
+    Args:
+        folder: The work folder; the raw files and the saved accumulators are in it.
+        windows: The windows of the scene.
+        min_valid: Share of a window's pixels that must be valid, or the window is left out.
+    """
+
+    def __init__(self, folder: Path, windows: Windows, min_valid: float) -> None:
+        self._folder = folder
+        self._windows = windows
+        self._min_valid = min_valid
+        self._weights = [blending_weights(starts, windows.side) for starts in (windows.rows, windows.columns)]
+        self._sums = np.zeros((3, windows.side, windows.width), np.float32)  # of probability, deviation, weight
+        self._next = 0  # row of windows
+        self._files: dict[str, Any] = {}
+
+    @property
+    def rows_done(self) -> int:
+        """Rows of windows that a prediction in this folder need not repeat."""
+        path = self._folder / _STATE
+        return int(np.load(path)["next"]) if path.is_file() else 0
+
+    def predict(
+        self,
+        ensemble: Predictor,
+        source: Rows,
+        to_stored: Callable[[Floats], npt.NDArray[Any]],
+        *,
+        workers: int,
+        gpu: bool = False,
+        progress: Callable[[int], object] = lambda windows: None,
+        save_every: float = 10.0,
+    ) -> None:
+        """Predict what is not yet predicted; afterwards the raw files hold the whole scene.
+
+        Args:
+            ensemble: The model.
+            source: The scene.
+            to_stored: Brings windows (N, C, H, W) of the source to the bands, order and units of the training patches.
+            workers: Groups of windows that are predicted at the same time; each has one thread on a CPU.
+            gpu: Whether the model computes on a GPU.
+            progress: Called with the number of windows that were finished since the last call.
+            save_every: Seconds between two saves of the accumulators.
+
+        Raises:
+            OSError: If the disk is full or the folder cannot be written.
+            PredictionError: If the model's answers are not finite.
+            DataError: If the scene cannot be read, or the networks do not take windows of this size.
+        """
+        size = _GPU_GROUP if gpu else _CPU_GROUP
+
+        def answer(group: _Group) -> tuple[Floats, Floats]:
+            side = self._windows.side
+            columns = [np.s_[:, :, x : x + side] for x in group.columns]
+            images = to_stored(np.stack([group.values[part] for part in columns]))
+            invalid = ~np.stack([group.valid[part[1:]] for part in columns])
+            images = np.where(invalid[:, None], np.nan, images)
+            return ensemble.predict(images, batch_size=len(images))
+
+        self._resume()
+        saved = time.monotonic()
+        threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(workers, "predict", initializer=_single_threaded)
+        waiting: deque[tuple[_Group, Future[tuple[Floats, Floats]]] | _RowEnd] = deque()
+        try:
+            for work in self._work(source, size):
+                waiting.append((work, pool.submit(answer, work)) if isinstance(work, _Group) else work)
+                while len(waiting) > 2 * workers:
+                    saved = self._absorb(waiting.popleft(), progress, saved, save_every)
+            while waiting:
+                saved = self._absorb(waiting.popleft(), progress, saved, save_every)
+            self._save()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
+            for file in self._files.values():
+                file.close()
+
+    def _work(self, source: Rows, size: int) -> Iterator[_Group | _RowEnd]:
+        """Read the scene row of windows by row of windows, one row ahead, and yield its groups."""
+        side, starts = self._windows.side, self._windows.rows[self._next :]
+        with ThreadPoolExecutor(1, "read") as reader:
+            ahead = reader.submit(source.read, starts[0], starts[0] + side) if starts else None
+            values, reasons, bottom = np.empty((0, 0, 0), np.float32), np.empty((0, 0), np.uint8), 0
+            for number, start in enumerate(starts, start=self._next):
+                assert ahead is not None
+                new_values, new_reasons = ahead.result()
+                kept = max(0, bottom - start)
+                values = np.concatenate([values[:, len(reasons) - kept :], new_values], axis=1) if kept else new_values
+                reasons = np.concatenate([reasons[len(reasons) - kept :], new_reasons]) if kept else new_reasons
+                bottom = start + side
+                if number + 1 < len(self._windows.rows):
+                    following = self._windows.rows[number + 1]
+                    ahead = reader.submit(source.read, max(bottom, following), following + side)
+                valid = reasons == Reason.ANALYSED
+                enough = [x for x in self._windows.columns if valid[:, x : x + side].mean() >= self._min_valid]
+                for first in range(0, len(enough), size):
+                    yield _Group(number, enough[first : first + size], values, valid)
+                yield _RowEnd(number, reasons)
+
+    def _absorb(
+        self,
+        work: tuple[_Group, Future[tuple[Floats, Floats]]] | _RowEnd,
+        progress: Callable[[int], object],
+        saved: float,
+        save_every: float,
+    ) -> float:
+        """Add the answers of a group, or finish the pixels that no further window covers; return when it last saved."""
+        if isinstance(work, _RowEnd):
+            self._finish_row(work)
+            progress(len(self._windows.columns))
+            if time.monotonic() - saved >= save_every:
+                self._save()
+                return time.monotonic()
+            return saved
+        group, future = work
+        probability, deviation = future.result()
+        side = self._windows.side
+        down, across = self._weights
+        for x, mean, std in zip(group.columns, probability, deviation, strict=True):
+            weight = down[group.row][:, None] * across[self._windows.columns.index(x)]
+            part = self._sums[:, :, x : x + side]
+            part[0] += weight * np.nan_to_num(mean)
+            part[1] += weight * np.nan_to_num(std)
+            part[2] += weight
+        return saved
+
+    def _finish_row(self, end: _RowEnd) -> None:
+        """Append the rows of pixels to the raw files that no further window covers, and move the accumulators on."""
+        starts, side = self._windows.rows, self._windows.side
+        done = (starts[end.row + 1] if end.row + 1 < len(starts) else starts[end.row] + side) - starts[end.row]
+        total, reasons = self._sums[2, :done], end.reasons[:done].copy()
+        reasons[(reasons == Reason.ANALYSED) & (total == 0)] = Reason.TOO_LITTLE_VALID
+        analysed = reasons == Reason.ANALYSED
+        weights = np.where(analysed, total, 1)
+        for name, sums in zip(("probability", "uncertainty"), self._sums, strict=False):
+            stored = np.rint(sums[:done] / weights / np.float32(SCALE))
+            self._files[name].write(np.where(analysed, stored, NO_DATA).astype(np.uint16).data)
+        self._files["reasons"].write(reasons.data)
+        self._sums = np.concatenate([self._sums[:, done:], np.zeros_like(self._sums[:, :done])], axis=1)
+        self._next = end.row + 1
+
+    def _save(self) -> None:
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        with atomic_write(self._folder / _STATE) as path, path.open("wb") as file:
+            np.savez(file, next=self._next, sums=self._sums)
+
+    def _resume(self) -> None:
+        """Read the saved accumulators, if there are any, and cut the raw files to the rows that belong to them."""
+        state = self._folder / _STATE
+        if state.is_file():
+            with np.load(state) as content:
+                self._next, self._sums = int(content["next"]), content["sums"]
+        starts, windows = self._windows.rows, self._windows
+        rows = windows.height if self._next == len(starts) else starts[self._next]
+        for name, dtype in RAW_TYPES.items():
+            file = (self._folder / f"{name}.raw").open("ab")
+            self._files[name] = file
+            file.truncate(rows * windows.width * dtype.itemsize)
+
+
+def read_raw(folder: Path, name: str, height: int, width: int) -> npt.NDArray[Any]:
+    """Return a raw file as an array (height, width) that is read from the disk as it is used."""
+    dtype: np.dtype[Any] = RAW_TYPES[name]
+    return np.memmap(folder / f"{name}.raw", dtype, "r", shape=(height, width))
+
+
+def _single_threaded() -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,37 @@
+"""Settings of a map."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from landslide.errors import ConfigurationError
+from landslide.inference.symmetries import TestTimeAugmentation
+
+
+@dataclass(frozen=True, kw_only=True)
+class MappingSettings:
+    """How the map of a scene is made from a model."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    overlap: float = 0.5
+    """Share of a window that the next one covers again, from 0 to 0.95. Overlapping predictions are blended; 0.5 costs
+    four times as much as 0."""
+    augmentation: TestTimeAugmentation | None = None
+    """Test-time augmentation: `none`, `rotations` or `flips_and_rotations`. By default that of the model."""
+    threshold: float | None = None
+    """Landslide probability from which a pixel is a landslide; by default the model's."""
+    min_area: float = 500.0
+    """Minimum mapping unit in square metres: smaller landslides are counted, but become no polygons."""
+    min_valid: float = 0.1
+    """Share of a window's pixels that must be valid, or the window is left out."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("overlap", 0, 0.95), ("min_area", 0, float("inf")), ("min_valid", 0, 1)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigurationError(
+                    f"mapping.{name} is {getattr(self, name)}.", remedy=f"Give a number from {low} to {high}."
+                )
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise ConfigurationError(
+                f"mapping.threshold is {self.threshold}.", remedy="Give a probability between 0 and 1."
+            )
