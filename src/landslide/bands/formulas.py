@@ -105,8 +105,9 @@ class BandSettings:
     0 to 6,000 scaled to 0-1 and clipped, with one scale for all patches (authors' record). They are for values that
     are divided by the publishers' means; 8-bit RGB would be 1 nearly everywhere."""
     level: Literal["L1C", "L2A"] = "L1C"
-    """Processing level of the reflectance in the patch files: `L1C` at the top of the atmosphere, as in Landslide4Sense,
-    or `L2A` at the surface. Bands do not depend on it; maps of scenes of the other level give a warning."""
+    """Processing level of the reflectance in the patch files: `L1C` at the top of the atmosphere, as in
+    Landslide4Sense, or `L2A` at the surface. Bands do not depend on it; a map of a scene of the other level gives a
+    warning."""
     units: Literal["landslide4sense", "digital_numbers", "reflectance"] = "landslide4sense"
     """What the patch files hold, so that scenes are brought to the same: digital numbers, degrees and metres divided by
     the publishers' means (`landslide4sense`) or not (`digital_numbers`, reflectance x 10,000), or `reflectance` from 0

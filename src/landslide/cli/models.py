@@ -1,4 +1,7 @@
-"""`landslide models list | compare | score | promote | rollback | reproduce`; `download | verify` serve `reproduce`."""
+"""`landslide models list | compare | score | promote | rollback | export | reproduce`.
+
+`download` and `verify` serve `reproduce`.
+"""
 
 import json
 import os
@@ -127,6 +130,29 @@ def rollback(dry_run: bool) -> None:
     left, restored = registry.previous_champion(client) if dry_run else registry.rollback(client)
     name = f"{registry.MODEL_NAME} {'would return' if dry_run else 'returned'}"
     click.echo(f"{name} from version {left} to version {restored} (@{registry.CHAMPION}).")
+
+
+@models_group.command(epilog="Example: landslide models export champion --format onnx -o landslide.onnx")
+@click.argument("version")
+@click.option("--format", "kind", type=click.Choice(["onnx"]), default="onnx", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The file.")
+def export(version: str, kind: str, output: Path) -> None:
+    """Write VERSION as one file for other programs.
+
+    VERSION is a number, an alias, or the folder of a model. An ONNX file takes patches as they are stored and gives the
+    landslide probability; the QGIS plugin Deepness reads its metadata. The networks must see stored bands only.
+    """
+    import tempfile
+
+    import torch
+
+    from landslide.mapping.model import open_model
+    from landslide.mapping.onnx_export import export_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = open_model(version, Path(folder), torch.device("cpu"))
+        export_onnx(model.ensemble, output)
+    click.echo(f"wrote {output}: {', '.join(model.settings.stored)} in, landslide probability out")
 
 
 @models_group.command(epilog="Example: landslide models reproduce champion --run")

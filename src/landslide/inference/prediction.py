@@ -92,7 +92,7 @@ def landslide_probabilities(
             for i, prediction in enumerate(predictions):
                 wanted = SYMMETRIES[prediction.augmentation]
                 if any(symmetry in wanted for symmetry in group):
-                    probability = _of_heads(logits, (moved.shape[-2], moved.shape[-1]), prediction.heads)
+                    probability = probability_of_heads(logits, (moved.shape[-2], moved.shape[-1]), prediction.heads)
                     for symmetry, part in zip(group, probability.split(len(images)), strict=True):
                         if symmetry in wanted:
                             totals[i] = totals[i] + symmetry.invert(part)
@@ -119,7 +119,7 @@ def _passes(symmetries: Sequence[Symmetry], images: Tensor) -> list[tuple[Symmet
     return [tuple(kind) for kind in kinds if kind]
 
 
-def _of_heads(logits: dict[str, Tensor], size: tuple[int, int], heads: str) -> Tensor:
+def probability_of_heads(logits: dict[str, Tensor], size: tuple[int, int], heads: str) -> Tensor:
     """Return the landslide probability (B, H, W) of the main head, or the mean of all heads."""
     if heads == "main":
         return _landslide(main_logits(logits, size[1]))
