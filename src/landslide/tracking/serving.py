@@ -10,11 +10,34 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
 import landslide.inference.own_code  # noqa: F401  (a release without it would not compare its code with the model's)
+from landslide.errors import DataError, LandslideError
 from landslide.inference.ensemble import load_ensemble
+
+
+class InvalidPatchesError(DataError, MlflowException):
+    """Patches that cannot be predicted; over HTTP the status 400 with the message alone.
+
+    MLflow's server would put the patches in front of the message.
+    """
+
+    def __init__(self, error: LandslideError) -> None:
+        DataError.__init__(self, error.what, remedy=error.remedy)
+        MlflowException.__init__(self, str(error), error_code=INVALID_PARAMETER_VALUE)
+
+    @property
+    def message(self) -> str:
+        """What is wrong, and what to do about it."""
+        return str(self)
+
+    @message.setter
+    def message(self, text: str) -> None:
+        pass
 
 
 class LandslideModel(PythonModel):
@@ -41,8 +64,16 @@ class LandslideModel(PythonModel):
         Returns:
             `probability` and `uncertainty`, each (N, H, W) float32: mean and standard deviation of the members'
             landslide probabilities; NaN in pixels of which a band is not finite.
+
+        Raises:
+            InvalidPatchesError: If the patches have the wrong shape or type, or values that no network can take.
         """
-        probability, uncertainty = self.ensemble.predict(np.asanyarray(model_input))
+        try:
+            probability, uncertainty = self.ensemble.predict(np.asanyarray(model_input))
+        except Exception as error:
+            if isinstance(error, LandslideError) or hasattr(error, "remedy"):  # of this release, or of the model's own
+                raise InvalidPatchesError(error) from error  # type: ignore[arg-type]
+            raise
         return {"probability": probability, "uncertainty": uncertainty}
 
 
