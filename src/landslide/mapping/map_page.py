@@ -1,0 +1,198 @@
+"""A map as one page that opens in a browser without a network: image, probability, landslides, areas not analysed."""
+
+import base64
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import shapely
+from pyproj import Transformer
+from rasterio.enums import Resampling
+
+from landslide.files import atomic_write
+from landslide.mapping.colours import CONFIDENCE_COLOURS, REASON_COLOURS
+from landslide.mapping.grid import Grid
+from landslide.mapping.products import LANDSLIDE_COLUMNS, MapInfo
+
+_TEMPLATE = Path(__file__).with_name("map_page.html")
+_PLACEHOLDER = "{{data}}"
+_MOST_POLYGONS = 10_000
+_LONGEST_SIDE = 1600
+_CELLS = 8  # a side, between whose corners the page interpolates longitude and latitude
+
+# The same for every landslide: the page gives them once.
+_CONSTANT = {"image_date", "sensor", "processing_baseline", "model", "model_version", "threshold", "min_area_m2",
+             "reviewed"}  # fmt: skip
+
+
+def write_map_page(
+    path: Path,
+    preview_rgb: npt.NDArray[np.uint8],
+    folder: Path,
+    grid: Grid,
+    landslides: gpd.GeoDataFrame,
+    not_analysed: gpd.GeoDataFrame,
+    info: MapInfo,
+) -> None:
+    """Write a map as one HTML file that needs nothing else.
+
+    The image is a JPEG and the other layers are PNGs of at most 1,600 pixels a side. The page draws at most the 10,000
+    largest landslides, and says so.
+
+    Args:
+        path: The file; an older one is replaced when the new one is complete.
+        preview_rgb: (H, W, 3) uint8, true colours of the whole scene.
+        folder: The folder with probability.tif and reasons.tif.
+        grid: The scene.
+        landslides: As `landslide_polygons` returns them.
+        not_analysed: As `not_analysed_polygons` returns them.
+        info: What the page quotes.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    shape = _preview_shape(grid)
+    drawn = landslides.nlargest(_MOST_POLYGONS, "area_m2").sort_values("id")
+    columns = {name: column for name, column in LANDSLIDE_COLUMNS.items() if name not in _CONSTANT}
+    data = {
+        "scene": info.scene,
+        "facts": _facts(landslides, info),
+        "width": grid.width,
+        "height": grid.height,
+        "pixel": grid.pixel_size,
+        "transform": list(grid.transform)[:6],
+        "crs": grid.crs.to_string(),
+        "degrees": grid.crs.is_geographic,
+        "lonlat": _lonlat(grid),
+        "layers": {
+            "image": _image_uri(cv2.resize(preview_rgb, shape[::-1], interpolation=cv2.INTER_AREA), ".jpg"),
+            "probability": _image_uri(_probability(folder, shape), ".png"),
+            "not_analysed": _image_uri(_hatched(folder, shape), ".png"),
+        },
+        "probability_colours": [_hex(colour) for colour in _colours(np.linspace(0, 255, 6).astype(np.uint8))],
+        "threshold": info.threshold,
+        "confidence": CONFIDENCE_COLOURS,
+        "counts": {name: int((landslides["confidence"] == name).sum()) for name in CONFIDENCE_COLOURS},
+        "reasons": {
+            reason.text: colour
+            for reason, colour in REASON_COLOURS.items()
+            if reason.text in set(not_analysed["reason"])
+        },
+        "columns": [
+            {"name": name, "unit": column.unit, "text": column.description} for name, column in columns.items()
+        ],
+        "rows": [[_plain(value) for value in row] for row in drawn[list(columns)].itertuples(index=False)],
+        "paths": [_path(geometry, grid) for geometry in drawn.geometry],
+        "points": [_pixels(point, grid).round(1)[0].tolist() for point in drawn.representative_point()],
+    }
+    page = _TEMPLATE.read_text(encoding="utf-8").replace(_PLACEHOLDER, _script_json(data))
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _facts(landslides: gpd.GeoDataFrame, info: MapInfo) -> dict[str, str]:
+    """Return what the page says of the map, by label; what is unknown is left out."""
+    facts = {
+        "Landslides": f"{len(landslides):,}",
+        "Total area": f"{landslides['area_m2'].sum() / 1e6:.3g} km²",
+        "Largest": f"{landslides['area_m2'].max():,.0f} m²" if len(landslides) else None,
+        "Image": info.image_date,
+        "Sensor": info.sensor,
+        "Level": info.level,
+        "Processing baseline": info.processing_baseline,
+        "Model": f"{info.model}, version {info.model_version}",
+        "Threshold": f"{info.threshold:.2f}",
+        "Minimum area": f"{info.minimum_area:g} m²",
+        "Created": info.created.isoformat(timespec="minutes"),
+    }
+    if len(landslides) > _MOST_POLYGONS:
+        facts["Drawn"] = f"the {_MOST_POLYGONS:,} largest"
+    return {label: text for label, text in facts.items() if text is not None}
+
+
+def _preview_shape(grid: Grid) -> tuple[int, int]:
+    shrink = min(1.0, _LONGEST_SIDE / max(grid.width, grid.height))
+    return max(1, round(grid.height * shrink)), max(1, round(grid.width * shrink))
+
+
+def _lonlat(grid: Grid) -> list[list[list[float]]]:
+    """Return longitude and latitude at the corners of cells, row by row."""
+    rows, columns = np.linspace(0, grid.height, _CELLS + 1), np.linspace(0, grid.width, _CELLS + 1)
+    west, _, _, north = grid.bounds
+    x, y = np.meshgrid(west + grid.transform.a * columns, north + grid.transform.e * rows)
+    lonlat = Transformer.from_crs(grid.crs, "OGC:CRS84", always_xy=True).transform(x, y)
+    corners: list[list[list[float]]] = np.stack(lonlat, axis=-1).round(7).tolist()
+    return corners
+
+
+def _colours(values: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    """Return (..., 3) colours, blue, green, red, of values 0-255."""
+    return np.asarray(cv2.applyColorMap(values.reshape(-1, 1), cv2.COLORMAP_MAGMA)).reshape(*values.shape, 3)
+
+
+def _hex(bgr: npt.NDArray[Any]) -> str:
+    return f"#{bgr[::-1].tobytes().hex()}"
+
+
+def _probability(folder: Path, shape: tuple[int, int]) -> npt.NDArray[Any]:
+    """Return blue, green, red and opacity, (H, W, 4), of the probability; low probabilities are transparent."""
+    with rasterio.open(folder / "probability.tif") as dataset:
+        read = dataset.read(1, out_shape=shape, resampling=Resampling.average, masked=True) * dataset.scales[0]
+    values = (read.filled(0).clip(0, 1) * 255).astype(np.uint8)
+    opacity = np.where(np.ma.getmaskarray(read), 0, np.minimum(values.astype(float) * 2, 220))
+    return np.dstack([_colours(values), opacity.astype(np.uint8)])
+
+
+def _hatched(folder: Path, shape: tuple[int, int]) -> npt.NDArray[Any]:
+    """Return blue, green, red and opacity, (H, W, 4), of the reasons: stripes in the colour of the reason."""
+    with rasterio.open(folder / "reasons.tif") as dataset:
+        reasons = dataset.read(1, out_shape=shape, resampling=Resampling.nearest)
+    rows, columns = np.indices(shape)
+    stripe = (rows + columns) % 8 < 3
+    picture = np.zeros((*shape, 4), np.uint8)
+    for reason, colour in REASON_COLOURS.items():
+        red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+        picture[(reasons == reason) & stripe] = blue, green, red, 230
+        picture[(reasons == reason) & ~stripe] = 255, 255, 255, 110
+    return picture
+
+
+def _image_uri(pixels: npt.NDArray[Any], suffix: str) -> str:
+    """Encode an image; `pixels` are red, green, blue for a JPEG, and blue, green, red, opacity for a PNG."""
+    if suffix == ".jpg":
+        _, encoded = cv2.imencode(suffix, np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    else:
+        _, encoded = cv2.imencode(suffix, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    kind = {".jpg": "jpeg", ".png": "png"}[suffix]
+    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"
+
+
+def _pixels(geometry: shapely.Geometry, grid: Grid) -> npt.NDArray[np.float64]:
+    """Return the columns and rows, (N, 2), of the points of a geometry."""
+    x, y = shapely.get_coordinates(geometry).T
+    return np.stack(~grid.transform @ (x, y), axis=1)
+
+
+def _path(geometry: shapely.Geometry, grid: Grid) -> str:
+    """Return the path of a polygon in SVG, relative, in pixels of the scene: its corners are corners of pixels."""
+    parts = []
+    for ring in shapely.get_rings(shapely.get_parts(geometry)):
+        corners = _pixels(ring, grid).round().astype(int)
+        steps = " ".join(f"{column} {row}" for column, row in np.diff(corners, axis=0)[:-1].tolist())
+        parts.append(f"M{corners[0, 0]} {corners[0, 1]}l{steps}z")
+    return "".join(parts)
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _script_json(data: dict[str, Any]) -> str:
+    """Return JSON that a script element can hold: nothing in it can end the element."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
