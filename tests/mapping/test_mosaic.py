@@ -41,6 +41,8 @@ def scene(height=301, width=270, seed=0):
     noise = np.random.default_rng(seed)
     smooth = noise.uniform(100, 2000, (4, height // 8 + 1, width // 8 + 1)).repeat(8, 1).repeat(8, 2)
     values = smooth[:, :height, :width] + noise.uniform(0, 50, (4, height, width))
+    values[:3] /= 10_000
+    values[3] /= 50
     return values.astype(np.float32), np.zeros((height, width), np.uint8)
 
 
@@ -55,7 +57,7 @@ def predict(folder, model, values, reasons, *, overlap=0.5, workers=2, **options
 
 def test_the_model_names_the_bands_that_its_networks_need(model):
     assert model.bands == NEEDED
-    stored = model.to_stored(np.full((2, 4, 3, 3), 500, np.float32))
+    stored = model.to_stored(np.full((2, 4, 3, 3), 0.05, np.float32))
     assert stored.shape == (2, 14, 3, 3)
     assert stored[0, 1, 0, 0] == 500 / STORED_DIVISORS["B2"]
     assert not stored[:, 0].any()  # B1 is not needed
@@ -130,7 +132,7 @@ def test_pixels_that_are_not_analysed_do_not_change_the_others_statistics(model,
     values, reasons = scene(128, 128)
     reasons[:20] = Reason.CLOUD
     bright = values.copy()
-    bright[:, :20] = 15_000
+    bright[:, :20] = 1.5
     expected = predict(tmp_path / "dark", model, values, reasons)
     found = predict(tmp_path / "bright", model, bright, reasons)
     np.testing.assert_array_equal(found["probability"], expected["probability"])

@@ -155,8 +155,7 @@ class Exclusions:
             self._add_polygons(_read_polygons(path, self._grid), Reason.MASKED)
 
     def _add_area(self, area: str | Path) -> None:
-        box = _bounding_box(str(area)) if isinstance(area, str) else None
-        polygons = _box_polygons(box, self._grid) if box is not None else _read_polygons(str(area), self._grid)
+        polygons = area_polygons(area, self._grid)
         if not any(polygon.intersects(shapely.box(*self._grid.bounds)) for polygon in polygons):
             west, south, east, north = self._grid.footprint.bounds
             raise DataError(
@@ -221,6 +220,21 @@ class Exclusions:
             return burnt
 
         self._layers.append(RowBlocks(compute, self._grid.height))
+
+
+def area_polygons(area: str | Path, grid: Grid) -> list[BaseGeometry]:
+    """Return the polygons of an area of interest in the reference system of a scene.
+
+    Args:
+        area: What `ExclusionSettings.area` holds.
+        grid: The scene.
+
+    Raises:
+        DataError: The file cannot be read.
+        ConfigurationError: The bounding box is wrong.
+    """
+    box = _bounding_box(str(area)) if isinstance(area, str) else None
+    return _box_polygons(box, grid) if box is not None else _read_polygons(str(area), grid)
 
 
 def _codes_of_classes(values: Array, reasons: dict[int, Reason]) -> Codes:

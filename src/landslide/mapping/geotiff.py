@@ -12,6 +12,7 @@ from rasterio.windows import Window
 
 from landslide.mapping.grid import Grid
 from landslide.mapping.mosaic import NO_DATA, RAW_TYPES, SCALE, read_raw
+from landslide.mapping.reasons import Reason
 
 NO_LANDSLIDE, LANDSLIDE, NOT_ANALYSED = 0, 1, 255
 """Codes of `mask.tif`."""
@@ -26,7 +27,7 @@ def stored_threshold(threshold: float) -> int:
 
 
 def write_rasters(work: Path, destination: Path, grid: Grid, threshold: float, description: dict[str, str]) -> None:
-    """Write `probability.tif`, `uncertainty.tif` and `mask.tif`, and `reasons.tif` beside the raw files.
+    """Write `probability.tif`, `uncertainty.tif`, `mask.tif` and `reasons.tif`, why pixels are not analysed.
 
     Args:
         work: Folder of the raw files of a finished `Mosaic`.
@@ -45,17 +46,19 @@ def write_rasters(work: Path, destination: Path, grid: Grid, threshold: float, d
         probability = raw["probability"][rows]
         return np.where(probability == NO_DATA, NOT_ANALYSED, probability >= lowest).astype(np.uint8)
 
-    scaled = {"dtype": "uint16", "nodata": NO_DATA, "predictor": 2}
+    scaled = {"dtype": "uint16", "nodata": NO_DATA}
     for name in ("probability", "uncertainty"):
         _write(
             work, destination / f"{name}.tif", grid, lambda rows, name=name: raw[name][rows], scaled,
             {**description, "LAYER": f"landslide {name}"}, "average",
         )  # fmt: skip
-    plain = {"dtype": "uint8", "nodata": NOT_ANALYSED, "predictor": 1}
+    plain = {"dtype": "uint8", "nodata": NOT_ANALYSED}
     codes = {"LAYER": "0 no landslide, 1 landslide, 255 not analysed"}
     _write(work, destination / "mask.tif", grid, mask, plain, {**description, **codes}, "nearest")
-    reasons = {"dtype": "uint8", "predictor": 1}
-    _write(work, work / "reasons.tif", grid, lambda rows: raw["reasons"][rows], reasons, {}, "nearest")
+    reasons = {"dtype": "uint8"}
+    codes = {"LAYER": ", ".join(f"{reason.value} {reason.text}" for reason in Reason)}
+    path = destination / "reasons.tif"
+    _write(work, path, grid, lambda rows: raw["reasons"][rows], reasons, {**description, **codes}, "nearest")
 
 
 def _write(
@@ -68,24 +71,25 @@ def _write(
     resampling: str,
 ) -> None:
     """Write one raster: tiled first, by blocks of rows, and from that as a Cloud-Optimised GeoTIFF with overviews."""
-    predictor = profile.pop("predictor")
-    temporary = work / f"{path.stem}.tiled.tif"
+    temporary, scaled = work / f"{path.stem}.tiled.tif", profile["dtype"] == "uint16"
+    if path.stem == "mask":
+        profile = {**profile, "photometric": "palette"}
     with rasterio.open(
         temporary, "w", driver="GTiff", width=grid.width, height=grid.height, count=1, crs=grid.crs,
         transform=grid.transform, tiled=True, blockxsize=_TILE, blockysize=_TILE, BIGTIFF="IF_SAFER", **profile,
     ) as target:  # fmt: skip
+        if path.stem == "mask":  # GDAL cannot add colours once pixels are written
+            target.write_colormap(1, {code: colour[:3] for code, colour in _COLOURS.items()})
         for start in range(0, grid.height, _BLOCK_ROWS):
             rows = slice(start, min(start + _BLOCK_ROWS, grid.height))
             window = Window(0, start, grid.width, rows.stop - start)
             target.write(np.ascontiguousarray(values(rows)), 1, window=window)
         target.update_tags(**tags)
         target.set_band_description(1, path.stem)
-        if profile["dtype"] == "uint16":
+        if scaled:
             target.scales, target.offsets = (SCALE,), (0.0,)
-        if path.stem == "mask":
-            target.write_colormap(1, {code: colour[:3] for code, colour in _COLOURS.items()})
     rasterio.shutil.copy(
-        temporary, path, driver="COG", compress="DEFLATE", predictor=predictor, blocksize=_TILE,
+        temporary, path, driver="COG", compress="DEFLATE", predictor="YES" if scaled else "NO", blocksize=_TILE,
         overview_resampling=resampling, BIGTIFF="IF_SAFER",
     )  # fmt: skip
     temporary.unlink()

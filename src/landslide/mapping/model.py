@@ -73,7 +73,7 @@ class MapModel:
         """Bring windows of a scene to the bands, order and units of the training patches.
 
         Args:
-            values: (N, C, H, W), the bands of `bands`: reflectance x 10,000, degrees, metres.
+            values: (N, C, H, W), the bands of `bands`: reflectance from 0 to 1, degrees, metres.
 
         Returns:
             (N, stored bands, H, W) float64; 0 in bands that the networks do not need.
@@ -81,8 +81,15 @@ class MapModel:
         shape = (len(values), len(self.settings.stored), *values.shape[2:])
         stored = np.zeros(shape)
         for i, name in enumerate(self.bands):
-            stored[:, self.settings.stored.index(name)] = values[:, i].astype(np.float64) / self._divisor(name)
+            stored[:, self.settings.stored.index(name)] = self._stored(name, values[:, i])
         return stored
+
+    def _stored(self, band: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Bring values of a band to the units of the training patches."""
+        exact = np.asarray(values, np.float64)
+        if band not in ("slope", "dem"):
+            exact = np.round(exact * _DIGITAL_NUMBERS, 2)  # the sensor's integers, which float32 holds to 1e-7 only
+        return exact / self._divisor(band)
 
     def _divisor(self, band: str) -> float:
         if self._units == "landslide4sense":
@@ -107,7 +114,7 @@ class MapModel:
         recorded = dict(zip(spec.bands, zip(spec.mean or (), spec.std or (), strict=True), strict=False))
         found = []
         for name, median in zip(self.bands, medians, strict=True):
-            value = median / self._divisor(name)
+            value = float(self._stored(name, median))
             if name in recorded:
                 mean, std = recorded[name]
                 strange, usual = abs(value - mean) > _FAR * std, f"{mean:.3g} +- {std:.2g}"

@@ -1,10 +1,11 @@
 """An ensemble as one ONNX file, for programs without this package, such as the QGIS plugin Deepness."""
 
-import io
 import json
 import warnings
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
+from typing import Any, cast
 
 import onnx
 import torch
@@ -88,13 +89,12 @@ def export_onnx(ensemble: Ensemble, path: Path) -> None:
     columns = [settings.stored.index(name) for name in bands]
     wrapped = _Probability(ensemble.models, [member.prediction for member in ensemble.members], columns).eval()
     example = torch.zeros(1, len(settings.stored), PATCH_SIZE, PATCH_SIZE)
-    buffer = io.BytesIO()
+    buffer = BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         # The new exporter needs a further package and cannot trace every layer of ours.
-        for kind in (DeprecationWarning, torch.jit.TracerWarning, UserWarning):
-            warnings.simplefilter("ignore", kind)
+        warnings.simplefilter("ignore")  # also of traced sizes, which are those of the example and are wanted
         torch.onnx.export(
-            wrapped, (example,), buffer, dynamo=False, opset_version=_OPSET, input_names=["patches"],
+            wrapped, (example,), cast(Any, buffer), dynamo=False, opset_version=_OPSET, input_names=["patches"],
             output_names=["probability"], dynamic_axes={"patches": {0: "patch"}, "probability": {0: "patch"}},
         )  # fmt: skip
     model = onnx.load_from_string(buffer.getvalue())

@@ -1,10 +1,26 @@
 """Settings of a map."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from landslide.errors import ConfigurationError
 from landslide.inference.symmetries import TestTimeAugmentation
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneSettings:
+    """What a scene does not say about itself. What its metadata say may not be contradicted."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    bands: tuple[str, ...] | None = None
+    """Names of the bands of a raster, in its order; `-` skips one."""
+    quantification: float | None = None
+    """Digital numbers of a reflectance of 1, such as 10000; 1 if the values are reflectance."""
+    offset: float | None = None
+    """What is added to the digital numbers before they are divided, such as 0 or -1000."""
+    level: Literal["L1C", "L2A"] | None = None
+    """Processing level: `L1C` at the top of the atmosphere, `L2A` at the surface."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,236 @@
+"""What a map will be made of: scene, model, terrain, windows; what was understood, and what it will take."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import landslide.mapping
+from landslide.errors import ConfigurationError, DataError
+from landslide.inference.own_code import CODE
+from landslide.mapping.exclusions import ExclusionSettings
+from landslide.mapping.model import MapModel
+from landslide.mapping.mosaic import Windows
+from landslide.mapping.reader import SceneReader
+from landslide.mapping.reasons import Reason
+from landslide.mapping.scene import Scene
+from landslide.mapping.settings import MappingSettings
+from landslide.mapping.terrain import Terrain, prepare_terrain
+
+TERRAIN_BANDS = ("slope", "dem")
+_TRAINING_PIXEL = 10.0  # metres
+_PIXEL_TOLERANCE = 0.25  # of it
+_SAMPLES, _SAMPLE_ROWS = 3, 32
+_BYTES_PER_PIXEL = 20  # on the disk while a map is made: raw files, rasters and their overviews
+
+
+@dataclass(frozen=True)
+class MapPlan:
+    """Everything that decides a map.
+
+    Attributes:
+        scene: The scene.
+        model: The model, with the test-time augmentation of the map.
+        settings: How the map is made.
+        exclusions: What is not analysed.
+        dem: Elevation models.
+    """
+
+    scene: Scene
+    model: MapModel
+    settings: MappingSettings
+    exclusions: ExclusionSettings
+    dem: tuple[str, ...]
+
+    @property
+    def threshold(self) -> float:
+        """Landslide probability from which a pixel is a landslide."""
+        return self.settings.threshold if self.settings.threshold is not None else self.model.ensemble.threshold
+
+    @cached_property
+    def windows(self) -> Windows:
+        """The windows over the scene."""
+        return Windows(self.scene.grid.height, self.scene.grid.width, self.settings.overlap)
+
+    @property
+    def needs_terrain(self) -> bool:
+        """Whether the model's networks need slope or elevation."""
+        return bool({*TERRAIN_BANDS} & {*self.model.bands})
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the result depends on, as plain values: equal identities give equal maps."""
+        exclusions = asdict(self.exclusions)
+        settings = asdict(self.settings) | {
+            "threshold": self.threshold,
+            "augmentation": self.model.augmentation,
+        }
+        files = {str(path): _state(str(path)) for path in (*self.exclusions.masks, self.exclusions.area) if path}
+        return {
+            "scene": {
+                "name": self.scene.name,
+                "source": str(Path(self.scene.source).resolve())
+                if Path(self.scene.source).exists()
+                else self.scene.source,
+                "bands": {
+                    name: [band.index, band.scale, band.offset, band.nodata, _state(band.path)]
+                    for name, band in self.scene.bands.items()
+                },
+            },
+            "elevation model": {path: _state(path) for path in self.dem},
+            "model": self.model.digest,
+            "settings": settings,
+            "exclusions": {**exclusions, "files": files},
+            "code": f"{CODE}-{_mapping_code()}",
+        }
+
+    def reader(self, terrain: Terrain | None, folder: Path) -> SceneReader:
+        """Return the reader of the bands that the model needs.
+
+        Args:
+            terrain: What `terrain_of` returned.
+            folder: Where a computed cloud mask is kept.
+        """
+        return SceneReader(
+            self.scene, self.model.bands, self.exclusions, terrain if self.needs_terrain else None, work_folder=folder
+        )
+
+    def warnings(self, terrain: Terrain | None, medians: Sequence[float]) -> list[str]:
+        """Return what looks wrong but does not stop the map.
+
+        Args:
+            terrain: What `prepare_terrain` returned.
+            medians: What `sample` returned.
+        """
+        found = []
+        level, pixel = self.scene.level, self.scene.grid.pixel_size
+        if level is None:
+            found.append(
+                f"the processing level is unknown; the model was trained on {self.model.level} (--level says it)"
+            )
+        elif level != self.model.level:
+            found.append(f"the scene is {level}, and the model was trained on {self.model.level}: expect worse results")
+        if max(abs(side / _TRAINING_PIXEL - 1) for side in pixel) > _PIXEL_TOLERANCE:
+            found.append(f"pixels are {pixel[0]:.1f} x {pixel[1]:.1f} m; the model was trained on 10 m")
+        if self.windows.side < Windows(10_000, 10_000, 0).side:
+            found.append(
+                f"the scene is smaller than a training patch: windows of {self.windows.side} pixels, whose bands are "
+                "scaled by less ground than in training"
+            )
+        if terrain is not None and terrain.coverage < 1:
+            found.append(f"the elevation model covers {100 * terrain.coverage:.1f} % of the scene")
+        if terrain is None and not self.needs_terrain:
+            found.append("no elevation model: the polygons have no elevations, slopes and run-out")
+        return found + self.model.unusual(medians)
+
+    def sample(self, reader: SceneReader) -> list[float]:
+        """Return the median of each of the model's bands over the analysed pixels of some rows; NaN without any."""
+        height = self.scene.grid.height
+        rows = min(_SAMPLE_ROWS, height)
+        values = []
+        for start in np.linspace(0, height - rows, _SAMPLES + 2, dtype=int)[1:-1].tolist():
+            found, reasons = reader.read(start, start + rows)
+            values.append(found[:, reasons == Reason.ANALYSED])
+        joined = np.concatenate(values, axis=1)
+        return [float(np.median(band)) if band.size else float("nan") for band in joined]
+
+    def seconds(self, workers: int) -> float:
+        """Return about how long the prediction takes, from a window that is timed now."""
+        side, stored = self.windows.side, len(self.model.settings.stored)
+        image = np.random.default_rng(0).uniform(0.5, 1.5, (8, stored, side, side))
+        self.model.ensemble.predict(image, batch_size=8)  # the first time is slower
+        start = time.perf_counter()
+        self.model.ensemble.predict(image, batch_size=8)
+        return (time.perf_counter() - start) / 8 * len(self.windows) / (1 if workers == 1 else 1.5)
+
+    def check_space(self, folder: Path) -> None:
+        """Refuse a disk without space for the map.
+
+        Raises:
+            DataError: If the disk has too little space.
+        """
+        grid = self.scene.grid
+        needed = _BYTES_PER_PIXEL * grid.width * grid.height
+        status = os.statvfs(folder)
+        free = status.f_bavail * status.f_frsize
+        if free < needed:
+            raise DataError(
+                f"{folder} has {free / 1e9:.2f} GB of free space; the map of {self.scene.name} needs about "
+                f"{needed / 1e9:.2f} GB while it is made.",
+                remedy="Free some space, or choose another folder with --output.",
+            )
+
+
+def make_plan(
+    scene: Scene,
+    model: MapModel,
+    settings: MappingSettings,
+    exclusions: ExclusionSettings,
+    dem: Sequence[str] = (),
+) -> MapPlan:
+    """Join what decides a map, and check that the scene has what the model needs.
+
+    Raises:
+        ConfigurationError: If a band or the elevation model is missing.
+        DataError: If the scene is too small.
+    """
+    missing = [band for band in model.bands if band not in TERRAIN_BANDS and band not in scene.bands]
+    if missing:
+        absent = "; ".join(f"{band}: {scene.missing[band]} is not there" for band in missing if band in scene.missing)
+        remedy = f"Bring the files ({absent}), or use a model without these bands."
+        if not absent:
+            remedy = "Use a scene that has them, or another model (--model)."
+        if scene.level == "L2A" and "B10" in missing:
+            remedy = (
+                "L2A products have no B10. Map the L1C product of the same date, or train a model without this band "
+                "(configs/surface_reflectance.yaml)."
+            )
+        raise ConfigurationError(
+            f"{scene.name} has no {', '.join(missing)}, which the model {model.name} {model.version}".rstrip()
+            + " needs.",
+            remedy=remedy,
+        )
+    needed = [band for band in model.bands if band in TERRAIN_BANDS]
+    if needed and not dem:
+        raise ConfigurationError(
+            f"The model {model.name} {model.version}".rstrip() + f" needs {' and '.join(needed)}, and there is no "
+            "elevation model.",
+            remedy="Give one or several rasters of elevation in metres with --dem, or use a model without terrain.",
+        )
+    plan = MapPlan(scene, model.augmented(settings.augmentation), settings, exclusions, tuple(map(str, dem)))
+    plan.windows.side  # noqa: B018  # refuses a scene that is too small
+    return plan
+
+
+def terrain_of(plan: MapPlan, folder: Path) -> Terrain | None:
+    """Prepare the terrain of a map; None without an elevation model."""
+    return prepare_terrain(plan.dem, plan.scene.grid, folder) if plan.dem else None
+
+
+def digest(identity: Any) -> str:
+    """Return the digest of an identity, or of a part of it."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _state(path: str) -> list[float] | str:
+    """Return size and time of a file, or of the archive that holds it; its address if it is elsewhere."""
+    local = path.removeprefix("/vsizip/").removeprefix("/")
+    for candidate in (Path(path), *(Path("/", local).parents if path.startswith("/vsizip/") else ())):
+        if candidate.is_file():
+            status = candidate.stat()
+            return [status.st_size, status.st_mtime_ns]
+    return path
+
+
+def _mapping_code() -> str:
+    found = hashlib.sha256()
+    for path in sorted(Path(landslide.mapping.__path__[0]).glob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]

@@ -1,0 +1,76 @@
+"""What people read about a map: before it is made, and when it is there."""
+
+import tempfile
+from pathlib import Path
+
+from landslide.mapping.exclusions import cloud_source
+from landslide.mapping.plan import MapPlan, terrain_of
+from landslide.mapping.scene_map import FinishedMap
+
+_PROCESS_BYTES = 900e6  # of the libraries and a small network
+
+
+def describe_plan(plan: MapPlan, workers: int) -> list[str]:
+    """Return what was understood of a scene, and about what its map will take, as lines.
+
+    Args:
+        plan: The plan.
+        workers: Groups of windows that are predicted at the same time.
+    """
+    scene, grid = plan.scene, plan.scene.grid
+    with tempfile.TemporaryDirectory() as folder:
+        terrain = terrain_of(plan, Path(folder))
+        with plan.reader(terrain, Path(folder)) as reader:
+            warnings = plan.warnings(terrain, plan.sample(reader))
+    scalings = {(band.scale, band.offset) for band in scene.bands.values()}
+    unknown = "unknown"
+    windows = plan.windows
+    elevation = "none" if terrain is None else f"{', '.join(plan.dem)}, {100 * terrain.coverage:.1f} % of the scene"
+    strips = 4 * grid.width * windows.side * (6 * len(plan.model.bands) + 3)
+    lines = [
+        f"{scene.name}",
+        f"  read as        {scene.kind}: {scene.source}",
+        f"  product        {scene.sensor or unknown + ' sensor'}, level {scene.level or unknown}, baseline "
+        f"{scene.baseline or unknown}, {scene.datetime or unknown + ' date'}",
+        f"  reflectance    {'; '.join(f'number x {s:g} {o:+g}' for s, o in sorted(scalings))} ({scene.scaling})",
+        f"  bands          {', '.join(scene.bands)}",
+        f"  grid           {grid.width} x {grid.height} pixels of {grid.pixel_size[0]:.2f} x "
+        f"{grid.pixel_size[1]:.2f} m, {grid.crs.to_string()}",
+        f"  clouds         {cloud_source(scene, plan.exclusions) or 'none'}",
+        f"  elevation      {elevation}",
+        f"  model          {plan.model.name} {plan.model.version}".rstrip()
+        + f", {len(plan.model.ensemble.members)} networks, needs {', '.join(plan.model.bands)}",
+        f"  threshold      {plan.threshold:.4f}",
+        f"  windows        {len(windows)} of {windows.side} pixels, {100 * plan.settings.overlap:.0f} % overlap, "
+        f"augmentation {plan.model.augmentation}",
+        f"  time           about {duration(plan.seconds(workers))} with {workers} workers",
+        f"  memory         about {(_PROCESS_BYTES + strips) / 1e9:.1f} GB",
+    ]
+    return lines + [f"  note           {text}" for text in warnings]
+
+
+def describe_map(finished: FinishedMap, run: str | None = None) -> str:
+    """Return the result of a map as a short text.
+
+    Args:
+        finished: The map.
+        run: Id of the MLflow run that records it.
+    """
+    summary = finished.summary
+    there = "" if finished.new else " (it was there already)"
+    lines = [
+        f"{summary['landslides']} landslides, {summary['area_m2'] / 1e6:.3f} km2 in all, the largest "
+        f"{summary['largest_m2'] / 1e6:.3f} km2",
+        f"{summary['below_minimum']} more below {summary['min_area_m2']:g} m2; "
+        f"{100 * summary['not_analysed']:.1f} % not analysed",
+        f"map: {finished.folder}{there}",
+        "look at it: map.html there in a browser, landslides.gpkg in QGIS",
+    ]
+    return "\n".join(lines + ([f"recorded as MLflow run {run}"] if run else []))
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people: seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,318 @@
+"""The map of one scene: predicted, written as rasters, polygons, pictures and metadata, in a folder of its own."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+
+from landslide.errors import DataError, LandslideError
+from landslide.files import atomic_write, sha256
+from landslide.locks import locked
+from landslide.mapping.exclusions import area_polygons
+from landslide.mapping.geotiff import write_rasters
+from landslide.mapping.grid import Grid
+from landslide.mapping.map_page import write_map_page
+from landslide.mapping.model import MapModel
+from landslide.mapping.mosaic import Mosaic, read_raw
+from landslide.mapping.pictures import write_quicklook
+from landslide.mapping.plan import MapPlan, digest, terrain_of
+from landslide.mapping.polygons import (
+    area_of_interest,
+    image_footprint,
+    landslide_polygons,
+    not_analysed_polygons,
+    source_table,
+)
+from landslide.mapping.products import MapInfo
+from landslide.mapping.reader import scene_preview
+from landslide.mapping.reasons import Reason
+from landslide.mapping.terrain import Terrain
+from landslide.mapping.vectors import write_geojson, write_geopackage
+
+SUMMARY = "summary.json"
+_IDENTITY = "identity.json"
+_NO_EFFECT_ON_PREDICTION = ("threshold", "min_area")
+_VERSIONS = ("landslide", "torch", "numpy", "rasterio", "shapely", "geopandas")
+_BLOCK_ROWS = 512
+
+
+class MapExistsError(LandslideError):
+    """The folder holds another map."""
+
+
+@dataclass(frozen=True)
+class FinishedMap:
+    """A map on the disk.
+
+    Attributes:
+        folder: Its folder.
+        summary: The content of `summary.json`.
+        new: Whether it was made now; otherwise the same map was there already.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    new: bool
+
+
+def map_scene(
+    plan: MapPlan,
+    output: Path,
+    *,
+    workers: int,
+    overwrite: bool = False,
+    say: Callable[[str], object] = lambda text: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+    save_every: float = 10.0,
+) -> FinishedMap:
+    """Make the map of a scene, or continue one that was interrupted.
+
+    The work is done in `.<scene>.partial` beside the folder of the map, which gets its name when it is complete.
+
+    Args:
+        plan: What decides the map.
+        output: The folder of the maps; that of this map is `output/<scene name>`.
+        workers: Groups of windows that are predicted at the same time.
+        overwrite: Replace another map of this scene, finished or not.
+        say: Called with lines for people: warnings and what is being done.
+        progress: Called with the number of windows done and of all.
+        save_every: Seconds between two saves of an unfinished prediction.
+
+    Raises:
+        MapExistsError: If the folder holds a map of another scene, model or other settings.
+        LockedError: If another process is making this map.
+        DataError: If the disk is full or something cannot be read.
+        PredictionError: If the model's answers are not finite.
+    """
+    try:
+        return _map(plan, output, workers, overwrite, say, progress, save_every)
+    except OSError as error:
+        raise DataError(
+            f"The map of {plan.scene.name} in {output} cannot be written: {error.strerror or error}.",
+            remedy="Free some space there, or see that you may write; the same command continues.",
+        ) from error
+
+
+def _map(
+    plan: MapPlan,
+    output: Path,
+    workers: int,
+    overwrite: bool,
+    say: Callable[[str], object],
+    progress: Callable[[int, int], object],
+    save_every: float,
+) -> FinishedMap:
+    output.mkdir(parents=True, exist_ok=True)
+    final, work = output / plan.scene.name, output / f".{plan.scene.name}.partial"
+    with locked(output / f".{plan.scene.name}.lock", wait=False):
+        if final.exists():
+            try:
+                return FinishedMap(final, _same_map(plan, final), new=False)
+            except MapExistsError:
+                if not overwrite:
+                    raise
+        _prepare(plan, work, overwrite)
+        plan.check_space(work)
+        started = time.monotonic()
+        products = work / "products"
+        terrain = terrain_of(plan, work)
+        warnings = _predict(plan, work, terrain, workers, say, progress, save_every)
+        say("writing rasters, polygons and pictures")
+        shutil.rmtree(products, ignore_errors=True)
+        products.mkdir()
+        summary = _write_products(plan, work, products, terrain, warnings, time.monotonic() - started)
+        if final.exists():
+            shutil.rmtree(final)
+        products.rename(final)
+        shutil.rmtree(work)
+    return FinishedMap(final, summary, new=True)
+
+
+def _same_map(plan: MapPlan, folder: Path) -> dict[str, Any]:
+    """Return the summary of a finished map if it is this one."""
+    try:
+        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
+        before = summary["identity"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise MapExistsError(
+            f"{folder} exists and holds no finished map.",
+            remedy="Choose another folder with --output, or move it away.",
+        ) from None
+    _refuse_another(plan, before, f"{folder} holds a map")
+    return summary
+
+
+def _prepare(plan: MapPlan, work: Path, overwrite: bool) -> None:
+    """Make the work folder, or take the one of an interrupted map if that is this one."""
+    identity = work / _IDENTITY
+    if work.exists() and not overwrite:
+        with suppress(OSError, ValueError):
+            before = json.loads(identity.read_text())
+            _refuse_another(plan, before, f"{work} holds an unfinished map", _NO_EFFECT_ON_PREDICTION)
+            return
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    with atomic_write(identity) as path:
+        path.write_text(json.dumps(plan.identity, default=str))
+
+
+def _refuse_another(plan: MapPlan, before: dict[str, Any], what: str, without: tuple[str, ...] = ()) -> None:
+    """Refuse what was made from something else, and name what differs."""
+    now = json.loads(json.dumps(plan.identity, default=str))
+    for name in without:
+        before, now = ({**one, "settings": {**one["settings"], name: None}} for one in (before, now))
+    other = [part for part in now if digest(now[part]) != digest(before.get(part))]
+    if other:
+        raise MapExistsError(
+            f"{what} with another {' and another '.join(other)}.",
+            remedy="Choose another folder with --output, or replace it with --overwrite.",
+        )
+
+
+def _predict(
+    plan: MapPlan,
+    work: Path,
+    terrain: Terrain | None,
+    workers: int,
+    say: Callable[[str], object],
+    progress: Callable[[int, int], object],
+    save_every: float,
+) -> list[str]:
+    """Predict what is not predicted yet; return the warnings."""
+    windows = plan.windows
+    mosaic = Mosaic(work, windows, plan.settings.min_valid)
+    done = mosaic.rows_done * len(windows.columns)
+    notes = work / "warnings.json"
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        progress(done, len(windows))
+
+    with plan.reader(terrain, work) as reader:
+        if done and notes.is_file():
+            warnings: list[str] = json.loads(notes.read_text())
+            say(f"continuing an interrupted map: {done} of {len(windows)} windows are done")
+        else:
+            warnings = plan.warnings(terrain, plan.sample(reader))
+            with atomic_write(notes) as path:
+                path.write_text(json.dumps(warnings))
+        for text in warnings:
+            say(f"note: {text}")
+        progress(done, len(windows))
+        device = plan.model.ensemble.device
+        mosaic.predict(
+            plan.model.ensemble, reader, plan.model.to_stored,
+            workers=workers, gpu=device.type == "cuda", progress=advance, save_every=save_every,
+        )  # fmt: skip
+    return warnings
+
+
+def _write_products(
+    plan: MapPlan, work: Path, folder: Path, terrain: Terrain | None, warnings: list[str], seconds: float
+) -> dict[str, Any]:
+    """Write everything that a finished map holds; return the summary."""
+    info = _info(plan)
+    description = {
+        "SCENE": info.scene,
+        "MODEL": f"{info.model} {info.model_version}".rstrip(),
+        "THRESHOLD": f"{info.threshold:.4f}",
+    }
+    grid, created = plan.scene.grid, info.created
+    write_rasters(work, folder, grid, plan.threshold, description)
+    landslides, below_minimum = landslide_polygons(folder, info, terrain.path if terrain else None)
+    not_analysed = not_analysed_polygons(folder)
+    area = None
+    if plan.exclusions.area is not None:
+        area = gpd.GeoDataFrame(geometry=area_polygons(plan.exclusions.area, grid), crs=grid.crs.to_wkt())
+    layers = {
+        "landslides": landslides,
+        "not_analysed": not_analysed,
+        "image_footprint": image_footprint(grid),
+        "area_of_interest": area_of_interest(grid, area),
+        "source": source_table(grid, info),
+    }
+    write_geopackage(folder / "landslides.gpkg", layers, created)
+    write_geojson(folder / "landslides.geojson", landslides)
+    preview = scene_preview(plan.scene)
+    write_quicklook(folder / "quicklook.png", preview, folder, grid, landslides, not_analysed, info)
+    write_map_page(folder / "map.html", preview, folder, grid, landslides, not_analysed, info)
+    areas = landslides["area_m2"]
+    reasons = _reasons(work, grid)
+    pixels = grid.width * grid.height - reasons.pop(Reason.OUTSIDE_AREA.text, 0)  # of the area of interest
+    summary = {
+        "scene": info.scene,
+        "source": info.source,
+        "sensor": info.sensor,
+        "level": info.level,
+        "processing_baseline": info.processing_baseline,
+        "image_datetime": info.image_datetime and info.image_datetime.isoformat(),
+        "model": info.model,
+        "model_version": info.model_version,
+        "model_address": info.model_address,
+        "threshold": plan.threshold,
+        "min_area_m2": info.minimum_area,
+        "landslides": len(landslides),
+        "below_minimum": below_minimum,
+        "area_m2": round(float(areas.sum()), 1),
+        "largest_m2": round(float(areas.max()), 1) if len(areas) else 0.0,
+        "not_analysed": sum(reasons.values()) / pixels,
+        "not_analysed_by_reason": {name: count / pixels for name, count in reasons.items()},
+        "pixels": pixels,
+        "windows": len(plan.windows),
+        "seconds": round(seconds, 1),
+        "created": created.isoformat(timespec="seconds"),
+        "notes": warnings,
+        "versions": {name: version(name) for name in _VERSIONS},
+        "digest": digest(plan.identity),
+        "identity": json.loads(json.dumps(plan.identity, default=str)),
+    }
+    summary["digests"] = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    with atomic_write(folder / SUMMARY) as path:
+        path.write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def _reasons(work: Path, grid: Grid) -> dict[str, int]:
+    """Count the pixels that are not analysed, by reason."""
+    raw = read_raw(work, "reasons", grid.height, grid.width)
+    counts = np.zeros(len(Reason), np.int64)
+    for start in range(0, grid.height, _BLOCK_ROWS):
+        counts += np.bincount(raw[start : start + _BLOCK_ROWS].ravel(), minlength=len(Reason))
+    return {reason.text: int(counts[reason]) for reason in Reason if reason and counts[reason]}
+
+
+def _info(plan: MapPlan) -> MapInfo:
+    scene, model = plan.scene, plan.model
+    return MapInfo(
+        scene=scene.name,
+        source=scene.source,
+        sensor=scene.sensor,
+        level=scene.level,
+        image_datetime=scene.datetime,
+        processing_baseline=scene.baseline,
+        model=model.name,
+        model_version=model.version,
+        model_address=model.address,
+        threshold=plan.threshold,
+        minimum_area=plan.settings.min_area,
+        blending=f"windows of {plan.windows.side} pixels, {100 * plan.settings.overlap:.0f} % overlap, sine taper",
+        augmentation=model.augmentation,
+        created=datetime.now(UTC),
+        landslide_version=version("landslide"),
+    )
+
+
+def default_workers(model: MapModel) -> int:
+    """Return how many groups of windows are predicted at the same time: one for each core of this process."""
+    return 2 if model.ensemble.device.type == "cuda" else len(os.sched_getaffinity(0))

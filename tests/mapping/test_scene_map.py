@@ -1,0 +1,284 @@
+"""Maps of scenes from end to end: what is in the folder of a map, where it lies, and what is refused."""
+
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import torch
+from affine import Affine
+from rasterio.features import shapes
+
+from landslide.errors import ConfigurationError, DataError
+from landslide.mapping.demo_scene import write_demo_scene
+from landslide.mapping.exclusions import ExclusionSettings
+from landslide.mapping.grid import WGS84
+from landslide.mapping.model import open_model
+from landslide.mapping.plan import make_plan
+from landslide.mapping.scene import open_scene
+from landslide.mapping.scene_map import MapExistsError, map_scene
+from landslide.mapping.settings import MappingSettings
+from tests.support import versions
+from tests.support.map_models import bright_ensemble, ground, write_stack
+
+ROOT = Path(__file__).parents[2]
+NORTH = ("EPSG:32645", Affine(10, 0, 399_960, 0, -10, 3_100_020))
+PRODUCTS = {
+    *("probability.tif", "uncertainty.tif", "mask.tif", "reasons.tif", "landslides.gpkg", "landslides.geojson"),
+    *("quicklook.png", "map.html", "summary.json"),
+}
+
+
+@pytest.fixture(scope="module")
+def bright(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bright")
+    return open_model(str(bright_ensemble(folder)), folder, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def demo_model(tmp_path_factory):
+    """Random networks on bands of all resolutions and the terrain."""
+    from landslide.bands.formulas import BandSettings
+    from landslide.inference.ensemble import save_ensemble
+
+    folder = tmp_path_factory.mktemp("random")
+    members = versions.members(folder, bands=("B4", "B5", "B10", "gray", "slope", "dem"))
+    save_ensemble(folder / "ensemble", members, BandSettings())
+    return open_model(str(folder / "ensemble"), folder, torch.device("cpu"))
+
+
+def make(model, source, output, *, dem=(), settings=None, exclusions=None, **options):
+    scene = source if not isinstance(source, str | Path) else open_scene(source)
+    plan = make_plan(scene, model, settings or MappingSettings(), exclusions or ExclusionSettings(), dem)
+    return map_scene(plan, output, workers=2, **options)
+
+
+def bright_scene(folder, height=200, width=300, crs=NORTH[0], transform=NORTH[1], seed=0, name="scene"):
+    image, mask = ground(height, width, seed)
+    return write_stack(folder / f"{name}.tif", image, crs, transform), mask
+
+
+def rasters(folder):
+    found = {}
+    for name in ("probability", "uncertainty", "mask", "reasons"):
+        with rasterio.open(folder / f"{name}.tif") as raster:
+            found[name] = raster.read(1)
+    return found
+
+
+def layers(folder):
+    return {name: gpd.read_file(folder / "landslides.gpkg", layer=name) for name in ("landslides", "not_analysed")}
+
+
+def test_a_map_has_every_product_and_says_what_it_found(bright, tmp_path):
+    source, mask = bright_scene(tmp_path)
+    finished = make(bright, source, tmp_path / "maps", settings=MappingSettings(min_area=0))
+    assert finished.folder == tmp_path / "maps" / "scene"
+    assert {path.name for path in finished.folder.iterdir()} == PRODUCTS
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["scene"]
+    found = rasters(finished.folder)
+    np.testing.assert_array_equal(found["mask"], mask)
+    polygons = layers(finished.folder)["landslides"]
+    assert finished.summary["landslides"] == len(polygons) > 3
+    assert finished.summary["area_m2"] == pytest.approx(polygons["area_m2"].sum(), abs=1)
+    assert finished.summary["not_analysed"] == 0
+    assert set(finished.summary["digests"]) == PRODUCTS - {"summary.json"}
+    with rasterio.open(finished.folder / "probability.tif") as probability:
+        assert (probability.crs.to_epsg(), probability.transform) == (32645, NORTH[1])
+        assert (probability.nodata, probability.scales, probability.overviews(1)) == (65535, (0.0001,), [])
+        assert probability.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    with rasterio.open(finished.folder / "mask.tif") as raster:
+        assert raster.colormap(1)[1] == (227, 26, 28, 255)
+
+
+def test_the_same_map_is_not_made_again(bright, tmp_path):
+    source, _ = bright_scene(tmp_path, 128, 128)
+    first = make(bright, source, tmp_path / "maps")
+    before = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
+    again = make(bright, source, tmp_path / "maps")
+    assert (first.new, again.new) == (True, False)
+    assert again.summary == first.summary
+    assert {path: path.stat().st_mtime_ns for path in first.folder.iterdir()} == before
+
+
+def test_a_folder_of_another_map_is_refused_and_names_what_differs(bright, tmp_path):
+    source, _ = bright_scene(tmp_path, 128, 128)
+    make(bright, source, tmp_path / "maps")
+    with pytest.raises(MapExistsError, match=r"holds a map with another settings\.") as caught:
+        make(bright, source, tmp_path / "maps", settings=MappingSettings(threshold=0.4))
+    assert "--overwrite" in caught.value.remedy
+    replaced = make(bright, source, tmp_path / "maps", settings=MappingSettings(threshold=0.4), overwrite=True)
+    assert replaced.summary["threshold"] == 0.4
+    bright_scene(tmp_path, 128, 128, seed=1)
+    with pytest.raises(MapExistsError, match="another scene"):
+        make(bright, source, tmp_path / "maps", settings=MappingSettings(threshold=0.4))
+    (tmp_path / "maps" / "scene" / "summary.json").unlink()
+    with pytest.raises(MapExistsError, match="holds no finished map"):
+        make(bright, source, tmp_path / "maps")
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        ("EPSG:32645", Affine(10, 0, 399_960, 0, -10, 3_100_020)),
+        ("EPSG:32721", Affine(10, 0, 500_000, 0, -10, 6_200_000)),
+        ("EPSG:32632", Affine(10, 0, 820_000, 0, -10, 5_200_000)),  # beyond the edge of the zone
+        ("EPSG:4326", Affine(1e-4, 0, 86.0, 0, -1e-4, 28.2)),
+    ],
+    ids=["north", "south", "beyond its zone", "degrees"],
+)
+def test_polygons_lie_where_the_landslides_are(bright, tmp_path, crs, transform):
+    source, mask = bright_scene(tmp_path, 205, 170, crs, transform)
+    finished = make(bright, source, tmp_path / "maps", settings=MappingSettings(min_area=0))
+    truth = gpd.GeoSeries(
+        [shapely.geometry.shape(outline) for outline, value in shapes(mask, mask=mask == 1, transform=transform)],
+        crs=crs,
+    ).to_crs("OGC:CRS84")
+    geojson = gpd.read_file(finished.folder / "landslides.geojson").to_crs("OGC:CRS84")
+    pixel = 1.2e-4  # degrees, more than ten metres
+    found, expected = geojson.geometry.union_all(), truth.union_all()
+    assert found.hausdorff_distance(expected) < pixel
+    assert found.symmetric_difference(expected).area < 0.02 * expected.area
+    assert sum(geojson["area_m2"]) == pytest.approx(abs(WGS84.geometry_area_perimeter(expected)[0]), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("crs", "layouts"),
+    [("EPSG:32645", ("bands", "stack", "STAC item")), ("EPSG:32745", ("stack",)), ("EPSG:4326", ("STAC item",))],
+)
+def test_every_layout_of_a_scene_gives_the_same_map(demo_model, tmp_path, crs, layouts):
+    maps = {}
+    for layout in ("SAFE", *layouts):
+        folder = tmp_path / layout.split()[0]
+        source = write_demo_scene(folder, layout=layout, rows=2, columns=2, crop=(150, 205), crs=crs, seed=3)
+        settings = MappingSettings(overlap=0)
+        finished = make(demo_model, source, folder / "maps", dem=[str(folder / "dem.tif")], settings=settings)
+        maps[layout] = rasters(finished.folder)
+    for layout in layouts:
+        # A stack holds bands of 20 and 60 m at 10 m, rounded to digital numbers.
+        atol = 100 if layout == "stack" else 0
+        for name in ("probability", "uncertainty"):
+            a, b = maps["SAFE"][name].astype(int), maps[layout][name].astype(int)
+            np.testing.assert_allclose(a, b, atol=atol)
+        assert (maps["SAFE"]["mask"] != maps[layout]["mask"]).mean() < 0.001
+        np.testing.assert_array_equal(maps["SAFE"]["reasons"], maps[layout]["reasons"])
+
+
+def test_a_run_shifted_by_half_a_window_differs_little(bright, tmp_path):
+    image, _ = ground(192, 224)
+    whole = make(bright, write_stack(tmp_path / "whole.tif", image, *NORTH), tmp_path / "maps")
+    moved = NORTH[1] @ Affine.translation(32, 32)
+    part = write_stack(tmp_path / "part.tif", image[:, 32:, 32:], NORTH[0], moved)
+    shifted = make(bright, part, tmp_path / "maps")
+    difference = rasters(whole.folder)["probability"][32:, 32:].astype(int) - rasters(shifted.folder)["probability"]
+    assert np.abs(difference).max() > 0
+    assert np.percentile(np.abs(difference), 99) <= 500  # 0.05
+
+
+def test_what_is_left_out_becomes_polygons_with_reasons(bright, tmp_path):
+    source, _ = bright_scene(tmp_path)
+    box = gpd.GeoDataFrame(geometry=[shapely.box(400_460, 3_098_500, 401_460, 3_099_500)], crs="EPSG:32645")
+    box.to_file(tmp_path / "water.gpkg")
+    exclusions = ExclusionSettings(masks=(str(tmp_path / "water.gpkg"),))
+    finished = make(bright, source, tmp_path / "maps", exclusions=exclusions)
+    left_out = layers(finished.folder)["not_analysed"]
+    assert left_out["reason"].tolist() == ["masked"]
+    assert left_out.geometry[0].symmetric_difference(box.geometry[0]).area < 1
+    assert finished.summary["not_analysed"] == pytest.approx(100 * 100 / 60_000)
+    assert (rasters(finished.folder)["probability"][60:140, 60:140] == 65535).all()
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import torch
+from landslide.mapping.exclusions import ExclusionSettings
+from landslide.mapping.model import open_model
+from landslide.mapping.plan import make_plan
+from landslide.mapping.scene import open_scene
+from landslide.mapping.scene_map import map_scene
+from landslide.mapping.settings import MappingSettings
+model, source, output = sys.argv[1:]
+loaded = open_model(model, Path(output), torch.device("cpu"))
+plan = make_plan(open_scene(source), loaded, MappingSettings(overlap=0.75), ExclusionSettings(), ())
+print("ready", flush=True)
+map_scene(plan, Path(output), workers=2, save_every=0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moments", [pytest.param(2), pytest.param(10, marks=pytest.mark.soak)])
+def test_a_map_that_was_killed_continues_to_the_same_map(bright, tmp_path, moments):
+    source, _ = bright_scene(tmp_path, 500, 300)
+    settings = MappingSettings(overlap=0.75)
+    expected = make(bright, source, tmp_path / "whole", settings=settings).folder
+    random = np.random.default_rng(moments)
+    command = [sys.executable, "-c", KILLED, bright.address, str(source), str(tmp_path / "killed")]
+    for _ in range(moments):
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(random.uniform(0.1, 4))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert not (tmp_path / "killed" / "scene").exists() or process.returncode == 0
+    finished = make(bright, source, tmp_path / "killed", settings=settings).folder
+    for name in ("probability.tif", "uncertainty.tif", "mask.tif", "reasons.tif", "landslides.geojson"):
+        assert (finished / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+def test_a_full_disk_leaves_an_unfinished_map_that_continues(bright, tmp_path):
+    source, _ = bright_scene(tmp_path, 1000, 150)
+    expected = make(bright, source, tmp_path / "whole").folder
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, before[1]))  # most of the probabilities
+    try:
+        with pytest.raises(DataError, match="cannot be written: File too large") as caught:
+            make(bright, source, tmp_path / "maps", save_every=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "the same command continues" in caught.value.remedy
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == [".scene.partial"]
+    said = []
+    finished = make(bright, source, tmp_path / "maps", say=said.append)
+    assert any("continuing an interrupted map" in line for line in said)
+    assert (finished.folder / "probability.tif").read_bytes() == (expected / "probability.tif").read_bytes()
+
+
+def test_missing_bands_and_missing_terrain_name_the_way_out(demo_model, bright, tmp_path):
+    source = write_demo_scene(tmp_path / "l2a", layout="SAFE", rows=1, columns=1, level="L2A")
+    with pytest.raises(ConfigurationError, match="has no B10, which the model") as caught:
+        make(demo_model, source, tmp_path / "maps", dem=[str(tmp_path / "l2a" / "dem.tif")])
+    assert "configs/surface_reflectance.yaml" in caught.value.remedy
+    source = write_demo_scene(tmp_path / "l1c", layout="SAFE", rows=1, columns=1)
+    with pytest.raises(ConfigurationError, match="needs slope and dem") as caught:
+        make(demo_model, source, tmp_path / "maps")
+    assert "--dem" in caught.value.remedy
+
+
+def test_notes_say_what_looks_wrong(bright, tmp_path):
+    image, _ = ground(112, 120)
+    source = write_stack(tmp_path / "small.tif", image, NORTH[0], NORTH[1] @ Affine.scale(3))
+    said = []
+    finished = make(bright, source, tmp_path / "maps", say=said.append)
+    notes = " | ".join(finished.summary["notes"])
+    assert "processing level is unknown" in notes
+    assert "pixels are 30.0 x 30.0 m" in notes
+    assert "windows of 112 pixels" in notes
+    assert "no elevation model" in notes
+    assert all(any(note in line for line in said) for note in finished.summary["notes"])
+
+
+def test_values_that_are_wrong_for_the_model_are_reported(demo_model, tmp_path):
+    source = write_demo_scene(tmp_path, layout="stack", rows=1, columns=1)
+    scene = open_scene(source)
+    wrong = {name: replace(band, scale=1e-2) for name, band in scene.bands.items()}
+    finished = make(demo_model, replace(scene, bands=wrong), tmp_path / "maps", dem=[str(tmp_path / "dem.tif")])
+    assert any("the median of B4 is" in note for note in finished.summary["notes"])
