@@ -11,6 +11,7 @@ from landslide.cli.completion import completion_command
 from landslide.cli.data import data_group
 from landslide.cli.health import health_command
 from landslide.cli.home import home_group
+from landslide.cli.map import map_command
 from landslide.cli.models import models_group
 from landslide.cli.networks import networks_command
 from landslide.cli.report import report_command
@@ -47,6 +48,7 @@ main.add_command(completion_command)
 main.add_command(data_group)
 main.add_command(health_command)
 main.add_command(home_group)
+main.add_command(map_command)
 main.add_command(models_group)
 main.add_command(networks_command)
 main.add_command(report_command)

@@ -1,0 +1,133 @@
+"""`landslide map`."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from landslide.mapping.plan import MapPlan
+    from landslide.mapping.scene_map import FinishedMap
+
+_FILE = click.Path(path_type=Path)
+
+
+def _names(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(","))
+
+
+@click.command(
+    "map",
+    epilog="Example: landslide map S2A_MSIL1C_20240612T044701.SAFE --dem dem.tif -o maps",
+)
+@click.argument("scenes", metavar="SCENE...", nargs=-1, required=True)
+@click.option("--dem", multiple=True, type=_FILE, help="Raster of elevations in metres, any grid; may be repeated.")
+@click.option("-o", "--output", type=_FILE, required=True, help="Folder of the maps: one folder for each scene.")
+@click.option("--model", default="champion", show_default=True, help="Version, alias, models:/ address, or folder.")
+@click.option("--threshold", type=float, help="Landslide probability of a landslide  [default: the model's]")
+@click.option("--overlap", type=float, default=0.5, show_default=True, help="Share of overlap between windows.")
+@click.option(
+    "--augmentation",
+    type=click.Choice(["none", "rotations", "flips_and_rotations"]),
+    help="Test-time augmentation  [default: the model's]",
+)
+@click.option("--min-area", type=float, default=500.0, show_default=True, help="Minimum mapping unit in square metres.")
+@click.option("--area", help="Only this area: a polygon file, or west,south,east,north in degrees.")
+@click.option("--mask", "masks", multiple=True, type=_FILE, help="Leave out what this raster or polygon file covers.")
+@click.option(
+    "--clouds",
+    type=click.Choice(["auto", "none", "csmask"]),
+    default="auto",
+    show_default=True,
+    help="auto: the product's own classification; csmask: the package ukis-csmask.",
+)
+@click.option("--snow", is_flag=True, help="Leave out snow, too.")
+@click.option("--bands", callback=_names, metavar="B2,B3,...", help="Bands of a raster without names; - skips one.")
+@click.option("--quantification", type=float, help="Digital numbers of a reflectance of 1, if nothing says it.")
+@click.option("--offset", type=float, help="What is added to digital numbers, if nothing says it.")
+@click.option("--level", type=click.Choice(["L1C", "L2A"]), help="Processing level, if nothing says it.")
+@click.option("--workers", type=click.IntRange(1), help="Threads that predict  [default: one per core]")
+@click.option("--record", is_flag=True, help="Record each map as an MLflow run with the tag role=mapping.")
+@click.option("--overwrite", is_flag=True, help="Replace maps of other settings.")
+@click.option("--dry-run", is_flag=True, help="Only say what was understood, and about how long it takes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summaries as JSON.")
+def map_command(
+    scenes: tuple[str, ...],
+    dem: tuple[Path, ...],
+    output: Path,
+    model: str,
+    area: str | None,
+    masks: tuple[Path, ...],
+    clouds: Any,
+    snow: bool,
+    workers: int | None,
+    record: bool,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Map landslides in Sentinel-2 scenes.
+
+    A SCENE is a product (a SAFE folder or its zip, L1C or L2A), a folder of rasters named by band, one raster with
+    several bands, or a STAC Item. An interrupted map continues where it was when the command is repeated.
+    """
+    import tempfile
+
+    from landslide.mapping.exclusions import ExclusionSettings
+    from landslide.mapping.model import open_model
+    from landslide.mapping.plan import make_plan
+    from landslide.mapping.report import describe_map, describe_plan
+    from landslide.mapping.scene import open_scene
+    from landslide.mapping.scene_map import default_workers
+    from landslide.mapping.settings import MappingSettings, SceneSettings
+
+    reading = SceneSettings(**{name: options.pop(name) for name in ("bands", "quantification", "offset", "level")})
+    mapping = MappingSettings(**options)
+    exclusions = ExclusionSettings(clouds=clouds, snow=snow, masks=tuple(map(str, masks)), area=area)
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = open_model(model, Path(folder))
+        opened = [open_scene(source, **asdict(reading)) for source in scenes]
+        plans = [make_plan(scene, loaded, mapping, exclusions, tuple(map(str, dem))) for scene in opened]
+        _refuse_equal_names([plan.scene.name for plan in plans])
+        workers = workers or default_workers(loaded)
+        for plan in plans:
+            if dry_run:
+                click.echo("\n".join(describe_plan(plan, workers)))
+                continue
+            finished = _mapped(plan, output, workers, overwrite)
+            run = None
+            if record:
+                from landslide.tracking.map_runs import record_map
+
+                run = record_map(finished)
+            click.echo(json.dumps(finished.summary, indent=2) if as_json else describe_map(finished, run))
+
+
+def _mapped(plan: "MapPlan", output: Path, workers: int, overwrite: bool) -> "FinishedMap":
+    """Make a map with a progress bar on a terminal; what there is to say goes to the error stream."""
+    from tqdm.auto import tqdm
+
+    from landslide.mapping.scene_map import map_scene
+
+    name = plan.scene.name
+    with tqdm(desc=name[:40], total=len(plan.windows), unit="window", disable=None) as bar:
+
+        def progress(done: int, _total: int) -> None:
+            if not bar.n:
+                bar.initial = done  # of an interrupted map: the rate is that of this call
+            bar.update(done - bar.n)
+
+        return map_scene(
+            plan, output, workers=workers, overwrite=overwrite, progress=progress,
+            say=lambda text: bar.write(f"{name}: {text}", file=sys.stderr),
+        )  # fmt: skip
+
+
+def _refuse_equal_names(names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise click.UsageError(f"two of the scenes have the name {name}, and so would their maps")

@@ -1,0 +1,109 @@
+"""The mapping pipeline, and `landslide map` with a registered model."""
+
+import json
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from landslide.cli import main
+from landslide.mapping.demo_scene import write_demo_scene
+from landslide.tracking import registry, runs
+from tests.support import versions
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def champion(store, tmp_path):
+    """The store with a version in service."""
+    client = runs.connect(store)
+    number = versions.add_version(client, tmp_path, bands=("B4", "B8", "slope"))
+    registry.apply_decision(client, number, registry.Decision(registry.CHAMPION, "the first"))
+    return client
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return write_demo_scene(tmp_path / "scene", layout="bands", rows=1, columns=1)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, ["map", *map(str, arguments)])
+
+
+def test_map_command_maps_with_the_champion_and_records_it_once(champion, scene, tmp_path):
+    options = ("--dem", scene.parent / "dem.tif", "-o", tmp_path / "maps", "--record", "--workers", 2)
+    done = invoke(scene, *options)
+    assert done.exit_code == 0, done.output
+    assert "landslides," in done.output
+    (run,) = runs.search(champion, "tags.role = 'mapping'")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["model_version"] == "1"
+    assert run.data.metrics["map/landslides"] >= 0
+    names = {artifact.path for artifact in champion.list_artifacts(run.info.run_id, "map")}
+    assert {"map/landslides.gpkg", "map/map.html", "map/probability.tif", "map/summary.json"} <= names
+    again = invoke(scene, *options, "--json")
+    assert again.exit_code == 0
+    assert len(runs.search(champion, "tags.role = 'mapping'")) == 1
+    assert json.loads(again.stdout)["model_version"] == "1"
+
+
+def test_dry_run_says_what_was_understood_and_writes_nothing(champion, scene, tmp_path):
+    done = invoke(scene, "--dem", scene.parent / "dem.tif", "-o", tmp_path / "maps", "--dry-run")
+    assert done.exit_code == 0, done.output
+    for expected in (
+        "read as        bands", "number x 0.0001 -0.1", "128 x 128 pixels of 10.00 x 10.00 m, EPSG:32645",
+        "100.0 % of the scene", "landslide-segmentation 1, 2 networks, needs B4, B8, slope", "1 of 128 pixels", "about",
+    ):  # fmt: skip
+        assert expected in done.output
+    assert not (tmp_path / "maps").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("nowhere",), "nowhere"),
+        (("{scene}", "--model", "99"), "has no version 99"),
+        (("{scene}", "--model", "models:/other/1"), "is not a version of landslide-segmentation"),
+        (("{scene}", "--model", "{scene}"), "holds no model"),
+        (("{scene}",), "needs slope, and there is no elevation model"),
+        (("{scene}", "--dem", "{dem}", "--offset", "-500"), "offset"),
+        (("{scene}", "--dem", "{dem}", "--overlap", "1"), "mapping.overlap is 1.0"),
+        (("{scene}", "--dem", "{dem}", "--threshold", "2"), "mapping.threshold is 2.0"),
+        (("{scene}", "{scene}", "--dem", "{dem}"), "two of the scenes have the name"),
+        (("{scene}", "--dem", "{dem}", "--area", "1,2,3"), "1,2,3"),
+    ],
+)
+def test_bad_input_ends_with_its_reason(champion, scene, tmp_path, arguments, expected):
+    places = {"scene": scene, "dem": scene.parent / "dem.tif"}
+    done = invoke(*(argument.format(**places) for argument in arguments), "-o", tmp_path / "maps")
+    assert done.exit_code in (1, 2)
+    assert expected in done.output
+    assert isinstance(done.exception, SystemExit)
+    assert not (tmp_path / "maps" / "bands").exists()
+
+
+def test_mapping_pipeline_maps_each_scene_in_a_step_of_its_own(stack, champion, scene, tmp_path, monkeypatch):
+    from pipelines.mapping import mapping_pipeline
+
+    other = write_demo_scene(tmp_path / "second", layout="stack", rows=1, columns=1, seed=1)
+    config = tmp_path / "mapping.yaml"
+    parameters = {
+        "scenes": [str(scene), str(other)],
+        "dem": [str(scene.parent / "dem.tif")],
+        "output": str(tmp_path / "maps"),
+        "mapping": {"overlap": 0},
+    }
+    config.write_text(yaml.safe_dump({"parameters": parameters}))
+    mapping_pipeline.with_options(config_path=str(config))()
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {"bands", "stack"}
+    assert len(runs.search(champion, "tags.role = 'mapping'")) == 2
+
+
+def test_mapping_pipeline_without_scenes_is_refused(stack):
+    from pipelines.configured import PipelineError
+    from pipelines.mapping import mapping_pipeline
+
+    with pytest.raises(PipelineError, match=r"parameters\.scenes is empty"):
+        mapping_pipeline()
