@@ -24,7 +24,7 @@ endif
 STACK := $$LANDSLIDE_HOME/zenml/.stack-registered
 ACTIVATE := source ./activate.sh
 
-.PHONY: help setup stack data run ablation night report test test-quick soak lint types docs ui clean clean-all
+.PHONY: help setup stack data run map ablation night report test test-quick soak lint types docs ui clean clean-all
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -53,6 +53,12 @@ run: stack data ## run the training pipeline; CONFIG=configs/demo.yaml
 	@echo "Loading the libraries; this takes some seconds."
 	@$(ACTIVATE) && exec zenml pipeline run pipelines.training.training_pipeline -c "$$CONFIG"
 	@$(ACTIVATE) && landslide report
+	@test "$$CONFIG" != configs/demo.yaml || $(MAKE) --no-print-directory map
+
+SCENE := $$LANDSLIDE_HOME/demo-scene
+map: stack ## map the landslides of a generated scene with the model in service
+	@$(ACTIVATE) && { test -d "$(SCENE)" || landslide data scene "$(SCENE)" --seed 7 --clouds; }
+	@$(ACTIVATE) && exec landslide map "$(SCENE)"/*.SAFE --dem "$(SCENE)/dem.tif" --snow -o maps --overwrite
 
 ablation: CONFIG = configs/ablation_demo.yaml
 ablation: stack data ## train the rows of a table and compare them; CONFIG=configs/table3.yaml

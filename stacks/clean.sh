@@ -7,7 +7,7 @@ set -euo pipefail
 shopt -s nullglob dotglob
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 home="${LANDSLIDE_HOME:-$PWD/.landslide}"
-caches=("$home"/{cache,dvc,matplotlib} "$home"/data/{*.dir,.pull-*})
+caches=("$home"/{cache,demo-scene,dvc,matplotlib} "$home"/data/{*.dir,.pull-*})
 records=(checkpoints mlartifacts mlflow.db open_runs reports reproductions retraining.log zenml)
 
 if [[ -n "$(ls -A -- "$home" 2>/dev/null)" && ! -e "$home/zenml/.stack-registered" ]] || [[ "$home" -ef . ]]; then

@@ -1,4 +1,4 @@
-"""`landslide data demo | fetch | check | digest | prepare | use | pull`."""
+"""`landslide data demo | scene | fetch | check | digest | prepare | use | pull`."""
 
 import json
 from pathlib import Path
@@ -45,6 +45,37 @@ def demo(folder: Path, seed: int) -> None:
 
     generate(folder, seed=seed)
     click.echo(f"generated a demo data set in {folder}")
+
+
+@data_group.command(epilog="Example: landslide data scene /tmp/scene --seed 1")
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.option("--seed", default=0, show_default=True, help="Seed of the terrain.")
+@click.option(
+    "--layout",
+    type=click.Choice(["SAFE", "bands", "stack", "STAC item"]),
+    default="SAFE",
+    show_default=True,
+    help="The form of the scene.",
+)
+@click.option("--clouds", is_flag=True, help="With clouds, a shadow and snow.")
+def scene(folder: Path, seed: int, layout: Any, clouds: bool) -> None:
+    """Generate a Sentinel-2 scene in DIR, which must be empty or missing.
+
+    Beside the scene are dem.tif, its elevation model, and landslides.gpkg, the true landslides. The ground is that of
+    the demo data set.
+    """
+    import shutil
+
+    from landslide.errors import DataError
+    from landslide.mapping.demo_scene import write_demo_scene
+
+    if folder.is_dir() and any(folder.iterdir()):
+        raise DataError(f"{folder} is not empty.", remedy="Choose a new folder, or move its content away.")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    source = write_demo_scene(partial, layout=layout, rows=3, columns=4, seed=seed, clouds=clouds)
+    partial.replace(folder)
+    click.echo(f"generated the scene {folder / source.relative_to(partial)}")
 
 
 @data_group.command(epilog="Example: landslide data fetch --split train")
