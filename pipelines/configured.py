@@ -22,6 +22,7 @@ from zenml.client import Client
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 from zenml.pipelines.pipeline_definition import Pipeline
 
+from landslide import strict_yaml
 from landslide.errors import ConfigurationError, LandslideError, LockedError
 from landslide.locks import locked
 from landslide.paths import home
@@ -169,13 +170,19 @@ def configured_pipeline(*, exclusive: bool = False, **options: Any) -> Callable[
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.exists() and not (path.is_file() or path.is_dir()):  # it would be waited for, and it is read twice
+        raise ConfigurationError(
+            f"{path} is a pipe, a socket or a device.", remedy="Give the path of a file; configs/ has examples."
+        )
     try:
-        content = yaml.safe_load(path.read_text())
+        content = strict_yaml.load(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be read: {error.strerror}.", remedy="Correct the path; configs/ has examples."
         ) from error
-    except (UnicodeError, yaml.YAMLError) as error:
+    except (UnicodeError, yaml.reader.ReaderError) as error:
+        raise ConfigurationError(f"{path} is no text in UTF-8: {error}", remedy="Save the file as UTF-8.") from error
+    except yaml.YAMLError as error:
         raise ConfigurationError(f"{path} cannot be read: {error}", remedy="Mend the YAML file.") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path} holds no settings.", remedy="See configs/demo.yaml for an example.")

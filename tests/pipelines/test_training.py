@@ -1,6 +1,7 @@
 """The training pipeline on tiny data: real patches, reruns after a change, failures, bad input."""
 
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -251,6 +252,9 @@ def test_changed_settings_are_trained_and_recorded_as_if_they_were_in_the_file(d
         ("training.epochs=0", 1, ["training.epochs", "1 or more"]),
         ("training.bands.stored=1", 1, ["parameters.training.bands is '14'", "--set training.bands=VALUE"]),
         ("training.epochs", 2, ["'training.epochs' is not KEY=VALUE"]),
+        ("=3", 2, ["'=3' is not KEY=VALUE"]),
+        ("training={epochs: 1, epochs: 2}", 2, ["the key 'epochs' occurs twice", 'in "training", line 1']),
+        ("training.seed=2026-02-30", 2, ["not a value of YAML", "training.seed"]),
         ("training.epochs=[", 2, ["not a value of YAML"]),
     ],
 )
@@ -318,6 +322,33 @@ def test_missing_configuration_is_named():
     assert result.exit_code == 1
     assert "configs/nothing.yaml cannot be read: No such file or directory." in result.output
     assert "Correct the path" in result.output
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"parameters: &p {data: *p}\n", ["the anchor 'p' holds itself", "config.yaml", "line 1"]),
+        (b"parameters:\n  training:\n    epochs: 3\n    epochs: 9\n", ["the key 'epochs' occurs twice", "line 4"]),
+        ("parameters: {start_from: é}\n".encode("latin-1"), ["is no text in UTF-8", "Save the file as UTF-8"]),
+        ("parameters: {}\n".encode("utf-16"), ["is no text in UTF-8", "Save the file as UTF-8"]),
+        ("parameters: {}\n".encode("utf-16-le"), ["is no text in UTF-8", "Save the file as UTF-8"]),
+    ],
+)
+def test_configuration_that_is_ambiguous_or_no_utf8_is_refused(content, expected, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    result = train(path)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    for text in (str(path), *expected):
+        assert text in result.stderr
+
+
+def test_pipe_as_configuration_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "config.yaml")
+    result = train(tmp_path / "config.yaml")
+    assert result.exit_code == 1
+    assert "config.yaml is a pipe, a socket or a device." in result.stderr
 
 
 def test_missing_data_folder_is_named(stack, tmp_path):
