@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, cast, get_args
+from types import UnionType
+from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 import click
 import yaml
@@ -86,7 +87,7 @@ class ConfiguredPipeline(Pipeline):
         """
         try:
             if config_path is not None:
-                _check_keys(Path(config_path), config_name or config_path)
+                _check_values(Path(config_path), config_name or config_path, self.entrypoint)
         except LandslideError as error:
             raise PipelineError(str(error)) from error
         configured = cast(ConfiguredPipeline, super().with_options(config_path=config_path, **kwargs))
@@ -207,27 +208,74 @@ def _flow(value: Any) -> str:
     return str(yaml.safe_dump(value, default_flow_style=True, width=10**6)).removesuffix("\n").removesuffix("\n...")
 
 
-def _check_keys(path: Path, name: str) -> None:
+def _check_values(path: Path, name: str, settings: Callable[..., Any]) -> None:
     content = _read(path)
     known = list(PipelineRunConfiguration.model_fields)
     for key in content:
         if key not in known:
             raise ConfigurationError(f"{name}: unknown key {key!r}.", remedy=_suggestion(str(key), known))
-    for place, value in _numbers(content.get("parameters"), "parameters"):
-        if not math.isfinite(value):
-            raise ConfigurationError(f"{name}: {place} is {value}.", remedy="Set it to a finite number.")
+    try:
+        refuse_no_numbers(content.get("parameters"), "parameters", settings)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{name}: {error.what}", remedy=error.remedy) from error
 
 
-def _numbers(value: Any, place: str) -> Iterator[tuple[str, float]]:
-    """Yield the numbers in nested mappings and lists, with their places."""
-    if isinstance(value, float):
-        yield place, value
-    elif isinstance(value, Mapping):
+def refuse_no_numbers(values: Any, place: str, settings: Callable[..., Any]) -> None:
+    """Refuse what pydantic takes for a number: true and false are 1 and 0 to it, and numbers may be infinite.
+
+    Args:
+        values: What a configuration holds there.
+        place: Where that is, such as `parameters`.
+        settings: What it is for: the function of a pipeline, or a settings class.
+
+    Raises:
+        ConfigurationError: With the place of the value.
+    """
+    for where, value, kinds in _leaves(values, [settings], place):
+        number_needed = bool({int, float}.intersection(kinds)) and not {bool, str}.intersection(kinds)
+        if isinstance(value, bool) and number_needed:
+            raise ConfigurationError(f"{where} is {str(value).lower()}.", remedy="Set it to a number.")
+        if isinstance(value, float) or (isinstance(value, str) and number_needed):
+            try:
+                finite = math.isfinite(float(value))
+            except ValueError:  # no number, as pydantic says
+                continue
+            if not finite:
+                raise ConfigurationError(f"{where} is {value}.", remedy="Set it to a finite number.")
+
+
+def _leaves(value: Any, kinds: Sequence[Any], place: str) -> Iterator[tuple[str, Any, Sequence[Any]]]:
+    """Yield the values in nested mappings and lists, with their places and the types that they may have."""
+    if isinstance(value, Mapping):
         for key, below in value.items():
-            yield from _numbers(below, f"{place}.{key}")
+            yield from _leaves(below, [inside for kind in kinds for inside in _inside(kind, key)], f"{place}.{key}")
     elif isinstance(value, list):
         for number, below in enumerate(value):
-            yield from _numbers(below, f"{place}[{number}]")
+            inside = [inside for kind in kinds for inside in _inside(kind, number)]
+            yield from _leaves(below, inside, f"{place}[{number}]")
+    else:
+        yield place, value, kinds
+
+
+def _inside(kind: Any, part: str | int) -> list[Any]:
+    """Return the types that a value at a key or a position of a type may have; none if it has no such part."""
+    if named := _named(kind):
+        return _alternatives(named.get(str(part)))
+    arguments = get_args(kind)
+    if get_origin(kind) is Mapping:
+        return _alternatives(arguments[1])
+    if get_origin(kind) is tuple and Ellipsis not in arguments:
+        return [inside for argument in arguments[int(part) : int(part) + 1] for inside in _alternatives(argument)]
+    return _alternatives(arguments[0]) if get_origin(kind) in (list, tuple, Sequence) else []
+
+
+def _alternatives(kind: Any) -> list[Any]:
+    """Return the types of which a value of a type may be: more than one for a union."""
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) in (Union, UnionType):
+        return [alternative for argument in get_args(kind) for alternative in _alternatives(argument)]
+    return [kind]
 
 
 def _suggestion(key: str, known: list[str]) -> str:

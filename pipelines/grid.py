@@ -16,7 +16,7 @@ from landslide.errors import ConfigurationError, LandslideError, refuse_settings
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.models.complexity import Complexity, complexity
 from landslide.training.fold import TrainingSettings
-from pipelines.configured import describe
+from pipelines.configured import describe, refuse_no_numbers
 from pipelines.cross_validation import input_bands
 from steps.settings import EvaluationSettings, FoldSettings
 
@@ -177,6 +177,7 @@ def _changed(
 ) -> _Settings:
     """Return settings with changes, validated as a run configuration is."""
     values = _merged(asdict(settings) if common is None else common, changes)
+    refuse_no_numbers(changes, name, type(settings))
     try:
         return TypeAdapter(type(settings)).validate_python(values)
     except ValidationError as error:

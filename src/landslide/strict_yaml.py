@@ -38,8 +38,8 @@ class _Loader(yaml.SafeLoader):
         self._open: set[Any] = set()
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) and event.anchor in self._open:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent) and event.anchor in self._open:
             raise ComposerError(None, None, f"the anchor {event.anchor!r} holds itself", event.start_mark)
         return super().compose_node(parent, index)
 

@@ -107,6 +107,7 @@ def test_rotations_without_both_gradients_are_refused_before_training(evaluation
         ({"model_options": {"attention": "multi_head"}, "crop": 64}, "got 64 x 64"),
         ({"model_options": {"heads": 3}, "head_weights": {"256": 0, "128": 0, "64": 0}}, "has a weight"),
         ({"model": "lite_unet", "model_options": {"encoder_weights": "ImageNet"}}, "encoder_weights is 'ImageNet'"),
+        ({"epochs": True}, r"training\.epochs is true"),
         ({"model": "smp:Unet:resnet18", "model_options": {"encoder_weights": "imagnet"}}, "no weights 'imagnet'"),
     ],
 )

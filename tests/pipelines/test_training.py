@@ -344,6 +344,18 @@ def test_configuration_that_is_ambiguous_or_no_utf8_is_refused(content, expected
         assert text in result.stderr
 
 
+def test_numbers_may_be_written_as_text_or_with_a_decimal_point(stack, tmp_path):
+    from pipelines.training import training_pipeline
+
+    training = {"epochs": 12.0, "batch_size": "3", "weight_decay": 1, "bands": "14"}
+    path = write_config(tmp_path / "config.yaml", tmp_path, training=training)
+    path.write_text(path.read_text() + "    optimizer_epsilon: 1e-6\n")
+    pipeline = training_pipeline.with_options(config_path=str(path))
+    pipeline.prepare()
+    found = pipeline._parameters["training"]
+    assert (found.epochs, found.batch_size, found.weight_decay, found.optimizer_epsilon) == (12, 3, 1.0, 1e-6)
+
+
 def test_pipe_as_configuration_is_refused(tmp_path):
     os.mkfifo(tmp_path / "config.yaml")
     result = train(tmp_path / "config.yaml")
@@ -423,6 +435,18 @@ def test_data_that_differs_from_the_dvc_pin_is_refused(data, stack, tmp_path):
         ),
         ({"parameters": {"bands": {"canny_low": -math.inf}}}, ["parameters.bands.canny_low is -inf"]),
         ({"parameters": {"training": {"schedule": {"rates": [[2, math.inf]]}}}}, ["schedule.rates[0][1] is inf"]),
+        ({"parameters": {"training": {"batch_size": True}}}, ["parameters.training.batch_size is true", "a number"]),
+        ({"parameters": {"training": {"epochs": True, "weight_decay": 1}}}, ["parameters.training.epochs is true"]),
+        ({"parameters": {"training": {"head_weights": {"128": False}}}}, ["training.head_weights.128 is false"]),
+        ({"parameters": {"training": {"devices": True}}}, ["training.devices is true"]),
+        ({"parameters": {"training": {"positive_share": True}}}, ["training.positive_share is true"]),
+        ({"parameters": {"training": {"bands": True}}}, ["training.bands", "is True"]),
+        ({"parameters": {"training": {"augmentation": {"illumination": False}}}}, ["illumination is false"]),
+        ({"parameters": {"training": {"schedule": {"kind": "steps", "rates": [[True, 1]]}}}}, ["rates[0][0] is true"]),
+        ({"parameters": {"training": {"schedule": {"kind": "cosine", "peak": True}}}}, ["schedule.peak is true"]),
+        ({"parameters": {"training": {"weight_decay": "1e999"}}}, ["training.weight_decay is 1e999", "finite"]),
+        ({"parameters": {"folds": {"trained": [1, True]}}}, ["folds.trained[1] is true"]),
+        ({"parameters": {"bands": {"blur_kernel": True}}}, ["bands.blur_kernel is true"]),
         ({"parameters": {"training": {"seed": -1}}}, ["training.seed is -1", "0 to 4,294,967,295"]),
         ({"parameters": {"training": {"seed": 2**32}}}, ["training.seed is 4294967296"]),
         ({"parameters": {"folds": {"scheme": "random", "seed": -5}}}, ["folds.seed is -5"]),

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from landslide.models.blocks import N_CLASSES, SameConv2d, SameConvTranspose2d
-from landslide.models.options import require_one_of
+from landslide.models.options import require_one_of, require_share
 
 
 class MultiResolutionHeads(nn.Module):
@@ -17,6 +17,7 @@ class MultiResolutionHeads(nn.Module):
 
     def __init__(self, width: int, head_width: int = 64, dropout: float = 0.25) -> None:
         super().__init__()
+        require_share(dropout=dropout)
         self.dropout = nn.Dropout(dropout)
         self.half_resolution = nn.Sequential(
             SameConv2d(width, head_width, 3, stride=2), nn.ReLU(), nn.Conv2d(head_width, N_CLASSES, 1)
@@ -43,6 +44,7 @@ class SingleHead(nn.Module):
 
     def __init__(self, width: int, dropout: float = 0.2) -> None:
         super().__init__()
+        require_share(dropout=dropout)
         self.dropout = nn.Dropout(dropout)
         self.same_resolution = nn.Conv2d(width, N_CLASSES, 1)
 

@@ -7,8 +7,8 @@ from landslide.errors import ConfigurationError
 
 
 def require_one_of(option: str, value: Any, allowed: Iterable[Any]) -> None:
-    """Raise a ConfigurationError unless an option is one of the allowed values."""
-    if value not in tuple(allowed):
+    """Raise a ConfigurationError unless an option is one of the allowed values; true is not 1."""
+    if value not in tuple(allowed) or isinstance(value, bool):
         raise ConfigurationError(
             f"The network option {option} is {value!r}.", remedy=f"Use one of {', '.join(map(str, allowed))}."
         )
@@ -20,6 +20,15 @@ def require_positive(**options: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigurationError(
                 f"The network option {option} is {value!r}.", remedy="Set it to a whole number of 1 or more."
+            )
+
+
+def require_share(**options: Any) -> None:
+    """Raise a ConfigurationError unless every option is a number from 0 to 1."""
+    for option, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise ConfigurationError(
+                f"The network option {option} is {value!r}.", remedy="Set it to a number from 0 to 1."
             )
 
 

@@ -266,6 +266,6 @@ def _refuse_former_fields(values: Any) -> Any:
             remedy="Write schedule: {kind: steps, rates: [[8, 1.0e-4], [15, 5.0e-5], ...]} or "
             "schedule: {kind: cosine, peak: 1.0e-3, warmup_epochs: 1}.",
         )
-    if isinstance(values.get("bands"), int):  # YAML reads the name of a group as a number
+    if type(values.get("bands")) is int:  # YAML reads the name of a group as a number
         return {**values, "bands": str(values["bands"])}
     return values
