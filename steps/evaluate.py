@@ -64,10 +64,14 @@ def evaluate(
     Returns:
         `folds`: scores by fold number (as text); `mean`: cross-validated scores with `_std`; `pooled`: scores of all
         patches together with their intervals. Empty without a run, or if a fold could not be trained.
+
+    Raises:
+        RegistryError: If a run was deleted.
     """
     if not cross_validation_run or not all(fold_runs):
         return {}
     client = tracking_client()
+    runs.refuse_deleted(client, cross_validation_run)
     inputs = [fold_runs, trained_folds, asdict(evaluation), code_digest("steps.evaluate")]
     key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
     if client.get_run(cross_validation_run).data.tags.get("evaluation") == key:

@@ -52,10 +52,14 @@ def register(
 
     Returns:
         The version's number; empty without a run.
+
+    Raises:
+        RegistryError: If a run was deleted.
     """
     if not cross_validation_run:
         return ""
     client = tracking_client()
+    runs.refuse_deleted(client, cross_validation_run)
     run_tags = client.get_run(cross_validation_run).data.tags
     lineage = (
         "git_commit", "git_dirty", "requirements_lock", "fold_table", "fold_scheme", "folds_trained", "selection",

@@ -1,13 +1,14 @@
 """Train ablation fold: train one fold of a row of an ablation; a failure is recorded and the other rows continue."""
 
 import logging
+from contextlib import suppress
 from typing import Annotated
 
 import pandas as pd
 from zenml import step
 from zenml.exceptions import RunInterruptedException
 
-from landslide.errors import LandslideError
+from landslide.errors import LandslideError, RegistryError
 from landslide.tracking import runs
 from landslide.training.fold import TrainingSettings
 from steps.data_access import PatchSource
@@ -31,7 +32,8 @@ def train_ablation_fold(
     """Train a fold as `train_fold` does, whose arguments these are.
 
     Returns:
-        The id of the fold's run; empty if the training failed: the tag `failure` of that run then holds the reason.
+        The id of the fold's run; empty if the training failed: the tag `failure` of that run then holds the reason,
+        unless the parent run was deleted.
     """
     try:
         run_id: str = train_fold.entrypoint(
@@ -49,7 +51,9 @@ def train_ablation_fold(
             exc_info=not isinstance(error, LandslideError),
         )
         client = tracking_client()
-        failed = runs.open_fold(client, cross_validation_run, fold)
         reason, *_ = [*filter(None, map(str.strip, str(error).splitlines())), type(error).__name__]
-        runs.set_tags(client, failed, {"failure": reason[:500]})
+        with suppress(RegistryError):  # the run was deleted, and nothing can be recorded
+            runs.refuse_deleted(client, cross_validation_run)
+            failed = runs.open_fold(client, cross_validation_run, fold)
+            runs.set_tags(client, failed, {"failure": reason[:500]})
         return ""

@@ -55,10 +55,14 @@ def train_fold(
 
     Returns:
         The id of the fold's run, which holds its model and learning curves; empty without a parent run.
+
+    Raises:
+        RegistryError: If the parent run was deleted, or the fold's run while it trains.
     """
     if not cross_validation_run:
         return ""
     client = tracking_client()
+    runs.refuse_deleted(client, cross_validation_run)  # otherwise all folds would train before anybody noticed
     # The checkpoints are of one process; another one that wants the same fold finds it finished afterwards.
     with locked(checkpoints() / f"{cross_validation_run}-fold-{fold}.lock"):
         run_id = runs.open_fold(client, cross_validation_run, fold)
@@ -70,7 +74,11 @@ def train_fold(
             logger.warning("The model of fold %d was deleted from MLflow run %s. Training it again.", fold, run_id)
             client.delete_run(run_id)
             run_id = runs.open_fold(client, cross_validation_run, fold)
-        with tempfile.TemporaryDirectory() as temporary, runs.recording(run_id, system_metrics=True):
+        with (
+            tempfile.TemporaryDirectory() as temporary,
+            runs.explaining_deletion(client, run_id),
+            runs.recording(run_id, system_metrics=True),
+        ):
             start = None
             if start_from:
                 start = _member(start_from, fold, patches.bands, Path(temporary))

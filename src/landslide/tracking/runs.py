@@ -304,6 +304,42 @@ def tag_run(client: MlflowClient, run: Run, name: str, value: str | None) -> Non
         client.delete_tag(run.info.run_id, name)
 
 
+def refuse_deleted(client: MlflowClient, run_id: str) -> None:
+    """Refuse a run that was deleted, as in MLflow's pages: MLflow changes none.
+
+    Raises:
+        RegistryError: With the command that restores it.
+    """
+    again = "The same command begins a new run."
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
+        raise RegistryError(f"MLflow run {run_id} was deleted for good.", remedy=again) from error
+    if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
+        uri = shlex.quote(client.tracking_uri)
+        raise RegistryError(
+            f"MLflow run {run_id} ({run.info.run_name}) was deleted.",
+            remedy=f"{again} To continue in this one, restore it before: MLFLOW_TRACKING_URI={uri} mlflow runs restore "
+            f"--run-id {run_id}",
+        )
+
+
+@contextmanager
+def explaining_deletion(client: MlflowClient, run_id: str) -> Iterator[None]:
+    """Say that a run was deleted if the block fails for that reason.
+
+    Raises:
+        RegistryError: If it was; see `refuse_deleted`.
+    """
+    try:
+        yield
+    except MlflowException:
+        refuse_deleted(client, run_id)
+        raise
+
+
 def is_finished(client: MlflowClient, run_id: str) -> bool:
     """Return whether a run came to its end."""
     return bool(client.get_run(run_id).info.status == RunStatus.to_string(RunStatus.FINISHED))
@@ -349,10 +385,15 @@ def log_epoch(uri: str, run_id: str, record: Mapping[str, float]) -> None:
 
 
 def log_scores(client: MlflowClient, run_id: str, values: Mapping[str, float]) -> None:
-    """Log final scores of a run."""
+    """Log final scores of a run.
+
+    Raises:
+        RegistryError: If it was deleted.
+    """
     now = mlflow.utils.time.get_current_time_millis()
     metrics = [Metric(key, float(value), now, 0) for name, value in values.items() for key in metric_keys.keys(name)]
-    client.log_batch(run_id, metrics=metrics)
+    with explaining_deletion(client, run_id):
+        client.log_batch(run_id, metrics=metrics)
 
 
 def log_figures(client: MlflowClient, run_id: str, figures: Mapping[str, Figure]) -> None:
@@ -558,9 +599,14 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
-    """Set tags of a run."""
-    for name, value in tags.items():
-        client.set_tag(run_id, name, value)
+    """Set tags of a run.
+
+    Raises:
+        RegistryError: If it was deleted.
+    """
+    with explaining_deletion(client, run_id):
+        for name, value in tags.items():
+            client.set_tag(run_id, name, value)
 
 
 def delete_tag(client: MlflowClient, run_id: str, name: str) -> None:
