@@ -273,6 +273,23 @@ def test_stray_files_of_the_hugging_face_copy_are_warnings(tmp_path):
     assert [p.number for p in find_patches(tmp_path)] == [1, 2, 10]
 
 
+def test_a_fault_of_positions_names_the_file_once_and_the_line(root):
+    (root / "scenes.csv").write_text("n,scene,row,column\n1,1,0,0\n2,1,x,0\n10,1,0,-1\n")
+    text = check(root).render()
+    assert "    scenes.csv: line 3: found '2,1,x,0', expected four whole numbers" in text
+    assert "line 4: found '10,1,0,-1'" in text
+    assert "scenes.csv: scenes.csv" not in text
+
+
+def test_a_position_without_a_patch_is_a_warning_with_its_line(root):
+    (root / "scenes.csv").write_text("n,scene,row,column\n1,1,0,0\n\n2,1,0,1\n11,1,0,2\n10,1,1,0\n")
+    report = check(root)
+    assert report.ok
+    (warning,) = report.warnings
+    assert (warning.path, warning.code) == ("scenes.csv", "unused_position")
+    assert warning.message == "there is no training patch for line 5 (patch 11)"
+
+
 def test_constant_elevation_is_a_warning_if_elevation_is_stored(root):
     image = build_image()
     image[:, :, 13] = 0.5

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from landslide.data.content import FileContent, read_content
 from landslide.data.digests import N_THREADS, files_below, ignored_files, listing_digest
 from landslide.data.patches import DECLARE_BANDS, Finding, numbered_files, other_folder
-from landslide.data.positions import read_positions
+from landslide.data.positions import read_positions, unused_lines
 from landslide.data.read_errors import unreadable_folders
 from landslide.data.scale import images_of_another_scale, set_of_another_scale
 from landslide.errors import DataError, first_few
@@ -119,7 +119,7 @@ def check(
         missing_mask, mask_without_image, unreadable, missing_filter, wrong_key, wrong_shape, wrong_dtype, not_finite,
         mask_values, values_elsewhere, mixed_scale, unused_patch, positions. Codes of warnings: blank_image,
         blank_band, blank_mask, no_data, out_of_range, other_scale, constant_dem, duplicate_image, ignored_patch,
-        linked_files, stray.
+        linked_files, stray, unused_position.
     """
     return survey(root, bands=_default_names(n_bands) if bands is None else bands, required=required).report
 
@@ -351,8 +351,14 @@ class _Check:
         numbers = sorted({number for folder in folders for number in numbered_files(folder, "image", self.ignored)})
         try:
             read_positions(self.root, numbers)
+            unused = unused_lines(self.root, numbers)
         except DataError as error:
-            self.fault("scenes.csv", "positions", error.what.replace(f"{self.root}/", ""), error.remedy)
+            message = error.what.removeprefix(f"{self.root / 'scenes.csv'}").lstrip(",: ")  # the finding names the file
+            self.fault("scenes.csv", "positions", message, error.remedy)
+            return
+        if unused:
+            message = f"there is no training patch for {first_few(unused)}"
+            self.warn("scenes.csv", "unused_position", message, "remove these lines, or add the patches")
 
     def check_links(self) -> None:
         """Find files that change together with others when they are changed in place."""

@@ -13,6 +13,8 @@ from landslide.schema import LAYOUTS, POSITION_COLUMNS, Positions
 
 _OFFICIAL_PATCHES = 3799
 
+_TOO_LARGE = 10**18  # int64 holds all numbers below
+
 # Patches and row stride of each scene, in file order; the last patch is a separate scene.
 _OFFICIAL_SCENES = ((3033, 41), (150, 15), (121, 11), (494, 26), (1, 1))
 
@@ -20,7 +22,7 @@ _OFFICIAL_SCENES = ((3033, 41), (150, 15), (121, 11), (494, 26), (1, 1))
 def read_positions(root: Path, numbers: Sequence[int], *, positions: Positions = "auto") -> pd.DataFrame:
     """Scene, row and column of training patches; the patch files themselves carry no position.
 
-    They come from `scenes.csv` in `root` (header `n,scene,row,column`, whole numbers) if it exists, otherwise
+    They come from `scenes.csv` in `root` (header `n,scene,row,column`, whole numbers from 0) if it exists, otherwise
     from the built-in table of the official Landslide4Sense training set, if this is that set.
 
     Args:
@@ -53,7 +55,21 @@ def read_positions(root: Path, numbers: Sequence[int], *, positions: Positions =
             f"{path} has no position for patch {first_few(lacking)}",
             remedy="list every training patch in scenes.csv, or set positions to none",
         )
-    return table.loc[list(numbers)].reset_index(drop=True)
+    return table.loc[list(numbers), list(POSITION_COLUMNS)].reset_index(drop=True)
+
+
+def unused_lines(root: Path, numbers: Sequence[int]) -> list[str]:
+    """Name the lines of `scenes.csv`, which must exist, about patches that do not: "line 5 (patch 7)".
+
+    Args:
+        root: Folder of the data set.
+        numbers: Numbers of all training patches.
+
+    Raises:
+        DataError: As `read_positions`.
+    """
+    lines = _read_scenes(root / "scenes.csv")["line"].drop(list(numbers), errors="ignore")
+    return [f"line {line} (patch {number})" for number, line in lines.items()]
 
 
 def landslide4sense_positions() -> pd.DataFrame:
@@ -84,7 +100,7 @@ def _numbers_on_disk(root: Path) -> list[Iterable[int]]:
 
 def _read_scenes(path: Path) -> pd.DataFrame:
     header = ["n", *POSITION_COLUMNS]
-    remedy = f"write it as `{','.join(header)}`, whole numbers, one line per training patch"
+    remedy = f"write it as `{','.join(header)}`, whole numbers from 0, one line per training patch"
     try:
         refuse_pipe(path)
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -97,21 +113,26 @@ def _read_scenes(path: Path) -> pd.DataFrame:
     if not lines or [name.strip() for name in lines[0][1]] != header:
         found = ",".join(lines[0][1]) if lines else "an empty file"
         raise DataError(f"{path}: the header is {found}; expected {','.join(header)}", remedy=remedy)
-    rows: dict[int, tuple[int, int, int]] = {}
+    rows: dict[int, tuple[int, int, int, int]] = {}
     places: dict[tuple[int, int, int], int] = {}
     faults = []
     for line_number, line in lines[1:]:
         try:
             number, *place = map(int, line)
             scene, row, column = place
+            if not all(0 <= value < _TOO_LARGE for value in (number, *place)):
+                raise ValueError
         except ValueError:
-            faults.append(f"line {line_number}: found {','.join(line)!r}, expected four whole numbers")
+            found = ",".join(line)
+            faults.append(
+                f"line {line_number}: found {found!r}, expected four whole numbers from 0, of 18 digits at most"
+            )
             continue
         if number in rows:
             faults.append(f"line {line_number}: patch {number} occurs twice")
         elif (other := places.setdefault((scene, row, column), number)) != number:
             faults.append(f"line {line_number}: patch {number} is where patch {other} is")
-        rows[number] = (scene, row, column)
+        rows[number] = (scene, row, column, line_number)
     if faults:
         raise DataError(f"{path}, {first_few(faults)}", remedy=remedy)
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(POSITION_COLUMNS), dtype="Int64")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=[*POSITION_COLUMNS, "line"], dtype="Int64")
