@@ -26,6 +26,7 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from landslide import strict_yaml
 from landslide.errors import ConfigurationError, LandslideError, LockedError
 from landslide.locks import locked
+from landslide.operations import full_disk
 from landslide.paths import home
 from landslide.termination import Terminated, exit_on_sigterm
 from landslide.tracking import open_runs
@@ -130,6 +131,12 @@ class ConfiguredPipeline(Pipeline):
             raise
         except KeyboardInterrupt:
             click.echo("Stopped by Ctrl-C; the same command resumes.", err=True)
+            raise
+        except click.ClickException:
+            raise
+        except Exception as error:
+            if explained := full_disk.explain(error):
+                raise PipelineError(str(explained)) from error
             raise
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
@@ -348,5 +355,7 @@ def _failures(pipeline: str, before: Any) -> list[str]:
         if step.exception_info is not None:
             found = _ERROR_IN_TRACEBACK.findall(step.exception_info.traceback)
             text = found[-1] if found else step.exception_info.traceback.strip().splitlines()[-1]
+            if not found and (explained := full_disk.explain_text(step.exception_info.traceback)):
+                text = str(explained)
             messages.append(f"step {name}: {text.strip()}")
     return messages

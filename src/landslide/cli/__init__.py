@@ -3,6 +3,9 @@
 Commands import their modules when they run, so that `landslide --help` is quick.
 """
 
+import os
+import sys
+import traceback
 from typing import Any
 
 import click
@@ -18,6 +21,7 @@ from landslide.cli.report import report_command
 from landslide.cli.stack import stack_command
 from landslide.cli.train import train_command
 from landslide.errors import LandslideError
+from landslide.operations import full_disk
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
@@ -30,12 +34,30 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except LandslideError as error:
             raise click.ClickException(str(error)) from error
-        except OSError as error:
-            if error.filename is None:  # not about a file: the traceback is what there is to say
+        except Exception as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                raise click.ClickException(
+                    f"{error.filename}: {error.strerror}.\n"
+                    "  -> Check the path, its permissions and the space on its disk."
+                ) from error
+            if not _is_of_output(error) and (explained := full_disk.explain(error)):
+                raise click.ClickException(str(explained)) from error
+            raise
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # click ends quietly if a reader has gone
+            if not _is_of_output(error):
                 raise
-            raise click.ClickException(
-                f"{error.filename}: {error.strerror}.\n  -> Check the path, its permissions and the space on its disk."
-            ) from error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at its end
+            sys.exit(f"Error: standard output: {error.strerror}.\n  -> Free space, or write to another place.")
+
+
+def _is_of_output(error: BaseException) -> bool:
+    """Return whether an error was raised where click prints."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, OSError) and frame.f_globals["__name__"] == "click.utils"
 
 
 @click.group(cls=_Group, context_settings=HELP_OPTIONS, epilog="Example: landslide data check data")
