@@ -7,7 +7,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from landslide import cli
-from landslide.tracking import registry, runs
+from landslide.errors import RegistryError
+from landslide.tracking import registry, reproduction, runs
 from landslide.tracking.registry import Decision
 from tests.support.versions import DATA_VERSION, add_version, fold_table
 
@@ -46,6 +47,29 @@ def test_list_shows_versions_aliases_and_scores(client):
     assert "dddddddd " in second
     assert "better" in second
     assert third.split()[0] == "1"
+
+
+def test_reason_of_a_promotion_is_one_line_and_not_empty(client):
+    for empty in ("", " \n\t"):
+        refused = models(client, "promote", "3", "--reason", empty)
+        assert refused.exit_code == 2
+        assert "it is empty; say why" in refused.stderr
+    assert models(client, "promote", "3", "--reason", "seen\nin\tthe\x1b[31m field").exit_code == 0
+    lines = models(client, "list").stdout.splitlines()
+    assert lines[1].endswith("champion: promoted manually: seen in the [31m field")
+    assert len(lines) == 4
+    registry.rollback(client)
+
+
+def test_version_of_many_digits_is_missing(client):
+    result = models(client, "promote", "9" * 19, "--reason", "why")
+    assert result.exit_code == 1
+    assert f"has no version {'9' * 19}." in result.stderr
+
+
+def test_verification_against_what_is_no_store_is_refused(client):
+    with pytest.raises(RegistryError, match=r"nonsense is not an address of an MLflow store(.|\n)*sqlite:////path"):
+        reproduction.verify(client.tracking_uri, None, "nonsense")
 
 
 def test_list_shows_a_rollback_and_whole_reasons(client):

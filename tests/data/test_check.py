@@ -290,6 +290,13 @@ def test_a_position_without_a_patch_is_a_warning_with_its_line(root):
     assert warning.message == "there is no training patch for line 5 (patch 11)"
 
 
+def test_a_group_in_place_of_the_data_set_is_named(root):
+    with h5py.File(image_path(root, 1), "w") as file:
+        file.create_group("img")
+    (fault,) = check(root).faults
+    assert (fault.code, fault.message) == ("wrong_key", "holds `img`, which is a group; expected a data set `img`")
+
+
 def test_constant_elevation_is_a_warning_if_elevation_is_stored(root):
     image = build_image()
     image[:, :, 13] = 0.5

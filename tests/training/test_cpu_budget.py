@@ -69,3 +69,10 @@ def test_what_is_allowed_passes(monkeypatch):
     refuse_beyond_limits(CpuBudget(4000, 0.1))
     assert describe(CpuBudget(0.001, 0.01)) == "2 minutes and at least 0.1 GB of memory"
     assert describe(CpuBudget(4000, 19.9)) == "4,000 hours and at least 19.9 GB of memory"
+
+
+def test_a_limit_that_is_no_number_is_refused(monkeypatch):
+    for text in ("nan", "many"):
+        monkeypatch.setenv("LANDSLIDE_MAX_CPU_HOURS", text)
+        with pytest.raises(ConfigurationError, match=f"LANDSLIDE_MAX_CPU_HOURS is '{text}'"):
+            refuse_beyond_limits(CpuBudget(1, 0.1))

@@ -107,6 +107,9 @@ def score(version: str, folder: Path, split: Any, output: Path | None, as_json: 
 @click.option("--reason", required=True, help="Why; it is recorded with the version.")
 def promote(version: str, reason: str) -> None:
     """Put VERSION into service without a comparison."""
+    reason = " ".join("".join(c if c.isprintable() else " " for c in reason).split())  # it is a cell of a table
+    if not reason:
+        raise click.BadParameter("it is empty; say why", param_hint="--reason")
     from landslide.paths import default_tracking_uri
     from landslide.tracking import registry, runs
 

@@ -265,6 +265,8 @@ def _missing_filters(path: Path, dataset: h5py.Dataset) -> list[Finding]:
 
 def _wrong_key(path: Path, key: str, found: list[str]) -> Finding:
     keys = ", ".join(f"`{name}`" for name in found) or "nothing"
+    if key in found:
+        keys = f"`{key}`, which is a group"
     return Finding(
         str(path), "wrong_key", f"holds {keys}; expected a data set `{key}`", f"store the array under `{key}`"
     )

@@ -111,6 +111,10 @@ def check_champion(client: MlflowClient) -> str | None:
     return number
 
 
+# Digits of a version that every database holds.
+_LONGEST_NUMBER = 9
+
+
 def version(client: MlflowClient, name: str) -> dict[str, str]:
     """Return the tags of a version, with its `version`.
 
@@ -122,15 +126,18 @@ def version(client: MlflowClient, name: str) -> dict[str, str]:
         RegistryError: If there is no such version.
     """
     name = str(name).removeprefix("@")
+    absent = RegistryError(
+        f"{MODEL_NAME} has no {'version' if name.isdecimal() else 'version with the alias'} {name}.",
+        remedy="`landslide models list` shows the versions there are.",
+    )
+    if name.isdecimal() and len(name) > _LONGEST_NUMBER:
+        raise absent
     look_up = client.get_model_version if name.isdecimal() else client.get_model_version_by_alias
     try:
         found = look_up(MODEL_NAME, name)
     except MlflowException as error:
         _raise_unless_absent(error)
-        what = "version" if name.isdecimal() else "version with the alias"
-        raise RegistryError(
-            f"{MODEL_NAME} has no {what} {name}.", remedy="`landslide models list` shows the versions there are."
-        ) from error
+        raise absent from error
     return {**found.tags, "version": str(found.version)}
 
 

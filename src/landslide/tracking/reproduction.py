@@ -243,6 +243,10 @@ def verify(uri: str, source: Origin, again: str) -> Agreement:
     Raises:
         RegistryError: If one of them is missing.
     """
+    if not again.startswith(("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql")):
+        raise RegistryError(
+            f"{again} is not an address of an MLflow store.", remedy="Give one such as sqlite:////path/mlflow.db."
+        )
     with tempfile.TemporaryDirectory() as temporary:
         recorded = runs.connect(uri).get_run(source.run_id)
         members, _ = load_members(registry.fetch(source.version, Path(temporary, "recorded")), any_code=True)

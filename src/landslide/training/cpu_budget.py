@@ -1,5 +1,6 @@
 """What a training takes on a CPU: an estimate before it starts, and a refusal of what cannot end well."""
 
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -86,6 +87,8 @@ def refuse_beyond_limits(budget: CpuBudget) -> None:
     """
     try:
         limit = float(os.environ.get(MAX_HOURS_VARIABLE, MAX_HOURS))
+        if math.isnan(limit):
+            raise ValueError
     except ValueError as error:
         raise ConfigurationError(
             f"{MAX_HOURS_VARIABLE} is {os.environ[MAX_HOURS_VARIABLE]!r}.", remedy="Set it to a number of hours."
