@@ -156,7 +156,7 @@ class ConfiguredPipeline(Pipeline):
         unknown = sorted(set(named) - set(self.invocations))
         if unknown:
             raise ConfigurationError(
-                f"steps.{unknown[0]} is no step of {self.name}.",
+                f"{', '.join(f'steps.{name}' for name in unknown)}: no step of {self.name}.",
                 remedy=f"The steps are {', '.join(self.invocations)}.",
             )
 
@@ -218,9 +218,9 @@ def _flow(value: Any) -> str:
 def _check_values(path: Path, name: str, settings: Callable[..., Any]) -> None:
     content = _read(path)
     known = list(PipelineRunConfiguration.model_fields)
-    for key in content:
-        if key not in known:
-            raise ConfigurationError(f"{name}: unknown key {key!r}.", remedy=_suggestion(str(key), known))
+    if unknown := [key for key in content if key not in known]:
+        suggestions = " ".join(_suggestion(str(key), known) for key in unknown)
+        raise ConfigurationError(f"{name}: unknown key {', '.join(map(repr, unknown))}.", remedy=suggestions)
     try:
         refuse_no_numbers(content.get("parameters"), "parameters", settings)
     except ConfigurationError as error:

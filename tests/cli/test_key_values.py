@@ -14,7 +14,7 @@ def test_values_are_read_as_yaml():
     ("texts", "message"),
     [
         (["a"], "'a' is not KEY=VALUE"),
-        (["a=1", "=3"], "'=3' is not KEY=VALUE"),
+        (["a", "b=1", "=3"], "'a', '=3' is not KEY=VALUE"),
         (["a=1", "b=2", "a=3"], "'a' is given twice"),
         (["a={b: 1, b: 2}"], "the key 'b' occurs twice"),
     ],

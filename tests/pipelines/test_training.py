@@ -395,6 +395,7 @@ def test_data_that_differs_from_the_dvc_pin_is_refused(data, stack, tmp_path):
     ("content", "expected"),
     [
         ({"parameterz": {}}, ["parameterz", "parameters"]),
+        ({"parameterz": {}, "stepz": {}}, ["unknown key 'parameterz', 'stepz'", "'parameters'", "'steps'"]),
         ({"parameters": {"trainin": {}}}, ["parameters.trainin", "training"]),
         ({"parameters": {"training": {"epochz": 3}}}, ["parameters.training.epochz", "epochs"]),
         ({"parameters": {"training": {"augmentation": {"modus": 1}}}}, ["augmentation.modus", "mode"]),
@@ -454,6 +455,7 @@ def test_data_that_differs_from_the_dvc_pin_is_refused(data, stack, tmp_path):
         ({"parameters": {"training": {"test_schedule": {"half_epochs_from": 66}}}}, ["half_epochs_from is 66"]),
         ({"parameters": {"start_from": 1}}, ["parameters.start_from is 1", "Put it in quotes: '1'"]),
         ({"steps": {"train_folds": {"enable_cache": False}}}, ["train_folds", "train_fold_1"]),
+        ({"steps": {"one": {}, "two": {}}}, ["steps.one, steps.two: no step of", "train_fold_1"]),
         (["no", "mapping"], ["no settings"]),
     ],
 )

@@ -21,7 +21,7 @@ def parse_key_values(texts: Sequence[str], option: str) -> dict[str, Any]:
     from landslide import strict_yaml
 
     if wrong := [text for text in texts if not text.partition("=")[0] or "=" not in text]:
-        raise click.BadParameter(f"{wrong[0]!r} is not KEY=VALUE", param_hint=option)
+        raise click.BadParameter(f"{', '.join(map(repr, wrong))} is not KEY=VALUE", param_hint=option)
     pairs = [(key, value) for key, _, value in (text.partition("=") for text in texts)]
     keys = [key for key, _ in pairs]
     if twice := [key for key in keys if keys.count(key) > 1]:

@@ -46,6 +46,6 @@ def require_known(where: str, options: Mapping[str, Any], known: Iterable[str]) 
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ConfigurationError(
-            f"{where} does not take the option {unknown[0]!r}.",
+            f"{where} does not take the option {', '.join(map(repr, unknown))}.",
             remedy=f"It takes {', '.join(sorted(known)) or 'no options'}.",
         )
