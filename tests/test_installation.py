@@ -71,7 +71,7 @@ main()
 def requirements(extra: str | None = None) -> set[str]:
     """Names of direct requirements of the bare library, or of an extra and those that it builds on."""
     named = list(PROJECT["dependencies"])
-    chain = (*EXTRAS[:1], extra) if extra not in EXTRAS else EXTRAS[: EXTRAS.index(extra) + 1]
+    chain = ("training", extra, "clouds") if extra == "mapping" else EXTRAS[: EXTRAS.index(extra) + 1 if extra else 0]
     for name in chain if extra else ():
         named += PROJECT["optional-dependencies"][name]
     return {canonicalize_name(Requirement(text).name) for text in named} - {"landslide"}

@@ -101,7 +101,7 @@ def map_command(
             finished = _mapped(plan, output, workers, overwrite)
             run = None
             if record:
-                from landslide.tracking.map_runs import record_map
+                from landslide.mapping.record import record_map
 
                 run = record_map(finished)
             click.echo(json.dumps(finished.summary, indent=2) if as_json else describe_map(finished, run))
