@@ -83,13 +83,22 @@ def test_what_was_not_analysed_is_hatched_in_both_panels(tmp_path):
     assert changed[:, east + 40 :].mean() > 0.05
 
 
-def test_the_image_is_the_preview(tmp_path):
+def test_image_and_probability_lie_as_the_scene_does(tmp_path):
     grid = utm_grid(200, 200)
-    preview = np.zeros((100, 100, 3), np.uint8)
+    preview = PREVIEW.copy()
     preview[:50, :50] = 200, 30, 40
-    image = picture(tmp_path, grid, blank(grid), preview=preview)
+    probability = np.full((200, 200), 0.2)
+    probability[:100, :100] = 0.9
+    image = picture(tmp_path, grid, np.ones((200, 200)), probability=probability, preview=preview)
+    first, last, west, east = panel(image)
     rows, columns = places(image, "#c81e28").T
-    assert len(rows) > 0.95 * np.ptp(rows) * np.ptp(columns)
+    assert (rows.min(), columns.min()) == pytest.approx((first, west), abs=6)
+    assert (rows.max(), columns.max()) == pytest.approx(((first + last) / 2, (west + east) / 2), abs=6)
+    right = image[first:last, east:].astype(int)
+    start = np.flatnonzero(right[-20].sum(axis=1) < 300)[0]  # the left edge of the other panel
+    bright = right[:, start + 8 : start + east - west - 8].sum(axis=2) > 400
+    top, bottom = np.array_split(bright, 2)
+    assert [half.mean().round(1) for half in (*np.array_split(top, 2, axis=1), bottom)] == [1, 0, 0]
 
 
 def test_an_empty_map_has_a_picture_and_equal_maps_have_equal_pictures(tmp_path):

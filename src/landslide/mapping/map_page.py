@@ -10,14 +10,13 @@ import cv2
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
-import rasterio
 import shapely
 from pyproj import Transformer
-from rasterio.enums import Resampling
 
 from landslide.files import atomic_write
 from landslide.mapping.colours import CONFIDENCE_COLOURS, REASON_COLOURS
 from landslide.mapping.grid import Grid
+from landslide.mapping.overlays import not_analysed_overlay, probability_overview
 from landslide.mapping.products import LANDSLIDE_COLUMNS, MapInfo
 
 _TEMPLATE = Path(__file__).with_name("map_page.html")
@@ -59,6 +58,7 @@ def write_map_page(
     """
     shape = _preview_shape(grid)
     drawn = landslides.nlargest(_MOST_POLYGONS, "area_m2").sort_values("id")
+    reasons = set(not_analysed["reason"])
     columns = {name: column for name, column in LANDSLIDE_COLUMNS.items() if name not in _CONSTANT}
     data = {
         "scene": info.scene,
@@ -71,19 +71,17 @@ def write_map_page(
         "degrees": grid.crs.is_geographic,
         "lonlat": _lonlat(grid),
         "layers": {
-            "image": _image_uri(cv2.resize(preview_rgb, shape[::-1], interpolation=cv2.INTER_AREA), ".jpg"),
-            "probability": _image_uri(_probability(folder, shape), ".png"),
-            "not_analysed": _image_uri(_hatched(folder, shape), ".png"),
+            "image": _image_uri(cv2.resize(preview_rgb, shape[::-1], interpolation=cv2.INTER_AREA)),
+            "probability": _image_uri(_transparent(probability_overview(folder, shape))),
+            "not_analysed": _image_uri(not_analysed_overlay(folder, shape)),
         },
-        "probability_colours": [_hex(colour) for colour in _colours(np.linspace(0, 255, 6).astype(np.uint8))],
+        "probability_colours": [
+            f"#{bytes(colour).hex()}" for colour in _colours(np.linspace(0, 255, 6).astype(np.uint8))
+        ],
         "threshold": info.threshold,
         "confidence": CONFIDENCE_COLOURS,
         "counts": {name: int((landslides["confidence"] == name).sum()) for name in CONFIDENCE_COLOURS},
-        "reasons": {
-            reason.text: colour
-            for reason, colour in REASON_COLOURS.items()
-            if reason.text in set(not_analysed["reason"])
-        },
+        "reasons": {reason.text: colour for reason, colour in REASON_COLOURS.items() if reason.text in reasons},
         "columns": [
             {"name": name, "unit": column.unit, "text": column.description} for name, column in columns.items()
         ],
@@ -132,44 +130,25 @@ def _lonlat(grid: Grid) -> list[list[list[float]]]:
 
 
 def _colours(values: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-    """Return (..., 3) colours, blue, green, red, of values 0-255."""
-    return np.asarray(cv2.applyColorMap(values.reshape(-1, 1), cv2.COLORMAP_MAGMA)).reshape(*values.shape, 3)
+    """Return (..., 3) colours, red, green, blue, of values 0-255."""
+    colours = cv2.applyColorMap(values.reshape(-1, 1), cv2.COLORMAP_MAGMA)
+    return np.asarray(colours).reshape(*values.shape, 3)[..., ::-1]
 
 
-def _hex(bgr: npt.NDArray[Any]) -> str:
-    return f"#{bgr[::-1].tobytes().hex()}"
-
-
-def _probability(folder: Path, shape: tuple[int, int]) -> npt.NDArray[Any]:
-    """Return blue, green, red and opacity, (H, W, 4), of the probability; low probabilities are transparent."""
-    with rasterio.open(folder / "probability.tif") as dataset:
-        read = dataset.read(1, out_shape=shape, resampling=Resampling.average, masked=True) * dataset.scales[0]
-    values = (read.filled(0).clip(0, 1) * 255).astype(np.uint8)
-    opacity = np.where(np.ma.getmaskarray(read), 0, np.minimum(values.astype(float) * 2, 220))
+def _transparent(probability: Any) -> npt.NDArray[Any]:
+    """Return red, green, blue and opacity, (H, W, 4), of a probability; where it is low it is transparent."""
+    values = (probability.filled(0).clip(0, 1) * 255).astype(np.uint8)
+    opacity = np.where(np.ma.getmaskarray(probability), 0, np.minimum(values.astype(float) * 2, 220))
     return np.dstack([_colours(values), opacity.astype(np.uint8)])
 
 
-def _hatched(folder: Path, shape: tuple[int, int]) -> npt.NDArray[Any]:
-    """Return blue, green, red and opacity, (H, W, 4), of the reasons: stripes in the colour of the reason."""
-    with rasterio.open(folder / "reasons.tif") as dataset:
-        reasons = dataset.read(1, out_shape=shape, resampling=Resampling.nearest)
-    rows, columns = np.indices(shape)
-    stripe = (rows + columns) % 8 < 3
-    picture = np.zeros((*shape, 4), np.uint8)
-    for reason, colour in REASON_COLOURS.items():
-        red, green, blue = bytes.fromhex(colour.removeprefix("#"))
-        picture[(reasons == reason) & stripe] = blue, green, red, 230
-        picture[(reasons == reason) & ~stripe] = 255, 255, 255, 110
-    return picture
-
-
-def _image_uri(pixels: npt.NDArray[Any], suffix: str) -> str:
-    """Encode an image; `pixels` are red, green, blue for a JPEG, and blue, green, red, opacity for a PNG."""
-    if suffix == ".jpg":
-        _, encoded = cv2.imencode(suffix, np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 88])
+def _image_uri(pixels: npt.NDArray[Any]) -> str:
+    """Encode (H, W, 3) red, green, blue as JPEG, or (H, W, 4) with opacity as PNG."""
+    if pixels.shape[2] == 3:
+        kind, order, options = "jpeg", cv2.COLOR_RGB2BGR, [cv2.IMWRITE_JPEG_QUALITY, 88]
     else:
-        _, encoded = cv2.imencode(suffix, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    kind = {".jpg": "jpeg", ".png": "png"}[suffix]
+        kind, order, options = "png", cv2.COLOR_RGBA2BGRA, [cv2.IMWRITE_PNG_COMPRESSION, 6]
+    _, encoded = cv2.imencode(f".{kind}", cv2.cvtColor(pixels, order), options)
     return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"
 
 

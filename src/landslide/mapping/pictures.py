@@ -1,12 +1,10 @@
 """A picture of a map: the image with the landslides, and the probability beside it."""
 
 from pathlib import Path
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
-import rasterio
 import shapely
 from matplotlib import patheffects
 from matplotlib.axes import Axes
@@ -15,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path as Outline
 from pyproj import Transformer
-from rasterio.enums import Resampling
 
 from landslide.files import atomic_write
 from landslide.mapping.colours import CONFIDENCE_COLOURS, REASON_COLOURS
 from landslide.mapping.grid import WGS84, Grid
+from landslide.mapping.overlays import not_analysed_overlay, probability_overview
 from landslide.mapping.products import MapInfo
 
 _PANEL = 7.0  # longer side of a panel in inches
@@ -42,7 +40,7 @@ def write_quicklook(
     Args:
         path: The file; an older one is replaced when the new one is complete.
         preview_rgb: (H, W, 3) uint8, true colours of the whole scene at a size of a screen.
-        folder: The folder with probability.tif.
+        folder: The folder with probability.tif and reasons.tif.
         grid: The scene.
         landslides: As `landslide_polygons` returns them.
         not_analysed: As `not_analysed_polygons` returns them.
@@ -77,14 +75,20 @@ def write_quicklook(
     _draw_frame(probability_axes, grid, "Landslide probability")
     probability_axes.tick_params(labelleft=stacked)
     drawn = probability_axes.imshow(
-        _probability(folder, preview_rgb.shape[:2]), extent=_extent(grid), aspect="auto", cmap="magma", vmin=0, vmax=1
+        probability_overview(folder, preview_rgb.shape[:2]),
+        extent=_extent(grid),
+        aspect="auto",
+        cmap="magma",
+        vmin=0,
+        vmax=1,
     )
     colour_bar = figure.colorbar(drawn, cax=bar)
     bar.axhline(info.threshold, color="white", linewidth=2)
     colour_bar.ax.tick_params(labelsize=8)
     bar.set_title(f"threshold\n{info.threshold:.2f}", fontsize=8)
+    overlay = not_analysed_overlay(folder, (round(height * _DPI), round(width * _DPI)))
     for axes in (image_axes, probability_axes):
-        _draw_not_analysed(axes, not_analysed)
+        axes.imshow(overlay, extent=_extent(grid), aspect="auto", interpolation="nearest")
 
     _write_title(figure, landslides, info)
     figure.legend(
@@ -92,7 +96,7 @@ def write_quicklook(
         bbox_to_anchor=(0.5, 0.02), handlelength=2.2, handleheight=1.2,
     )  # fmt: skip
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+        figure.savefig(temporary, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 4})
 
 
 def _extent(grid: Grid) -> tuple[float, float, float, float]:
@@ -133,20 +137,6 @@ def _draw_landslides(axes: Axes, landslides: gpd.GeoDataFrame, figure: Figure) -
     small = (sides < 0.012 * np.ptp(axes.get_xlim())).to_numpy()
     colours = landslides["confidence"].map(CONFIDENCE_COLOURS)
     axes.scatter(points.x[small], points.y[small], s=130, facecolors="none", edgecolors=colours[small], linewidths=1.2)
-
-
-def _draw_not_analysed(axes: Axes, not_analysed: gpd.GeoDataFrame) -> None:
-    for reason, colour in REASON_COLOURS.items():
-        group = not_analysed[not_analysed["reason"] == reason.text]
-        if len(group):
-            outline = Outline.make_compound_path(*map(_outline, group.geometry))
-            axes.add_patch(PathPatch(outline, facecolor="#ffffff80", edgecolor=colour, hatch="////", linewidth=0.5))
-
-
-def _probability(folder: Path, shape: tuple[int, int]) -> npt.NDArray[Any]:
-    with rasterio.open(folder / "probability.tif") as dataset:
-        read = dataset.read(1, out_shape=shape, resampling=Resampling.average, masked=True)
-        return np.ma.asarray(read * dataset.scales[0])
 
 
 def _draw_scale_bar(axes: Axes, grid: Grid) -> None:

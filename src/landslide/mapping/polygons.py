@@ -1,8 +1,10 @@
 """From the rasters of a map to polygons with attributes: landslides, areas not analysed, footprint, source."""
 
+import itertools
 from collections.abc import Set
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import geopandas as gpd
 import numpy as np
@@ -134,25 +136,51 @@ def source_table(grid: Grid, info: MapInfo) -> gpd.GeoDataFrame:
 
 def _vectorised(dataset: Any, wanted: Set[int]) -> tuple[npt.NDArray[Any], list[int]]:
     """Return valid polygons of connected pixels of one value, and the values; GDAL reads the dataset line by line."""
-    band = rasterio.band(dataset, 1)
-    polygons, values = [], []
-    for outline, value in shapes(band, mask=band, connectivity=8, transform=dataset.transform):
-        if value in wanted:
-            polygons.append(shapely.geometry.shape(outline))
+    rings: list[npt.NDArray[Any]] = []
+    owners: list[int] = []
+    values: list[int] = []
+    with _without_other_values(dataset, wanted) as source:
+        band = rasterio.band(source, 1)
+        for outline, value in shapes(band, mask=band, connectivity=8, transform=source.transform):
+            rings += [np.array(ring) for ring in outline["coordinates"]]
+            owners += [len(values)] * len(outline["coordinates"])
             values.append(int(value))
-    geometries = np.array(polygons, dtype=object)
+    if not values:
+        return np.empty(0, dtype=object), []
+    of_ring = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+    geometries = shapely.polygons(shapely.linearrings(np.concatenate(rings), indices=of_ring), indices=owners)
     invalid = ~shapely.is_valid(geometries)  # parts that touch at a corner
     geometries[invalid] = shapely.make_valid(geometries[invalid], method="structure", keep_collapsed=False)
     return shapely.orient_polygons(geometries), values
 
 
+def _without_other_values(dataset: Any, wanted: Set[int]) -> Any:
+    """Open a view of a raster of bytes in which all values but the wanted ones are 0."""
+    table = ",".join(f"{value}:{value if value in wanted else 0}" for value in range(256))
+    return rasterio.open(
+        f'''<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">
+        <GeoTransform>{", ".join(map(repr, dataset.transform.to_gdal()))}</GeoTransform>
+        <VRTRasterBand dataType="Byte" band="1"><ComplexSource>
+        <SourceFilename>{escape(dataset.name)}</SourceFilename><SourceBand>1</SourceBand><LUT>{table}</LUT>
+        </ComplexSource></VRTRasterBand></VRTDataset>'''
+    )
+
+
 def _geodesic_size(geometries: npt.NDArray[Any], grid: Grid) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Area in m2 and perimeter in m on the ellipsoid."""
+    """Area in m2 and perimeter in m on the ellipsoid, of polygons."""
     step = _SEGMENT * min(abs(grid.transform.a), abs(grid.transform.e))
+    outlines = shapely.segmentize(shapely.orient_polygons(geometries), step)
+    parts, of_part = shapely.get_parts(outlines, return_index=True)
+    rings, of_ring = shapely.get_rings(parts, return_index=True)
+    points, of_point = shapely.get_coordinates(rings, return_index=True)
     transformer = Transformer.from_crs(grid.crs, _LONGITUDE_LATITUDE, always_xy=True)
-    lonlat = shapely.transform(shapely.segmentize(geometries, step), transformer.transform, interleaved=False)
-    sizes = np.array([WGS84.geometry_area_perimeter(geometry) for geometry in lonlat]).reshape(-1, 2)
-    return np.abs(sizes[:, 0]), sizes[:, 1]
+    longitude, latitude = transformer.transform(points[:, 0], points[:, 1])
+    starts = np.searchsorted(of_point, np.arange(len(rings) + 1))
+    sizes = np.zeros((len(geometries), 2))
+    for ring, (start, stop) in enumerate(itertools.pairwise(starts)):
+        # Holes run clockwise: their area is negative, their perimeter is not.
+        sizes[of_part[of_ring[ring]]] += WGS84.polygon_area_perimeter(longitude[start:stop], latitude[start:stop])
+    return sizes[:, 0], sizes[:, 1]
 
 
 def _reading_order(geometries: npt.NDArray[Any], grid: Grid) -> npt.NDArray[np.int64]:
