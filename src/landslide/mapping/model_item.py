@@ -75,7 +75,7 @@ def model_item(folder: Path, *, name: str, version: str, address: str, created: 
         stac_extensions=[MLM, _FILE],
     )
     for member in members:
-        item.add_asset(member.weights.stem, _weights(member))
+        item.add_asset(member.weights.stem, _weights(member, settings))
     item.add_asset(
         "ensemble",
         pystac.Asset("./ensemble.json", "Members and bands", media_type="application/json", roles=["metadata"]),
@@ -162,13 +162,14 @@ def _hyperparameters(members: Sequence[Member], settings: BandSettings) -> dict[
     }
 
 
-def _weights(member: Member) -> pystac.Asset:
+def _weights(member: Member, settings: BandSettings) -> pystac.Asset:
     return pystac.Asset(
         f"./{member.weights.name}",
         f"Weights of the member without fold {member.fold}",
         media_type="application/octet-stream; application=safetensors",
         roles=["mlm:model", "mlm:weights"],
         extra_fields={
+            "bands": [{"name": name} for name in settings.stored],
             "mlm:artifact_type": "safetensors.torch.save_file",
             "file:size": member.weights.stat().st_size,
             "file:checksum": multihash(member.weights),
