@@ -11,10 +11,12 @@ import pytest
 import rasterio
 from affine import Affine
 
-from landslide.errors import ConfigurationError, DataError
+from landslide.errors import ConfigurationError, DataError, RemoteError
 from landslide.mapping.band_names import band_of_file, band_of_text
 from landslide.mapping.demo_scene import write_demo_scene
+from landslide.mapping.reader import SceneReader
 from landslide.mapping.scene import open_scene
+from tests.support.range_server import range_server
 from tests.support.sentinel2 import rewrite, sentinel2_folder
 
 ALL = tuple(f"B{number}" for number in range(1, 13))
@@ -406,3 +408,23 @@ def test_items_that_are_none(tmp_path, item):
             open_scene(path)
     with pytest.raises(DataError, match="no asset of a Sentinel-2 band; found thumbnail"):
         open_scene(item(lambda content: content.update(assets={"thumbnail": {"href": "x.jpg"}})))
+
+
+def test_remote_item_and_assets(item):
+    """Over HTTP, with relative links: the item, its metadata, and the pixels."""
+    files: dict[str, bytes] = {}
+    with range_server(files) as url:
+        path = item(lambda content: content["assets"]["green"].update(href=f"{url}/elsewhere/green.tif"))
+        files["/x/item.json"] = path.read_bytes()
+        for file in (path.parent / "assets").iterdir():
+            files[f"/x/assets/{file.name}"] = file.read_bytes()
+        files["/elsewhere/green.tif"] = files.pop("/x/assets/B03.tif")
+        remote = open_scene(f"{url}/x/item.json")
+        assert remote.remote
+        with SceneReader(remote, ALL) as a, SceneReader(open_scene(path.parent / "assets"), ALL) as b:
+            assert (a.read(0, 60)[0] == b.read(0, 60)[0]).all()
+        files["/x/other.json"] = files["/x/item.json"].replace(b"B11.tif", b"missing.tif")
+        with pytest.raises(DataError, match=r"missing\.tif cannot be read: .*404"):
+            open_scene(f"{url}/x/other.json")
+        with pytest.raises(RemoteError, match=r"none\.json cannot be read: 404"):
+            open_scene(f"{url}/none.json")

@@ -24,7 +24,7 @@ from landslide.mapping.scene import Scene
 _FOUR = {"B2": "blue", "B3": "green", "B4": "red", "B8": "nir"}
 _SIX = _FOUR | {"B11": "swir16", "B12": "swir22"}
 _PIXELS = 3
-_ROWS, _OVERLAP = 512, 64  # of 30 m, computed at a time; the network's own tiles are 256 pixels
+_ROWS, _OVERLAP = 1024, 64  # of 30 m, computed at a time; the tiles of the network have 256
 _CLOUD, _SHADOW = 1, 2
 
 

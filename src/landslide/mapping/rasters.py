@@ -36,7 +36,14 @@ def gdal_environment(*, remote: bool = False) -> Iterator[None]:
     Args:
         remote: Whether files are read over HTTP. GDAL then does not ask the server for files beside them.
     """
-    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_MAX_RETRY": 3} if remote else {}
+    options: dict[str, object] = {}
+    if remote:
+        options = {
+            "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+            "GDAL_HTTP_CONNECTTIMEOUT": 30,
+            "GDAL_HTTP_MAX_RETRY": 3,
+            "GDAL_HTTP_RETRY_DELAY": 2,
+        }
     with rasterio.Env(GDAL_CACHEMAX=256, **options):
         yield
 
