@@ -35,7 +35,7 @@ def read(scene, **options):
 def test_a_clear_and_a_cloudy_date(scene, tmp_path, monkeypatch):
     pytest.importorskip("ukis_csmask", reason="the extra clouds is not installed")
     assert not read(scene("2015-07-11")).any()
-    monkeypatch.setattr(cloud_mask, "_ROWS", 16)  # several blocks
+    monkeypatch.setattr(cloud_mask, "_ROWS", 20)  # several blocks
     reasons = read(scene("2015-08-20"), work_folder=tmp_path)
     assert (reasons == Reason.CLOUD).all()
     (found,) = tmp_path.iterdir()
@@ -56,7 +56,8 @@ def test_scenes_that_it_cannot_use(scene):
 
 
 def test_missing_package_names_the_extra(scene, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ukis_csmask", None)
+    for name in ("ukis_csmask", "ukis_csmask.mask"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigurationError, match="ukis-csmask, which is not installed") as error:
         read(scene("2015-07-11"))
     assert "[clouds]" in error.value.remedy
