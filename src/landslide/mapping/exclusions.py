@@ -35,6 +35,7 @@ Codes = npt.NDArray[np.uint8]
 Clouds = Literal["auto", "none", "csmask"]
 
 _RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png")
+_BLOCK = 1024  # rows computed at a time: the tiles of a product's JPEG 2000 files, which are decoded as a whole
 _BOX_STEPS = 32  # points along an edge of a bounding box, which is curved in the scene's reference system
 
 # Classes of Sen2Cor's scene classification.
@@ -104,7 +105,8 @@ class Exclusions:
     ) -> None:
         self._grid = scene.grid
         self._stack = stack
-        self._layers: list[RowBlocks] = []
+        self._layers: list[Callable[[int, int], Codes]] = []
+        self._codes = RowBlocks(self._compute, scene.grid.height, _BLOCK)
         self._add_classification(scene, settings)
         for band, path in scene.classification.quality.items():
             if band in bands:
@@ -122,9 +124,12 @@ class Exclusions:
 
     def read(self, start: int, stop: int) -> Codes:
         """Return the codes of `Reason` of rows `start` to `stop`, uint8 (stop - start, width)."""
+        return self._codes.read(start, stop)
+
+    def _compute(self, start: int, stop: int) -> Codes:
         codes = np.zeros((stop - start, self._grid.width), np.uint8)
         for layer in self._layers:
-            np.maximum(codes, layer.read(start, stop), out=codes)
+            np.maximum(codes, layer(start, stop), out=codes)
         return codes
 
     def _add_classification(self, scene: Scene, settings: ExclusionSettings) -> None:
@@ -201,7 +206,7 @@ class Exclusions:
                 values = warped.read(indexes, window=window, masked=True).filled(0)
             return to_codes(values, reasons)
 
-        self._layers.append(RowBlocks(compute, self._grid.height))
+        self._layers.append(compute)
 
     def _add_polygons(self, polygons: Sequence[BaseGeometry], reason: Reason, *, outside: bool = False) -> None:
         """Leave out the pixels whose centres are in polygons, or the others if `outside`."""
@@ -219,7 +224,7 @@ class Exclusions:
             )
             return burnt
 
-        self._layers.append(RowBlocks(compute, self._grid.height))
+        self._layers.append(compute)
 
 
 def area_polygons(area: str | Path, grid: Grid) -> list[BaseGeometry]:

@@ -10,6 +10,8 @@ from rasterio.io import DatasetReader
 
 from landslide.errors import DataError
 
+_CACHE = 256 * 2**20  # bytes: rasterio passes this option on as such, unlike GDAL's own
+
 TOLERANCE = 1e-3
 """Pixels by which a warped raster may be off. GDAL then interpolates coordinates, and depends on the rows that are read
 at once: whoever needs the same bits reads the same rows at once. (With 0, rasterio 1.4 cannot open a `WarpedVRT`.)"""
@@ -44,7 +46,7 @@ def gdal_environment(*, remote: bool = False) -> Iterator[None]:
             "GDAL_HTTP_MAX_RETRY": 3,
             "GDAL_HTTP_RETRY_DELAY": 2,
         }
-    with rasterio.Env(GDAL_CACHEMAX=256, **options):
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE, **options):
         yield
 
 

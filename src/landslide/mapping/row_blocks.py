@@ -8,8 +8,6 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-BLOCK = 128  # rows
-
 
 class RowBlocks:
     """Rows of a layer; the last two computed blocks are kept.
@@ -17,18 +15,20 @@ class RowBlocks:
     Args:
         compute: From the first row and the row after the last one to an array (..., rows, columns).
         height: Rows of the layer.
+        block: Rows of a block.
     """
 
-    def __init__(self, compute: Callable[[int, int], Array], height: int) -> None:
+    def __init__(self, compute: Callable[[int, int], Array], height: int, block: int = 128) -> None:
         self._compute = compute
         self._height = height
+        self._size = block
         self._kept: dict[int, Array] = {}
 
     def read(self, start: int, stop: int) -> Array:
         """Return rows `start` to `stop`, (..., stop - start, columns)."""
         parts = []
-        for number in range(start // BLOCK, (stop - 1) // BLOCK + 1):
-            top = number * BLOCK
+        for number in range(start // self._size, (stop - 1) // self._size + 1):
+            top = number * self._size
             block = self._block(number)
             parts.append(block[..., max(start - top, 0) : stop - top, :])
         return np.concatenate(parts, axis=-2)
@@ -37,6 +37,6 @@ class RowBlocks:
         if number not in self._kept:
             if len(self._kept) == 2:
                 del self._kept[next(iter(self._kept))]
-            top = number * BLOCK
-            self._kept[number] = self._compute(top, min(top + BLOCK, self._height))
+            top = number * self._size
+            self._kept[number] = self._compute(top, min(top + self._size, self._height))
         return self._kept[number]
