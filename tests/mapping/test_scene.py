@@ -400,6 +400,23 @@ def test_an_applied_offset_that_is_not_0_contradicts_itself(item):
     assert open_scene(path, offset=-1000).bands["B4"].offset == -0.1
 
 
+def test_an_applied_offset_with_the_metadata_of_the_original_product(item, originals):
+    def change(content):
+        content["properties"]["earthsearch:boa_offset_applied"] = True
+        for asset in content["assets"].values():
+            del asset["raster:bands"]
+        content["assets"]["product_metadata"] = {"href": str(originals["SAFE"] / "MTD_MSIL1C.xml")}
+
+    path = item(change)
+    for file in (path.parent / "assets").iterdir():
+        with rasterio.open(file, "r+") as dataset:
+            dataset.scales, dataset.offsets = [1], [0]
+    with pytest.raises(ConfigurationError, match=r"is true, but the offset of .*MTD_MSIL1C\.xml is not 0"):
+        open_scene(path)
+    band = open_scene(path, offset=0).bands["B4"]
+    assert (band.scale, band.offset) == (0.0001, 0)
+
+
 def test_items_that_are_none(tmp_path, item):
     path = tmp_path / "x.json"
     for content in ("{", "[]", '{"type": "FeatureCollection", "features": []}', '{"type": "Feature", "assets": {}}'):

@@ -50,6 +50,14 @@ def gdal_environment(*, remote: bool = False) -> Iterator[None]:
         yield
 
 
+def gdal_path(address: str) -> str:
+    """Return how GDAL opens a path or an address."""
+    for prefix, handler in (("https://", "/vsicurl/"), ("http://", "/vsicurl/")):
+        if address.startswith(prefix):
+            return handler + address
+    return "/vsis3/" + address.removeprefix("s3://") if address.startswith("s3://") else address
+
+
 def open_raster(path: str) -> DatasetReader:
     """Open a raster for reading.
 

@@ -224,9 +224,10 @@ def _stated_scaling(
                 f"{found.metadata_path} says {stated[0]:g} and {stated[1]:g}.",
                 remedy="Move the metadata file away if it belongs to other rasters; otherwise correct the tags.",
             )
-        return *stated, found.metadata_path
-    if found.scaling:
-        return *found.scaling.get(name, (None, None)), found.metadata_path
+        return stated[0], None if found.offset_fault else stated[1], found.metadata_path
+    stated_by_item = found.scaling.get(name, (None, None))
+    if stated_by_item != (None, None):
+        return *stated_by_item, found.metadata_path
     return (*tagged, "tags of the rasters") if has_tags else (None, None, "")
 
 

@@ -16,6 +16,7 @@ import requests
 from landslide.errors import DataError, RemoteError, first_few
 from landslide.mapping.band_names import SCENE_CLASSIFICATION, band_of_file, band_of_text
 from landslide.mapping.metadata import Level, ProductMetadata, parse_product_metadata
+from landslide.mapping.rasters import gdal_path
 from landslide.mapping.sources import SENTINEL2_BANDS, Classification, Image, Source
 
 _TIMEOUT = 30  # seconds
@@ -53,9 +54,11 @@ def stac_source(source: str) -> Source:
     metadata_path, metadata = "", None
     if any(scale is None or offset is None for scale, offset in scaling.values()):
         metadata_path, metadata = _product_metadata(item, source)
+    offsets = metadata.offsets.values() if metadata else [offset for _, offset in scaling.values()]
     offset_fault = None
-    if item.properties.get(_APPLIED) is True and any(offset for _, offset in scaling.values()):
-        offset_fault = f"{source} contradicts itself: {_APPLIED} is true, but its bands have an offset other than 0."
+    if item.properties.get(_APPLIED) is True and any(offsets):
+        says = metadata_path or "its bands"
+        offset_fault = f"{source} contradicts itself: {_APPLIED} is true, but the offset of {says} is not 0."
         scaling = {band: (scale, None) for band, (scale, _) in scaling.items()}
     return Source(
         name=item.id,
@@ -71,14 +74,6 @@ def stac_source(source: str) -> Source:
         sensor=(_text(item.properties, "platform") or "").title().replace("-2a", "-2A").replace("-2b", "-2B") or None,
         time=item.datetime or item.common_metadata.start_datetime,
     )
-
-
-def gdal_path(address: str) -> str:
-    """Return how GDAL opens a path or an address."""
-    for prefix, handler in (("https://", "/vsicurl/"), ("http://", "/vsicurl/")):
-        if address.startswith(prefix):
-            return handler + address
-    return "/vsis3/" + address.removeprefix("s3://") if address.startswith("s3://") else address
 
 
 def _read(address: str) -> bytes:

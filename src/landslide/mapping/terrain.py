@@ -28,7 +28,7 @@ from shapely.ops import nearest_points
 from landslide.errors import DataError
 from landslide.files import atomic_write
 from landslide.mapping.grid import WGS84, Grid
-from landslide.mapping.rasters import TOLERANCE, gdal_environment, interpolation_only, open_raster, reading
+from landslide.mapping.rasters import TOLERANCE, gdal_environment, gdal_path, interpolation_only, open_raster, reading
 
 Floats = npt.NDArray[np.float32]
 
@@ -62,15 +62,16 @@ def prepare_terrain(paths: Sequence[str | Path], grid: Grid, folder: Path) -> Te
     in metres either, to its UTM zone. Memory does not grow with the size of the scene.
 
     Args:
-        paths: Elevation models, heights in metres, in any reference system.
+        paths: Elevation models, heights in metres, in any reference system; files or addresses.
         grid: Grid of the scene.
         folder: Where `terrain.tif` is written.
 
     Raises:
         DataError: An elevation model cannot be read, has no reference system or other units, or none covers the scene.
     """
-    with gdal_environment(remote=any(str(path).startswith("/vsi") for path in paths)), ExitStack() as stack:
-        models = [stack.enter_context(open_raster(str(path))) for path in paths]
+    sources = [gdal_path(str(path)) for path in paths]
+    with gdal_environment(remote=any(source.startswith("/vsi") for source in sources)), ExitStack() as stack:
+        models = [stack.enter_context(open_raster(source)) for source in sources]
         for model in models:
             _check(model)
         target = _target(models, grid)
