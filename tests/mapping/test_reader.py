@@ -5,6 +5,8 @@ import shutil
 import numpy as np
 import pytest
 import rasterio
+import rasterio.warp
+from affine import Affine
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
@@ -148,6 +150,17 @@ def test_integers_without_nodata_tag_and_a_mask_in_the_file(tmp_path):
     assert (reasons == expected).all()
 
 
+def test_infinite_values_have_no_data(tmp_path):
+    folder = write_demo_scene(tmp_path, layout="bands", **SMALL)
+    with rasterio.open(folder / "B11.tif") as dataset:
+        values = dataset.read().astype(np.float32)
+    values[0, 10, 12:14], values[0, 10, 14] = np.inf, -np.inf
+    rewrite(folder / "B11.tif", values)
+    _, reasons = read(open_scene(folder))
+    assert (reasons[19:23, 23:31] == Reason.NO_DATA).all()
+    assert (reasons > 0).sum() == 4 * 8
+
+
 def test_ground_without_elevation_has_no_data(tmp_path):
     scene = open_scene(write_demo_scene(tmp_path, layout="stack", **SMALL))
     with rasterio.open(tmp_path / "dem.tif") as dataset:
@@ -162,6 +175,28 @@ def test_ground_without_elevation_has_no_data(tmp_path):
     assert not read(scene, ["B4"], terrain=terrain)[1].any()
     with pytest.raises(ConfigurationError, match=r"\(dem\), and there is no elevation model"):
         read(scene, ["B4", "dem"])
+
+
+@pytest.mark.parametrize(("crs", "pixel"), [("EPSG:32645", 27), ("EPSG:32644", 27), ("EPSG:32645", 3)])
+def test_terrain_of_other_grids(tmp_path, crs, pixel):
+    """A tilted plane keeps its heights and its slope, whatever the grid and the zone of the elevation model."""
+    scene = open_scene(write_demo_scene(tmp_path, layout="stack", **SMALL))
+    west, south, east, north = rasterio.warp.transform_bounds(scene.grid.crs, crs, *scene.grid.bounds)
+    transform = Affine(pixel, 0, west - 200, 0, -pixel, north + 200)
+    width, height = int((east - west + 400) / pixel), int((north - south + 400) / pixel)
+    x, y = np.meshgrid(west - 200 + pixel * (np.arange(width) + 0.5), north + 200 - pixel * (np.arange(height) + 0.5))
+    x, y = rasterio.warp.transform(crs, scene.grid.crs, x.ravel(), y.ravel())
+    left, _, _, top = scene.grid.bounds
+    z = (1000 + 0.6 * (np.array(x) - left) + 0.8 * (np.array(y) - top)).astype(np.float32).reshape(height, width)
+    profile = {"driver": "GTiff", "count": 1, "dtype": "float32", "crs": crs, "transform": transform}
+    with rasterio.open(tmp_path / "plane.tif", "w", width=width, height=height, **profile) as dataset:
+        dataset.write(z, 1)
+    terrain = prepare_terrain([tmp_path / "plane.tif"], scene.grid, tmp_path)
+    values, reasons = read(scene, ["dem", "slope"], terrain=terrain)
+    column, row = np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5
+    assert values[0] == pytest.approx(1000 + 6 * column - 8 * row[:, None], abs=0.1)
+    assert values[1] == pytest.approx(45, abs=0.3)  # the scale of the neighbouring zone differs
+    assert not reasons.any()
 
 
 def test_missing_file_of_a_needed_band(tmp_path):

@@ -1,6 +1,6 @@
 """Rows of a scene: the values of bands and terrain, and why pixels are left out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rasterio.enums import Resampling
+from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from landslide.errors import ConfigurationError
 from landslide.mapping.exclusions import Exclusions, ExclusionSettings
+from landslide.mapping.grid import Grid
 from landslide.mapping.rasters import TOLERANCE, gdal_environment, interpolation_only, open_raster, reading
 from landslide.mapping.reasons import Reason
 from landslide.mapping.reflectance import ReflectanceReader
+from landslide.mapping.resampling import axes, bilinear
 from landslide.mapping.row_blocks import RowBlocks
 from landslide.mapping.scene import Scene
 from landslide.mapping.terrain import BANDS as TERRAIN_BANDS
@@ -105,28 +108,45 @@ class SceneReader:
                 f"The model needs the elevation of the ground ({', '.join(names)}), and there is no elevation model.",
                 remedy="Give an elevation model with --dem, for example tiles of the Copernicus DEM GLO-30.",
             )
-        path, grid = str(self._terrain.path), self._scene.grid
-        dataset = stack.enter_context(open_raster(path))
-        warped = stack.enter_context(
-            WarpedVRT(
-                dataset,
-                crs=grid.crs,
-                transform=grid.transform,
-                width=grid.width,
-                height=grid.height,
-                resampling=Resampling.bilinear,
-                tolerance=TOLERANCE,
-                **interpolation_only(dataset.transform.a / grid.pixel_size[0]),
-            )
-        )
+        dataset = stack.enter_context(open_raster(str(self._terrain.path)))
         indexes = [TERRAIN_BANDS.index(_TERRAIN[name]) + 1 for name in names]
+        return RowBlocks(_terrain_rows(dataset, indexes, self._scene.grid, stack), self._scene.grid.height)
 
-        def compute(start: int, stop: int) -> Array:
-            with reading(path):
-                values: Array = warped.read(indexes, window=Window(0, start, grid.width, stop - start))
-            return values
 
-        return RowBlocks(compute, grid.height)
+def _terrain_rows(
+    dataset: DatasetReader, indexes: list[int], grid: Grid, stack: ExitStack
+) -> Callable[[int, int], Array]:
+    """Return a function that reads rows of terrain on the scene's grid, bilinear; means if its pixels are far finer."""
+    scale = dataset.transform.a / grid.pixel_size[0]
+    if dataset.crs == grid.crs and scale >= 0.5:
+        rows, columns = axes(dataset.transform, dataset.shape, grid)
+
+        def interpolate(start: int, stop: int) -> Array:
+            first, last, part = rows[start:stop].from_start()
+            with reading(dataset.name):
+                values = dataset.read(indexes, window=Window(0, first, dataset.width, last + 1 - first))
+            return np.stack([bilinear(layer, part, columns) for layer in values])
+
+        return interpolate
+    warped = stack.enter_context(
+        WarpedVRT(
+            dataset,
+            crs=grid.crs,
+            transform=grid.transform,
+            width=grid.width,
+            height=grid.height,
+            resampling=Resampling.bilinear,
+            tolerance=TOLERANCE,
+            **interpolation_only(scale),
+        )
+    )
+
+    def warp(start: int, stop: int) -> Array:
+        with reading(dataset.name):
+            values: Array = warped.read(indexes, window=Window(0, start, grid.width, stop - start))
+        return values
+
+    return warp
 
 
 def scene_preview(scene: Scene, max_side: int = 1600) -> npt.NDArray[np.uint8]:

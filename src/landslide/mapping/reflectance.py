@@ -93,7 +93,7 @@ class _BandRows:
         else:
             first, last, rows = self._axes[0][start:stop].from_start()
             numbers, absent, saturated = self._native(first, last + 1)
-            numbers[absent | saturated] = 0
+            numbers[absent | saturated] = 0  # infinite ones cannot be interpolated
             numbers = bilinear(numbers, rows, self._axes[1])
             absent, saturated = (
                 any_neighbour(mask, rows, self._axes[1]) if mask.any() else np.zeros(numbers.shape, bool)

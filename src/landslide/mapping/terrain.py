@@ -36,7 +36,7 @@ BANDS = ("elevation", "slope", "gradient_east", "gradient_north")
 """Bands of `terrain.tif`: metres, degrees, rise per metre to the east and to the north."""
 
 _MARGIN = 4  # pixels around the scene
-_ROWS = 512  # computed at a time
+_ROWS = 128  # computed at a time
 _SAMPLES = 1000  # along each side of the scene, to measure the coverage
 _METRES = ("", "m", "metre", "metres", "meter", "meters")
 
