@@ -9,6 +9,7 @@ import rasterio.warp
 from affine import Affine
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
 
 from landslide.data.demo import scene as generated
 from landslide.errors import ConfigurationError, DataError
@@ -71,7 +72,7 @@ def test_real_band_files_of_three_resolutions(sentinel2):
     for name, rows in zip(SPECTRAL, values, strict=True):
         path = scene.bands[name].path
         with rasterio.open(path) as dataset, WarpedVRT(dataset, resampling=Resampling.bilinear, **target) as warped:
-            expected = warped.read(1)[300:340]
+            expected = warped.read(1, window=Window(0, 300, grid.width, 40))
         assert np.abs(rows * 10000 - expected).max() < 0.6, name  # the warper rounds to integers
 
 
