@@ -1,7 +1,9 @@
 """Register: make the fold models one ensemble, register it, and decide its alias."""
 
+import json
 import logging
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,7 @@ from zenml import step
 from landslide.data.patches import read_stored
 from landslide.inference.ensemble import Ensemble
 from landslide.locks import locked
+from landslide.mapping.model_item import model_item
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.paths import checkpoints
 from landslide.tracking import registry, runs
@@ -24,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 # Patches whose predictions are recorded with the model, so that anyone can check a loaded copy.
 _N_EXAMPLES = 2
+_ITEM = "model_item.json"
 
 
 # Never cached: only the registry knows which versions it has.
@@ -81,11 +85,25 @@ def register(
         else:
             logger.info("The model is registered already: version %s.", version)
     runs.set_tags(client, cross_validation_run, {"model_version": version})
+    _describe_for_catalogues(client, cross_validation_run, version)
     if give_alias:
         decision = registry.decide_once(client, version, registration.metric)
         runs.set_tags(client, cross_validation_run, {"decision": decision.reason})
     runs.describe(client, cross_validation_run, scores)
     return version
+
+
+def _describe_for_catalogues(client: runs.MlflowClient, run_id: str, version: str) -> None:
+    """Record the STAC Item of a version, with the MLM extension, as `model_item.json` of its run."""
+    if runs.has_artifact(client, run_id, _ITEM):
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = registry.fetch(version, Path(temporary))
+        item = model_item(
+            folder, name=registry.MODEL_NAME, version=version, address=registry.address(version),
+            created=datetime.now(UTC),
+        )  # fmt: skip
+    runs.log_text(client, run_id, json.dumps(item.to_dict(), indent=2), _ITEM)
 
 
 def _log_model(

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 NORTH = ("EPSG:32645", Affine(10, 0, 399_960, 0, -10, 3_100_020))
 PRODUCTS = {
     *("probability.tif", "uncertainty.tif", "mask.tif", "reasons.tif", "landslides.gpkg", "landslides.geojson"),
-    *("quicklook.png", "map.html", "summary.json"),
+    *("item.json", "quicklook.png", "map.html", "summary.json"),
 }
 
 
@@ -96,7 +96,7 @@ def test_a_map_has_every_product_and_says_what_it_found(bright, tmp_path):
         assert (probability.nodata, probability.scales, probability.overviews(1)) == (65535, (0.0001,), [])
         assert probability.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
     with rasterio.open(finished.folder / "mask.tif") as raster:
-        assert raster.colormap(1)[1] == (227, 26, 28, 255)
+        assert raster.colormap(1)[1] == (215, 25, 28, 255)
 
 
 def test_the_same_map_is_not_made_again(bright, tmp_path):

@@ -16,7 +16,7 @@ from landslide.mapping.reasons import Reason
 
 NO_LANDSLIDE, LANDSLIDE, NOT_ANALYSED = 0, 1, 255
 """Codes of `mask.tif`."""
-_COLOURS = {NO_LANDSLIDE: (255, 255, 255, 0), LANDSLIDE: (227, 26, 28, 255), NOT_ANALYSED: (127, 127, 127, 255)}
+_COLOURS = {NO_LANDSLIDE: (255, 255, 255, 0), LANDSLIDE: (215, 25, 28, 255), NOT_ANALYSED: (127, 127, 127, 255)}
 _TILE = 512
 _BLOCK_ROWS = 512
 

@@ -36,6 +36,7 @@ from landslide.mapping.polygons import (
 from landslide.mapping.products import MapInfo
 from landslide.mapping.reader import scene_preview
 from landslide.mapping.reasons import Reason
+from landslide.mapping.stac_item import write_item
 from landslide.mapping.terrain import Terrain
 from landslide.mapping.vectors import write_geojson, write_geopackage
 
@@ -277,6 +278,8 @@ def _write_products(
         "digest": digest(plan.identity),
         "identity": json.loads(json.dumps(plan.identity, default=str)),
     }
+    described = {name: summary[name] for name in ("landslides", "below_minimum", "area_m2", "not_analysed")}
+    write_item(folder / "item.json", info, grid, described, sorted(folder.iterdir()))
     summary["digests"] = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     with atomic_write(folder / SUMMARY) as path:
         path.write_text(json.dumps(summary, indent=2) + "\n")

@@ -12,6 +12,7 @@ import shapely
 from landslide.files import atomic_write, sha256
 from landslide.mapping.grid import Grid
 from landslide.mapping.products import MapInfo
+from landslide.mapping.reasons import Reason
 
 EXTENSIONS = [
     f"https://stac-extensions.github.io/{name}/schema.json"
@@ -35,6 +36,18 @@ _ASSETS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         _COG,
         "data",
         {"data_type": "uint8", "nodata": 255, "classification:classes": _CLASSES},
+    ),
+    "reasons.tif": (
+        "Why pixels are not analysed",
+        _COG,
+        "data",
+        {
+            "data_type": "uint8",
+            "classification:classes": [
+                {"value": reason.value, "name": reason.name.lower(), "description": reason.text.capitalize()}
+                for reason in Reason
+            ],
+        },
     ),
     "landslides.gpkg": ("Polygons with attributes", "application/geopackage+sqlite3", "data", {}),
     "landslides.geojson": ("Landslides with attributes", "application/geo+json", "data", {}),

@@ -1,0 +1,168 @@
+"""Maps of whole scenes against a plain script: time and peak memory, each in a process of its own.
+
+The plain script holds the scene in memory, predicts one window at a time and averages what overlaps. Both sides have
+the same networks, windows and overlap. Memory is measured with small networks on three bands, whose windows are quick, so
+that it is that of the method; time with the Lite U-Net of configs/best.yaml.
+"""
+
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from affine import Affine
+from rasterio.windows import Window
+from safetensors.torch import save_file
+
+from benchmarks.measure import Comparison
+from landslide.bands.formulas import BandSettings
+from landslide.data.demo import scene as demo_ground
+from landslide.inference.ensemble import Member, load_ensemble, save_ensemble
+from landslide.models import ModelSpec, build_model
+from landslide.schema import STORED_DIVISORS
+
+MEGABYTES = 2_000.0
+FULL_TILE = 10_980
+_SIDE, _STEP = 128, 64
+_BANDS = tuple(STORED_DIVISORS)[:12]
+_GROUND = 512
+_LITE = ("lite_unet", {"encoder_weights": None}, (*_BANDS, "gray", "gaussian", "median", "ndvi"))
+_SMALL = ("unet", {"width": 4}, ("B4", "B3", "B2"))
+
+
+def run(quick: bool) -> list[Comparison]:
+    """Compare both sides for squares of several sizes."""
+    sizes = (256, 512) if quick else (1_000, 4_000, FULL_TILE)
+    rounds, members = (1, 1) if quick else (3, 5)
+    results = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        lite = write_ensemble(folder / "lite", *_LITE, members)
+        small = write_ensemble(folder / "small", *_SMALL, 1)
+        scenes = {size: write_scene(folder / f"{size}.tif", size) for size in sizes}
+        timed = sizes[0]
+        found = {
+            side: [measured(side, scenes[timed], lite, folder) for _ in range(rounds)] for side in ("plain", "ours")
+        }
+        seconds = {side: sorted(one[0] for one in measures)[rounds // 2] for side, measures in found.items()}
+        windows = len(starts(timed)) ** 2
+        results.append(
+            Comparison(
+                name=f"map, {members} Lite U-Nets, {timed} pixels",
+                unit="ms a window",
+                values={side: 1000 * value / windows for side, value in seconds.items()},
+                reference="plain",
+                ours="ours",
+                goal=3.0,
+                facts={"rounds": rounds, "windows": windows},
+            )
+        )
+        projected = seconds["ours"] / windows * len(starts(FULL_TILE)) ** 2 / 60
+        print(f"a full tile of {FULL_TILE} pixels would take {projected:.0f} minutes", flush=True)
+        for size in sizes:
+            memory = {side: measured(side, scenes[size], small, folder) for side in ("plain", "ours")}
+            for unit, index in (("MB", 1), ("s", 0)):
+                results.append(
+                    Comparison(
+                        name=f"map, {'peak memory' if index else 'time'}, small network, {size} pixels",
+                        unit=unit,
+                        values={side: one[index] for side, one in memory.items()},
+                        reference="plain",
+                        ours="ours",
+                        limit=MEGABYTES if index else None,
+                        facts={"pixels per second": round(size * size / memory["ours"][0])},
+                    )
+                )
+    return results
+
+
+def write_ensemble(folder: Path, name: str, options: dict, bands: tuple[str, ...], members: int) -> Path:
+    """Save networks with random weights; return the folder of the ensemble."""
+    folder.mkdir()
+    found = []
+    for fold in range(1, members + 1):
+        torch.manual_seed(fold)
+        spec = ModelSpec(name, bands, options)
+        path = folder / f"{fold}.safetensors"
+        save_file({key: value.contiguous() for key, value in build_model(spec).state_dict().items()}, path)
+        found.append(Member(fold, spec, 0.5, path))
+    save_ensemble(folder / "ensemble", found, BandSettings())
+    return folder / "ensemble"
+
+
+def write_scene(path: Path, size: int) -> Path:
+    """Write a square of 12 bands of digital numbers by repeating a generated one."""
+    ground, _, _ = demo_ground(0, 1, _GROUND, _GROUND)
+    bands = np.ascontiguousarray(ground[..., :12].transpose(2, 0, 1)).astype(np.uint16)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=size, height=size, count=12, dtype="uint16", crs="EPSG:32645",
+        transform=Affine(10, 0, 399_960, 0, -10, 3_100_020), tiled=True, blockxsize=512, blockysize=512, BIGTIFF="YES",
+    ) as target:  # fmt: skip
+        target.descriptions = _BANDS
+        target.scales, target.offsets = (1e-4,) * 12, (0.0,) * 12
+        for y in range(0, size, _GROUND):
+            for x in range(0, size, _GROUND):
+                height, width = min(_GROUND, size - y), min(_GROUND, size - x)
+                target.write(bands[:, :height, :width], window=Window(x, y, width, height))
+    return path
+
+
+def starts(size: int) -> list[int]:
+    """Where windows start along an axis."""
+    return [*range(0, size - _SIDE, _STEP), size - _SIDE]
+
+
+def measured(side: str, scene: Path, ensemble: Path, folder: Path) -> tuple[float, float]:
+    """Run one side in a process; return its seconds without the start of Python, and its peak memory in MB."""
+    command = [sys.executable, "-m", "benchmarks.map", side, str(scene), str(ensemble), str(folder / "out")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds, megabytes = map(float, done.stdout.split()[-2:])
+    return seconds, megabytes
+
+
+def plain(scene: Path, ensemble: Path, out: Path) -> None:
+    """The plain script."""
+    model = load_ensemble(ensemble, torch.device("cpu"))
+    with rasterio.open(scene) as source:
+        image, profile = source.read(), source.profile
+    divisors = np.array([STORED_DIVISORS[name] for name in _BANDS])[:, None, None]
+    image = np.concatenate([image / divisors, np.zeros((2, *image.shape[1:]))]).astype(np.float32)
+    total, count = np.zeros(image.shape[1:], np.float32), np.zeros(image.shape[1:], np.float32)
+    for y in starts(image.shape[1]):
+        for x in starts(image.shape[2]):
+            part = np.s_[y : y + _SIDE, x : x + _SIDE]
+            total[part] += model.predict(image[None, :, *part])[0][0]
+            count[part] += 1
+    profile.update(count=1, dtype="float32", driver="GTiff")
+    with rasterio.open(out.with_suffix(".tif"), "w", **profile) as target:
+        target.write(total / count, 1)
+
+
+def ours(scene: Path, ensemble: Path, out: Path) -> None:
+    """`landslide map`, with all its products."""
+    from landslide.mapping.exclusions import ExclusionSettings
+    from landslide.mapping.model import open_model
+    from landslide.mapping.plan import make_plan
+    from landslide.mapping.scene import open_scene
+    from landslide.mapping.scene_map import default_workers, map_scene
+    from landslide.mapping.settings import MappingSettings
+
+    model = open_model(str(ensemble), out, torch.device("cpu"))
+    # Random networks give random polygons by the million; none of them counts here.
+    settings = MappingSettings(threshold=0.9999)
+    plan = make_plan(open_scene(scene), model, settings, ExclusionSettings(), ())
+    map_scene(plan, out, workers=default_workers(model), overwrite=True)
+    shutil.rmtree(out)
+
+
+if __name__ == "__main__":
+    side, *paths = sys.argv[1:]
+    started = time.perf_counter()
+    {"plain": plain, "ours": ours}[side](*map(Path, paths))
+    print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
