@@ -58,9 +58,9 @@ def test_landslides_lie_where_they_are(tmp_path, grid):
 
 
 def test_a_small_landslide_is_ringed(tmp_path):
-    grid = utm_grid(3000, 3000)
+    grid = utm_grid(1000, 1000)
     mask = blank(grid)
-    mask[1500:1503, 1500:1503] = 1
+    mask[499:501, 499:501] = 1
     image = picture(tmp_path, grid, mask)
     first, last, west, east = panel(image)
     rows, columns = places(image[:last], CONFIDENCE_COLOURS["high"]).T

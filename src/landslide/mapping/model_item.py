@@ -60,7 +60,7 @@ def model_item(folder: Path, *, name: str, version: str, address: str, created: 
             "mlm:architecture": ", ".join(architectures),
             "mlm:tasks": _TASKS,
             "mlm:framework": "PyTorch",
-            "mlm:framework_version": torch.__version__,
+            "mlm:framework_version": str(torch.__version__),
             "mlm:memory_size": sum(member.weights.stat().st_size for member in members),
             "mlm:total_parameters": sum(
                 parameter.numel() for network in networks for parameter in network.parameters()
