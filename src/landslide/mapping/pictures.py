@@ -24,6 +24,7 @@ _PANEL = 7.0  # longer side of a panel in inches
 _DPI = 150
 _RINGED = 60  # up to so many landslides, small ones are ringed
 _HALO = [patheffects.withStroke(linewidth=2.5, foreground="white")]
+_WIDE_HALO = [patheffects.withStroke(linewidth=6, foreground="white")]
 
 
 def write_quicklook(
@@ -146,8 +147,8 @@ def _draw_scale_bar(axes: Axes, grid: Grid) -> None:
     length = max(factor * power for factor in (1, 2, 5) if factor * power <= metres / 5)
     text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     start, end = 0.04, 0.04 + length / metres
-    axes.plot([start, end], [0.04, 0.04], color="black", linewidth=3, transform=axes.transAxes, path_effects=_HALO,
-              solid_capstyle="butt")  # fmt: skip
+    axes.plot([start, end], [0.04, 0.04], color="black", linewidth=3, transform=axes.transAxes,
+              path_effects=_WIDE_HALO, solid_capstyle="butt")  # fmt: skip
     axes.text((start + end) / 2, 0.055, text, transform=axes.transAxes, ha="center", va="bottom", fontsize=9,
               path_effects=_HALO)  # fmt: skip
 
@@ -161,7 +162,7 @@ def _draw_north_arrow(axes: Axes, grid: Grid) -> None:
     axes.annotate(
         "N", xy=(0.95, 0.96), xytext=(-across, -up), xycoords="axes fraction", textcoords="offset points",
         ha="center", va="center", fontsize=11, fontweight="bold", path_effects=_HALO,
-        arrowprops={"arrowstyle": "-|>", "color": "black", "linewidth": 1.5, "path_effects": _HALO},
+        arrowprops={"arrowstyle": "-|>", "color": "black", "linewidth": 1.5, "path_effects": _WIDE_HALO},
     )  # fmt: skip
 
 
