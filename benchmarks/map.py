@@ -1,8 +1,8 @@
 """Maps of whole scenes against a plain script: time and peak memory, each in a process of its own.
 
 The plain script holds the scene in memory, predicts one window at a time and averages what overlaps. Both sides have
-the same networks, windows and overlap. Memory is measured with small networks on three bands, whose windows are quick, so
-that it is that of the method; time with the Lite U-Net of configs/best.yaml.
+the same networks, windows and overlap. Memory is measured with a small network on three bands, whose windows are
+quick, so that it is that of the method; time with the Lite U-Net of configs/best.yaml.
 """
 
 import resource
@@ -47,9 +47,10 @@ def run(quick: bool) -> list[Comparison]:
         small = write_ensemble(folder / "small", *_SMALL, 1)
         scenes = {size: write_scene(folder / f"{size}.tif", size) for size in sizes}
         timed = sizes[0]
-        found = {
-            side: [measured(side, scenes[timed], lite, folder) for _ in range(rounds)] for side in ("plain", "ours")
-        }
+        found: dict[str, list[tuple[float, float]]] = {"plain": [], "ours": []}
+        for _ in range(rounds):  # in turn, because other work comes and goes
+            for side, measures in found.items():
+                measures.append(measured(side, scenes[timed], lite, folder))
         seconds = {side: sorted(one[0] for one in measures)[rounds // 2] for side, measures in found.items()}
         windows = len(starts(timed)) ** 2
         results.append(
@@ -130,9 +131,10 @@ def plain(scene: Path, ensemble: Path, out: Path) -> None:
     """The plain script."""
     model = load_ensemble(ensemble, torch.device("cpu"))
     with rasterio.open(scene) as source:
-        image, profile = source.read(), source.profile
-    divisors = np.array([STORED_DIVISORS[name] for name in _BANDS])[:, None, None]
-    image = np.concatenate([image / divisors, np.zeros((2, *image.shape[1:]))]).astype(np.float32)
+        profile = source.profile
+        image = np.zeros((14, *source.shape), np.float32)
+        for i, name in enumerate(_BANDS):
+            image[i] = source.read(i + 1) / np.float32(STORED_DIVISORS[name])
     total, count = np.zeros(image.shape[1:], np.float32), np.zeros(image.shape[1:], np.float32)
     for y in starts(image.shape[1]):
         for x in starts(image.shape[2]):

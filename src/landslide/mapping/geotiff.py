@@ -10,13 +10,14 @@ import rasterio
 import rasterio.shutil
 from rasterio.windows import Window
 
+from landslide.mapping.colours import REASON_COLOURS
 from landslide.mapping.grid import Grid
 from landslide.mapping.mosaic import NO_DATA, RAW_TYPES, SCALE, read_raw
 from landslide.mapping.reasons import Reason
 
 NO_LANDSLIDE, LANDSLIDE, NOT_ANALYSED = 0, 1, 255
 """Codes of `mask.tif`."""
-_COLOURS = {NO_LANDSLIDE: (255, 255, 255, 0), LANDSLIDE: (215, 25, 28, 255), NOT_ANALYSED: (127, 127, 127, 255)}
+_COLOURS = {NO_LANDSLIDE: (255, 255, 255), LANDSLIDE: (215, 25, 28), NOT_ANALYSED: (127, 127, 127)}
 _TILE = 512
 _BLOCK_ROWS = 512
 
@@ -52,13 +53,18 @@ def write_rasters(work: Path, destination: Path, grid: Grid, threshold: float, d
             work, destination / f"{name}.tif", grid, lambda rows, name=name: raw[name][rows], scaled,
             {**description, "LAYER": f"landslide {name}"}, "average",
         )  # fmt: skip
-    plain = {"dtype": "uint8", "nodata": NOT_ANALYSED}
+    plain = {"dtype": "uint8", "nodata": NOT_ANALYSED, "photometric": "palette"}
     codes = {"LAYER": "0 no landslide, 1 landslide, 255 not analysed"}
     _write(work, destination / "mask.tif", grid, mask, plain, {**description, **codes}, "nearest")
-    reasons = {"dtype": "uint8"}
+    reasons = {"dtype": "uint8", "photometric": "palette"}
     codes = {"LAYER": ", ".join(f"{reason.value} {reason.text}" for reason in Reason)}
     path = destination / "reasons.tif"
     _write(work, path, grid, lambda rows: raw["reasons"][rows], reasons, {**description, **codes}, "nearest")
+
+
+def _reason_colours() -> dict[int, tuple[int, ...]]:
+    colours = {reason.value: tuple(bytes.fromhex(colour[1:])) for reason, colour in REASON_COLOURS.items()}
+    return {Reason.ANALYSED.value: (255, 255, 255), **colours}
 
 
 def _write(
@@ -72,14 +78,12 @@ def _write(
 ) -> None:
     """Write one raster: tiled first, by blocks of rows, and from that as a Cloud-Optimised GeoTIFF with overviews."""
     temporary, scaled = work / f"{path.stem}.tiled.tif", profile["dtype"] == "uint16"
-    if path.stem == "mask":
-        profile = {**profile, "photometric": "palette"}
     with rasterio.open(
         temporary, "w", driver="GTiff", width=grid.width, height=grid.height, count=1, crs=grid.crs,
         transform=grid.transform, tiled=True, blockxsize=_TILE, blockysize=_TILE, BIGTIFF="IF_SAFER", **profile,
     ) as target:  # fmt: skip
-        if path.stem == "mask":  # GDAL cannot add colours once pixels are written
-            target.write_colormap(1, {code: colour[:3] for code, colour in _COLOURS.items()})
+        if not scaled:  # GDAL cannot add colours once pixels are written
+            target.write_colormap(1, _COLOURS if path.stem == "mask" else _reason_colours())
         for start in range(0, grid.height, _BLOCK_ROWS):
             rows = slice(start, min(start + _BLOCK_ROWS, grid.height))
             window = Window(0, start, grid.width, rows.stop - start)

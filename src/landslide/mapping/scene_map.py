@@ -34,6 +34,7 @@ from landslide.mapping.polygons import (
     source_table,
 )
 from landslide.mapping.products import MapInfo
+from landslide.mapping.rasters import gdal_environment
 from landslide.mapping.reader import scene_preview
 from landslide.mapping.reasons import Reason
 from landslide.mapping.stac_item import write_item
@@ -131,7 +132,8 @@ def _map(
         say("writing rasters, polygons and pictures")
         shutil.rmtree(products, ignore_errors=True)
         products.mkdir()
-        summary = _write_products(plan, work, products, terrain, warnings, time.monotonic() - started)
+        with gdal_environment():
+            summary = _write_products(plan, work, products, terrain, warnings, time.monotonic() - started)
         if final.exists():
             shutil.rmtree(final)
         products.rename(final)
