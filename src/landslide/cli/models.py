@@ -135,7 +135,7 @@ def rollback(dry_run: bool) -> None:
     click.echo(f"{name} from version {left} to version {restored} (@{registry.CHAMPION}).")
 
 
-@models_group.command(epilog="Example: landslide models export champion --format onnx -o landslide.onnx")
+@models_group.command(epilog="Example: landslide models export champion --format onnx -o model.onnx")
 @click.argument("version")
 @click.option("--format", "kind", type=click.Choice(["onnx"]), default="onnx", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The file.")
