@@ -1,6 +1,10 @@
 """`landslide models list | compare | rollback` on a store with real versions."""
 
 import json
+import os
+import pty
+import sys
+import termios
 from datetime import UTC, datetime
 
 import pytest
@@ -84,6 +88,45 @@ def test_list_shows_a_rollback_and_whole_reasons(client):
     assert "rolled back" not in models(client, "list").stdout
     registry.rollback(client)
     registry.apply_decision(client, "3", Decision("challenger", "not comparable"))
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 300])
+def test_list_fits_into_the_terminal(client, width):
+    reason = "better: f1_landslide 17.64 % against 17.43 %" + ", and a long story" * 20
+    registry.apply_decision(client, "2", Decision("champion", reason))
+    lines = in_terminal(client, width, "list")
+    registry.apply_decision(client, "2", Decision("champion", "better"))
+    assert len(lines) == 4
+    assert max(map(len, lines)) == width
+    assert "  better: " in lines[2]
+    assert ("git_commit" in lines[0]) == (width > 140)
+
+
+def test_whole_decisions_are_in_the_json_list_and_in_the_comparison(client):
+    reason = "not better: " + "a long story " * 30 + "with an end"
+    registry.apply_decision(client, "3", Decision("challenger", reason))
+    listed = json.loads(models(client, "list", "--json").stdout)[0]["decision"]
+    compared = json.loads(models(client, "compare", "2", "3", "--json").stdout)["decisions"][1]
+    text = models(client, "compare", "2", "3").stdout
+    registry.apply_decision(client, "3", Decision("challenger", "not comparable"))
+    assert listed == compared == f"challenger: {reason}"
+    assert f"  version 3: challenger: {reason}\n" in text
+
+
+def in_terminal(client, width: int, *arguments: str) -> list[str]:
+    """The lines that `landslide models` writes to a terminal of this width."""
+    controlling, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, width))
+    with os.fdopen(terminal, "w") as output, pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
+        patch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
+        patch.setattr(sys, "stdout", output)
+        patch.setattr(sys, "__stdout__", output)
+        cli.main(["models", *arguments], standalone_mode=False)
+        output.flush()
+        text = os.read(controlling, 100_000).decode()
+    os.close(controlling)
+    return text.splitlines()
 
 
 def test_list_as_json_prints_full_values(client):

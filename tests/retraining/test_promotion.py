@@ -395,7 +395,8 @@ def test_equal_models_have_no_difference_and_the_champion_stays():
     assert (differences == 0).all(axis=None)
     verdict = judge(evidence, differences, PromotionSettings())
     assert not verdict.better
-    assert "better by more than 0 points in 0.00 % of the resamples" in verdict.reason
+    assert verdict.reason.startswith("not better: f1_landslide ")
+    assert "better by more than 0 points in 0.00 % and 0.00 % of the resamples" in verdict.reason
 
 
 def test_only_a_clearly_better_model_is_promoted():
@@ -403,6 +404,7 @@ def test_only_a_clearly_better_model_is_promoted():
         evidence = some_evidence(30, champion, challenger, spread=0.1)
         verdict = judge(evidence, bootstrap(evidence, resamples=200), PromotionSettings())
         assert verdict.better == (challenger > champion)
+        assert verdict.reason.startswith("better: " if verdict.better else "not better: ")
         assert "95 % needed of both" in verdict.reason
 
 

@@ -5,6 +5,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import click
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+_DECISION_WIDTH = 30  # that a terminal shows at least, as long as there are columns to leave out
 
 
 @click.group("models", epilog="Example: landslide models list")
@@ -25,10 +27,9 @@ def models_group() -> None:
 def list_versions(as_json: bool) -> None:
     """List the registered versions, newest first.
 
-    Scores are in percent. The decision says why a version is in service or not; --json gives more.
+    Scores are in percent. The decision says why a version is in service or not. A terminal shows what fits into its
+    width; --json gives everything.
     """
-    from tabulate import tabulate
-
     from landslide.paths import default_tracking_uri
     from landslide.tracking import registry, runs
 
@@ -45,12 +46,41 @@ def list_versions(as_json: bool) -> None:
         table[name] = [value[:8] for value in table[name]]
     table["created"] = [f"{value:%Y-%m-%d %H:%M}" for value in table["created"]]
     # Last, because it may be longer than a terminal is wide.
+    rows = zip(table["aliases"], table.pop("decision"), table.pop("rolled_back"), strict=True)
     table["decision"] = [
-        f"rolled back on {when[:10]}, before that {reason}" if when else reason
-        for reason, when in zip(table.pop("decision"), table.pop("rolled_back"), strict=True)
+        f"rolled back on {when[:10]}, before that {decision}" if when else _without_alias(decision, aliases)
+        for aliases, decision, when in rows
     ]
-    table = table.drop(columns="run_id")
-    click.echo(tabulate(table.to_numpy().tolist(), list(table), tablefmt="plain", disable_numparse=True))
+    columns = table.drop(columns="run_id")
+    click.echo(
+        _fit(
+            {str(name): columns[name].tolist() for name in columns},
+            shutil.get_terminal_size().columns if sys.stdout.isatty() else None,
+        )
+    )
+
+
+def _without_alias(decision: str, aliases: str) -> str:
+    """Return the reason of a decision, with the alias in front if the version does not have it any more."""
+    alias, separator, reason = decision.partition(": ")
+    return reason if separator and alias in aliases.split(", ") else decision
+
+
+def _fit(columns: dict[str, list[Any]], width: int | None) -> str:
+    """Return columns as a table of at most `width` characters: fewer columns if need be, and the last one cut."""
+    from tabulate import tabulate
+
+    shown = dict(columns)
+    text = ""
+    for dropped in ("", "git_commit", "created", "selection", "miou", "data_version"):
+        shown.pop(dropped, None)
+        text = tabulate(shown, list(shown), tablefmt="plain", disable_numparse=True)
+        heading = text.split("\n", 1)[0]
+        if width is None or heading.index("decision") + _DECISION_WIDTH <= width:
+            break
+    if width is None:
+        return text
+    return "\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in text.split("\n"))
 
 
 @models_group.command(epilog="Example: landslide models compare champion challenger")

@@ -95,17 +95,16 @@ def judge(evidence: pd.DataFrame, differences: pd.DataFrame, settings: Promotion
             f"only {n_blocks} blocks of tiles ({len(evidence)} patches) can be compared, and "
             f"promotion.min_blocks is {settings.min_blocks}",
         )
-    parts, better = [], True
     champion, challenger = (model_scores(evidence, model) for model in CHAMPION_AND_CHALLENGER)
-    for name in DECIDING:
-        share = float((differences[name] > settings.margin).mean())
-        better &= share >= settings.confidence
-        parts.append(
-            f"{name} {100 * challenger[name]:.2f} % against {100 * champion[name]:.2f} %, better by more than "
-            f"{100 * settings.margin:g} points in {100 * share:.2f} % of the resamples"
-        )
-    needed = f"{100 * settings.confidence:g} % needed of both"
-    return Verdict(better, f"{'; '.join(parts)} ({needed})")
+    shares = [float((differences[name] > settings.margin).mean()) for name in DECIDING]
+    better = all(share >= settings.confidence for share in shares)
+    scores = [f"{name} {100 * challenger[name]:.2f} % against {100 * champion[name]:.2f} %" for name in DECIDING]
+    return Verdict(
+        better,
+        f"{'better' if better else 'not better'}: {', '.join(scores)}; better by more than {100 * settings.margin:g} "
+        f"points in {' and '.join(f'{100 * share:.2f} %' for share in shares)} of the resamples "
+        f"({100 * settings.confidence:g} % needed of both)",
+    )
 
 
 def summary(evidence: pd.DataFrame, differences: pd.DataFrame) -> dict[str, float]:

@@ -23,6 +23,7 @@ class VersionComparison:
     Attributes:
         versions: The two version numbers, `a` and `b`.
         scores: Rows are scores (`f1_macro`, ...); columns a, a_std, b, b_std (over folds) and difference, b - a.
+        decisions: What was decided about each version, empty if nothing was.
         obstacles: Why the scores do not compare; empty when they do.
         data: Number of patches of each version, of common patches, and of those in another fold; empty if data and
             folds are equal.
@@ -32,6 +33,7 @@ class VersionComparison:
 
     versions: tuple[str, str]
     scores: pd.DataFrame
+    decisions: tuple[str, str]
     obstacles: list[str]
     data: dict[str, int]
     settings: dict[str, tuple[str | None, str | None]]
@@ -45,6 +47,7 @@ class VersionComparison:
                 name: {key: None if pd.isna(value) else float(value) for key, value in row.items()}
                 for name, row in self.scores.to_dict(orient="index").items()
             },
+            "decisions": list(self.decisions),
             "comparable": not self.obstacles,
             "obstacles": self.obstacles,
             "data": self.data,
@@ -64,6 +67,8 @@ class VersionComparison:
             index=self.scores.index,
         )
         lines = ["", table.to_string(), "", "Cross-validated scores in percent, with the standard deviation of folds."]
+        decided = [f"  {name}: {text}" for name, text in zip((a, b), self.decisions, strict=True) if text]
+        lines += ["", "Decisions", *decided] if decided else []
         if self.obstacles:
             lines += ["", "The scores do not compare:", *(f"  {text}" for text in self.obstacles)]
         if self.data:
@@ -105,6 +110,7 @@ def compare(client: MlflowClient, a: str, b: str) -> VersionComparison:
     return VersionComparison(
         versions=(tags[0]["version"], tags[1]["version"]),
         scores=scores,
+        decisions=(tags[0].get("decision", ""), tags[1].get("decision", "")),
         obstacles=obstacles,
         data={} if same_patches else _patches(client, recorded[0].info.run_id, recorded[1].info.run_id),
         settings=_different(recorded[0].data.params, recorded[1].data.params),
