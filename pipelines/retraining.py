@@ -3,10 +3,19 @@
 zenml pipeline run pipelines.retraining.retraining_pipeline -c configs/retrain.yaml
 """
 
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from zenml.client import Client
+
 from landslide.bands.formulas import BandSettings
+from landslide.errors import LandslideError
+from landslide.retraining import record as records
 from landslide.retraining.promotion import PromotionSettings
 from landslide.training.fold import TrainingSettings
-from pipelines.configured import configured_pipeline
+from pipelines.configured import ConfiguredPipeline, PipelineError
 from pipelines.cross_validation import cross_validate
 from steps.build_bands import build_bands
 from steps.compare import compare
@@ -16,12 +25,42 @@ from steps.ingest import ingest
 from steps.open_retraining import open_retraining
 from steps.open_run import open_run
 from steps.plan import plan
+from steps.provenance import tracking_client
 from steps.register import register
 from steps.report_drift import report_drift
 from steps.settings import DataSettings, EvaluationSettings, FoldSettings, RegistrationSettings, RetrainingSettings
 
 
-@configured_pipeline(exclusive=True, on_failure=record_failure)
+class RetrainingPipeline(ConfiguredPipeline):
+    """A pipeline that ends by saying what came out: outcome, reason, the version in service, the report."""
+
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
+        begun = datetime.now(UTC)
+        try:
+            done = super()._call(*args, **kwargs)
+        except PipelineError as error:
+            raise PipelineError(f"{error.message}\n\n{self._summary(begun, with_reason=False)}".rstrip()) from error
+        click.echo(f"\n{self._summary(begun)}".rstrip())
+        return done
+
+    def _summary(self, begun: datetime, *, with_reason: bool = True) -> str:
+        """Return how the run since then ended, empty if none has ended."""
+        found = Client().list_pipeline_runs(pipeline=self.name, sort_by="desc:created", size=1).items
+        if not found or found[0].created.replace(tzinfo=UTC) < begun:
+            return ""
+        try:
+            return records.summary(tracking_client(), str(found[0].id), with_reason=with_reason)
+        except LandslideError as error:  # the tracking server is gone
+            return str(error)
+
+
+def _pipeline(entrypoint: Callable[..., None]) -> RetrainingPipeline:
+    pipeline = RetrainingPipeline(name=entrypoint.__name__, entrypoint=entrypoint, on_failure=record_failure)
+    pipeline.exclusive = True
+    return pipeline
+
+
+@_pipeline
 def retraining_pipeline(
     data: DataSettings = DataSettings(fetch=True),  # noqa: B008 (frozen)
     bands: BandSettings = BandSettings(),  # noqa: B008

@@ -191,6 +191,18 @@ def broken(shuffled, webhook) -> tuple[Group, Night]:
     return group, group.night(LANDSLIDE_WEBHOOK_URL=webhook[0])
 
 
+def assert_ends_with_the_outcome(group: Group, night: Night, in_service: str) -> None:
+    """The last lines of the output say what came out, once."""
+    rows = [f"retraining {night.report['outcome']}", f"reason {night.report['reason']}"]
+    rows += [f"in service landslide-segmentation version {in_service}"]
+    rows += [f"report {group.home / 'reports' / 'retraining.md'}"]
+    if night.returncode:
+        rows.pop(1)  # which the error message says
+    last = [re.sub(r" {2,}", " ", line).strip() for line in night.output.splitlines() if line.strip()][-len(rows) :]
+    assert last == rows
+    assert night.output.count(str(group.home / "reports" / "retraining.md")) == 1
+
+
 def _write_scenes(data: Path, source: Path, without: tuple[int, ...]) -> None:
     with source.open() as file:
         rows = [row for row in csv.reader(file) if not row[0].isdigit() or int(row[0]) not in without]
@@ -203,6 +215,7 @@ def test_better_challenger_is_promoted(with_new_labels):
     assert night.returncode == 0, night.output
     assert night.report["outcome"] == "promoted"
     assert group.champion() == night.report["version"] == "2"
+    assert_ends_with_the_outcome(group, night, "2")
 
 
 def test_only_new_patches_are_computed(with_new_labels):
@@ -275,12 +288,13 @@ def _trained_on(group: Group, version: str) -> dict[int, set[str]]:
 
 
 def test_unchanged_data_trains_nothing(unchanged):
-    _, night = unchanged
+    group, night = unchanged
     assert night.returncode == 0, night.output
     assert night.report["outcome"] == "unchanged"
     assert "unchanged since" in night.report["reason"]
     assert "epoch" not in night.output
     assert "Created version" not in night.output
+    assert_ends_with_the_outcome(group, night, "2")
 
 
 def test_worse_challenger_is_refused(shuffled):
@@ -291,6 +305,7 @@ def test_worse_challenger_is_refused(shuffled):
     aliases = group.client.get_model_version_by_alias("landslide-segmentation", "challenger")
     assert str(aliases.version) == night.report["version"] == "3"
     assert group.record(night).data.metrics["f1_landslide_difference_low"] <= 0
+    assert_ends_with_the_outcome(group, night, "2")
 
 
 def test_warm_start_initializes_each_fold_from_the_same_fold(shuffled):
@@ -329,6 +344,7 @@ def test_broken_data_is_refused_before_training(broken):
     assert "Traceback" not in night.output[night.output.rindex("Error:") :]
     assert group.record(night).data.tags["outcome"] == "refused"
     assert group.champion() == "2"
+    assert_ends_with_the_outcome(group, night, "2")
 
 
 def test_webhook_receives_only_promotion_and_refusals(broken, webhook):

@@ -113,6 +113,18 @@ def test_closed_record_is_in_mlflow_report_and_webhook(client, home, posts, tmp_
         assert posts[0].content["text"].endswith(": because of this")
 
 
+@pytest.mark.parametrize("outcome", [PROMOTED, REFUSED, UNCHANGED, FAILED])
+def test_summary_names_outcome_reason_version_in_service_and_report(client, home, tmp_path, outcome):
+    assert record.summary(client, "run") == ""
+    run_id = open_record(client, "run")
+    assert record.summary(client, "run") == ""
+    close_record(client, run_id, outcome, "the reason")
+    report = f"report         {home / 'reports' / 'retraining.md'}"
+    lines = [f"retraining     {outcome}", "reason         the reason", "in service     no version", report]
+    assert record.summary(client, "run").splitlines() == lines
+    assert record.summary(client, "run", with_reason=False).splitlines() == [lines[0], *lines[2:]]
+
+
 def test_record_without_scores_has_a_report(client, home):
     close_record(client, open_record(client, "run"), FAILED, "step ingest: broken")
     report = (home / "reports" / "retraining.md").read_text()

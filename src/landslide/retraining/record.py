@@ -12,6 +12,7 @@ Each retraining is a run with the tag `role=retraining`. Its tag `outcome` is on
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from landslide.files import atomic_write
@@ -145,6 +146,28 @@ def close_record(
         notify(_EVENTS[outcome], model=MODEL_NAME, run_id=run_id, reason=reason, **(facts or {}))
 
 
+def summary(client: MlflowClient, pipeline_run: str, *, with_reason: bool = True) -> str:
+    """Return how a retraining ended, in a few lines for the terminal; empty if it has no outcome.
+
+    Args:
+        client: The tracking client.
+        pipeline_run: Id of the ZenML run.
+        with_reason: Whether to say why; an error message says it already.
+    """
+    run_id = find_record(client, pipeline_run)
+    tags = client.get_run(run_id).data.tags if run_id else {}
+    if "outcome" not in tags:
+        return ""
+    current = champion(client)
+    rows = {
+        "retraining": tags["outcome"],
+        "reason": tags["reason"] if with_reason else "",
+        "in service": f"{MODEL_NAME} version {current['version']}" if current else "no version",
+        "report": str(_reports() / "retraining.md"),
+    }
+    return "\n".join(f"{name:<14} {value}" for name, value in rows.items() if value)
+
+
 def _status(outcome: str) -> str:
     return {FAILED: "FAILED", INTERRUPTED: "KILLED"}.get(outcome, "FINISHED")
 
@@ -180,8 +203,12 @@ def _figure(name: str, value: float) -> str:
     return f"{value:,.0f}" if value.is_integer() else f"{value:.2f}"
 
 
+def _reports() -> Path:
+    return home() / "reports"
+
+
 def _write_reports(report: str, content: Mapping[str, Any]) -> None:
-    folder = home() / "reports"
+    folder = _reports()
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("retraining.md", report), ("retraining.json", json.dumps(content, indent=2) + "\n")):
         with atomic_write(folder / name) as temporary:
