@@ -114,7 +114,7 @@ def open_run(
         run_id = runs.open_cross_validation(
             client,
             key,
-            name=f"{training.model} {training.bands if isinstance(training.bands, str) else 'bands'} {training.loss}",
+            name=f"{training.model} {training.bands_text} {training.loss}",
             params=settings,
             tags=tags,
             data_version=patches.version,

@@ -118,3 +118,11 @@ def test_settings_of_missing_heads_are_refused(changes, heads, named):
 )
 def test_settings_of_existing_heads_are_accepted(changes, heads):
     refuse_head_settings_without_effect(TrainingSettings(**changes), heads)
+
+
+@pytest.mark.parametrize(
+    ("bands", "text"),
+    [("23", "23"), ("all", "all"), (("B4", "B3", "B2"), "B4,B3,B2"), (("B1", "B2", "B3", "B4", "slope"), "5 bands")],
+)
+def test_bands_have_a_name_for_titles(bands, text):
+    assert TrainingSettings(bands=bands).bands_text == text

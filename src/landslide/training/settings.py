@@ -13,6 +13,8 @@ from landslide.training.augmentation import AugmentationSettings
 from landslide.training.losses import HEAD_WEIGHTS, create_loss
 from landslide.training.optimizers import CosineSchedule, OptimizerName, Schedule, StepSchedule
 
+_BANDS_NAMED = 4  # in the name of a run; of more, it gives the number
+
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionSchedule:
@@ -206,6 +208,13 @@ class TrainingSettings:
     def inner_fraction(self) -> float | None:
         """The share of the inner validation part; None if epoch and threshold are chosen on the test fold."""
         return None if self.selection == "test_fold" else self.validation_fraction
+
+    @property
+    def bands_text(self) -> str:
+        """The input bands as part of a name: their group, their names, or the number of a long list."""
+        if isinstance(self.bands, str):
+            return self.bands
+        return ",".join(self.bands) if len(self.bands) <= _BANDS_NAMED else f"{len(self.bands)} bands"
 
     def rate(self, progress: float) -> float:
         """Return the learning rate after `progress` epochs, a fraction within an epoch."""
