@@ -9,7 +9,6 @@ from zenml import step
 
 from landslide.bands.formulas import BandSettings
 from landslide.data.check import survey
-from landslide.data.patches import DECLARE_BANDS
 from landslide.data.project import check_pin, update_from_remote
 from landslide.data.table import patch_table
 from landslide.errors import DataError
@@ -53,13 +52,14 @@ def ingest(
         check_pin(root, version)
     logger.log(logging.INFO if report.ok else logging.ERROR, report.render())
     if version is None or not report.ok:
-        remedy = f"Mend or remove these files; `landslide data check {root}` shows the same report."
-        if {fault.remedy for fault in report.faults} == {DECLARE_BANDS}:
-            remedy = f"{DECLARE_BANDS[0].upper()}{DECLARE_BANDS[1:]}."
+        of_bands = [fault.remedy for fault in report.faults if (fault.path, fault.code) == (".", "wrong_bands")]
+        remedies = [f"{remedy[0].upper()}{remedy[1:]}." for remedy in of_bands]
+        if len(of_bands) < len(report.faults):
+            remedies.append(f"Mend or remove these files; `landslide data check {root}` shows the same report.")
         raise DataError(
             f"The data set in {root} has {len(report.faults):,} fault(s); the log lists all of them:\n"
             f"{report.summary()}",
-            remedy=remedy,
+            remedy=" ".join(remedies),
         )
     table = patch_table(root, digests=found.digests, positive_pixels=found.positive_pixels, positions=data.positions)
     return table, version

@@ -59,11 +59,51 @@ def test_sets_with_fewer_bands_are_valid_if_declared(tmp_path, bands, dtype):
     assert check(tmp_path, n_bands=bands).ok
     assert check(tmp_path, bands=ORIGINAL_BANDS[:bands]).ok
     report = check(tmp_path)
-    assert paths_and_codes(report) == [(".", "wrong_shape")]
+    assert paths_and_codes(report) == [(".", "wrong_bands")]
     assert f"all 3 images: shape (128, 128, {bands}); expected (128, 128, 14)" in report.render()
     assert "bands.stored" in report.render()
     overwrite(image_path(tmp_path, 1), "img", build_image())
-    assert [code for _, code in paths_and_codes(check(tmp_path))] == ["wrong_shape"] * 2
+    assert [code for _, code in paths_and_codes(check(tmp_path))] == ["wrong_bands"] * 2
+
+
+def test_undeclared_bands_are_one_fault_among_all_others(tmp_path):
+    root = write_patch_set(tmp_path, range(1, 12), bands=3)
+    truncate(image_path(root, 1), 2_000)
+    not_finite = build_image(2, bands=3)
+    not_finite[0, :7, 1] = np.nan
+    overwrite(image_path(root, 2), "img", not_finite)
+    overwrite(image_path(root, 3), "img", build_image(3, bands=3) * 10_000)
+    overwrite(image_path(root, 4), "img", build_image(4, bands=3).astype("S4"))
+    shutil.copy(image_path(root, 5), image_path(root, 6))
+    report = check(root)
+    assert paths_and_codes(report) == [
+        (".", "wrong_bands"),
+        (IMAGE_1, "unreadable"),
+        ("TrainData/img/image_2.h5", "not_finite"),
+        ("TrainData/img/image_3.h5", "mixed_scale"),
+        ("TrainData/img/image_4.h5", "wrong_dtype"),
+    ]
+    assert [(w.path, w.code) for w in report.warnings] == [("TrainData/img/image_6.h5", "duplicate_image")]
+    (of_bands,) = (fault for fault in report.faults if fault.code == "wrong_bands")
+    assert of_bands.message == "all 10 images: shape (128, 128, 3); expected (128, 128, 14)"
+    assert "--bands B4,B3,B2," in of_bands.remedy
+    declared = check(root, bands=("B4", "B3", "B2"))
+    assert [f for f in paths_and_codes(report) if f[0] != "."] == paths_and_codes(declared)
+
+
+@pytest.mark.parametrize("n_bands", [1, 4, 12, 13])
+def test_the_bands_that_the_remedy_names_are_accepted(tmp_path, n_bands):
+    root = write_patch_set(tmp_path, bands=n_bands)
+    (fault,) = check(root).faults
+    names = re.search(r"--bands ([\w,]+),", fault.remedy)[1].split(",")
+    assert check(root, bands=names).ok
+
+
+def test_bands_of_landslide4sense_need_no_name_and_more_have_none(tmp_path):
+    (fault,) = check(write_patch_set(tmp_path / "14"), bands=("B4", "B3", "B2")).faults
+    assert "leave out --bands" in fault.remedy
+    (fault,) = check(write_patch_set(tmp_path / "15", bands=15)).faults
+    assert "--bands" not in fault.remedy
 
 
 def overwrite(path: Path, key: str, values: np.ndarray) -> None:
@@ -211,8 +251,8 @@ def test_all_faults_are_in_one_report(tmp_path):
         ("TestData/img/image_1.h5", "unreadable"),
         ("TrainData/img/image_1.h5", "unreadable"),
         ("TrainData/img/image_2.h5", "wrong_key"),
+        ("TrainData/img/image_3.h5", "wrong_bands"),
         ("TrainData/img/image_3.h5", "wrong_dtype"),
-        ("TrainData/img/image_3.h5", "wrong_shape"),
         ("TrainData/img/image_4.h5", "not_finite"),
         ("TrainData/img/image_5.h5", "missing_mask"),
         ("TrainData/img/image_8.hdf5", "unused_patch"),

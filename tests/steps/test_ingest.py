@@ -57,6 +57,15 @@ def test_undeclared_bands_are_one_fault_whose_remedy_works(tmp_path):
     assert len(table) == 3
 
 
+def test_undeclared_bands_among_other_faults_keep_their_remedy(tmp_path):
+    root = write_patch_set(tmp_path / "rgb", bands=3)
+    image_path(root, 1).write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 fault\(s\)") as error:
+        run(root)
+    assert "bands.stored" in error.value.remedy
+    assert "Mend or remove" in error.value.remedy
+
+
 @pytest.mark.skipif(not PROCESS_IO.exists(), reason="this system does not count the bytes that a process reads")
 def test_every_file_is_read_once(root):
     run(root)  # imports at the first call

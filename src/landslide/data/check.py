@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from landslide.data.content import FileContent, read_content
 from landslide.data.digests import N_THREADS, files_below, ignored_files, listing_digest
-from landslide.data.patches import DECLARE_BANDS, Finding, numbered_files, other_folder
+from landslide.data.patches import Finding, declare_bands, numbered_files, other_folder
 from landslide.data.positions import read_positions, unused_lines
 from landslide.data.read_errors import unreadable_folders
 from landslide.data.scale import images_of_another_scale, set_of_another_scale
@@ -116,8 +117,8 @@ def check(
 
     Returns:
         The report. Codes of faults: missing_folder, unreadable_folder, no_patches, two_layouts, duplicate_number,
-        missing_mask, mask_without_image, unreadable, missing_filter, wrong_key, wrong_shape, wrong_dtype, not_finite,
-        mask_values, values_elsewhere, mixed_scale, unused_patch, positions. Codes of warnings: blank_image,
+        missing_mask, mask_without_image, unreadable, missing_filter, wrong_key, wrong_shape, wrong_bands, wrong_dtype,
+        not_finite, mask_values, values_elsewhere, mixed_scale, unused_patch, positions. Codes of warnings: blank_image,
         blank_band, blank_mask, no_data, out_of_range, other_scale, constant_dem, duplicate_image, ignored_patch,
         linked_files, stray, unused_position.
     """
@@ -198,7 +199,7 @@ class _Check:
     def run(self) -> Survey:
         for split in self.patches:
             self.check_split(split)
-        self.read_files()
+        self.read_files(list(dict.fromkeys([*self.keys, *self.files])))  # those of patches first
         self.merge_undeclared_bands()
         self.check_duplicates()
         self.report.faults += images_of_another_scale(self.typical, self.bands)
@@ -282,13 +283,12 @@ class _Check:
             message = f"number {number} is also {paths[0].name}"
             self.fault(path, "duplicate_number", message, "keep one file of each number")
 
-    def read_files(self) -> None:
-        """Read every file once, those of patches first."""
+    def read_files(self, paths: Sequence[str]) -> None:
+        """Read files and take down what is found."""
 
         def read(path: str) -> FileContent:
             return read_content(self.root / path, self.keys.get(path), self.bands)
 
-        paths = list(dict.fromkeys([*self.keys, *self.files]))
         with ThreadPoolExecutor(N_THREADS) as pool:
             for path, content in zip(paths, pool.map(read, paths), strict=True):
                 if content.digest is not None:
@@ -301,13 +301,19 @@ class _Check:
                 self.report.warnings += [replace(warning, path=path) for warning in content.warnings]
 
     def merge_undeclared_bands(self) -> None:
-        """Report once what is so in every image: other bands than declared."""
-        images = {path for path, key in self.keys.items() if key == "img"}
-        found = [fault for fault in self.report.faults if fault.remedy == DECLARE_BANDS]
-        if len(images) > 1 and {fault.path for fault in found} == images and len({f.message for f in found}) == 1:
-            self.report.faults = [fault for fault in self.report.faults if fault not in found]
-            message = f"all {len(images):,} images: {found[0].message}"
-            self.fault(".", "wrong_shape", message, DECLARE_BANDS)
+        """Report once that no image has the declared bands, if all have as many, and look for their other faults."""
+        found = [fault for fault in self.report.faults if fault.code == "wrong_bands"]
+        sound = {path for path, key in self.keys.items() if key == "img"} - {fault.path for fault in self.report.faults}
+        if len(found) < 2 or sound or len({fault.message for fault in found}) > 1:
+            return
+        paths = [fault.path for fault in found]
+        with h5py.File(self.root / paths[0], "r") as file:
+            n_bands = file["img"].shape[2]
+        self.report.faults = [fault for fault in self.report.faults if fault.path not in paths]
+        message = f"all {len(found):,} images: {found[0].message}"
+        self.fault(".", "wrong_bands", message, declare_bands(n_bands))
+        self.bands = tuple(f"band {index}" for index in range(1, n_bands + 1))
+        self.read_files(paths)
 
     def check_duplicates(self) -> None:
         """Find images that occur under several numbers, in one split or in several."""

@@ -19,14 +19,9 @@ from numpy.typing import NDArray
 from landslide.data.digests import ignored_files
 from landslide.data.read_errors import explain
 from landslide.errors import DataError, first_few
-from landslide.schema import LAYOUTS, PATCH_SIZE, Split
+from landslide.schema import LAYOUTS, ORIGINAL_BANDS, PATCH_SIZE, Split
 
-DECLARE_BANDS = (
-    "name the stored bands in their order, in the configuration as bands.stored (for example `bands: {stored: [B4, B3, "
-    "B2]}`, see configs/own_rgb.yaml), on the command line with --bands B4,B3,B2; leave both out for the 14 of "
-    "Landslide4Sense"
-)
-"""The remedy for images with another number of bands than declared."""
+_COMMON_BANDS = {3: ("B4", "B3", "B2"), 4: ("B2", "B3", "B4", "B8")}  # examples, by the number of bands
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,19 @@ class Finding:
     code: str
     message: str
     remedy: str
+
+
+def declare_bands(n_bands: int) -> str:
+    """Return the remedy for images with this number of bands, which is not the number that is declared."""
+    if n_bands == len(ORIGINAL_BANDS):
+        return "these are the 14 of Landslide4Sense: leave out --bands and, in the configuration, bands.stored"
+    if not 0 < n_bands < len(ORIGINAL_BANDS):
+        return "store 1 to 14 of the bands that docs/reference/bands.md lists"
+    names = _COMMON_BANDS.get(n_bands, ORIGINAL_BANDS[:n_bands])
+    return (
+        f"name the stored bands in their order, for example on the command line with --bands {','.join(names)}, and in "
+        f"the configuration as bands.stored: `bands: {{stored: [{', '.join(names)}]}}`, see configs/own_rgb.yaml"
+    )
 
 
 # ---- finding and pairing
@@ -278,10 +286,11 @@ def _wrong_form(path: Path, dataset: h5py.Dataset, shape: tuple[int, ...]) -> li
         return [Finding(str(path), "wrong_shape", f"an empty data set; expected {shape}", "store the values in it")]
     if dataset.shape != shape:
         message = f"shape {dataset.shape}; expected {shape}"
-        other_bands = len(shape) == len(dataset.shape) == 3 and dataset.shape[:2] == shape[:2]
-        size = " x ".join(map(str, shape[:2]))
-        remedy = DECLARE_BANDS if other_bands else f"store {size} pixels{' x bands' if len(shape) == 3 else ''}"
-        faults.append(Finding(str(path), "wrong_shape", message, remedy))
+        if len(shape) == len(dataset.shape) == 3 and dataset.shape[:2] == shape[:2]:
+            faults.append(Finding(str(path), "wrong_bands", message, declare_bands(dataset.shape[2])))
+        else:
+            remedy = f"store {' x '.join(map(str, shape[:2]))} pixels{' x bands' if len(shape) == 3 else ''}"
+            faults.append(Finding(str(path), "wrong_shape", message, remedy))
     kinds = "iuf" if len(shape) == 3 else "biuf"
     if dataset.dtype.kind not in kinds:
         message = f"type {dataset.dtype}; expected integers or real numbers"
