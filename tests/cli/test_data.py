@@ -166,6 +166,16 @@ def test_check_of_missing_folder_is_a_fault(tmp_path):
     assert [fault["code"] for fault in json.loads(result.stdout)["faults"]] == ["missing_folder"]
 
 
+@pytest.mark.parametrize("command", ["check", "use"])
+def test_missing_folder_is_named_as_given_and_nothing_else(command, tmp_path, monkeypatch):
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    result = landslide_data(command, "dat")
+    assert result.exit_code == 1
+    remedy = "give the folder that holds TrainData/, or images/ and annotations/"
+    assert result.output == f"Error: dat does not exist\n  -> {remedy}\n"
+
+
 # ---- digest
 
 

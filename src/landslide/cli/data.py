@@ -128,8 +128,10 @@ def check(folder: Path, as_json: bool, bands: tuple[str, ...] | None) -> None:
     fault; warnings do not change it.
     """
     from landslide.data.check import check as check_patches
-    from landslide.data.project import cache_warnings
+    from landslide.data.project import cache_warnings, refuse_missing
 
+    if not as_json:
+        refuse_missing(folder)
     report = check_patches(folder, bands=bands)
     report.warnings += cache_warnings(folder.resolve())
     click.echo(json.dumps(report.to_json(), indent=2) if as_json else report.render())

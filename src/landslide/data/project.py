@@ -242,6 +242,21 @@ def _generate_or_pull(project: Path, name: str, version: str, *, remote_of: Path
     return f"{folder} is now {version}"
 
 
+def refuse_missing(folder: Path) -> None:
+    """Raise if a data set's folder does not exist.
+
+    Raises:
+        DataError: With the path as it was given.
+    """
+    try:
+        folder.lstat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        remedy = "give the folder that holds TrainData/, or images/ and annotations/"
+        raise DataError(f"{folder} does not exist", remedy=remedy) from error
+    except OSError:
+        return  # it is there, and what hides it is for the check to say
+
+
 def check_and_install(
     project: Path, folder: Path, bands: Sequence[str] | None = None, *, report_to: Callable[[str], None]
 ) -> str:
@@ -263,6 +278,7 @@ def check_and_install(
         DataError: If the data set has faults, or `./data` cannot be replaced safely.
     """
     _refuse_unusable_place(folder, project)
+    refuse_missing(folder)
     report = check(folder, bands=bands)
     report_to(report.render())
     if not report.ok:
