@@ -412,6 +412,17 @@ def test_blank_data_and_duplicates_are_warnings(root, kind):
     assert "nothing need be done" not in report.warnings[0].remedy
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_warning_of_a_duplicate_says_when_a_training_stops(root, split):
+    write_patch_set(root, (7,), split=split)
+    folder = {"train": "TrainData", "test": "TestData"}[split]
+    shutil.copy(image_path(root, 2), root / folder / "img/image_7.h5")
+    (warning,) = check(root).warnings
+    assert (
+        ("training stops" in warning.remedy) == ("folds.allow_duplicates: true" in warning.remedy) == (split == "train")
+    )
+
+
 @pytest.mark.parametrize("name", ["B4", "band 1"])
 def test_no_data_is_found_in_few_bands_with_and_without_names(tmp_path, name):
     root = write_patch_set(tmp_path, (1, 2), bands=1)

@@ -324,11 +324,17 @@ class _Check:
                 other = first.setdefault(self.digests[path], path)
                 if other != path:
                     self.warn(
-                        path,
-                        "duplicate_image",
-                        f"the same image as {other}",
-                        "keep one of them; in different folds or splits, a model is tested on what it was trained on",
+                        path, "duplicate_image", f"the same image as {other}", self.remedy_of_duplicate(path, other)
                     )
+
+    def remedy_of_duplicate(self, *paths: str) -> str:
+        training = {layout["train"][0] for layout in LAYOUTS}
+        if all(str(PurePosixPath(path).parent) in training for path in paths):
+            return (
+                "keep one of them, with its mask: a training stops at the same image in different folds, unless "
+                "folds.allow_duplicates: true accepts that a model is tested on what it was trained on"
+            )
+        return "keep one of them, with its mask: a model would be tested on what it was trained on"
 
     def check_other_files(self) -> None:
         for relpath in self.files:
