@@ -423,6 +423,31 @@ def test_the_warning_of_a_duplicate_says_when_a_training_stops(root, split):
     )
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -9999, 0])
+def test_filling_pixels_without_measurement_as_the_remedy_says_leaves_no_finding(root, value):
+    image = build_image()
+    image[:40] = value
+    overwrite(image_path(root, 1), "img", image)
+    report = check(root)
+    (finding,) = report.faults + report.warnings
+    assert "with the median of the others of the same band and image" in finding.remedy
+    image[:40] = np.median(image[40:], axis=(0, 1))
+    overwrite(image_path(root, 1), "img", image)
+    report = check(root)
+    assert report.faults == report.warnings == []
+
+
+def test_moving_a_damaged_patch_away_as_the_remedy_says_leaves_no_finding(root):
+    (root / "scenes.csv").write_text("n,scene,row,column\n1,1,0,0\n2,1,0,1\n10,1,1,0\n")
+    truncate(image_path(root, 1))
+    (fault,) = check(root).faults
+    assert "move the patch away, image and mask" in fault.remedy
+    image_path(root, 1).unlink()
+    mask_path(root, 1).unlink()
+    report = check(root)
+    assert report.faults == report.warnings == []
+
+
 @pytest.mark.parametrize("name", ["B4", "band 1"])
 def test_no_data_is_found_in_few_bands_with_and_without_names(tmp_path, name):
     root = write_patch_set(tmp_path, (1, 2), bands=1)

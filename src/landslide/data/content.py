@@ -17,6 +17,11 @@ from landslide.schema import PATCH_SIZE
 
 _TERRAIN = ("slope", "dem")  # may be the same everywhere
 _BLACK_SHARE = 0.01  # of the pixels; fewer that are 0 in every band may be shadow, in 8-bit images for example
+_MOVE = "move the patch away, image and mask"
+_FILL = (
+    "fill these pixels, for example with the median of the others of the same band and image (networks would take 0 or "
+    f"-9999 for measurements), or {_MOVE}; no setting leaves single pixels out"
+)
 _NO_DATA = -9000.0  # below this in bands without a name: -9999, -32768, -3.4e38
 
 
@@ -71,8 +76,7 @@ def read_content(path: Path, key: Literal["img", "mask"] | None, bands: Sequence
         image = stored.astype(np.float32, copy=False)
     if not np.isfinite(image).all():
         message = "; ".join(_not_finite(image, bands))
-        remedy = "fill the gaps, or move the patch away with its mask"
-        return FileContent(digest, faults=[Finding(str(path), "not_finite", message, remedy)])
+        return FileContent(digest, faults=[Finding(str(path), "not_finite", message, _FILL)])
     return FileContent(digest, warnings=_image_warnings(path, image, bands, content), typical=typical_values(image))
 
 
@@ -91,19 +95,18 @@ def _image_warnings(path: Path, image: NDArray[np.float32], bands: Sequence[str]
     if all(constant.values()):
         value = f"{low[0]:g}" if (low == low[0]).all() else "constant"
         message = f"every pixel is {value}" + (": the image was never written" if never_written(content, "img") else "")
-        remedy = "store the values, or move the patch away with its mask"
+        remedy = f"store the values, or {_MOVE}"
         return [Finding(str(path), "blank_image", message, remedy)]
     if empty := [_label(bands, index) for index, name in enumerate(bands) if constant[name] and name not in _TERRAIN]:
         message = f"no variation in {', '.join(empty)}"
-        remedy = "make sure that the band was read; otherwise move the patch away with its mask"
+        remedy = f"make sure that the band was read; otherwise {_MOVE}"
         warnings.append(Finding(str(path), "blank_band", message, remedy))
     if constant.get("dem"):
         message = f"the elevation is {low[bands.index('dem')]:g} everywhere"
         remedy = "known of 114 official patches; nothing need be done"
         warnings.append(Finding(str(path), "constant_dem", message, remedy))
     if message := _without_measurement(image, bands, low):
-        remedy = "fill these pixels, or move the patch away with its mask: networks take the values for measurements"
-        warnings.append(Finding(str(path), "no_data", message, remedy))
+        warnings.append(Finding(str(path), "no_data", message, _FILL))
     highest = np.array([HIGHEST.get(name, np.inf) for name in bands], np.float32)
     if above := [f"{high[i]:g} in {_label(bands, i)}" for i in np.flatnonzero(high > highest).tolist()]:
         message = f"values that Landslide4Sense cannot have: up to {first_few(above)}"

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landslide.data.digests import ignored_files
-from landslide.data.read_errors import explain
+from landslide.data.read_errors import DAMAGED, explain
 from landslide.errors import DataError, first_few
 from landslide.schema import LAYOUTS, ORIGINAL_BANDS, PATCH_SIZE, Split
 
@@ -238,6 +238,8 @@ def _sound(stored: NDArray[Any] | None, faults: list[Finding]) -> NDArray[Any]:
 def unreadable(path: Path, error: Exception) -> Finding:
     """The finding for a patch file that could not be opened or read."""
     cause, remedy = explain(error)
+    if remedy == DAMAGED:
+        remedy += ", or move the patch away, image and mask"
     return Finding(str(path), "unreadable", f"cannot be read: {cause}", remedy)
 
 

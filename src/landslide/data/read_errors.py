@@ -25,7 +25,8 @@ _CAUSES = {
     errno.EMFILE: ("too many files are open", "raise the limit with `ulimit -n`, then run this again"),
 }
 _NO_FOLDER = (errno.ENOENT, errno.ENOTDIR)
-_DAMAGED = "copy or download the file again"
+DAMAGED = "copy or download the file again"
+"""The remedy for a damaged file."""
 
 
 def explain(error: Exception) -> tuple[str, str]:
@@ -36,7 +37,7 @@ def explain(error: Exception) -> tuple[str, str]:
     """
     number = error.errno if isinstance(error, OSError) else None
     if number is None:
-        return f"it is truncated or damaged ({str(error) or type(error).__name__})", _DAMAGED
+        return f"it is truncated or damaged ({str(error) or type(error).__name__})", DAMAGED
     reason = os.strerror(number)
     cause, remedy = _CAUSES.get(number, ("the system reports an error", "correct this, then run this again"))
     return f"{cause} ({reason})", remedy
