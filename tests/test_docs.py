@@ -16,6 +16,7 @@ import yaml
 from landslide.bands.formulas import BandSettings
 from landslide.cli import main
 from landslide.retraining.promotion import PromotionSettings
+from landslide.schema import STORED_DIVISORS
 from landslide.training.settings import TrainingSettings
 from stacks.commands import stack_group
 from steps.settings import DataSettings, EvaluationSettings, FoldSettings, RegistrationSettings, RetrainingSettings
@@ -201,3 +202,8 @@ def test_pages_named_in_code_and_messages_exist():
     named = {name for file in files for name in re.findall(r"\bdocs/[\w/-]+\.md\b", file.read_text(errors="ignore"))}
     assert len(named) > 5
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
+def test_the_page_of_the_bands_has_the_numbers_they_are_divided_by():
+    rows = re.findall(r"^\| (\w+) \| ([\d.]+) \|$", (ROOT / "docs/reference/bands.md").read_text(), re.MULTILINE)
+    assert {name: float(value) for name, value in rows} == STORED_DIVISORS

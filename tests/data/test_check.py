@@ -504,6 +504,9 @@ def test_digital_numbers_among_normalised_images_are_a_fault(tmp_path):
     report = check(root)
     assert paths_and_codes(report) == [(f"TrainData/img/image_{n}.h5", "mixed_scale") for n in (2, 4, 6)]
     assert re.search(r"B1 1\d{3} instead of 1\.\d+, B2 8\d\d instead of", report.faults[0].message)
+    assert report.warnings == []  # which would have another remedy
+    assert "docs/reference/bands.md" in report.faults[0].remedy
+    assert "standardize" not in report.render()
 
 
 def test_a_set_of_digital_numbers_is_one_warning_that_names_the_bands(root):
@@ -514,6 +517,7 @@ def test_a_set_of_digital_numbers_is_one_warning_that_names_the_bands(root):
     assert [(w.path, w.code) for w in report.warnings] == [(".", "other_scale")]
     assert all(f"{name} " in report.warnings[0].message for name in ORIGINAL_BANDS)
     assert "training.standardize" in report.warnings[0].remedy
+    assert "docs/reference/bands.md" in report.warnings[0].remedy
 
 
 @pytest.mark.parametrize("scale", [255 / 2, 1 / 10])

@@ -202,8 +202,11 @@ class _Check:
         self.read_files(list(dict.fromkeys([*self.keys, *self.files])))  # those of patches first
         self.merge_undeclared_bands()
         self.check_duplicates()
-        self.report.faults += images_of_another_scale(self.typical, self.bands)
-        if of_set := set_of_another_scale(self.typical, self.bands):
+        if mixed := images_of_another_scale(self.typical, self.bands):
+            self.report.faults += mixed
+            # What is to be done about the scale of the set shows when all images have one.
+            self.report.warnings = [one for one in self.report.warnings if one.code != "out_of_range"]
+        elif of_set := set_of_another_scale(self.typical, self.bands):
             self.report.warnings = [one for one in self.report.warnings if one.code != "out_of_range"]
             self.report.warnings.append(of_set)
         self.check_other_files()

@@ -20,10 +20,15 @@ HIGHEST |= {"slope": 90 / STORED_DIVISORS["slope"], "dem": 8900 / STORED_DIVISOR
 
 OTHER_SCALE = (
     "set training.standardize: true, as for images of 8 bits; or, if these are digital numbers (reflectance x 10,000) "
-    "and a model is to be shared with Landslide4Sense data, divide each band by its number in "
-    "landslide.schema.STORED_DIVISORS"
+    "and a model is to be shared with Landslide4Sense data, divide each band by its number in docs/reference/bands.md"
 )
 """The remedy for a data set of another scale."""
+
+MIXED_SCALE = (
+    "bring all images to one scale: if some are digital numbers (reflectance x 10,000), divide each of their bands by "
+    "its number in docs/reference/bands.md, or store all images as digital numbers"
+)
+"""The remedy for images of different scales."""
 
 _SET_FACTOR = 8.0  # by which the typical value of a band in a set may differ from 1
 _IMAGE_FACTOR = 100.0  # between images that no scene explains; digital numbers are 445 to 1,960 times the values
@@ -54,7 +59,7 @@ def images_of_another_scale(typical: Mapping[str, NDArray[np.float64]], bands: S
         if far.any() and 2 * far.sum() >= known.sum():
             shown = [f"{bands[i]} {of_image[i]:.4g} instead of {of_set[i]:.4g}" for i in np.flatnonzero(far).tolist()]
             message = f"another scale than most images; typical values are {first_few(shown, limit=3)}"
-            found.append(Finding(path, "mixed_scale", message, "bring all images to one scale"))
+            found.append(Finding(path, "mixed_scale", message, MIXED_SCALE))
     return found
 
 
