@@ -11,7 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from landslide import cli
+from landslide.data.demo import DEMO_VERSION
 from landslide.errors import RegistryError
+from landslide.schema import ORIGINAL_BANDS
 from landslide.tracking import registry, reproduction, runs
 from landslide.tracking.registry import Decision
 from tests.support.versions import DATA_VERSION, add_version, fold_table
@@ -206,3 +208,24 @@ def test_promote_records_the_reason_and_can_be_rolled_back(client):
     assert "a field campaign says so" in registry.version(client, "3")["decision"]
     models(client, "rollback")
     assert registry.champion(client)["version"] == before
+
+
+def test_rollback_warns_before_it_returns_to_other_bands_or_to_the_demo_set(tmp_path, store):
+    client = runs.connect(store)
+    bands = {"bands": {"stored": ORIGINAL_BANDS}}
+    add_version(client, tmp_path, params=bands, data_version=DEMO_VERSION)
+    add_version(client, tmp_path, params={"bands": {"stored": ("B4", "B3", "B2")}})
+    for number in "12":
+        registry.apply_decision(client, number, Decision("champion", "better"))
+    warnings = (
+        "WARNING: version 1 was trained on the generated demo set\n"
+        "WARNING: version 1 takes other patches: it expects the 14 bands of Landslide4Sense, and version 2 expects "
+        "B4, B3, B2\n"
+    )
+    for options in (["--dry-run"], []):
+        assert models(client, "rollback", *options).stderr == warnings
+    registry.apply_decision(client, "2", Decision("champion", "better"))
+    client.delete_model_version(registry.MODEL_NAME, "2")
+    result = models(client, "rollback")
+    assert result.stderr == "WARNING: version 1 was trained on the generated demo set\n"
+    assert "the champion was deleted) to version 1 (@champion)" in result.stdout

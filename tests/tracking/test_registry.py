@@ -1,5 +1,6 @@
 """The model registry on a separate store: aliases, decisions and rollbacks, recorded and undone."""
 
+
 import pandas as pd
 import pytest
 
@@ -24,7 +25,10 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """A client of a store with five versions of one model, and no alias."""
-    folder = tmp_path_factory.mktemp("registry")
+    return five_versions(tmp_path_factory.mktemp("registry"))
+
+
+def five_versions(folder):
     client = runs.connect(f"sqlite:///{folder / 'mlflow.db'}")
     first = add_version(client, folder)
     found = client.get_model_version(MODEL_NAME, first)
@@ -175,6 +179,43 @@ def test_rollback_passes_over_the_same_model_registered_twice(client):
     finally:
         client.delete_registered_model_alias(MODEL_NAME, "champion")
         client.delete_model_version(MODEL_NAME, number)
+
+
+@pytest.fixture
+def with_deleted(store, tmp_path):
+    """A store whose versions 1, 2, 3 and 4 were champions in this order, and a function to delete some."""
+    client = five_versions(tmp_path)
+    promote(client, "1", "2", "3", "4")
+    yield client, lambda *numbers: [client.delete_model_version(MODEL_NAME, number) for number in numbers]
+    runs.connect(store.tracking_uri)
+
+
+def test_rollback_goes_back_past_deleted_versions_and_says_so(with_deleted, caplog):
+    client, delete = with_deleted
+    delete("3", "2")
+    assert previous_champion(client) == ("4", "1")
+    assert rollback(client) == ("4", "1")
+    assert aliases(client) == {"champion": "1"}
+    assert "Version 3 was deleted; the champion before it is version 1." in caplog.text
+
+
+def test_rollback_without_the_deleted_champion_returns_to_the_last_one(with_deleted):
+    client, delete = with_deleted
+    rollback(client)  # to 3
+    delete("3")
+    assert champion(client) is None
+    assert rollback(client) == ("", "2")  # not to 4, which was rolled back
+    assert rollback(client) == ("2", "1")
+
+
+def test_rollback_with_all_earlier_champions_deleted_is_an_error(with_deleted):
+    client, delete = with_deleted
+    delete("1", "2", "3")
+    with pytest.raises(RegistryError, match=r"Version 3, to which .* was deleted, and no earlier champion is left"):
+        rollback(client)
+    delete("4")
+    with pytest.raises(RegistryError, match="no champion"):
+        rollback(client)
 
 
 def test_rollback_without_a_champion_names_the_command(client):

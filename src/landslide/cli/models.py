@@ -160,9 +160,14 @@ def rollback(dry_run: bool) -> None:
     from landslide.tracking import registry, runs
 
     client = runs.connect(default_tracking_uri())
-    left, restored = registry.previous_champion(client) if dry_run else registry.rollback(client)
+    left, restored = registry.previous_champion(client)
+    for text in registry.warnings_of_return(client, left, restored):
+        click.echo(f"WARNING: {text}", err=True)
+    if not dry_run:
+        registry.rollback(client)
     name = f"{registry.MODEL_NAME} {'would return' if dry_run else 'returned'}"
-    click.echo(f"{name} from version {left} to version {restored} (@{registry.CHAMPION}).")
+    origin = f"from version {left}" if left else "(no version is in service: the champion was deleted)"
+    click.echo(f"{name} {origin} to version {restored} (@{registry.CHAMPION}).")
 
 
 @models_group.command(epilog="Example: landslide models export champion --format onnx -o model.onnx")

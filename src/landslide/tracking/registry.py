@@ -5,16 +5,20 @@ not replace it. Every change of the champion is written into the tags of the ver
 undone.
 """
 
+import ast
+import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from landslide.data.demo import DEMO_VERSION
 from landslide.errors import ComparisonError, RegistryError
+from landslide.schema import ORIGINAL_BANDS
 from landslide.tracking import descriptions
 from landslide.tracking.runs import (
     ABSENT,
@@ -28,6 +32,8 @@ from landslide.tracking.runs import (
     runs_of_equal_inputs,
     tag_run,
 )
+
+logger = logging.getLogger(__name__)
 
 MODEL_NAME = "landslide-segmentation"
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -225,11 +231,6 @@ def versions(client: MlflowClient) -> pd.DataFrame:
     except MlflowException as error:
         _raise_unless_absent(error)
         return pd.DataFrame(columns=list(_COLUMNS))  # nothing was ever registered
-    found, token = [], None
-    while token != "":
-        page = client.search_model_versions(f"name = '{MODEL_NAME}'", page_token=token)
-        found += list(page)
-        token = page.token or ""
     rows = [
         {
             "version": int(one.version),
@@ -239,9 +240,18 @@ def versions(client: MlflowClient) -> pd.DataFrame:
             "created": datetime.fromtimestamp(one.creation_timestamp / 1000, UTC),
             "run_id": one.tags.get("run_id", one.run_id),
         }
-        for one in sorted(found, key=lambda one: -int(one.version))
+        for one in sorted(_every_version(client), key=lambda one: -int(one.version))
     ]
     return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
+def _every_version(client: MlflowClient) -> list[Any]:
+    found, token = [], None
+    while token != "":
+        page = client.search_model_versions(f"name = '{MODEL_NAME}'", page_token=token)
+        found += list(page)
+        token = page.token or ""
+    return found
 
 
 def decide_by_score(candidate: Mapping[str, str], champion: Mapping[str, str] | None, metric: str) -> Decision:
@@ -358,14 +368,21 @@ def previous_champion(client: MlflowClient) -> tuple[str, str]:
     """Return the version in service, and the version to which a rollback returns.
 
     That is the version that the champion replaced. One that was itself rolled back is passed over, and so is one of the
-    same cross-validation, which is the same model registered twice.
+    same cross-validation, which is the same model registered twice. One that was deleted, or whose model was, is passed
+    over with a warning: the last champion before it follows.
+
+    Returns:
+        The two versions; the first is empty if the version in service was deleted.
 
     Raises:
-        RegistryError: If there is no champion, or nothing before it.
+        RegistryError: If there never was a champion, or nothing before it.
     """
     current = champion(client)
     if current is None:
-        raise RegistryError(f"{MODEL_NAME} has no champion.", remedy=_NO_CHAMPION)
+        last = _last_champion(client, set())
+        if last is None:
+            raise RegistryError(f"{MODEL_NAME} has no champion.", remedy=_NO_CHAMPION)
+        return "", last["version"]
     left, seen = current, {current["version"]}
     while True:
         previous = left.get("replaced_champion")
@@ -375,16 +392,78 @@ def previous_champion(client: MlflowClient) -> tuple[str, str]:
                 remedy="`landslide models list` shows the versions; `landslide models promote` puts one into service.",
             )
         seen.add(previous)
-        try:
-            left = version(client, previous)
-        except RegistryError as error:
-            raise RegistryError(
-                f"Version {previous}, to which a rollback of version {current['version']} leads, was deleted.",
-                remedy="Choose another one of `landslide models list` and put it into service with `landslide models "
-                "promote`.",
-            ) from error
+        found = _existing(client, previous)
+        if found is None:
+            found = _last_champion(client, seen, before=left.get("decided"))
+            if found is None:
+                raise RegistryError(
+                    f"Version {previous}, to which a rollback of version {current['version']} leads, was deleted, and "
+                    "no earlier champion is left.",
+                    remedy="Choose another one of `landslide models list` and put it into service with `landslide "
+                    "models promote`.",
+                )
+            logger.warning("Version %s was deleted; the champion before it is version %s.", previous, found["version"])
+            seen.add(found["version"])
+        left = found
         if "rolled_back" not in left and left.get("run_id") != current.get("run_id"):
-            return current["version"], previous
+            return current["version"], left["version"]
+
+
+def _existing(client: MlflowClient, number: str) -> dict[str, str] | None:
+    """Return the tags of a version with its `version`, None if it or its model was deleted."""
+    try:
+        found = client.get_model_version(MODEL_NAME, number)
+    except MlflowException as error:
+        _raise_unless_absent(error)
+        return None
+    return {**found.tags, "version": number} if has_model(address(number)) else None
+
+
+def _last_champion(client: MlflowClient, without: Collection[str], before: str | None = None) -> dict[str, str] | None:
+    """Return the version that became champion last, before a time (ISO 8601), and was not rolled back; None if none."""
+    try:
+        found = [{**one.tags, "version": str(one.version)} for one in _every_version(client)]
+    except MlflowException as error:
+        _raise_unless_absent(error)
+        return None
+    champions = [
+        one
+        for one in found
+        if one.get("decision", "").startswith(f"{CHAMPION}: ") and "decided" in one and "rolled_back" not in one
+        if one["version"] not in without and (before is None or one["decided"] < before)
+    ]
+    champions.sort(key=lambda one: one["decided"], reverse=True)
+    return next((one for one in champions if has_model(address(one["version"]))), None)
+
+
+def warnings_of_return(client: MlflowClient, left: str, restored: str) -> list[str]:
+    """Return what changes for those who use the champion if one version follows another, beside its quality.
+
+    Args:
+        client: The tracking client.
+        left: The version that is left, empty if it was deleted.
+        restored: The version that follows.
+    """
+    old, new = ({} if number == "" else version(client, number) for number in (left, restored))
+    found = []
+    if new.get("data_version") == DEMO_VERSION != old.get("data_version"):
+        found.append(f"version {restored} was trained on the generated demo set")
+    before, after = (_stored_bands(client, tags) for tags in (old, new))
+    if None not in (before, after) and before != after:
+        found.append(f"version {restored} takes other patches: it expects {after}, and version {left} expects {before}")
+    return found
+
+
+def _stored_bands(client: MlflowClient, tags: Mapping[str, str]) -> str | None:
+    """Return the stored bands that a version expects, as text; None if that is unknown."""
+    try:
+        recorded = cross_validation(client, tags).data.params if "run_id" in tags else {}
+        bands = ast.literal_eval(recorded.get("bands.stored", "None"))
+    except (RegistryError, ValueError):
+        return None
+    if bands is None:
+        return None
+    return "the 14 bands of Landslide4Sense" if tuple(bands) == ORIGINAL_BANDS else ", ".join(bands)
 
 
 def rollback(client: MlflowClient) -> tuple[str, str]:
@@ -393,19 +472,21 @@ def rollback(client: MlflowClient) -> tuple[str, str]:
     The old champion and its run get the tag `rolled_back` with the time, the new one the tag `restored`.
 
     Returns:
-        The old champion, and the new one.
+        The old champion, empty if it was deleted, and the new one.
 
     Raises:
-        RegistryError: If there is no champion, or nothing before it.
+        RegistryError: If there never was a champion, or nothing before it.
     """
     left, restored = previous_champion(client)
     now = datetime.now(UTC).isoformat()
-    _mark_rolled_back(client, left, now)
+    if left:
+        _mark_rolled_back(client, left, now)
     client.set_model_version_tag(MODEL_NAME, restored, "restored", now)
     client.set_registered_model_alias(MODEL_NAME, CHAMPION, restored)
     _drop_alias(client, CHALLENGER, restored)
-    decision = client.get_model_version(MODEL_NAME, left).tags.get("decision", "")
-    client.update_model_version(MODEL_NAME, left, description=f"rolled back on {now[:10]}; before that {decision}")
+    if left:
+        decision = client.get_model_version(MODEL_NAME, left).tags.get("decision", "")
+        client.update_model_version(MODEL_NAME, left, description=f"rolled back on {now[:10]}; before that {decision}")
     client.update_registered_model(MODEL_NAME, description=descriptions.model(champion(client)))
     return left, restored
 
