@@ -23,6 +23,8 @@ endif
 # Paths with blanks cannot be targets, so the shell looks for this one. It holds the path of LANDSLIDE_HOME.
 STACK := $$LANDSLIDE_HOME/zenml/.stack-registered
 ACTIVATE := source ./activate.sh
+# A configuration with data.fetch lets the pipeline bring the data.
+PREPARE := { grep -qsE '^[^\#]*\bfetch: *[Tt]rue\b' "$$CONFIG" || landslide data prepare; }
 
 .PHONY: help setup stack data run map ablation night report test test-quick soak lint types docs ui clean clean-all
 
@@ -49,7 +51,8 @@ stack: $(ENVIRONMENT)
 data: $(ENVIRONMENT) ## bring the data that data.dvc pins, generating it if it is the demo set
 	@$(ACTIVATE) && landslide data prepare
 
-run: stack data ## run the training pipeline; CONFIG=configs/demo.yaml
+run: stack ## run the training pipeline; CONFIG=configs/demo.yaml
+	@$(ACTIVATE) && $(PREPARE)
 	@echo "Loading the libraries; this takes some seconds."
 	@$(ACTIVATE) && exec zenml pipeline run pipelines.training.training_pipeline -c "$$CONFIG"
 	@$(ACTIVATE) && landslide report
@@ -61,12 +64,14 @@ map: stack ## map the landslides of a generated scene with the model in service
 	@$(ACTIVATE) && exec landslide map "$(SCENE)"/*.SAFE --dem "$(SCENE)/dem.tif" --snow -o maps --overwrite
 
 ablation: CONFIG = configs/ablation_demo.yaml
-ablation: stack data ## train the rows of a table and compare them; CONFIG=configs/table3.yaml
+ablation: stack ## train the rows of a table and compare them; CONFIG=configs/table3.yaml
+	@$(ACTIVATE) && $(PREPARE)
 	@echo "Loading the libraries; this takes some seconds."
 	@$(ACTIVATE) && exec zenml pipeline run pipelines.ablation.ablation_pipeline -c "$$CONFIG"
 
 night: CONFIG = configs/retrain_demo.yaml
-night: stack data ## run a nightly retraining on the demo; CONFIG=configs/retrain_demo.yaml
+night: stack ## run a nightly retraining on the demo; CONFIG=configs/retrain_demo.yaml
+	@$(ACTIVATE) && $(PREPARE)
 	@echo "Loading the libraries; this takes some seconds."
 	@$(ACTIVATE) && exec zenml pipeline run pipelines.retraining.retraining_pipeline -c "$$CONFIG"
 

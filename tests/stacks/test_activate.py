@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,24 @@ def test_moved_home_is_refused_with_the_command_that_repairs_it(checkout, tmp_pa
         assert refused.returncode != 0
         assert "landslide home relocate" in refused.stderr
     assert not home.exists()
+
+
+@pytest.mark.parametrize("target", ["run", "ablation", "night"])
+@pytest.mark.parametrize(
+    ("data", "fetched_by_pipeline"),
+    [("{root: data, fetch: true}", True), ("{root: data}  # fetch: true", False), ("{fetch: false}", False)],
+)
+def test_data_that_the_pipeline_fetches_are_left_to_it(tmp_path, target, data, fetched_by_pipeline):
+    config = tmp_path / "night.yaml"
+    config.write_text(f"parameters:\n  data: {data}\n")
+    (tmp_path / "data.dvc").write_text(f"outs:\n- md5: {'0' * 32}.dir\n  path: data\n")
+    recipe = subprocess.run(
+        ["make", "-n", target, f"CONFIG={config}"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    (line,) = (line for line in recipe.splitlines() if "landslide data prepare" in line)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-eu", "-c", line.removeprefix("source ./activate.sh && ")],
+        cwd=tmp_path, env={**os.environ, "PATH": path, "CONFIG": str(config)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode == 0) == fetched_by_pipeline, done.stderr
