@@ -1,10 +1,14 @@
 """What happens when a step of the retraining fails: its record is closed, and somebody is told."""
 
 import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from zenml import get_step_context
 from zenml.exceptions import RunInterruptedException
 
+from landslide.data.project import pinned_version
 from landslide.errors import ComparisonError, DataError, LandslideError, RemoteError
 from landslide.retraining import record
 from landslide.retraining.notification import notify
@@ -35,4 +39,15 @@ def record_failure(exception: BaseException) -> None:
         outcome = record.REFUSED if refused else record.FAILED
         if not isinstance(exception, Exception) or isinstance(exception, RunInterruptedException):  # SIGTERM, Ctrl-C
             outcome = record.INTERRUPTED
-        record.close_record(client, run_id, outcome, reason)
+        record.close_record(client, run_id, outcome, reason, _pinned(context.step_run.config.parameters))
+
+
+def _pinned(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return which data version is pinned, if the step has the settings of the data and there is a pin."""
+    data = parameters.get("data")
+    root = data.get("root") if isinstance(data, Mapping) else getattr(data, "root", None)
+    try:
+        version = pinned_version(Path(root).with_name(f"{Path(root).name}.dvc")) if root else None
+    except DataError:  # which may be what the step refused
+        return {}
+    return {"data_version": f"{version}, as {Path(root).name}.dvc pins it"} if root and version else {}

@@ -340,6 +340,7 @@ def test_broken_data_is_refused_before_training(broken):
     assert night.returncode == 1
     assert night.report["outcome"] == "refused"
     assert "image_3.h5" in night.report["reason"]
+    assert night.report["data_version"].endswith(".dir, as data.dvc pins it")
     assert "epoch" not in night.output
     assert "Traceback" not in night.output[night.output.rindex("Error:") :]
     assert group.record(night).data.tags["outcome"] == "refused"

@@ -357,14 +357,16 @@ def test_warm_start_from_a_champion_selected_on_the_test_folds_is_refused(client
         (RunInterruptedException("stopped"), "interrupted"),
     ],
 )
-def test_failed_step_closes_the_record(client, monkeypatch, error, outcome):
+def test_failed_step_closes_the_record(client, monkeypatch, tmp_path, error, outcome):
     from types import SimpleNamespace
 
     import steps.hooks
 
     retraining_run = record.open_record(client, "this pipeline run")
+    (tmp_path / "data.dvc").write_text(f"outs:\n- md5: {'e' * 32}.dir\n  path: data\n")
+    settings = SimpleNamespace(parameters={"data": {"root": str(tmp_path / "data")}})
     context = SimpleNamespace(
-        pipeline_run=SimpleNamespace(id="this pipeline run"), step_run=SimpleNamespace(name="ingest")
+        pipeline_run=SimpleNamespace(id="this pipeline run"), step_run=SimpleNamespace(name="ingest", config=settings)
     )
     monkeypatch.setattr(steps.hooks, "get_step_context", lambda: context)
     steps.hooks.record_failure(error)
@@ -372,6 +374,8 @@ def test_failed_step_closes_the_record(client, monkeypatch, error, outcome):
     assert run.data.tags["outcome"] == outcome
     assert run.data.tags["reason"].startswith(f"step ingest: {error}")
     assert run.info.status == {"refused": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}[outcome]
+    report = (tmp_path / "reports" / "retraining.md").read_text()
+    assert f"| data version | {'e' * 32}.dir, as data.dvc pins it |" in report
 
 
 def test_failure_before_the_record_exists_is_notified(client, monkeypatch):

@@ -1,6 +1,5 @@
 """The model registry on a separate store: aliases, decisions and rollbacks, recorded and undone."""
 
-
 import pandas as pd
 import pytest
 

@@ -176,7 +176,7 @@ def _render(run: Run, outcome: str, reason: str, facts: Mapping[str, Any]) -> st
     tags, metrics = run.data.tags, metric_keys.metrics(run)
     rows = {
         **{name.replace("_", " "): value for name, value in facts.items() if value},
-        "data version": tags.get("data_version", "unknown"),
+        "data version": tags.get("data_version") or facts.get("data_version", "unknown"),
         "drift": tags.get("drift", "not computed"),
         "git commit": tags.get("git_commit", "unknown"),
         "MLflow run": f"{run.info.run_name} ({run.info.run_id})",
