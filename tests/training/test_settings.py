@@ -126,3 +126,21 @@ def test_settings_of_existing_heads_are_accepted(changes, heads):
 )
 def test_bands_have_a_name_for_titles(bands, text):
     assert TrainingSettings(bands=bands).bands_text == text
+
+
+def test_settings_that_need_more_epochs_are_refused_all_at_once():
+    settings = {
+        "epochs": 1,
+        "schedule": {"kind": "cosine", "warmup_epochs": 1},
+        "test_schedule": {"first_epoch": 2, "half_epochs_from": 3},
+        "augmentation": {"flips": True, "plain_epochs": 1},
+    }
+    names = ("schedule.warmup_epochs", "test_schedule.first_epoch", "test_schedule.half_epochs_from")
+    with pytest.raises(ConfigurationError) as error:
+        ADAPTER.validate_python(settings)
+    for name in (*names, "augmentation.plain_epochs"):
+        assert f"Set training.{name} " in error.value.remedy
+    settings["schedule"]["warmup_epochs"] = 0
+    settings["test_schedule"] = {}
+    settings["augmentation"]["plain_epochs"] = 0
+    ADAPTER.validate_python(settings)

@@ -159,23 +159,7 @@ class TrainingSettings:
         ):
             if not ok:
                 raise ConfigurationError(f"training.{name} is {getattr(self, name)!r}.", remedy=f"Set it to {needed}.")
-        if isinstance(self.schedule, CosineSchedule) and self.schedule.warmup_epochs >= self.epochs:
-            raise ConfigurationError(
-                f"training.schedule.warmup_epochs is {self.schedule.warmup_epochs}, and training.epochs {self.epochs}.",
-                remedy="Set training.schedule.warmup_epochs below training.epochs.",
-            )
-        if self.test_schedule.first_epoch > self.epochs:
-            raise ConfigurationError(
-                f"training.test_schedule.first_epoch is {self.test_schedule.first_epoch}, and training.epochs "
-                f"{self.epochs}, so no epoch would be tested.",
-                remedy="Set training.test_schedule.first_epoch to training.epochs at most.",
-            )
-        if (self.test_schedule.half_epochs_from or 0) > self.epochs:
-            raise ConfigurationError(
-                f"training.test_schedule.half_epochs_from is {self.test_schedule.half_epochs_from}, and "
-                f"training.epochs {self.epochs}, so it has no effect.",
-                remedy="Set it to training.epochs at most, or leave it out.",
-            )
+        self._refuse_too_few_epochs()
         if self.order == "natural" and self.positive_share is not None:
             raise ConfigurationError(
                 "training.positive_share draws patches at random, and training.order is natural.",
@@ -192,17 +176,38 @@ class TrainingSettings:
         if self.selection == "test_fold":
             names = ("validation_fraction", "monitor_test_fold")
             refuse_settings_without_effect(self, "training", names, because="training.selection is test_fold")
-        plain = self.augmentation.plain_epochs
-        if plain >= self.epochs and self.augmentation not in (
-            AugmentationSettings(),
-            AugmentationSettings(mode="none"),
-        ):
-            raise ConfigurationError(
-                f"training.augmentation has no effect: the last {plain} epochs are not augmented (plain_epochs), and "
-                f"training.epochs is {self.epochs}.",
-                remedy="Set training.augmentation.plain_epochs below training.epochs, or leave training.augmentation "
-                "out.",
+
+    def _refuse_too_few_epochs(self) -> None:
+        """Refuse, all at once, settings that need more epochs than there are, as in a short try of a configuration."""
+        tests, plain = self.test_schedule, self.augmentation.plain_epochs
+        unset = (AugmentationSettings(), AugmentationSettings(mode="none"))
+        warmup = self.schedule.warmup_epochs if isinstance(self.schedule, CosineSchedule) else None
+        faults = []
+        if warmup is not None and warmup >= self.epochs:
+            what = f"training.schedule.warmup_epochs is {warmup}, and training.epochs {self.epochs}."
+            faults.append((what, "Set training.schedule.warmup_epochs below training.epochs."))
+        if tests.first_epoch > self.epochs:
+            what = (
+                f"training.test_schedule.first_epoch is {tests.first_epoch}, and training.epochs {self.epochs}, so no "
+                "epoch would be tested."
             )
+            faults.append((what, "Set training.test_schedule.first_epoch to training.epochs at most."))
+        if (tests.half_epochs_from or 0) > self.epochs:
+            what = (
+                f"training.test_schedule.half_epochs_from is {tests.half_epochs_from}, and training.epochs "
+                f"{self.epochs}, so it has no effect."
+            )
+            how = "Set training.test_schedule.half_epochs_from to training.epochs at most, or leave it out."
+            faults.append((what, how))
+        if plain >= self.epochs and self.augmentation not in unset:
+            what = (
+                f"training.augmentation has no effect: the last {plain} epochs are not augmented (plain_epochs), and "
+                f"training.epochs is {self.epochs}."
+            )
+            how = "Set training.augmentation.plain_epochs below training.epochs, or leave training.augmentation out."
+            faults.append((what, how))
+        if faults:
+            raise ConfigurationError(" ".join(what for what, _ in faults), remedy=" ".join(how for _, how in faults))
 
     @property
     def inner_fraction(self) -> float | None:
