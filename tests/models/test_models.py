@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from landslide.models import (
     build_model,
     create_model,
     main_logits,
+    model_from_options,
     trainable_parameters,
 )
 from landslide.models.attention import SqueezeExcitation
@@ -509,3 +511,13 @@ def test_the_initial_weights_are_those_of_keras():
 def test_options_of_the_record_are_checked(name, options, message):
     with pytest.raises(ConfigurationError, match=message):
         narrow(name, **options)
+
+
+@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("options", [{"width:8": None}, {"depth": 3}, {8: None}])
+def test_unknown_options_are_refused_with_the_valid_ones(name, options):
+    with pytest.raises(ConfigurationError) as error:
+        model_from_options(name, 14, options)
+    assert f"does not take the option '{next(iter(options))}'" in error.value.what
+    assert re.search(r"It takes [a-z_, ]*\bwidth\b", error.value.remedy)
+    assert ("a blank follows the colon" in error.value.remedy) == ("width:8" in options)

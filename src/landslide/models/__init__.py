@@ -7,6 +7,7 @@ Every model maps float (B, C, H, W) to a dictionary of logits by resolution, {"1
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from landslide.errors import ConfigurationError
 from landslide.models.l4s_baseline import L4SBaseline
 from landslide.models.lite_unet import LiteUNet, encoder_weights_file
+from landslide.models.options import require_known
 from landslide.models.rau_net import RAUNet, rau_net_small
 from landslide.models.smp import SmpModel, refuse_unknown_weights
 from landslide.models.unet import UNet
@@ -78,6 +80,8 @@ def model_from_options(name: str, in_channels: int, options: Mapping[str, Any]) 
             f"There is no model {name!r}.",
             remedy=f"Use one of {', '.join(MODEL_NAMES)}, or smp:<Architecture>:<encoder>.",
         )
+    if name in _MODELS:
+        require_known(f"Model {name!r}", options, _options_of(network))
     try:
         return network(in_channels, **options)
     except ModuleNotFoundError as error:
@@ -88,8 +92,14 @@ def model_from_options(name: str, in_channels: int, options: Mapping[str, Any]) 
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
             f"Model {name!r} does not take the options {options}: {error}.",
-            remedy="See the class of that model in src/landslide/models for its options.",
+            remedy="docs/reference/networks.md describes the options of that model.",
         ) from error
+
+
+def _options_of(network: Callable[..., nn.Module]) -> list[str]:
+    parameters = signature(network).parameters.values()
+    passed_on = any(p.kind is p.VAR_KEYWORD for p in parameters)  # by rau_net_small
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY] + (_options_of(RAUNet) if passed_on else [])
 
 
 def required_packages(name: str) -> tuple[str, ...]:

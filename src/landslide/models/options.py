@@ -43,9 +43,10 @@ def require_patch_size(patch_size: Any) -> None:
 
 def require_known(where: str, options: Mapping[str, Any], known: Iterable[str]) -> None:
     """Raise a ConfigurationError if there is an option of another name than the known ones."""
-    unknown = sorted(set(options) - set(known))
+    unknown = sorted(map(str, set(options) - set(known)))
     if unknown:
+        blank = " In YAML, a blank follows the colon: {name: value}." if any(":" in name for name in unknown) else ""
         raise ConfigurationError(
             f"{where} does not take the option {', '.join(map(repr, unknown))}.",
-            remedy=f"It takes {', '.join(sorted(known)) or 'no options'}.",
+            remedy=f"It takes {', '.join(sorted(set(known))) or 'no options'}.{blank}",
         )
