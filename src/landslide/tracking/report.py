@@ -141,10 +141,14 @@ def _registered(client: MlflowClient, tags: dict[str, str]) -> list[str]:
             raise
         return [f"model          {name}, which was deleted; the same pipeline registers it again"]
     alias = f"@{', @'.join(version.aliases)}" if version.aliases else "without an alias"
-    reason = version.tags.get("decision", "no decision yet").removeprefix(f"{registry.CHAMPION}: ")
+    reason = version.tags.get("decision", "no decision yet")
+    for name_of_alias in (registry.CHAMPION, *version.aliases):
+        reason = reason.removeprefix(f"{name_of_alias}: ")
     lines = [f"model          {name}, {alias} ({reason})"]
     champion = registry.champion(client)
-    if champion is None or champion["version"] == str(version.version):
+    if champion is None:
+        return [*lines, f"in service     no version, until `landslide models promote {version.version}`"]
+    if champion["version"] == str(version.version):
         return lines
     return [
         *lines,
