@@ -125,6 +125,17 @@ def test_summary_names_outcome_reason_version_in_service_and_report(client, home
     assert record.summary(client, "run", with_reason=False).splitlines() == [lines[0], *lines[2:]]
 
 
+@pytest.mark.parametrize("difference", [0.0, 0.1])
+def test_equal_scores_on_new_patches_are_explained(client, home, difference):
+    run_id = open_record(client, "run")
+    for prefix in ("", "new_"):
+        scores = {f"{prefix}champion_f1_macro": 0.5, f"{prefix}challenger_f1_macro": 0.5 + difference}
+        runs.log_scores(client, run_id, scores)
+    close_record(client, run_id, REFUSED, "not better")
+    report = (home / "reports" / "retraining.md").read_text()
+    assert report.count("Both models score the same on the new patches.") == (difference == 0)
+
+
 def test_record_without_scores_has_a_report(client, home):
     close_record(client, open_record(client, "run"), FAILED, "step ingest: broken")
     report = (home / "reports" / "retraining.md").read_text()

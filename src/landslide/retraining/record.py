@@ -26,6 +26,10 @@ from landslide.tracking.runs import MlflowClient, Run
 
 PROMOTED, REFUSED, UNCHANGED, FAILED, INTERRUPTED = "promoted", "refused", "unchanged", "failed", "interrupted"
 _EVENTS = {PROMOTED: "promotion", REFUSED: "refusal", FAILED: "failure", INTERRUPTED: "failure"}
+_EQUAL = (
+    "Both models score the same on the new patches. If these are all in one fold, the members that predict them were "
+    "trained on the same patches."
+)
 _ROLE = "tags.role = 'retraining'"
 
 
@@ -187,9 +191,12 @@ def _render(run: Run, outcome: str, reason: str, facts: Mapping[str, Any]) -> st
         scored = [name for name in METRIC_NAMES if f"{prefix}challenger_{name}" in metrics]
         if scored:
             lines += ["", f"| {title} | champion | challenger |", "|---|---|---|"]
+            equal = True
             for name in scored:
                 values = [metrics.pop(f"{prefix}{model}_{name}") for model in ("champion", "challenger")]
+                equal &= values[0] == values[1]
                 lines.append(f"| {name} | {100 * values[0]:.2f} % | {100 * values[1]:.2f} % |")
+            lines += ["", _EQUAL] if equal and prefix else []
     if metrics:
         lines += ["", "| further figures | |", "|---|---|"]
         lines += [f"| {name} | {_figure(name, metrics[name])} |" for name in sorted(metrics)]
