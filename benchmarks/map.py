@@ -3,8 +3,13 @@
 The plain script holds the scene in memory, predicts one window at a time and averages what overlaps. Both sides have
 the same networks, windows and overlap. Memory is measured with a small network on three bands, whose windows are
 quick, so that it is that of the method; time with the Lite U-Net of configs/best.yaml.
+
+TerraTorch is a further side if `TERRATORCH_PYTHON` names the Python of an environment with terratorch,
+rasterio, opencv-python-headless, safetensors and timm. It has the same networks, windows, overlap and batch size, and
+the largest and the 99th percentile of the difference to our map are printed.
 """
 
+import os
 import resource
 import shutil
 import subprocess
@@ -33,6 +38,7 @@ _SIDE, _STEP = 128, 64
 _BANDS = tuple(STORED_DIVISORS)[:12]
 _GROUND = 512
 _LITE = ("lite_unet", {"encoder_weights": None}, (*_BANDS, "gray", "gaussian", "median", "ndvi"))
+_PEER = os.environ.get("TERRATORCH_PYTHON", "")
 _SMALL = ("unet", {"width": 4}, ("B4", "B3", "B2"))
 
 
@@ -47,7 +53,8 @@ def run(quick: bool) -> list[Comparison]:
         small = write_ensemble(folder / "small", *_SMALL, 1)
         scenes = {size: write_scene(folder / f"{size}.tif", size) for size in sizes}
         timed = sizes[0]
-        found: dict[str, list[tuple[float, float]]] = {"plain": [], "ours": []}
+        peers = ["terratorch"] if _PEER else []
+        found: dict[str, list[tuple[float, float]]] = {side: [] for side in ("plain", "ours", *peers)}
         for _ in range(rounds):  # in turn, because other work comes and goes
             for side, measures in found.items():
                 measures.append(measured(side, scenes[timed], lite, folder))
@@ -64,10 +71,15 @@ def run(quick: bool) -> list[Comparison]:
                 facts={"rounds": rounds, "windows": windows},
             )
         )
+        if peers:
+            maps = [rasterio.open(folder / f"out.{side}.tif").read(1).astype(float) for side in ("ours", *peers)]
+            difference = np.abs(maps[0] / 10_000 - maps[1])
+            print(f"difference to TerraTorch: largest {difference.max():.4f}, 99th percentile "
+                  f"{np.percentile(difference, 99):.5f}", flush=True)  # fmt: skip
         projected = seconds["ours"] / windows * len(starts(FULL_TILE)) ** 2 / 60
         print(f"a full tile of {FULL_TILE} pixels would take {projected:.0f} minutes", flush=True)
         for size in sizes:
-            memory = {side: measured(side, scenes[size], small, folder) for side in ("plain", "ours")}
+            memory = {side: measured(side, scenes[size], small, folder) for side in ("plain", "ours", *peers)}
             for unit, index in (("MB", 1), ("s", 0)):
                 results.append(
                     Comparison(
@@ -121,29 +133,57 @@ def starts(size: int) -> list[int]:
 
 def measured(side: str, scene: Path, ensemble: Path, folder: Path) -> tuple[float, float]:
     """Run one side in a process; return its seconds without the start of Python, and its peak memory in MB."""
-    command = [sys.executable, "-m", "benchmarks.map", side, str(scene), str(ensemble), str(folder / "out")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    python, environment = sys.executable, dict(os.environ)
+    if side == "terratorch":
+        python, environment["PYTHONPATH"] = _PEER, os.pathsep.join(["src", "."])
+    command = [python, "-m", "benchmarks.map", side, str(scene), str(ensemble), str(folder / f"out.{side}.tif")]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     seconds, megabytes = map(float, done.stdout.split()[-2:])
     return seconds, megabytes
+
+
+def _whole_scene(path: Path) -> tuple[np.ndarray, dict]:
+    """Read a scene into memory, in the units of the patches: (14, H, W) float32, and the profile of the file."""
+    with rasterio.open(path) as source:
+        image = np.zeros((14, *source.shape), np.float32)
+        for i, name in enumerate(_BANDS):
+            image[i] = source.read(i + 1) / np.float32(STORED_DIVISORS[name])
+        return image, source.profile
+
+
+def _write_map(path: Path, values: np.ndarray, profile: dict) -> None:
+    profile.update(count=1, dtype="float32", driver="GTiff")
+    with rasterio.open(path, "w", **profile) as target:
+        target.write(values, 1)
 
 
 def plain(scene: Path, ensemble: Path, out: Path) -> None:
     """The plain script."""
     model = load_ensemble(ensemble, torch.device("cpu"))
-    with rasterio.open(scene) as source:
-        profile = source.profile
-        image = np.zeros((14, *source.shape), np.float32)
-        for i, name in enumerate(_BANDS):
-            image[i] = source.read(i + 1) / np.float32(STORED_DIVISORS[name])
+    image, profile = _whole_scene(scene)
     total, count = np.zeros(image.shape[1:], np.float32), np.zeros(image.shape[1:], np.float32)
     for y in starts(image.shape[1]):
         for x in starts(image.shape[2]):
             part = np.s_[y : y + _SIDE, x : x + _SIDE]
             total[part] += model.predict(image[None, :, *part])[0][0]
             count[part] += 1
-    profile.update(count=1, dtype="float32", driver="GTiff")
-    with rasterio.open(out.with_suffix(".tif"), "w", **profile) as target:
-        target.write(total / count, 1)
+    _write_map(out, total / count, profile)
+
+
+def terratorch(scene: Path, ensemble: Path, out: Path) -> None:
+    """TerraTorch's tiled inference."""
+    from terratorch.tasks.tiled_inference import tiled_inference
+
+    model = load_ensemble(ensemble, torch.device("cpu"))
+    image, profile = _whole_scene(scene)
+
+    def forward(batch: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(model.predict(batch.numpy(), batch_size=len(batch))[0])[:, None]
+
+    found = tiled_inference(
+        forward, torch.from_numpy(image)[None], crop=_SIDE, stride=_STEP, delta=0, padding=False, batch_size=8
+    )
+    _write_map(out, found[0, 0].numpy(), profile)
 
 
 def ours(scene: Path, ensemble: Path, out: Path) -> None:
@@ -155,16 +195,18 @@ def ours(scene: Path, ensemble: Path, out: Path) -> None:
     from landslide.mapping.scene_map import default_workers, map_scene
     from landslide.mapping.settings import MappingSettings
 
-    model = open_model(str(ensemble), out, torch.device("cpu"))
+    maps = out.with_suffix("")
+    model = open_model(str(ensemble), maps, torch.device("cpu"))
     # Random networks give random polygons by the million; none of them counts here.
     settings = MappingSettings(threshold=0.9999)
     plan = make_plan(open_scene(scene), model, settings, ExclusionSettings(), ())
-    map_scene(plan, out, workers=default_workers(model), overwrite=True)
-    shutil.rmtree(out)
+    finished = map_scene(plan, maps, workers=default_workers(model), overwrite=True)
+    shutil.copy(finished.folder / "probability.tif", out)
+    shutil.rmtree(maps)
 
 
 if __name__ == "__main__":
     side, *paths = sys.argv[1:]
     started = time.perf_counter()
-    {"plain": plain, "ours": ours}[side](*map(Path, paths))
+    {"plain": plain, "ours": ours, "terratorch": terratorch}[side](*map(Path, paths))
     print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
