@@ -31,9 +31,9 @@ def mask():
     return values
 
 
-def write_page(folder, mask):
+def write_page(folder, mask, **changes):
     write_map(folder, GRID, mask, np.where(mask == 1, 0.9, 0.02), 0.0)
-    info = map_info(scene=SCENE)
+    info = map_info(scene=SCENE, **changes)
     landslides, _ = landslide_polygons(folder, info, None)
     path = folder / "map.html"
     preview = np.zeros((100, 150, 3), np.uint8)
@@ -105,6 +105,12 @@ def test_attributes_and_counts_on_the_page(tmp_path, mask):
     assert list(data["reasons"]) == ["cloud"]
     assert data["facts"]["Landslides"] == "3"
     assert data["scene"] == SCENE
+
+
+@pytest.mark.parametrize(("version", "label"), [("3", "landslide-lite_unet version 3"), ("", "landslide-lite_unet")])
+def test_a_model_from_a_folder_has_no_version(tmp_path, mask, version, label):
+    path, _ = write_page(tmp_path, mask, model_version=version)
+    assert page_data(path)["facts"]["Model"] == label
 
 
 def test_longitude_and_latitude_between_the_corners_of_cells(tmp_path, mask):

@@ -46,11 +46,17 @@ def test_properties_and_links_say_where_the_map_comes_from(tmp_path):
     assert properties["landslide:landslides"] == 12
     assert properties["landslide:area_m2"] == 34_567.8
     assert properties["platform"] == "sentinel-2a"
+    assert properties["landslide:model"] == "landslide-lite_unet 3"
     links = {link["title"]: (link["rel"], link["href"]) for link in content["links"]}
     assert links == {
         "The scene": ("derived_from", "file:///data/S2A_MSIL1C_20170216T102101_N0204_R065_T33UUU.SAFE"),
         "The model": ("derived_from", "models:/landslide-lite_unet/3"),
     }
+
+
+def test_a_model_from_a_folder_has_no_version(tmp_path):
+    _, content = written(tmp_path, utm_grid(40, 30), map_info(model_version=""))
+    assert content["properties"]["landslide:model"] == "landslide-lite_unet"
 
 
 def test_assets_bear_digests_scale_and_classes(tmp_path):

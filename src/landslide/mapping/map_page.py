@@ -104,7 +104,7 @@ def _facts(landslides: gpd.GeoDataFrame, info: MapInfo) -> dict[str, str]:
         "Sensor": info.sensor,
         "Level": info.level,
         "Processing baseline": info.processing_baseline,
-        "Model": f"{info.model}, version {info.model_version}",
+        "Model": info.model_label,
         "Threshold": f"{info.threshold:.2f}",
         "Minimum area": f"{info.minimum_area:g} m²",
         "Created": info.created.isoformat(timespec="minutes"),

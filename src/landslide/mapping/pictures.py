@@ -174,7 +174,7 @@ def _write_title(figure: Figure, landslides: gpd.GeoDataFrame, info: MapInfo) ->
         info.level,
         info.processing_baseline and f"baseline {info.processing_baseline}",
     ]
-    model = f"{info.model} version {info.model_version}, minimum {info.minimum_area:g} m²"
+    model = f"{info.model_label}, minimum {info.minimum_area:g} m²"
     number = f"{len(landslides):,} landslide{'' if len(landslides) == 1 else 's'}, {area:.3g} km²"
     height = figure.get_size_inches()[1]
     figure.text(0.5, 1 - 0.3 / height, info.scene, ha="center", fontsize=12, fontweight="bold")

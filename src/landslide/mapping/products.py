@@ -17,7 +17,7 @@ class MapInfo:
         image_datetime: When the image was taken, with its time zone; None if unknown.
         processing_baseline: For example "05.10"; None if unknown.
         model: Name of the model.
-        model_version: Its version.
+        model_version: Number of its version; empty for a model from a folder.
         model_address: Path or address of the model.
         threshold: Landslide probability from which a pixel is a landslide.
         minimum_area: Minimum mapping unit in m2; smaller polygons are left out.
@@ -47,6 +47,11 @@ class MapInfo:
     def image_date(self) -> str | None:
         """Day of the image, such as "2023-12-17"."""
         return None if self.image_datetime is None else self.image_datetime.date().isoformat()
+
+    @property
+    def model_label(self) -> str:
+        """Name of the model with its version, if it has one, such as "landslide-segmentation version 3"."""
+        return f"{self.model} version {self.model_version}" if self.model_version else self.model
 
 
 @dataclass(frozen=True)

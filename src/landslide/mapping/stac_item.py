@@ -114,7 +114,7 @@ def _properties(info: MapInfo, grid: Grid, summary: Mapping[str, Any]) -> dict[s
         "processing:software": {"landslide": info.landslide_version},
         "landslide:threshold": info.threshold,
         "landslide:minimum_area": info.minimum_area,
-        "landslide:model": f"{info.model} {info.model_version}",
+        "landslide:model": f"{info.model} {info.model_version}".rstrip(),
         **{f"landslide:{name}": value for name, value in summary.items()},
     }
     if properties["proj:code"] is None:
