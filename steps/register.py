@@ -75,7 +75,7 @@ def register(
         **{name: run_tags[name] for name in lineage},
         **{name: f"{scores['mean'][name]:.6f}" for name in METRIC_NAMES},
     }
-    # Two pipelines that train the same folds at once would both find no version.
+    # Two pipelines that train the same folds at once would both find no version, or both decide about it.
     with locked(checkpoints() / f"{cross_validation_run}-register.lock"):
         version = registry.registered(client, tags)
         if version is None:
@@ -84,11 +84,11 @@ def register(
             version = registry.register(client, model_uri, tags)
         else:
             logger.info("The model is registered already: version %s.", version)
-    runs.set_tags(client, cross_validation_run, {"model_version": version})
-    _describe_for_catalogues(client, cross_validation_run, version)
-    if give_alias:
-        decision = registry.decide_once(client, version, registration.metric)
-        runs.set_tags(client, cross_validation_run, {"decision": decision.reason})
+        runs.set_tags(client, cross_validation_run, {"model_version": version})
+        _describe_for_catalogues(client, cross_validation_run, version)
+        if give_alias:
+            decision = registry.decide_once(client, version, registration.metric)
+            runs.set_tags(client, cross_validation_run, {"decision": decision.reason})
     runs.describe(client, cross_validation_run, scores)
     return version
 

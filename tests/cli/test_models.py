@@ -62,7 +62,7 @@ def test_reason_of_a_promotion_is_one_line_and_not_empty(client):
         assert "it is empty; say why" in refused.stderr
     assert models(client, "promote", "3", "--reason", "seen\nin\tthe\x1b[31m field").exit_code == 0
     lines = models(client, "list").stdout.splitlines()
-    assert lines[1].endswith("champion: promoted manually: seen in the [31m field")
+    assert lines[1].endswith("promoted manually: seen in the [31m field")
     assert len(lines) == 4
     registry.rollback(client)
 

@@ -441,9 +441,10 @@ def test_moving_a_damaged_patch_away_as_the_remedy_says_leaves_no_finding(root):
     (root / "scenes.csv").write_text("n,scene,row,column\n1,1,0,0\n2,1,0,1\n10,1,1,0\n")
     truncate(image_path(root, 1))
     (fault,) = check(root).faults
-    assert "move the patch away, image and mask" in fault.remedy
+    assert "move the patch away: image, mask and its line in scenes.csv" in fault.remedy
     image_path(root, 1).unlink()
     mask_path(root, 1).unlink()
+    (root / "scenes.csv").write_text("n,scene,row,column\n2,1,0,1\n10,1,1,0\n")
     report = check(root)
     assert report.faults == report.warnings == []
 

@@ -166,7 +166,7 @@ def damaged_images(folder: Path) -> dict[str, Path]:
         ("missing", "cannot be read"),
         ("folder", "cannot be read"),
         ("nothing", "holds nothing; expected a data set `img`"),
-        ("group", "holds `img`; expected a data set `img`"),
+        ("group", "holds `img`, which is a group; expected a data set `img`"),
         ("key", "holds `image`; expected a data set `img`"),
         ("channels_first", r"shape \(14, 128, 128\); expected \(128, 128, 14\)"),
         ("bands", r"shape \(128, 128, 3\); expected \(128, 128, 14\)"),

@@ -42,11 +42,14 @@ def _parents(client):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_has_known_keys_and_valid_values(path, stack):
     from pipelines.ablation import ablation_pipeline
+    from pipelines.mapping import mapping_pipeline
     from pipelines.retraining import retraining_pipeline
     from pipelines.training import training_pipeline
 
     content = yaml.safe_load(path.read_text())
     pipeline = retraining_pipeline if "pipelines.retraining" in path.read_text() else training_pipeline
+    if "scenes" in content["parameters"]:
+        pipeline = mapping_pipeline
     if "rows" in content["parameters"]:
         pipeline = ablation_pipeline  # builds the network of every row
     pipeline.with_options(config_path=str(path)).prepare()

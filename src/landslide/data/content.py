@@ -17,7 +17,7 @@ from landslide.schema import PATCH_SIZE
 
 _TERRAIN = ("slope", "dem")  # may be the same everywhere
 _BLACK_SHARE = 0.01  # of the pixels; fewer that are 0 in every band may be shadow, in 8-bit images for example
-_MOVE = "move the patch away, image and mask"
+_MOVE = "move the patch away: image, mask and its line in scenes.csv"
 _FILL = (
     "fill these pixels, for example with the median of the others of the same band and image (networks would take 0 or "
     f"-9999 for measurements), or {_MOVE}; no setting leaves single pixels out"

@@ -239,7 +239,7 @@ def unreadable(path: Path, error: Exception) -> Finding:
     """The finding for a patch file that could not be opened or read."""
     cause, remedy = explain(error)
     if remedy == DAMAGED:
-        remedy += ", or move the patch away, image and mask"
+        remedy += ", or move the patch away: image, mask and its line in scenes.csv"
     return Finding(str(path), "unreadable", f"cannot be read: {cause}", remedy)
 
 
