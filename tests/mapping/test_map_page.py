@@ -17,6 +17,8 @@ from landslide.mapping.map_page import write_map_page
 from landslide.mapping.polygons import landslide_polygons, not_analysed_polygons
 from tests.support.finished_maps import map_info, utm_grid, write_map
 
+pytestmark = pytest.mark.slow
+
 GRID = utm_grid(300, 200)
 SCENE = "</script><b>T33UUU & 'x'"
 

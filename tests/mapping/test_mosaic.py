@@ -12,6 +12,8 @@ from landslide.mapping.reasons import Reason
 from landslide.schema import STORED_DIVISORS
 from tests.support import versions
 
+pytestmark = pytest.mark.slow
+
 BANDS = ("B4", "gray", "slope")  # gray is scaled by its window
 NEEDED = ("B2", "B3", "B4", "slope")
 

@@ -14,6 +14,8 @@ from landslide.inference.prediction import PredictionSettings
 from landslide.mapping.onnx_export import export_onnx
 from tests.support import versions
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = BandSettings(dtype="float32")
 
 

@@ -10,6 +10,8 @@ from landslide.mapping.pictures import write_quicklook
 from landslide.mapping.polygons import landslide_polygons, not_analysed_polygons
 from tests.support.finished_maps import degree_grid, map_info, utm_grid, write_map
 
+pytestmark = pytest.mark.slow
+
 PREVIEW = np.full((100, 100, 3), (20, 90, 60), np.uint8)
 
 

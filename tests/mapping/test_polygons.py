@@ -19,6 +19,8 @@ from landslide.mapping.polygons import (
 from landslide.mapping.products import LANDSLIDE_COLUMNS
 from tests.support.finished_maps import degree_grid, map_info, utm_grid, write_map, write_terrain
 
+pytestmark = pytest.mark.slow
+
 GRIDS = {"north": utm_grid(90, 70), "south": utm_grid(90, 70, "EPSG:32721"), "degrees": degree_grid(90, 70)}
 TERRAIN_COLUMNS = [
     *("elev_min", "elev_max", "elev_mean", "relief_m", "slope_mean", "slope_max", "aspect_mean"),

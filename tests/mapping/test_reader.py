@@ -21,6 +21,8 @@ from landslide.mapping.terrain import prepare_terrain
 from landslide.schema import ORIGINAL_BANDS
 from tests.support.sentinel2 import rewrite, sentinel2_folder
 
+pytestmark = pytest.mark.slow
+
 HEIGHT, WIDTH = 140, 70  # more than one block of rows; no multiples of 60 m
 SMALL = {"rows": 1, "columns": 1, "crop": (HEIGHT, WIDTH)}
 SPECTRAL = ORIGINAL_BANDS[:12]

@@ -17,6 +17,8 @@ from landslide.schema import PATCH_SIZE
 from tests.support import versions
 from tests.support.sentinel2 import sentinel2_folder
 
+pytestmark = pytest.mark.slow
+
 SURFACE = BandSettings(stored=("B2", "B3", "B4", "B5", "B8", "B11"), level="L2A", units="reflectance")
 
 
