@@ -275,6 +275,7 @@ def test_notes_say_what_looks_wrong(bright, tmp_path):
     assert "pixels are 30.0 x 30.0 m" in notes
     assert "windows of 112 pixels" in notes
     assert "no elevation model" in notes
+    assert "nothing says where clouds are" in notes
     assert all(any(note in line for line in said) for note in finished.summary["notes"])
 
 

@@ -54,7 +54,7 @@ def test_dry_run_says_what_was_understood_and_writes_nothing(champion, scene, tm
     assert done.exit_code == 0, done.output
     for expected in (
         "read as        bands", "number x 0.0001 -0.1", "128 x 128 pixels of 10.00 x 10.00 m, EPSG:32645",
-        "100.0 % of the scene", "landslide-segmentation 1, 2 networks, needs B4, B8, slope", "1 of 128 pixels", "about",
+        "100.0 % of the scene", "landslide-segmentation 1, 2 networks, needs B4, B8, slope", "1, each 128 x 128 pixels",
     ):  # fmt: skip
         assert expected in done.output
     assert not (tmp_path / "maps").exists()

@@ -15,7 +15,7 @@ import numpy as np
 import landslide.mapping
 from landslide.errors import ConfigurationError, DataError
 from landslide.inference.own_code import CODE
-from landslide.mapping.exclusions import ExclusionSettings
+from landslide.mapping.exclusions import ExclusionSettings, cloud_source
 from landslide.mapping.model import MapModel
 from landslide.mapping.mosaic import Windows
 from landslide.mapping.reader import SceneReader
@@ -124,6 +124,8 @@ class MapPlan:
                 f"the scene is smaller than a training patch: windows of {self.windows.side} pixels, whose bands are "
                 "scaled by less ground than in training"
             )
+        if self.exclusions.clouds == "auto" and cloud_source(self.scene, self.exclusions) is None:
+            found.append("nothing says where clouds are, so they are analysed like ground (--clouds csmask finds them)")
         if terrain is not None and terrain.coverage < 1:
             found.append(f"the elevation model covers {100 * terrain.coverage:.1f} % of the scene")
         if terrain is None and not self.needs_terrain:

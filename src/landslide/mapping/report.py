@@ -41,8 +41,8 @@ def describe_plan(plan: MapPlan, workers: int) -> list[str]:
         f"  model          {plan.model.name} {plan.model.version}".rstrip()
         + f", {len(plan.model.ensemble.members)} networks, needs {', '.join(plan.model.bands)}",
         f"  threshold      {plan.threshold:.4f}",
-        f"  windows        {len(windows)} of {windows.side} pixels, {100 * plan.settings.overlap:.0f} % overlap, "
-        f"augmentation {plan.model.augmentation}",
+        f"  windows        {len(windows)}, each {windows.side} x {windows.side} pixels, overlap "
+        f"{100 * plan.settings.overlap:.0f} %, augmentation {plan.model.augmentation}",
         f"  time           about {duration(plan.seconds(workers))} with {workers} workers",
         f"  memory         about {(_PROCESS_BYTES + strips) / 1e9:.1f} GB",
     ]
@@ -59,8 +59,8 @@ def describe_map(finished: FinishedMap, run: str | None = None) -> str:
     summary = finished.summary
     there = "" if finished.new else " (it was there already)"
     lines = [
-        f"{summary['landslides']} landslides, {summary['area_m2'] / 1e6:.3f} km2 in all, the largest "
-        f"{summary['largest_m2'] / 1e6:.3f} km2",
+        f"{summary['scene']}: {summary['landslides']} landslides, {summary['area_m2'] / 1e6:.3f} km2 in all, "
+        f"the largest {summary['largest_m2'] / 1e6:.3f} km2",
         f"{summary['below_minimum']} more below {summary['min_area_m2']:g} m2; "
         f"{100 * summary['not_analysed']:.1f} % not analysed",
         f"map: {finished.folder}{there}",
