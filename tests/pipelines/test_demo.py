@@ -216,6 +216,15 @@ def test_champion_loads_without_the_repository_and_reproduces_recorded_predictio
     assert "(N, 14, H, W), any real dtype" in done.stdout
 
 
+def test_registered_model_is_described_for_catalogues(demo_run, tmp_path):
+    client, run = demo_run
+    item = json.loads(Path(client.download_artifacts(run.info.run_id, "model_item.json", str(tmp_path))).read_text())
+    version = registry.champion(client)["version"]
+    assert item["id"] == f"{registry.MODEL_NAME}-{version}"
+    assert item["properties"]["mlm:tasks"] == ["semantic-segmentation"]
+    assert len([asset for asset in item["assets"].values() if "mlm:model" in asset["roles"]]) == 5
+
+
 def test_report_has_a_printed_table_and_files_for_dvc(demo_run, tmp_path):
     from landslide.tracking.report import write_report
 
