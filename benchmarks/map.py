@@ -79,7 +79,8 @@ def run(quick: bool) -> list[Comparison]:
         projected = seconds["ours"] / windows * len(starts(FULL_TILE)) ** 2 / 60
         print(f"a full tile of {FULL_TILE} pixels would take {projected:.0f} minutes", flush=True)
         for size in sizes:
-            memory = {side: measured(side, scenes[size], small, folder) for side in ("plain", "ours", *peers)}
+            sides = ["plain", "ours", *(peers if size < FULL_TILE else [])]
+            memory = {side: measured(side, scenes[size], small, folder) for side in sides}
             for unit, index in (("MB", 1), ("s", 0)):
                 results.append(
                     Comparison(
