@@ -123,8 +123,10 @@ def test_a_folder_of_another_map_is_refused_and_names_what_differs(bright, tmp_p
     with pytest.raises(MapExistsError, match="another scene"):
         make(bright, source, tmp_path / "maps", settings=MappingSettings(threshold=0.4))
     (tmp_path / "maps" / "scene" / "summary.json").unlink()
-    with pytest.raises(MapExistsError, match="holds no finished map"):
-        make(bright, source, tmp_path / "maps")
+    for overwrite in (False, True):  # the folder may be anything
+        with pytest.raises(MapExistsError, match="holds no finished map"):
+            make(bright, source, tmp_path / "maps", overwrite=overwrite)
+    assert (tmp_path / "maps" / "scene" / "mask.tif").exists()
 
 
 @pytest.mark.parametrize(
@@ -249,7 +251,7 @@ def test_a_full_disk_leaves_an_unfinished_map_that_continues(bright, tmp_path):
     assert "the same command continues" in caught.value.remedy
     assert [path.name for path in (tmp_path / "maps").iterdir()] == [".scene.partial"]
     said = []
-    finished = make(bright, source, tmp_path / "maps", say=said.append)
+    finished = make(bright, source, tmp_path / "maps", say=said.append, overwrite=True)
     assert any("continuing an interrupted map" in line for line in said)
     assert (finished.folder / "probability.tif").read_bytes() == (expected / "probability.tif").read_bytes()
 

@@ -118,8 +118,10 @@ def _map(
     final, work = output / plan.scene.name, output / f".{plan.scene.name}.partial"
     with locked(output / f".{plan.scene.name}.lock", wait=False):
         if final.exists():
+            summary = _summary(final)
             try:
-                return FinishedMap(final, _same_map(plan, final), new=False)
+                _refuse_another(plan, summary["identity"], f"{final} holds a map")
+                return FinishedMap(final, summary, new=False)
             except MapExistsError:
                 if not overwrite:
                     raise
@@ -141,28 +143,31 @@ def _map(
     return FinishedMap(final, summary, new=True)
 
 
-def _same_map(plan: MapPlan, folder: Path) -> dict[str, Any]:
-    """Return the summary of a finished map if it is this one."""
+def _summary(folder: Path) -> dict[str, Any]:
+    """Return the summary of a finished map; refuse any other folder, which is never overwritten."""
     try:
         summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
-        before = summary["identity"]
+        if isinstance(summary["identity"], dict):
+            return summary
     except (OSError, ValueError, KeyError, TypeError):
-        raise MapExistsError(
-            f"{folder} exists and holds no finished map.",
-            remedy="Choose another folder with --output, or move it away.",
-        ) from None
-    _refuse_another(plan, before, f"{folder} holds a map")
-    return summary
+        pass
+    raise MapExistsError(
+        f"{folder} exists and holds no finished map.", remedy="Choose another folder with --output, or move it away."
+    )
 
 
 def _prepare(plan: MapPlan, work: Path, overwrite: bool) -> None:
     """Make the work folder, or take the one of an interrupted map if that is this one."""
     identity = work / _IDENTITY
-    if work.exists() and not overwrite:
+    if work.exists():
         with suppress(OSError, ValueError):
             before = json.loads(identity.read_text())
-            _refuse_another(plan, before, f"{work} holds an unfinished map", _NO_EFFECT_ON_PREDICTION)
-            return
+            try:
+                _refuse_another(plan, before, f"{work} holds an unfinished map", _NO_EFFECT_ON_PREDICTION)
+                return
+            except MapExistsError:
+                if not overwrite:
+                    raise
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     with atomic_write(identity) as path:
