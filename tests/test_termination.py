@@ -15,7 +15,7 @@ import multiprocessing, os, signal, sys, time
 from landslide.termination import exit_on_sigterm
 
 def sleep():
-    print("child", os.getpid(), flush=True)
+    os.write(1, b"child\\n")  # at once: print writes in parts, and both processes write
     time.sleep(60)
 
 if sys.argv[1] == "like ZenML":  # whose handler raises an Exception, and in any case calls the one before it
@@ -33,6 +33,7 @@ else:
 with exit_on_sigterm():
     multiprocessing.get_context("fork").Process(target=sleep).start()
     register()
+    os.write(1, b"started\\n")  # now the child is known, and no signal can come between
     try:
         time.sleep(60)
     except Exception:
@@ -49,7 +50,7 @@ with exit_on_sigterm():
 def test_sigterm_cleans_up_ends_child_processes_and_exits_with_143(handler):
     command = [sys.executable, "-c", COMMAND, handler]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline().startswith("child")
+        assert {process.stdout.readline() for _ in range(2)} == {"child\n", "started\n"}
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=30)[0] == "cleaned up\n"
     assert process.returncode == 143

@@ -75,9 +75,11 @@ def test_jpeg_2000_bands_of_three_resolutions_with_a_plane_as_elevation_model(
         "--quantification", "10000", "--offset", "0", "--level", "L1C",
     )  # fmt: skip
     assert "number x 0.0001 +0 (options)" in said
-    assert "72 of 128 pixels" in said
+    assert "72, each 128 x 128 pixels" in said
     assert "100.0 % of the scene" in said
-    assert (summary["not_analysed"], summary["notes"]) == (0, [])
+    assert summary["not_analysed"] == 0
+    (note,) = summary["notes"]
+    assert "nothing says where clouds are" in note
     with rasterio.open(folder / "probability.tif") as probability:
         assert (probability.shape, probability.bounds, probability.crs) == (shape, bounds, crs)
     polygons = gpd.read_file(folder / "landslides.gpkg", layer="landslides")
@@ -94,11 +96,12 @@ def test_reflectance_with_its_elevation_model_smaller_than_a_window(sentinel2, m
         folder / "eolearn_S2L1C_2015-07-11.tif", "--model", models / "L1C", "--dem", folder / "eolearn_DEM.tif",
         "--quantification", "1", "--offset", "0", "--level", "L1C",
     )  # fmt: skip
-    assert "4 of 96 pixels" in said
+    assert "4, each 96 x 96 pixels" in said
     assert "number x 1 +0 (options)" in said
     assert summary["not_analysed"] == 0
-    (note,) = summary["notes"]
-    assert "smaller than a training patch" in note
+    small, clouds = summary["notes"]
+    assert "smaller than a training patch" in small
+    assert "nothing says where clouds are" in clouds
     polygons = gpd.read_file(made / "landslides.gpkg", layer="landslides")
     elevation = read(folder / "eolearn_DEM.tif")
     assert len(polygons) > 3
