@@ -14,9 +14,13 @@ COMMAND = """
 import multiprocessing, os, signal, sys, time
 from landslide.termination import exit_on_sigterm
 
-def sleep():
+def sleep():  # in short pieces: a signal just before a sleep is handled after it
+    for _ in range(600):
+        time.sleep(0.1)
+
+def child():
     os.write(1, b"child\\n")  # at once: print writes in parts, and both processes write
-    time.sleep(60)
+    sleep()
 
 if sys.argv[1] == "like ZenML":  # whose handler raises an Exception, and in any case calls the one before it
     def register():
@@ -31,11 +35,11 @@ else:
     register = lambda: None
 
 with exit_on_sigterm():
-    multiprocessing.get_context("fork").Process(target=sleep).start()
+    multiprocessing.get_context("fork").Process(target=child).start()
     register()
-    os.write(1, b"started\\n")  # now the child is known, and no signal can come between
     try:
-        time.sleep(60)
+        os.write(1, b"started\\n")  # now the child is known, and no signal can come between
+        sleep()
     except Exception:
         print("the next step", flush=True)
     finally:
