@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 from zenml import step
 
+from landslide.errors import DataError
 from landslide.folds.schemes import assign
 from landslide.folds.table import read_folds, refuse_shared_images
 from steps.code_dependencies import depends_on_code_of
@@ -27,8 +28,13 @@ def split(patch_table: pd.DataFrame, folds: FoldSettings) -> Annotated[pd.DataFr
         The patch table with a column `fold` (1..n_folds).
 
     Raises:
-        DataError: If an image is in several folds, unless `folds` allows it.
+        DataError: If an image is in several folds, unless `folds` allows it, or if no patch has a landslide.
     """
+    if not patch_table["positive_pixels"].any():
+        raise DataError(
+            f"None of the {len(patch_table)} masks has a landslide: there is nothing to learn.",
+            remedy="See that the masks are 1 on landslides and 0 elsewhere.",
+        )
     table = patch_table.assign(fold=_folds(patch_table, folds))
     if not folds.allow_duplicates:
         refuse_shared_images(table)

@@ -114,13 +114,13 @@ def test_the_same_map_is_not_made_again(bright, tmp_path):
 def test_a_folder_of_another_map_is_refused_and_names_what_differs(bright, tmp_path):
     source, _ = bright_scene(tmp_path, 128, 128)
     make(bright, source, tmp_path / "maps")
-    with pytest.raises(MapExistsError, match=r"holds a map with another settings\.") as caught:
+    with pytest.raises(MapExistsError, match=r"holds a map that differs in settings\.") as caught:
         make(bright, source, tmp_path / "maps", settings=MappingSettings(threshold=0.4))
     assert "--overwrite" in caught.value.remedy
     replaced = make(bright, source, tmp_path / "maps", settings=MappingSettings(threshold=0.4), overwrite=True)
     assert replaced.summary["threshold"] == 0.4
     bright_scene(tmp_path, 128, 128, seed=1)
-    with pytest.raises(MapExistsError, match="another scene"):
+    with pytest.raises(MapExistsError, match="differs in scene"):
         make(bright, source, tmp_path / "maps", settings=MappingSettings(threshold=0.4))
     (tmp_path / "maps" / "scene" / "summary.json").unlink()
     for overwrite in (False, True):  # the folder may be anything
@@ -185,6 +185,13 @@ def test_a_run_shifted_by_half_a_window_differs_little(bright, tmp_path):
     difference = rasters(whole.folder)["probability"][32:, 32:].astype(int) - rasters(shifted.folder)["probability"]
     assert np.abs(difference).max() > 0
     assert np.percentile(np.abs(difference), 99) <= 500  # 0.05
+
+
+def test_a_call_that_failed_at_its_input_does_not_stand_in_the_way(bright, tmp_path):
+    source, _ = bright_scene(tmp_path, 128, 128)
+    with pytest.raises(DataError, match="lies outside the scene"):
+        make(bright, source, tmp_path / "maps", exclusions=ExclusionSettings(area="10,10,11,11"))
+    assert make(bright, source, tmp_path / "maps").new
 
 
 def test_what_is_left_out_becomes_polygons_with_reasons(bright, tmp_path):

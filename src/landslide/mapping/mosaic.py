@@ -38,8 +38,10 @@ RAW_TYPES: dict[str, np.dtype[Any]] = {
 }
 """The raw files of a prediction, `<name>.raw`, with their dtypes: rows of pixels from north to south."""
 
+PROGRESS = "progress.npz"
+"""The saved accumulators."""
+
 _CPU_GROUP, _GPU_GROUP = 8, 64
-_STATE = "progress.npz"
 
 Floats = npt.NDArray[np.float32]
 
@@ -130,7 +132,7 @@ class Mosaic:
     @property
     def rows_done(self) -> int:
         """Rows of windows that a prediction in this folder need not repeat."""
-        path = self._folder / _STATE
+        path = self._folder / PROGRESS
         return int(np.load(path)["next"]) if path.is_file() else 0
 
     def predict(
@@ -257,12 +259,12 @@ class Mosaic:
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
-        with atomic_write(self._folder / _STATE) as path, path.open("wb") as file:
+        with atomic_write(self._folder / PROGRESS) as path, path.open("wb") as file:
             np.savez(file, next=self._next, sums=self._sums)
 
     def _resume(self) -> None:
         """Read the saved accumulators, if there are any, and cut the raw files to the rows that belong to them."""
-        state = self._folder / _STATE
+        state = self._folder / PROGRESS
         if state.is_file():
             with np.load(state) as content:
                 self._next, self._sums = int(content["next"]), content["sums"]

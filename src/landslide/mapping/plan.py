@@ -87,7 +87,7 @@ class MapPlan:
             "elevation model": {path: _state(path) for path in self.dem},
             "model": self.model.digest,
             "settings": settings,
-            "exclusions": {**exclusions, "files": files},
+            "area, masks or clouds": {**exclusions, "files": files},
             "code": f"{CODE}-{_mapping_code()}",
         }
 

@@ -23,7 +23,7 @@ from landslide.mapping.geotiff import write_rasters
 from landslide.mapping.grid import Grid
 from landslide.mapping.map_page import write_map_page
 from landslide.mapping.model import MapModel
-from landslide.mapping.mosaic import Mosaic, read_raw
+from landslide.mapping.mosaic import PROGRESS, Mosaic, read_raw
 from landslide.mapping.pictures import write_quicklook
 from landslide.mapping.plan import MapPlan, digest, terrain_of
 from landslide.mapping.polygons import (
@@ -159,7 +159,7 @@ def _summary(folder: Path) -> dict[str, Any]:
 def _prepare(plan: MapPlan, work: Path, overwrite: bool) -> None:
     """Make the work folder, or take the one of an interrupted map if that is this one."""
     identity = work / _IDENTITY
-    if work.exists():
+    if (work / PROGRESS).exists():  # otherwise nothing is lost: the last call may have failed at its input
         with suppress(OSError, ValueError):
             before = json.loads(identity.read_text())
             try:
@@ -182,7 +182,7 @@ def _refuse_another(plan: MapPlan, before: dict[str, Any], what: str, without: t
     other = [part for part in now if digest(now[part]) != digest(before.get(part))]
     if other:
         raise MapExistsError(
-            f"{what} with another {' and another '.join(other)}.",
+            f"{what} that differs in {' and '.join(other)}.",
             remedy="Choose another folder with --output, or replace it with --overwrite.",
         )
 
