@@ -70,3 +70,10 @@ def test_a_mask_on_another_grid_is_refused(scenes, tmp_path, monkeypatch):
     shifted = write_raster(tmp_path / "shifted.tif", mask, west=500_010.0)
     with pytest.raises(SystemExit, match="another grid"):
         cut(monkeypatch, tmp_path / "set", raster, shifted)
+
+
+def test_a_mask_of_other_values_is_refused(scenes, tmp_path, monkeypatch):
+    raster, _, _, mask = scenes[0]
+    bright = write_raster(tmp_path / "bright.tif", 255 * mask)
+    with pytest.raises(SystemExit, match="has the value 255"):
+        cut(monkeypatch, tmp_path / "set", raster, bright)

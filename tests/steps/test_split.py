@@ -79,3 +79,8 @@ def test_invalid_fold_table_file_is_named(text, patches, tmp_path):
 
 def test_only_scene_blocked_folds_exclude_adjacent_tiles():
     assert [scheme for scheme in SCHEMES if FoldSettings(scheme=scheme).exclude_adjacent] == ["scene_blocked"]
+
+
+def test_masks_without_any_landslide_are_refused():
+    with pytest.raises(DataError, match="None of the 7 masks has a landslide"):
+        split.entrypoint(patch_table=build_patch_table(7, pixels=np.zeros(7, int)), folds=FoldSettings(n_folds=2))
