@@ -445,3 +445,22 @@ def test_remote_item_and_assets(item):
             open_scene(f"{url}/x/other.json")
         with pytest.raises(RemoteError, match=r"none\.json cannot be read: 404"):
             open_scene(f"{url}/none.json")
+
+
+@pytest.mark.parametrize("damage", ["compression", "data"])
+def test_zip_files_that_cannot_be_unpacked(originals, tmp_path, damage):
+    product = originals["SAFE"]
+    archive = Path(shutil.make_archive(str(tmp_path / "product"), "zip", product.parent, product.name))
+    with zipfile.ZipFile(archive) as file:
+        entry = next(entry for entry in file.infolist() if entry.filename.endswith("MTD_MSIL1C.xml"))
+    content = bytearray(archive.read_bytes())
+    name = entry.filename.encode()
+    if damage == "compression":  # 97: a method that zipfile lacks, in both headers
+        content[entry.header_offset + 8] = 97
+        content[content.rindex(name) - 46 + 10] = 97
+    else:
+        start = entry.header_offset + 30 + len(name)
+        content[start : start + 40] = b"\xff" * 40
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=r"product\.zip is not a readable zip file"):
+        open_scene(archive)

@@ -5,6 +5,7 @@ Nothing is read here except metadata and the names of bands.
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -155,7 +156,7 @@ def _zip_content(path: Path) -> dict[str, bytes | None]:
                 entry.filename: archive.read(entry) if _METADATA.fullmatch(PurePosixPath(entry.filename).name) else None
                 for entry in entries
             }
-    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError) as error:  # RuntimeError: its compression
         raise DataError(f"{path} is not a readable zip file: {error}.", remedy=remedy) from error
 
 
