@@ -22,12 +22,13 @@ from landslide.evaluation.scores import SCORES, SUFFIXES
 from landslide.tracking.metric_keys import key
 from landslide.training.epochs import EPOCH_METRICS
 from pipelines.ablation import ablation_pipeline
+from pipelines.mapping import mapping_pipeline
 from pipelines.retraining import retraining_pipeline
 from pipelines.training import training_pipeline
 
 FOLDER = Path(__file__).parent / "reference"
 _NOTE = "<!-- Written by `make docs`. Edit the docstrings in the code instead. -->"
-_PIPELINES = (training_pipeline, ablation_pipeline, retraining_pipeline)
+_PIPELINES = (training_pipeline, ablation_pipeline, retraining_pipeline, mapping_pipeline)
 
 
 def pages() -> dict[str, str]:

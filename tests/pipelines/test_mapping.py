@@ -107,3 +107,14 @@ def test_mapping_pipeline_without_scenes_is_refused(stack):
 
     with pytest.raises(PipelineError, match=r"parameters\.scenes is empty"):
         mapping_pipeline()
+
+
+@pytest.mark.parametrize("group", ["exclusions", "mapping", "scene"])
+def test_unknown_setting_is_refused(stack, tmp_path, group):
+    from pipelines.configured import PipelineError
+    from pipelines.mapping import mapping_pipeline
+
+    config = tmp_path / "mapping.yaml"
+    config.write_text(yaml.safe_dump({"parameters": {"scenes": ["a"], group: {"cloudz": "none"}}}))
+    with pytest.raises(PipelineError, match=rf"unknown key parameters\.{group}\.cloudz"):
+        mapping_pipeline.with_options(config_path=str(config)).prepare()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from xml.etree import ElementTree
 
 import geopandas as gpd
@@ -48,22 +48,21 @@ _SCENE_SNOW = {11: Reason.SNOW}
 _DEFECTS = {3: Reason.DEFECTIVE, 5: Reason.DEFECTIVE, 8: Reason.DEFECTIVE, 6: Reason.NO_DATA}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExclusionSettings:
-    """What is left out.
+    """What is left out."""
 
-    Attributes:
-        clouds: "auto": what the product says of clouds, if it does; "none": nothing; "csmask": found by the package
-            ukis-csmask.
-        snow: Whether snow and ice are left out, too.
-        masks: Rasters, where other values than 0 are left out, and vector files, whose polygons are left out.
-        area: Area of interest: a vector file, or "west,south,east,north" in longitude and latitude.
-    """
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     clouds: Clouds = "auto"
+    """`auto`: what the product says of clouds, if it does; `none`: nothing; `csmask`: found by the package
+    ukis-csmask."""
     snow: bool = False
+    """Leave out snow and ice, too."""
     masks: tuple[str | Path, ...] = ()
+    """Rasters, where other values than 0 are left out, and vector files, whose polygons are left out."""
     area: str | Path | None = None
+    """Area of interest: a vector file, or `west,south,east,north` in longitude and latitude."""
 
 
 def cloud_source(scene: Scene, settings: ExclusionSettings) -> str | None:
