@@ -9,6 +9,7 @@ import rasterio
 import shapely
 from affine import Affine
 from rasterio.crs import CRS
+from scipy.ndimage import distance_transform_edt
 
 from landslide.errors import ConfigurationError, DataError
 from landslide.mapping.demo_scene import write_demo_scene
@@ -32,9 +33,9 @@ def product(tmp_path_factory):
     return write_demo_scene(tmp_path_factory.mktemp("product"), clouds=True, **SMALL)
 
 
-def reasons_of(scene, bands=("B4",), work_folder=None, **settings):
+def reasons_of(scene, bands=("B4",), work_folder=None, margin=0, **settings):
     """The reasons of the whole scene; they are the same row by row."""
-    with SceneReader(scene, bands, ExclusionSettings(**settings), work_folder=work_folder) as reader:
+    with SceneReader(scene, bands, ExclusionSettings(margin=margin, **settings), work_folder=work_folder) as reader:
         _, whole = reader.read(0, HEIGHT)
         for row in (127, 256, 255, 0, HEIGHT - 1):
             assert (reader.read(row, row + 1)[1][0] == whole[row]).all()
@@ -58,6 +59,23 @@ def test_classification_mask_of_l1c(product):
     assert (with_snow == Reason.SNOW).any()
     assert not reasons_of(scene, clouds="none").any()
     assert (reasons_of(scene, clouds="none", snow=True) == snow * Reason.SNOW).all()
+
+
+@pytest.mark.parametrize("margin", [60, 205])
+def test_clouds_and_snow_are_grown_by_the_margin(product, margin):
+    scene = open_scene(product)
+    narrow = reasons_of(scene, snow=True)
+    wide = reasons_of(scene, snow=True, margin=margin)
+    distance = 10 * distance_transform_edt(narrow != Reason.CLOUD)  # metres, between the centres of pixels
+    assert (wide[distance <= margin - 10] == Reason.CLOUD).all()
+    assert (wide[distance > margin + 20] != Reason.CLOUD).all()
+    assert (wide == Reason.SNOW).sum() > (narrow == Reason.SNOW).sum()
+    assert (wide >= narrow).all()
+
+
+def test_a_margin_out_of_range_is_refused(product):
+    with pytest.raises(ConfigurationError, match="margin around clouds is -1 m"):
+        reasons_of(open_scene(product), margin=-1)
 
 
 def test_scene_classification_of_l2a(tmp_path):

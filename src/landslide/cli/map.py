@@ -45,6 +45,7 @@ def _names(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
     help="auto: the product's own classification; csmask: the package ukis-csmask.",
 )
 @click.option("--snow", is_flag=True, help="Leave out snow, too.")
+@click.option("--margin", type=float, default=60.0, show_default=True, help="Metres left out around clouds and snow.")
 @click.option("--bands", callback=_names, metavar="B2,B3,...", help="Bands of a raster without names; - skips one.")
 @click.option("--quantification", type=float, help="Digital numbers of a reflectance of 1, if nothing says it.")
 @click.option("--offset", type=float, help="What is added to digital numbers, if nothing says it.")
@@ -63,6 +64,7 @@ def map_command(
     masks: tuple[Path, ...],
     clouds: Any,
     snow: bool,
+    margin: float,
     workers: int | None,
     record: bool,
     overwrite: bool,
@@ -87,7 +89,7 @@ def map_command(
 
     reading = SceneSettings(**{name: options.pop(name) for name in ("bands", "quantification", "offset", "level")})
     mapping = MappingSettings(**options)
-    exclusions = ExclusionSettings(clouds=clouds, snow=snow, masks=tuple(map(str, masks)), area=area)
+    exclusions = ExclusionSettings(clouds=clouds, snow=snow, margin=margin, masks=tuple(map(str, masks)), area=area)
     with tempfile.TemporaryDirectory() as folder:
         loaded = open_model(model, Path(folder))
         opened = [open_scene(source, **asdict(reading)) for source in scenes]

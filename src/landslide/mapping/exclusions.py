@@ -1,5 +1,6 @@
 """Pixels that are left out: clouds, shadows, snow, defects, masks of the user's own, and what is outside the area."""
 
+import math
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 from xml.etree import ElementTree
 
+import cv2
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,9 @@ from landslide.mapping.rasters import TOLERANCE, open_raster, reading
 from landslide.mapping.reasons import Reason
 from landslide.mapping.row_blocks import RowBlocks
 from landslide.mapping.scene import Scene
+
+_GROWN = (Reason.SNOW, Reason.CLOUD_SHADOW, Reason.CLOUD)
+_LARGEST_MARGIN = 2_000.0  # metres: rows above and below a window are read as far
 
 Array = npt.NDArray[Any]
 Codes = npt.NDArray[np.uint8]
@@ -59,6 +64,9 @@ class ExclusionSettings:
     ukis-csmask."""
     snow: bool = False
     """Leave out snow and ice, too."""
+    margin: float = 60.0
+    """Metres by which clouds, their shadows and snow are grown: the largest bands have pixels of 60 m, which hold some
+    cloud beside it."""
     masks: tuple[str | Path, ...] = ()
     """Rasters, where other values than 0 are left out, and vector files, whose polygons are left out."""
     area: str | Path | None = None
@@ -102,7 +110,13 @@ class Exclusions:
         stack: ExitStack,
         work_folder: Path | None = None,
     ) -> None:
+        if not 0 <= settings.margin <= _LARGEST_MARGIN:
+            raise ConfigurationError(
+                f"The margin around clouds is {settings.margin:g} m.",
+                remedy=f"Give a number from 0 to {_LARGEST_MARGIN:g}.",
+            )
         self._grid = scene.grid
+        self._reach = [math.ceil(round(settings.margin / size, 3)) for size in scene.grid.pixel_size]
         self._stack = stack
         self._layers: list[Callable[[int, int], Codes]] = []
         self._codes = RowBlocks(self._compute, scene.grid.height, _BLOCK)
@@ -123,7 +137,12 @@ class Exclusions:
 
     def read(self, start: int, stop: int) -> Codes:
         """Return the codes of `Reason` of rows `start` to `stop`, uint8 (stop - start, width)."""
-        return self._codes.read(start, stop)
+        across, down = self._reach
+        first = max(0, start - down)
+        codes = self._codes.read(first, min(self._grid.height, stop + down))
+        around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * across + 1, 2 * down + 1))
+        grown = [reason.value * cv2.dilate((codes == reason).astype(np.uint8), around) for reason in _GROWN]
+        return np.asarray(np.maximum.reduce([codes, *grown])[start - first : stop - first])
 
     def _compute(self, start: int, stop: int) -> Codes:
         codes = np.zeros((stop - start, self._grid.width), np.uint8)
