@@ -246,3 +246,19 @@ def test_preview_shows_colours_and_black_where_there_is_no_data(tmp_path):
         (folder / f"{name}.tif").unlink()
     gray = scene_preview(open_scene(folder))
     assert (gray[..., 0] == gray[..., 2]).all()
+
+
+def test_preview_is_stretched_for_what_was_analysed(tmp_path):
+    scene = open_scene(write_demo_scene(tmp_path, layout="bands", **SMALL))
+    with rasterio.open(scene.bands["B4"].path) as dataset:
+        profile, red = dataset.profile, dataset.read(1)
+    reasons = np.where(red > np.median(red), Reason.CLOUD, Reason.ANALYSED).astype(np.uint8)
+    profile.update(dtype="uint8", nodata=None)
+    with rasterio.open(tmp_path / "reasons.tif", "w", **profile) as dataset:
+        dataset.write(reasons, 1)
+    dark, bright = scene_preview(scene), scene_preview(scene, reasons=tmp_path / "reasons.tif")
+    assert dark[..., 0][reasons == 0].max() < 255
+    assert (bright[..., 0][reasons != 0] == 255).mean() > 0.8
+    with rasterio.open(tmp_path / "reasons.tif", "w", **profile) as dataset:
+        dataset.write(np.full_like(reasons, Reason.CLOUD), 1)
+    assert (scene_preview(scene, reasons=tmp_path / "reasons.tif") == dark).all()

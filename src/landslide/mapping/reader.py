@@ -149,12 +149,13 @@ def _terrain_rows(
     return warp
 
 
-def scene_preview(scene: Scene, max_side: int = 1600) -> npt.NDArray[np.uint8]:
+def scene_preview(scene: Scene, max_side: int = 1600, *, reasons: Path | None = None) -> npt.NDArray[np.uint8]:
     """Return the scene in true colour, or in gray if it lacks B2, B3 or B4.
 
     Args:
         scene: The scene.
         max_side: Longest side of the picture in pixels.
+        reasons: reasons.tif of the scene: the percentiles are then those of what was analysed, if anything was.
 
     Returns:
         uint8 (h, w, 3), each band stretched from its 2nd to its 98th percentile, but at most to four times its median,
@@ -168,7 +169,10 @@ def scene_preview(scene: Scene, max_side: int = 1600) -> npt.NDArray[np.uint8]:
     factor = max(1.0, max(scene.grid.height, scene.grid.width) / max_side)
     shape = max(1, round(scene.grid.height / factor)), max(1, round(scene.grid.width / factor))
     picture = np.zeros((*shape, 3), np.uint8)
-    valid = np.ones(shape, bool)
+    valid, analysed = np.ones(shape, bool), np.ones(shape, bool)
+    if reasons is not None:
+        with open_raster(str(reasons)) as dataset, reading(str(reasons)):
+            analysed = dataset.read(1, out_shape=shape, resampling=Resampling.nearest) == Reason.ANALYSED
     with gdal_environment(remote=scene.remote):
         for channel, name in enumerate(names):
             band = scene.bands[name]
@@ -177,13 +181,14 @@ def scene_preview(scene: Scene, max_side: int = 1600) -> npt.NDArray[np.uint8]:
             known = np.isfinite(numbers) & (numbers != band.nodata if band.nodata is not None else True)
             valid &= known
             if known.any():
-                picture[..., channel] = _stretched(numbers * band.scale + band.offset, known)
+                used = known & analysed if (known & analysed).any() else known
+                picture[..., channel] = _stretched(numbers * band.scale + band.offset, used)
     picture[~valid] = 0
     return picture
 
 
-def _stretched(reflectance: Array, known: Array) -> Array:
-    low, median, high = np.percentile(reflectance[known], (2, 50, 98))
+def _stretched(reflectance: Array, used: Array) -> Array:
+    low, median, high = np.percentile(reflectance[used], (2, 50, 98))
     high = max(min(high, _BRIGHTEST * median), low + 0.01)
-    share = (np.where(known, reflectance, low) - low) / (high - low)
+    share = (np.where(np.isfinite(reflectance), reflectance, low) - low) / (high - low)
     return np.asarray(1 + np.rint(254 * np.clip(share, 0, 1)))

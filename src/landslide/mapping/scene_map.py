@@ -252,7 +252,7 @@ def _write_products(
     }
     write_geopackage(folder / "landslides.gpkg", layers, created)
     write_geojson(folder / "landslides.geojson", landslides)
-    preview = scene_preview(plan.scene)
+    preview = scene_preview(plan.scene, reasons=folder / "reasons.tif")
     write_quicklook(folder / "quicklook.png", preview, folder, grid, landslides, not_analysed, info)
     write_map_page(folder / "map.html", preview, folder, grid, landslides, not_analysed, info)
     areas = landslides["area_m2"]
