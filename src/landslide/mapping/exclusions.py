@@ -20,14 +20,13 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import CRSError
 from rasterio.features import rasterize
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from shapely.geometry.base import BaseGeometry
 
 from landslide.errors import ConfigurationError, DataError
 from landslide.mapping.cloud_mask import write_cloud_mask
 from landslide.mapping.grid import Grid
-from landslide.mapping.rasters import TOLERANCE, open_raster, reading
+from landslide.mapping.rasters import open_raster, reading, warped
 from landslide.mapping.reasons import Reason
 from landslide.mapping.row_blocks import RowBlocks
 from landslide.mapping.scene import Scene
@@ -206,22 +205,12 @@ class Exclusions:
         indexes = [index or 1] if by_class else sorted(reasons)
         if max(indexes) > dataset.count:
             raise DataError(f"{path} has {dataset.count} bands; expected {max(indexes)}.", remedy="Download it again.")
-        warped = self._stack.enter_context(
-            WarpedVRT(
-                dataset,
-                crs=self._grid.crs,
-                transform=self._grid.transform,
-                width=self._grid.width,
-                height=self._grid.height,
-                resampling=Resampling.nearest,
-                tolerance=TOLERANCE,
-            )
-        )
+        on_grid = self._stack.enter_context(warped(dataset, self._grid, Resampling.nearest))
 
         def compute(start: int, stop: int) -> Codes:
             with reading(path):
                 window = Window(0, start, self._grid.width, stop - start)
-                values = warped.read(indexes, window=window, masked=True).filled(0)
+                values = on_grid.read(indexes, window=window, masked=True).filled(0)
             return to_codes(values, reasons)
 
         self._layers.append(compute)

@@ -1,6 +1,7 @@
 """The rasters of a map: Cloud-Optimised GeoTIFFs of probability, uncertainty and mask."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from landslide.mapping.reasons import Reason
 
 NO_LANDSLIDE, LANDSLIDE, NOT_ANALYSED = 0, 1, 255
 """Codes of `mask.tif`."""
-_COLOURS = {NO_LANDSLIDE: (255, 255, 255), LANDSLIDE: (215, 25, 28), NOT_ANALYSED: (127, 127, 127)}
+Colours = dict[int, tuple[int, ...]]
+_COLOURS: Colours = {NO_LANDSLIDE: (255, 255, 255), LANDSLIDE: (215, 25, 28), NOT_ANALYSED: (127, 127, 127)}
 _TILE = 512
 _BLOCK_ROWS = 512
 
@@ -47,53 +49,51 @@ def write_rasters(work: Path, destination: Path, grid: Grid, threshold: float, d
         probability = raw["probability"][rows]
         return np.where(probability == NO_DATA, NOT_ANALYSED, probability >= lowest).astype(np.uint8)
 
-    scaled = {"dtype": "uint16", "nodata": NO_DATA}
-    for name in ("probability", "uncertainty"):
-        _write(
-            work, destination / f"{name}.tif", grid, lambda rows, name=name: raw[name][rows], scaled,
-            {**description, "LAYER": f"landslide {name}"}, "average",
-        )  # fmt: skip
-    plain = {"dtype": "uint8", "nodata": NOT_ANALYSED, "photometric": "palette"}
-    codes = {"LAYER": "0 no landslide, 1 landslide, 255 not analysed"}
-    _write(work, destination / "mask.tif", grid, mask, plain, {**description, **codes}, "nearest")
-    reasons = {"dtype": "uint8", "photometric": "palette"}
-    codes = {"LAYER": ", ".join(f"{reason.value} {reason.text}" for reason in Reason)}
-    path = destination / "reasons.tif"
-    _write(work, path, grid, lambda rows: raw["reasons"][rows], reasons, {**description, **codes}, "nearest")
+    landslide = "0 no landslide, 1 landslide, 255 not analysed"
+    reasons = ", ".join(f"{reason.value} {reason.text}" for reason in Reason)
+    for name, values, layer, nodata, colours in (
+        ("probability", raw["probability"].__getitem__, "landslide probability", NO_DATA, None),
+        ("uncertainty", raw["uncertainty"].__getitem__, "standard deviation of the probability", NO_DATA, None),
+        ("mask", mask, landslide, NOT_ANALYSED, _COLOURS),
+        ("reasons", raw["reasons"].__getitem__, reasons, None, _reason_colours()),
+    ):
+        tags = {**description, "LAYER": layer}
+        _write(work / f"{name}.tiled.tif", destination / f"{name}.tif", grid, values, tags, nodata, colours)
 
 
-def _reason_colours() -> dict[int, tuple[int, ...]]:
+def _reason_colours() -> Colours:
     colours = {reason.value: tuple(bytes.fromhex(colour[1:])) for reason, colour in REASON_COLOURS.items()}
     return {Reason.ANALYSED.value: (255, 255, 255), **colours}
 
 
 def _write(
-    work: Path,
+    temporary: Path,
     path: Path,
     grid: Grid,
-    values: Any,
-    profile: dict[str, Any],
+    values: Callable[[slice], npt.NDArray[Any]],
     tags: dict[str, str],
-    resampling: str,
+    nodata: int | None,
+    colours: Colours | None,
 ) -> None:
-    """Write one raster: tiled first, by blocks of rows, and from that as a Cloud-Optimised GeoTIFF with overviews."""
-    temporary, scaled = work / f"{path.stem}.tiled.tif", profile["dtype"] == "uint16"
+    """Write codes with colours, or scaled values without: tiled by blocks of rows, and from that Cloud-Optimised."""
+    kind = {"dtype": "uint8", "photometric": "palette"} if colours else {"dtype": "uint16"}
     with rasterio.open(
-        temporary, "w", driver="GTiff", width=grid.width, height=grid.height, count=1, crs=grid.crs,
-        transform=grid.transform, tiled=True, blockxsize=_TILE, blockysize=_TILE, BIGTIFF="IF_SAFER", **profile,
+        temporary, "w", driver="GTiff", width=grid.width, height=grid.height, count=1, crs=grid.crs, nodata=nodata,
+        transform=grid.transform, tiled=True, blockxsize=_TILE, blockysize=_TILE, BIGTIFF="IF_SAFER", **kind,
     ) as target:  # fmt: skip
-        if not scaled:  # GDAL cannot add colours once pixels are written
-            target.write_colormap(1, _COLOURS if path.stem == "mask" else _reason_colours())
+        if colours:  # GDAL cannot add them once pixels are written
+            target.write_colormap(1, colours)
         for start in range(0, grid.height, _BLOCK_ROWS):
             rows = slice(start, min(start + _BLOCK_ROWS, grid.height))
             window = Window(0, start, grid.width, rows.stop - start)
             target.write(np.ascontiguousarray(values(rows)), 1, window=window)
         target.update_tags(**tags)
         target.set_band_description(1, path.stem)
-        if scaled:
+        if not colours:
             target.scales, target.offsets = (SCALE,), (0.0,)
+    predictor, resampling = ("NO", "nearest") if colours else ("YES", "average")
     rasterio.shutil.copy(
-        temporary, path, driver="COG", compress="DEFLATE", predictor="YES" if scaled else "NO", blocksize=_TILE,
+        temporary, path, driver="COG", compress="DEFLATE", predictor=predictor, blocksize=_TILE,
         overview_resampling=resampling, BIGTIFF="IF_SAFER",
     )  # fmt: skip
     temporary.unlink()

@@ -12,8 +12,9 @@ result depends neither on the number of workers nor on where a prediction was in
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -128,6 +129,7 @@ class Mosaic:
         self._sums = np.zeros((3, windows.side, windows.width), np.float32)  # of probability, deviation, weight
         self._next = 0  # row of windows
         self._files: dict[str, Any] = {}
+        self._save_next = 0.0
 
     @property
     def rows_done(self) -> int:
@@ -173,17 +175,18 @@ class Mosaic:
             return ensemble.predict(images, batch_size=len(images))
 
         self._resume()
-        saved = time.monotonic()
+        self._save_next = time.monotonic() + save_every
         threads = torch.get_num_threads()
         pool = ThreadPoolExecutor(workers, "predict", initializer=_single_threaded)
         waiting: deque[tuple[_Group, Future[tuple[Floats, Floats]]] | _RowEnd] = deque()
         try:
-            for work in self._work(source, size):
-                waiting.append((work, pool.submit(answer, work)) if isinstance(work, _Group) else work)
-                while len(waiting) > 2 * workers:
-                    saved = self._absorb(waiting.popleft(), progress, saved, save_every)
+            with closing(self._work(source, size)) as works:  # an error ends the reading before the scene is closed
+                for work in works:
+                    waiting.append((work, pool.submit(answer, work)) if isinstance(work, _Group) else work)
+                    while len(waiting) > 2 * workers:
+                        self._absorb(waiting.popleft(), progress, save_every)
             while waiting:
-                saved = self._absorb(waiting.popleft(), progress, saved, save_every)
+                self._absorb(waiting.popleft(), progress, save_every)
             self._save()
         finally:
             pool.shutdown(cancel_futures=True)
@@ -191,7 +194,7 @@ class Mosaic:
             for file in self._files.values():
                 file.close()
 
-    def _work(self, source: Rows, size: int) -> Iterator[_Group | _RowEnd]:
+    def _work(self, source: Rows, size: int) -> Generator[_Group | _RowEnd, None, None]:
         """Read the scene row of windows by row of windows, one row ahead, and yield its groups."""
         side, starts = self._windows.side, self._windows.rows[self._next :]
         with ThreadPoolExecutor(1, "read") as reader:
@@ -217,17 +220,16 @@ class Mosaic:
         self,
         work: tuple[_Group, Future[tuple[Floats, Floats]]] | _RowEnd,
         progress: Callable[[int], object],
-        saved: float,
         save_every: float,
-    ) -> float:
-        """Add the answers of a group, or finish the pixels that no further window covers; return when it last saved."""
+    ) -> None:
+        """Add the answers of a group, or finish the pixels that no further window covers, and save now and then."""
         if isinstance(work, _RowEnd):
             self._finish_row(work)
             progress(len(self._windows.columns))
-            if time.monotonic() - saved >= save_every:
+            if time.monotonic() >= self._save_next:
                 self._save()
-                return time.monotonic()
-            return saved
+                self._save_next = time.monotonic() + save_every
+            return
         group, future = work
         probability, deviation = future.result()
         side = self._windows.side
@@ -238,7 +240,6 @@ class Mosaic:
             part[0] += weight * np.nan_to_num(mean)
             part[1] += weight * np.nan_to_num(std)
             part[2] += weight
-        return saved
 
     def _finish_row(self, end: _RowEnd) -> None:
         """Append the rows of pixels to the raw files that no further window covers, and move the accumulators on."""

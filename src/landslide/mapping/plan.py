@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import landslide.mapping
 from landslide.errors import ConfigurationError, DataError
@@ -23,6 +24,7 @@ from landslide.mapping.reasons import Reason
 from landslide.mapping.scene import Scene
 from landslide.mapping.settings import MappingSettings
 from landslide.mapping.terrain import Terrain, prepare_terrain
+from landslide.schema import PATCH_SIZE
 
 TERRAIN_BANDS = ("slope", "dem")
 _TRAINING_PIXEL = 10.0  # metres
@@ -119,7 +121,7 @@ class MapPlan:
             found.append(f"the scene is {level}, and the model was trained on {self.model.level}: expect worse results")
         if max(abs(side / _TRAINING_PIXEL - 1) for side in pixel) > _PIXEL_TOLERANCE:
             found.append(f"pixels are {pixel[0]:.1f} x {pixel[1]:.1f} m; the model was trained on 10 m")
-        if self.windows.side < Windows(10_000, 10_000, 0).side:
+        if self.windows.side < PATCH_SIZE:
             found.append(
                 f"the scene is smaller than a training patch: windows of {self.windows.side} pixels, whose bands are "
                 "scaled by less ground than in training"
@@ -147,10 +149,15 @@ class MapPlan:
         """Return about how long the prediction takes, from a window that is timed now."""
         side, stored = self.windows.side, len(self.model.settings.stored)
         image = np.random.default_rng(0).uniform(0.5, 1.5, (8, stored, side, side))
-        self.model.ensemble.predict(image, batch_size=8)  # the first time is slower
-        start = time.perf_counter()
-        self.model.ensemble.predict(image, batch_size=8)
-        return (time.perf_counter() - start) / 8 * len(self.windows) / (1 if workers == 1 else 1.5)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as a worker has
+        try:
+            self.model.ensemble.predict(image, batch_size=8)  # the first time is slower
+            start = time.perf_counter()
+            self.model.ensemble.predict(image, batch_size=8)
+            return (time.perf_counter() - start) / 8 * len(self.windows) / workers
+        finally:
+            torch.set_num_threads(threads)
 
     def check_space(self, folder: Path) -> None:
         """Refuse a disk without space for the map.

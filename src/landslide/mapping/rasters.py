@@ -3,12 +3,16 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import rasterio
+from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
 
 from landslide.errors import DataError
+from landslide.mapping.grid import Grid
 
 _CACHE = 256 * 2**20  # bytes: rasterio passes this option on as such, unlike GDAL's own
 
@@ -29,6 +33,21 @@ def interpolation_only(scale: float) -> dict[str, float]:
     """
     scale = scale if scale < 0.5 else 1.0
     return {"XSCALE": scale, "YSCALE": scale}
+
+
+def warped(dataset: DatasetReader, grid: Grid, resampling: Resampling, **options: Any) -> WarpedVRT:
+    """Return a raster as it is on another grid; a context manager.
+
+    Args:
+        dataset: The raster, open.
+        grid: The grid.
+        resampling: How values between pixels are found.
+        **options: Further options of `WarpedVRT`.
+    """
+    return WarpedVRT(
+        dataset, crs=grid.crs, transform=grid.transform, width=grid.width, height=grid.height, resampling=resampling,
+        tolerance=TOLERANCE, **options,
+    )  # fmt: skip
 
 
 @contextmanager

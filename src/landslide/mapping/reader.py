@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from landslide.errors import ConfigurationError
 from landslide.mapping.exclusions import Exclusions, ExclusionSettings
 from landslide.mapping.grid import Grid
-from landslide.mapping.rasters import TOLERANCE, gdal_environment, interpolation_only, open_raster, reading
+from landslide.mapping.rasters import gdal_environment, interpolation_only, open_raster, reading, warped
 from landslide.mapping.reasons import Reason
 from landslide.mapping.reflectance import ReflectanceReader
 from landslide.mapping.resampling import axes, bilinear
@@ -128,22 +127,11 @@ def _terrain_rows(
             return np.stack([bilinear(layer, part, columns) for layer in values])
 
         return interpolate
-    warped = stack.enter_context(
-        WarpedVRT(
-            dataset,
-            crs=grid.crs,
-            transform=grid.transform,
-            width=grid.width,
-            height=grid.height,
-            resampling=Resampling.bilinear,
-            tolerance=TOLERANCE,
-            **interpolation_only(scale),
-        )
-    )
+    on_grid = stack.enter_context(warped(dataset, grid, Resampling.bilinear, **interpolation_only(scale)))
 
     def warp(start: int, stop: int) -> Array:
         with reading(dataset.name):
-            values: Array = warped.read(indexes, window=Window(0, start, grid.width, stop - start))
+            values: Array = on_grid.read(indexes, window=Window(0, start, grid.width, stop - start))
         return values
 
     return warp

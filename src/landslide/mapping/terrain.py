@@ -5,8 +5,8 @@ computed before anything is resampled to the scene, because a slope depends on t
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,15 @@ from shapely.ops import nearest_points
 from landslide.errors import DataError
 from landslide.files import atomic_write
 from landslide.mapping.grid import WGS84, Grid
-from landslide.mapping.rasters import TOLERANCE, gdal_environment, gdal_path, interpolation_only, open_raster, reading
+from landslide.mapping.rasters import (
+    TOLERANCE,
+    gdal_environment,
+    gdal_path,
+    interpolation_only,
+    open_raster,
+    reading,
+    warped,
+)
 
 Floats = npt.NDArray[np.float32]
 
@@ -75,7 +83,11 @@ def prepare_terrain(paths: Sequence[str | Path], grid: Grid, folder: Path) -> Te
         for model in models:
             _check(model)
         target = _target(models, grid)
-        mosaics = [stack.enter_context(_warped(mosaic, target)) for mosaic in _mosaics(models, stack)]
+        options = {"nodata": math.nan, **interpolation_only(1)}
+        mosaics = [
+            stack.enter_context(warped(mosaic, target, Resampling.bilinear, **options))
+            for mosaic in _mosaics(models, stack)
+        ]
         path = folder / "terrain.tif"
         with atomic_write(path) as temporary:
             _write(temporary, mosaics, target)
@@ -215,22 +227,6 @@ def _mosaic(models: Sequence[DatasetReader]) -> str:
         if model.nodata is not None:
             ElementTree.SubElement(source, "NODATA").text = repr(model.nodata)
     return ElementTree.tostring(root, encoding="unicode")
-
-
-@contextmanager
-def _warped(mosaic: DatasetReader, target: Grid) -> Iterator[WarpedVRT]:
-    with WarpedVRT(
-        mosaic,
-        crs=target.crs,
-        transform=target.transform,
-        width=target.width,
-        height=target.height,
-        resampling=Resampling.bilinear,
-        nodata=math.nan,
-        tolerance=TOLERANCE,
-        **interpolation_only(1),
-    ) as warped:
-        yield warped
 
 
 def _write(path: Path, mosaics: Sequence[WarpedVRT], target: Grid) -> None:
