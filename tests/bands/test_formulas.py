@@ -288,6 +288,21 @@ def test_a_batch_gives_the_bands_of_each_patch_channels_first_or_last(n):
         np.testing.assert_array_equal(bands, engineer(patch))
 
 
+@given(names=st.permutations([*BAND_NAMES, *GLOBAL_RGB_BANDS]), n=st.integers(1, len(BAND_NAMES)))
+@settings(max_examples=25, deadline=None)
+def test_some_bands_alone_are_equal_to_those_among_all(names, n):
+    wanted = names[:n]
+    batch = np.array([random_patch(seed, size=32) for seed in range(2)])
+    everything = BandSettings(global_rgb=True)
+    expected = engineer(batch, everything)[:, [everything.names.index(name) for name in wanted]]
+    np.testing.assert_array_equal(engineer(batch, everything, wanted), expected)
+
+
+def test_a_band_that_the_settings_do_not_give_is_refused():
+    with pytest.raises(ValueError, match="give no red_global"):
+        engineer(random_patch(), BandSettings(), ["B4", "red_global"])
+
+
 def test_bands_change_their_format_before_the_next_patch_is_read():
     events, patches = [], [random_patch(seed) for seed in range(3)]
 

@@ -52,6 +52,7 @@ BAND_GROUPS: dict[str, tuple[str, ...]] = {
     "rgb": ("B4", "B3", "B2", *ENGINEERED_BANDS[:3], *GLOBAL_RGB_BANDS),
 }
 
+_GRAY_BANDS = ("gray", "gaussian", "median", "gradient_x", "gradient_y", "canny")
 _REQUIRED: dict[str, tuple[str, ...]] = {
     "red_normalized": ("B4",),
     "green_normalized": ("B3",),
@@ -59,7 +60,7 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "ndvi": ("B8", "B4"),
     "ndmi": ("B8", "B11"),
     "nbr": ("B8", "B12"),
-    **dict.fromkeys(("gray", "gaussian", "median", "gradient_x", "gradient_y", "canny"), ("B2", "B3", "B4")),
+    **dict.fromkeys(_GRAY_BANDS, ("B2", "B3", "B4")),
     "red_global": ("B4",),
     "green_global": ("B3",),
     "blue_global": ("B2",),
@@ -237,28 +238,33 @@ def resolve_bands(selection: str | int | Sequence[str], available: Sequence[str]
     return names
 
 
-def engineer(image: npt.NDArray[Any], settings: BandSettings | None = None) -> npt.NDArray[np.float32]:
-    """Compute all bands of one patch or of each patch of a batch (paper, section IV-A, Table II).
+def engineer(
+    image: npt.NDArray[Any], settings: BandSettings | None = None, names: Sequence[str] | None = None
+) -> npt.NDArray[np.float32]:
+    """Compute bands of one patch or of each patch of a batch (paper, section IV-A, Table II).
 
     Args:
         image: A patch (H, W, C) as in the files or (C, H, W), or a batch (N, H, W, C) or (N, C, H, W); any real
             dtype, values as stored. C is the number of bands in `settings.stored`, 14 by default.
         settings: Formula settings; the defaults are the authors' computation.
+        names: The bands to compute, out of `settings.names`; all of them by default.
 
     Returns:
-        (B, H, W) float32 for a patch, (N, B, H, W) for a batch: the stored bands unchanged, then the engineered
-        ones, in the order of `settings.names`, which for 14 stored bands and no `global_rgb` is `BAND_NAMES`. Always
-        finite for a finite image: a constant patch gives zeros wherever a formula divides by its range.
+        (B, H, W) float32 for a patch, (N, B, H, W) for a batch: the bands in the order of `names`. By default these are
+        the stored bands unchanged, then the engineered ones, in the order of `settings.names`, which for 14 stored
+        bands and no `global_rgb` is `BAND_NAMES`. Always finite for a finite image: a constant patch gives zeros
+        wherever a formula divides by its range.
 
     Raises:
-        ValueError: If the shape does not fit the declared bands.
+        ValueError: If the shape does not fit the declared bands, or if the settings do not give a band.
     """
     settings = settings or BandSettings()
+    names = settings.names if names is None else names
     image = _channels_first(np.asarray(image), len(settings.stored))
     if image.ndim == 3:
-        return next(engineer_each([image], settings))
-    bands = np.empty((len(image), len(settings.names), *image.shape[2:]), np.float32)
-    for target, computed in zip(bands, engineer_each(image, settings), strict=True):
+        return next(engineer_each([image], settings, names=names))
+    bands = np.empty((len(image), len(names), *image.shape[2:]), np.float32)
+    for target, computed in zip(bands, engineer_each(image, settings, names=names), strict=True):
         target[:] = computed
     return bands
 
@@ -267,6 +273,7 @@ def engineer_each(
     images: Iterable[npt.NDArray[Any]],
     settings: BandSettings,
     convert: Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]] = lambda bands: bands,
+    names: Sequence[str] | None = None,
 ) -> Iterator[npt.NDArray[Any]]:
     """Compute the bands of patches that are read one at a time, so that not all of them are in memory.
 
@@ -275,20 +282,24 @@ def engineer_each(
         settings: Formula settings.
         convert: Changes the number format of the bands (B, H, W) of a patch before the next one is read. Several
             patches are in memory at a time; in float16 they take half of it.
+        names: The bands to compute, as for `engineer`.
 
     Yields:
         The bands (B, H, W) of each patch, as `engineer` returns them, in the number format of `convert`.
 
     Raises:
-        ValueError: If a shape does not fit the declared bands.
+        ValueError: If a shape does not fit the declared bands, or if the settings do not give a band.
     """
+    names = settings.names if names is None else names
+    if unknown := set(names) - set(settings.names):
+        raise ValueError(f"These settings give no {', '.join(sorted(unknown))}.")
     remaining = iter(images)
     while block := [
         (convert(bands), gray)
-        for bands, gray in (_all_but_median(image, settings) for image in islice(remaining, _BLOCK))
+        for bands, gray in (_all_but_median(image, settings, names) for image in islice(remaining, _BLOCK))
     ]:
-        if "median" in settings.names:
-            row = settings.names.index("median")
+        if "median" in names:
+            row = names.index("median")
             medians = _medians([gray for _, gray in block if gray is not None], settings.median_kernel)
             for (bands, _), median in zip(block, medians, strict=True):
                 bands[row] = _unit(median)
@@ -296,28 +307,46 @@ def engineer_each(
             yield block.pop(0)[0]
 
 
+class _Gray:
+    """The gray of a patch: the mean of blue, green and red, (H, W) float64."""
+
+    def __init__(self, band: Mapping[str, Floats]) -> None:
+        self.plain = band["B2"] + band["B3"]
+        self.plain += band["B4"]
+        self.plain /= 3.0
+
+    @cached_property
+    def scaled(self) -> Floats:
+        """Scaled to 0-1."""
+        return _min_max(self.plain)
+
+    @cached_property
+    def eight_bits(self) -> npt.NDArray[np.uint8]:
+        """Scaled to 0-255 and truncated, as the authors' code does; uint8."""
+        return (self.scaled * 255.0).astype(np.uint8)
+
+
 def _all_but_median(
-    image: npt.NDArray[Any], settings: BandSettings
+    image: npt.NDArray[Any], settings: BandSettings, names: Sequence[str]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8] | None]:
-    """Compute the bands of one patch except `median`; return them and the 8-bit gray, None if it is not needed."""
+    """Compute bands of one patch except `median`; return them and, if `median` is among them, the 8-bit gray."""
     stored = _channels_first(image, len(settings.stored))
-    n_stored, height, width = stored.shape
-    names = settings.names
-    out = np.empty((len(names), height, width), np.float32)
-    planes = _as_float64(stored)
-    out[:n_stored] = planes
-    band = dict(zip(settings.stored, planes, strict=True))
-    for offset, name in enumerate(names[n_stored:], start=n_stored):
-        if name.endswith("_normalized"):
-            out[offset] = _min_max(band[_REQUIRED[name][0]])
+    band = dict(zip(settings.stored, _as_float64(stored), strict=True))
+    gray = _Gray(band) if set(_GRAY_BANDS) & set(names) else None
+    out = np.empty((len(names), *stored.shape[1:]), np.float32)
+    for target, name in zip(out, names, strict=True):
+        if name in band:
+            target[:] = band[name]
+        elif name.endswith("_normalized"):
+            target[:] = _min_max(band[_REQUIRED[name][0]])
         elif name in GLOBAL_RGB_BANDS:
             (source,) = _REQUIRED[name]
-            out[offset] = np.clip(band[source] * (STORED_DIVISORS[source] / _GLOBAL_RGB_MAXIMUM), 0.0, 1.0)
+            target[:] = np.clip(band[source] * (STORED_DIVISORS[source] / _GLOBAL_RGB_MAXIMUM), 0.0, 1.0)
         elif name in ("ndvi", "ndmi", "nbr"):
-            out[offset] = _normalized_difference(*(_index_input(band, n, settings) for n in _REQUIRED[name]))
-    if "gray" not in names:
-        return out, None
-    return out, _gray_features(band["B2"], band["B3"], band["B4"], settings, out=out[names.index("gray") :])
+            target[:] = _normalized_difference(*(_index_input(band, n, settings) for n in _REQUIRED[name]))
+        elif gray is not None and name != "median":
+            target[:] = _gray_feature(name, gray, settings)
+    return out, gray.eight_bits if gray is not None and "median" in names else None
 
 
 def _medians(grays: Sequence[npt.NDArray[np.uint8]], kernel: int) -> Iterable[npt.NDArray[Any]]:
@@ -394,21 +423,16 @@ def _unit(eight_bits: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return unit
 
 
-def _gray_features(
-    blue: Floats, green: Floats, red: Floats, settings: BandSettings, out: npt.NDArray[Any]
-) -> npt.NDArray[np.uint8]:
-    """Write gray, blur, zeros for the median, Sobel x, Sobel y and Canny to `out` (6, H, W); return the 8-bit gray."""
-    gray = blue + green
-    gray += red
-    gray /= 3.0
-    scaled = _min_max(gray)
-    gray_8bit: npt.NDArray[np.uint8] = (scaled * 255.0).astype(np.uint8)  # truncated, as the authors' code does
+def _gray_feature(name: str, gray: _Gray, settings: BandSettings) -> npt.NDArray[Any]:
+    """Return gray, blur, Sobel x, Sobel y or Canny, (H, W)."""
     kernel = (settings.blur_kernel, settings.blur_kernel)
-    blurred = cv2.GaussianBlur(gray_8bit, kernel, 0) if settings.blur == "gaussian" else cv2.blur(gray_8bit, kernel)
-    out[0] = gray
-    out[1] = _unit(blurred)
-    out[2] = 0.0
-    out[3] = cv2.Sobel(scaled, cv2.CV_64F, 1, 0, ksize=5) / _SOBEL_SCALE
-    out[4] = cv2.Sobel(scaled, cv2.CV_64F, 0, 1, ksize=5) / _SOBEL_SCALE
-    out[5] = _unit(cv2.Canny(gray_8bit, settings.canny_low, settings.canny_high))
-    return gray_8bit
+    if name == "gray":
+        return gray.plain
+    if name == "gaussian":
+        if settings.blur == "gaussian":
+            return _unit(cv2.GaussianBlur(gray.eight_bits, kernel, 0))
+        return _unit(cv2.blur(gray.eight_bits, kernel))
+    if name == "canny":
+        return _unit(cv2.Canny(gray.eight_bits, settings.canny_low, settings.canny_high))
+    dx, dy = (1, 0) if name == "gradient_x" else (0, 1)
+    return cv2.Sobel(gray.scaled, cv2.CV_64F, dx, dy, ksize=5) / _SOBEL_SCALE

@@ -70,9 +70,7 @@ class Ensemble:
         self._models: list[nn.Module] = [
             build_model(member.spec, load_file(member.weights)).to(self.device) for member in self.members
         ]
-        names = settings.names
         self._bands = self.members[0].spec.bands
-        self._columns = [names.index(name) for name in self._bands]
 
     @property
     def models(self) -> list[nn.Module]:
@@ -110,7 +108,7 @@ class Ensemble:
         for start in range(0, n, batch_size):
             # Rounded to the number format of the cache, as in training.
             stored, missing = _without_gaps(images[start : start + batch_size])
-            computed = engineer(stored, self.settings)[:, self._columns]
+            computed = engineer(stored, self.settings, self._bands)
             bands = torch.from_numpy(computed).to(getattr(torch, self.settings.dtype))
             batch = bands.to(self.device).float().contiguous(memory_format=torch.channels_last)
             variants = [member.prediction for member in self.members]
