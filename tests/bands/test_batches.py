@@ -2,12 +2,14 @@
 
 import threading
 import time
+from copy import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from landslide import bands
 from landslide.bands.batches import PatchBatches, prefetch
 from landslide.bands.cache import BandCache
 from landslide.bands.formulas import BandSettings
@@ -36,6 +38,18 @@ def test_a_batch_has_the_requested_patches_and_bands(dtype, names, tmp_path):
     np.testing.assert_array_equal(images, wanted.astype(np.float32))
     np.testing.assert_array_equal(masks, cache.masks[[3, 5, 5]])
     assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("rows", [[5, 0, 3, 2, 1], []])
+def test_the_patches_that_are_kept_on_a_device_give_the_same_batches(rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(bands.batches, "_PIECE", 2)
+    read = PatchBatches(build_cache("float16", tmp_path), np.array(rows, int), NAMES, torch.device("cpu"))
+    kept = copy(read)
+    kept._images, kept._masks = kept._resident(torch.device("cpu"))
+    assert kept.resident
+    wanted = torch.arange(len(rows)).flip(0)
+    for expected, found in zip(read.batch(wanted), kept.batch(wanted), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_changing_a_batch_does_not_change_the_cache(tmp_path):

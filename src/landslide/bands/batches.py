@@ -62,10 +62,11 @@ class PatchBatches:
         dtype = torch.from_numpy(np.empty(0, self._cache.bands.dtype)).dtype
         images = torch.empty((len(self._rows), height, width, len(self._columns)), dtype=dtype, device=device)
         masks = torch.empty((len(self._rows), height, width), dtype=torch.uint8, device=device)
-        for part in torch.arange(len(self._rows)).split(_PIECE):
-            some_images, some_masks = self._read(part.numpy())
-            images[part[0] : part[-1] + 1] = some_images.permute(0, 2, 3, 1).to(device)
-            masks[part[0] : part[-1] + 1] = some_masks.to(device)
+        for start in range(0, len(self._rows), _PIECE):
+            part = np.arange(start, min(start + _PIECE, len(self._rows)))
+            some_images, some_masks = self._read(part)
+            images[start : start + _PIECE] = some_images.permute(0, 2, 3, 1).to(device)
+            masks[start : start + _PIECE] = some_masks.to(device)
         return images.permute(0, 3, 1, 2), masks
 
     def _read(self, indices: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
