@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -144,13 +145,17 @@ def compare(
             pin_memory=device.type == "cuda",
         )
         for name, options in networks.items():
-            rates = {
-                "plain float32, TF32 off": plain_rate(name, options, loader, device, steps=steps, tf32=False),
-                "plain float32, TF32 on": plain_rate(name, options, loader, device, steps=steps, tf32=True),
-                "ours": our_rate(name, options, cache, device),
+            sides: dict[str, Callable[[], float]] = {
+                "plain float32, TF32 off": partial(plain_rate, name, options, loader, device, steps=steps, tf32=False),
+                "plain float32, TF32 on": partial(plain_rate, name, options, loader, device, steps=steps, tf32=True),
+                "ours": partial(our_rate, name, options, cache, device),
             }
             if compiled:
-                rates["ours, compiled"] = our_rate(name, options, cache, device, compile=True)
+                sides["ours, compiled"] = partial(our_rate, name, options, cache, device, compile=True)
+            rates = {}
+            for side, rate_of in sides.items():
+                rates[side] = rate_of()
+                print(f"{name}, {side}: {rates[side]:.1f} patches/s", flush=True)
             best = max((side for side in rates if side.startswith("ours")), key=lambda side: rates[side])
             gflop = complexity(name, len(BANDS), options).gflop
             facts: dict[str, Any] = {"patches": what, "GFLOP forward": round(gflop, 1)}

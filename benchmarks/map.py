@@ -37,7 +37,7 @@ FULL_TILE = 10_980
 _SIDE, _STEP = 128, 64
 _BANDS = tuple(STORED_DIVISORS)[:12]
 _GROUND = 512
-_LITE = ("lite_unet", {"encoder_weights": None}, (*_BANDS, "gray", "gaussian", "median", "ndvi"))
+LITE = ("lite_unet", {"encoder_weights": None}, (*_BANDS, "gray", "gaussian", "median", "ndvi"))
 _PEER = os.environ.get("TERRATORCH_PYTHON", "")
 _SMALL = ("unet", {"width": 4}, ("B4", "B3", "B2"))
 
@@ -49,7 +49,7 @@ def run(quick: bool) -> list[Comparison]:
     results = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        lite = write_ensemble(folder / "lite", *_LITE, members)
+        lite = write_ensemble(folder / "lite", *LITE, members)
         small = write_ensemble(folder / "small", *_SMALL, 1)
         scenes = {size: write_scene(folder / f"{size}.tif", size) for size in sizes}
         timed = sizes[0]
@@ -132,12 +132,12 @@ def starts(size: int) -> list[int]:
     return [*range(0, size - _SIDE, _STEP), size - _SIDE]
 
 
-def measured(side: str, scene: Path, ensemble: Path, folder: Path) -> tuple[float, float]:
+def measured(side: str, scene: Path, ensemble: Path, folder: Path, device: str = "cpu") -> tuple[float, float]:
     """Run one side in a process; return its seconds without the start of Python, and its peak memory in MB."""
     python, environment = sys.executable, dict(os.environ)
     if side == "terratorch":
         python, environment["PYTHONPATH"] = _PEER, os.pathsep.join(["src", "."])
-    command = [python, "-m", "benchmarks.map", side, str(scene), str(ensemble), str(folder / f"out.{side}.tif")]
+    command = [python, "-m", "benchmarks.map", side, str(scene), str(ensemble), str(folder / f"out.{side}.tif"), device]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     seconds, megabytes = map(float, done.stdout.split()[-2:])
     return seconds, megabytes
@@ -158,9 +158,9 @@ def _write_map(path: Path, values: np.ndarray, profile: dict) -> None:
         target.write(values, 1)
 
 
-def plain(scene: Path, ensemble: Path, out: Path) -> None:
+def plain(scene: Path, ensemble: Path, out: Path, device: str) -> None:
     """The plain script."""
-    model = load_ensemble(ensemble, torch.device("cpu"))
+    model = load_ensemble(ensemble, torch.device(device))
     image, profile = _whole_scene(scene)
     total, count = np.zeros(image.shape[1:], np.float32), np.zeros(image.shape[1:], np.float32)
     for y in starts(image.shape[1]):
@@ -171,11 +171,11 @@ def plain(scene: Path, ensemble: Path, out: Path) -> None:
     _write_map(out, total / count, profile)
 
 
-def terratorch(scene: Path, ensemble: Path, out: Path) -> None:
+def terratorch(scene: Path, ensemble: Path, out: Path, device: str) -> None:
     """TerraTorch's tiled inference."""
     from terratorch.tasks.tiled_inference import tiled_inference
 
-    model = load_ensemble(ensemble, torch.device("cpu"))
+    model = load_ensemble(ensemble, torch.device(device))
     image, profile = _whole_scene(scene)
 
     def forward(batch: torch.Tensor) -> torch.Tensor:
@@ -187,7 +187,7 @@ def terratorch(scene: Path, ensemble: Path, out: Path) -> None:
     _write_map(out, found[0, 0].numpy(), profile)
 
 
-def ours(scene: Path, ensemble: Path, out: Path) -> None:
+def ours(scene: Path, ensemble: Path, out: Path, device: str) -> None:
     """`landslide map`, with all its products."""
     from landslide.mapping.exclusions import ExclusionSettings
     from landslide.mapping.model import open_model
@@ -197,17 +197,18 @@ def ours(scene: Path, ensemble: Path, out: Path) -> None:
     from landslide.mapping.settings import MappingSettings
 
     maps = out.with_suffix("")
-    model = open_model(str(ensemble), maps, torch.device("cpu"))
+    model = open_model(str(ensemble), maps, torch.device(device))
     # Random networks give random polygons by the million; none of them counts here.
     settings = MappingSettings(threshold=0.9999)
     plan = make_plan(open_scene(scene), model, settings, ExclusionSettings(), ())
     finished = map_scene(plan, maps, workers=default_workers(model), overwrite=True)
+    print(f"prediction: {finished.summary['seconds']:.1f} s", file=sys.stderr, flush=True)
     shutil.copy(finished.folder / "probability.tif", out)
     shutil.rmtree(maps)
 
 
 if __name__ == "__main__":
-    side, *paths = sys.argv[1:]
+    side, *paths, device = sys.argv[1:]
     started = time.perf_counter()
-    {"plain": plain, "ours": ours, "terratorch": terratorch}[side](*map(Path, paths))
+    {"plain": plain, "ours": ours, "terratorch": terratorch}[side](*map(Path, paths), device)
     print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

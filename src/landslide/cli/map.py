@@ -50,6 +50,20 @@ def _names(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
 @click.option("--quantification", type=float, help="Digital numbers of a reflectance of 1, if nothing says it.")
 @click.option("--offset", type=float, help="What is added to digital numbers, if nothing says it.")
 @click.option("--level", type=click.Choice(["L1C", "L2A"]), help="Processing level, if nothing says it.")
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "openvino", "pytorch"]),
+    default="auto",
+    show_default=True,
+    help="What computes the networks; auto: OpenVINO on a CPU if the scene is not small.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="bfloat16 is up to twice as fast and changes probabilities by thousandths, here and there more.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Threads that predict  [default: one per core]")
 @click.option("--record", is_flag=True, help="Record each map as an MLflow run with the tag role=mapping.")
 @click.option("--overwrite", is_flag=True, help="Replace maps of other settings.")

@@ -29,6 +29,7 @@ from landslide.schema import PATCH_SIZE
 
 _FILE = "ensemble.json"
 _SIDE = 16  # the networks halve a patch up to four times
+_PIECE = 8  # patches whose bands are computed at a time
 _REMEDY = "Download the model again, or train it again."
 
 
@@ -106,16 +107,14 @@ class Ensemble:
         probability = np.empty((n, height, width), np.float32)
         uncertainty = np.empty_like(probability)
         for start in range(0, n, batch_size):
-            # Rounded to the number format of the cache, as in training.
-            stored, missing = _without_gaps(images[start : start + batch_size])
-            computed = engineer(stored, self.settings, self._bands)
-            bands = torch.from_numpy(computed).to(getattr(torch, self.settings.dtype))
-            batch = bands.to(self.device).float().contiguous(memory_format=torch.channels_last)
+            raw = images[start : start + batch_size]
+            computed, missing = self._computed(raw)
+            batch = torch.from_numpy(computed).to(self.device).float().contiguous(memory_format=torch.channels_last)
             variants = [member.prediction for member in self.members]
             try:
                 mean, std = ensemble_probability(self._models, batch, variants, self._bands)
             except PredictionError as error:
-                raise self._explained(error, stored) from error
+                raise self._explained(error, _without_gaps(raw)[0]) from error
             except (RuntimeError, ValueError, KeyError) as error:
                 if (height, width) == (PATCH_SIZE, PATCH_SIZE) or isinstance(error, torch.OutOfMemoryError):
                     raise
@@ -127,6 +126,18 @@ class Ensemble:
             for answer, values in ((probability, mean), (uncertainty, std)):
                 answer[start : start + batch_size] = np.where(missing, np.nan, values.cpu().numpy())
         return probability, uncertainty
+
+    def _computed(self, raw: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Return the networks' bands, rounded to the number format of the cache as in training, and what is missing."""
+        n, _, height, width = raw.shape
+        bands = np.empty((n, len(self._bands), height, width), self.settings.dtype)
+        missing = np.empty((n, height, width), bool)
+        for start in range(0, n, _PIECE):  # in pieces that stay in the processor's cache
+            part = slice(start, start + _PIECE)
+            stored, missing[part] = _without_gaps(raw[part])
+            with np.errstate(over="ignore"):  # as infinity, it is found in the network's answer
+                bands[part] = engineer(stored, self.settings, self._bands)
+        return bands, missing
 
     def _explained(self, error: PredictionError, stored: npt.NDArray[Any]) -> PredictionError:
         """Add the largest value of the patches to an error: a no-data value such as 1e30 makes any network overflow."""

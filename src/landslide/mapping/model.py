@@ -86,10 +86,12 @@ class MapModel:
 
     def _stored(self, band: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Bring values of a band to the units of the training patches."""
-        exact = np.asarray(values, np.float64)
+        exact = np.array(values, np.float64)
         if band not in ("slope", "dem"):
-            exact = np.round(exact * _DIGITAL_NUMBERS, 2)  # the sensor's integers, which float32 holds to 1e-7 only
-        return exact / self._divisor(band)
+            exact *= _DIGITAL_NUMBERS
+            np.round(exact, 2, out=exact)  # the sensor's integers, which float32 holds to 1e-7 only
+        exact /= self._divisor(band)
+        return exact
 
     def _divisor(self, band: str) -> float:
         if self._units == "landslide4sense":

@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 
 from landslide.files import atomic_write
+from landslide.mapping.networks import GPU_GROUP
 from landslide.mapping.reasons import Reason
 from landslide.mapping.windows import blending_weights, window_side, window_starts
 
@@ -42,7 +43,7 @@ RAW_TYPES: dict[str, np.dtype[Any]] = {
 PROGRESS = "progress.npz"
 """The saved accumulators."""
 
-_CPU_GROUP, _GPU_GROUP = 8, 64
+_CPU_GROUP = 8
 
 Floats = npt.NDArray[np.float32]
 
@@ -164,15 +165,16 @@ class Mosaic:
             PredictionError: If the model's answers are not finite.
             DataError: If the scene cannot be read, or the networks do not take windows of this size.
         """
-        size = _GPU_GROUP if gpu else _CPU_GROUP
+        size = GPU_GROUP if gpu else _CPU_GROUP
 
         def answer(group: _Group) -> tuple[Floats, Floats]:
-            side = self._windows.side
-            columns = [np.s_[:, :, x : x + side] for x in group.columns]
-            images = to_stored(np.stack([group.values[part] for part in columns]))
-            invalid = ~np.stack([group.valid[part[1:]] for part in columns])
-            images = np.where(invalid[:, None], np.nan, images)
-            return ensemble.predict(images, batch_size=len(images))
+            side, images = self._windows.side, []
+            for x in group.columns:
+                part = np.s_[:, x : x + side]
+                (image,) = to_stored(group.values[None, :, *part])
+                image[:, ~group.valid[part]] = np.nan
+                images.append(image)
+            return ensemble.predict(np.stack(images), batch_size=len(images))
 
         self._resume()
         self._save_next = time.monotonic() + save_every

@@ -15,10 +15,12 @@ import torch
 
 import landslide.mapping
 from landslide.errors import ConfigurationError, DataError
+from landslide.inference.ensemble import Ensemble
 from landslide.inference.own_code import CODE
 from landslide.mapping.exclusions import ExclusionSettings, cloud_source
 from landslide.mapping.model import MapModel
 from landslide.mapping.mosaic import Windows
+from landslide.mapping.networks import Engine, choose_engine, engine_version, with_engine
 from landslide.mapping.reader import SceneReader
 from landslide.mapping.reasons import Reason
 from landslide.mapping.scene import Scene
@@ -61,6 +63,15 @@ class MapPlan:
         """The windows over the scene."""
         return Windows(self.scene.grid.height, self.scene.grid.width, self.settings.overlap)
 
+    @cached_property
+    def engine(self) -> Engine:
+        """What computes the networks."""
+        return choose_engine(self.settings.engine, self.model.ensemble.device, len(self.windows))
+
+    def predictor(self) -> Ensemble:
+        """Return the model's ensemble as it predicts this map."""
+        return with_engine(self.model.ensemble, self.engine, self.settings.precision)
+
     @property
     def needs_terrain(self) -> bool:
         """Whether the model's networks need slope or elevation."""
@@ -68,12 +79,13 @@ class MapPlan:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What the result depends on, as plain values: equal identities give equal maps."""
+        """What the result depends on, as plain values: equal identities give equal maps to the bit."""
         exclusions = asdict(self.exclusions)
         settings = asdict(self.settings) | {
             "threshold": self.threshold,
             "augmentation": self.model.augmentation,
         }
+        del settings["engine"]
         files = {str(path): _state(str(path)) for path in (*self.exclusions.masks, self.exclusions.area) if path}
         return {
             "scene": {
@@ -89,6 +101,7 @@ class MapPlan:
             "elevation model": {path: _state(path) for path in self.dem},
             "model": self.model.digest,
             "settings": settings,
+            "engine or device": [engine_version(self.engine), self.model.ensemble.device.type],
             "area, masks or clouds": {**exclusions, "files": files},
             "code": f"{CODE}-{_mapping_code()}",
         }
@@ -151,10 +164,11 @@ class MapPlan:
         image = np.random.default_rng(0).uniform(0.5, 1.5, (8, stored, side, side))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as a worker has
+        predictor = self.predictor()
         try:
-            self.model.ensemble.predict(image, batch_size=8)  # the first time is slower
+            predictor.predict(image, batch_size=8)  # the first time is slower
             start = time.perf_counter()
-            self.model.ensemble.predict(image, batch_size=8)
+            predictor.predict(image, batch_size=8)
             return (time.perf_counter() - start) / 8 * len(self.windows) / workers
         finally:
             torch.set_num_threads(threads)
@@ -214,7 +228,7 @@ def make_plan(
             remedy="Give one or several rasters of elevation in metres with --dem, or use a model without terrain.",
         )
     plan = MapPlan(scene, model.augmented(settings.augmentation), settings, exclusions, tuple(map(str, dem)))
-    plan.windows.side  # noqa: B018  # refuses a scene that is too small
+    plan.engine  # noqa: B018  # refuses one that is not there, and a scene that is too small
     return plan
 
 

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from landslide.mapping.exclusions import cloud_source
+from landslide.mapping.networks import engine_version
 from landslide.mapping.plan import MapPlan, terrain_of
 from landslide.mapping.scene_map import FinishedMap
 
@@ -43,6 +44,7 @@ def describe_plan(plan: MapPlan, workers: int) -> list[str]:
         f"  threshold      {plan.threshold:.4f}",
         f"  windows        {len(windows)}, each {windows.side} x {windows.side} pixels, overlap "
         f"{100 * plan.settings.overlap:.0f} %, augmentation {plan.model.augmentation}",
+        f"  computed by    {engine_version(plan.engine)}, {plan.model.ensemble.device.type}, {plan.settings.precision}",
         f"  time           about {duration(plan.seconds(workers))} with {workers} workers",
         f"  memory         about {(_PROCESS_BYTES + strips) / 1e9:.1f} GB",
     ]

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from landslide.mapping.grid import Grid
 from landslide.mapping.map_page import write_map_page
 from landslide.mapping.model import MapModel
 from landslide.mapping.mosaic import PROGRESS, Mosaic, read_raw
+from landslide.mapping.networks import engine_version
 from landslide.mapping.pictures import write_quicklook
 from landslide.mapping.plan import MapPlan, digest, terrain_of
 from landslide.mapping.polygons import (
@@ -44,8 +45,10 @@ from landslide.mapping.vectors import write_geojson, write_geopackage
 SUMMARY = "summary.json"
 _IDENTITY = "identity.json"
 _NO_EFFECT_ON_PREDICTION = ("threshold", "min_area")
+_SAME_IN_OTHER_BITS = ("engine or device",)
 _VERSIONS = ("landslide", "torch", "numpy", "rasterio", "shapely", "geopandas")
 _BLOCK_ROWS = 512
+_GPU_WORKERS = 8  # they compute bands
 
 
 class MapExistsError(LandslideError):
@@ -120,7 +123,7 @@ def _map(
         if final.exists():
             summary = _summary(final)
             try:
-                _refuse_another(plan, summary["identity"], f"{final} holds a map")
+                _refuse_another(plan, summary["identity"], f"{final} holds a map", parts=_SAME_IN_OTHER_BITS)
                 return FinishedMap(final, summary, new=False)
             except MapExistsError:
                 if not overwrite:
@@ -163,7 +166,7 @@ def _prepare(plan: MapPlan, work: Path, overwrite: bool) -> None:
         with suppress(OSError, ValueError):
             before = json.loads(identity.read_text())
             try:
-                _refuse_another(plan, before, f"{work} holds an unfinished map", _NO_EFFECT_ON_PREDICTION)
+                _refuse_another(plan, before, f"{work} holds an unfinished map", settings=_NO_EFFECT_ON_PREDICTION)
                 return
             except MapExistsError:
                 if not overwrite:
@@ -174,12 +177,14 @@ def _prepare(plan: MapPlan, work: Path, overwrite: bool) -> None:
         path.write_text(json.dumps(plan.identity, default=str))
 
 
-def _refuse_another(plan: MapPlan, before: dict[str, Any], what: str, without: tuple[str, ...] = ()) -> None:
-    """Refuse what was made from something else, and name what differs."""
+def _refuse_another(
+    plan: MapPlan, before: dict[str, Any], what: str, *, settings: Sequence[str] = (), parts: Sequence[str] = ()
+) -> None:
+    """Refuse what was made from something else, and name what differs; some settings or parts may."""
     now = json.loads(json.dumps(plan.identity, default=str))
-    for name in without:
+    for name in settings:
         before, now = ({**one, "settings": {**one["settings"], name: None}} for one in (before, now))
-    other = [part for part in now if digest(now[part]) != digest(before.get(part))]
+    other = [part for part in now if part not in parts and digest(now[part]) != digest(before.get(part))]
     if other:
         raise MapExistsError(
             f"{what} that differs in {' and '.join(other)}.",
@@ -220,7 +225,7 @@ def _predict(
         progress(done, len(windows))
         device = plan.model.ensemble.device
         mosaic.predict(
-            plan.model.ensemble, reader, plan.model.to_stored,
+            plan.predictor(), reader, plan.model.to_stored,
             workers=workers, gpu=device.type == "cuda", progress=advance, save_every=save_every,
         )  # fmt: skip
     return warnings
@@ -280,6 +285,9 @@ def _write_products(
         "windows": len(plan.windows),
         "seconds": round(seconds, 1),
         "created": created.isoformat(timespec="seconds"),
+        "engine": engine_version(plan.engine),
+        "device": plan.model.ensemble.device.type,
+        "precision": plan.settings.precision,
         "notes": warnings,
         "versions": {name: version(name) for name in _VERSIONS},
         "digest": digest(plan.identity),
@@ -325,4 +333,5 @@ def _info(plan: MapPlan) -> MapInfo:
 
 def default_workers(model: MapModel) -> int:
     """Return how many groups of windows are predicted at the same time: one for each core of this process."""
-    return 2 if model.ensemble.device.type == "cuda" else len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
+    return min(cores, _GPU_WORKERS) if model.ensemble.device.type == "cuda" else cores

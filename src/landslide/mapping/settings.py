@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from landslide.errors import ConfigurationError
 from landslide.inference.symmetries import TestTimeAugmentation
+from landslide.mapping.networks import Engine, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,12 @@ class MappingSettings:
     """Minimum mapping unit in square metres: smaller landslides are counted, but become no polygons."""
     min_valid: float = 0.1
     """Share of a window's pixels that must be valid, or the window is left out."""
+    engine: Literal["auto"] | Engine = "auto"
+    """What computes the networks: `openvino` on a CPU, `pytorch` anywhere; `auto` is OpenVINO on a CPU if it is
+    installed and the scene has 256 windows or more. Logits differ by about one millionth."""
+    precision: Precision = "float32"
+    """Number format of the networks: `float32`, or `bfloat16`, which is up to twice as fast where the processor or GPU
+    has it and changes probabilities by thousandths, at single pixels by hundredths."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("overlap", 0, 0.95), ("min_area", 0, float("inf")), ("min_valid", 0, 1)):

@@ -1,0 +1,126 @@
+"""What computes the networks of a map: OpenVINO and bfloat16 against PyTorch in float32."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from landslide.bands.formulas import BandSettings
+from landslide.errors import ConfigurationError
+from landslide.inference.ensemble import Ensemble
+from landslide.mapping import networks
+from landslide.mapping.networks import choose_engine, engine_version, with_engine
+from landslide.models import ModelSpec, build_model
+from tests.support import versions
+
+CPU = torch.device("cpu")
+NETWORKS = {
+    "unet": {"width": 4},
+    "rau_net": {"width": 2, "head_width": 2},
+    "lite_unet": {},
+    "smp:Unet:resnet18": {"encoder_weights": None},
+}
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory) -> Ensemble:
+    bands = ("B4", "gray", "slope")
+    return Ensemble(versions.members(tmp_path_factory.mktemp("members"), bands=bands), BandSettings(), CPU)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).uniform(0.5, 1.5, (5, 14, 128, 128))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.05)])
+def test_openvino_computes_what_pytorch_computes(name, precision, tolerance):
+    torch.manual_seed(0)
+    spec = ModelSpec(name, ("B4", "B3"), NETWORKS[name], mean=(1.0, 2.0), std=(0.5, 2.0))
+    network = build_model(spec, build_model(spec).state_dict())
+    patches = torch.randn(3, 2, 128, 128)
+    with torch.inference_mode():
+        expected = network(patches)
+        found = networks._OpenVinoNetwork(network, precision)(patches)
+    assert list(found) == list(expected)
+    for head, logits in expected.items():
+        assert found[head].dtype == torch.float32
+        largest = float(logits.abs().max())
+        np.testing.assert_allclose(found[head], logits, atol=tolerance * max(1, largest))
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_an_ensemble_with_another_engine_predicts_from_several_threads(ensemble, images, size):
+    part = images[:, :, :size, :size]
+    expected = ensemble.predict(part)
+    other = with_engine(ensemble, "openvino", "float32")
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda _: other.predict(part), range(6)))
+    for answer in answers:
+        for found, wanted in zip(answer, expected, strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-5)
+            np.testing.assert_array_equal(found, answers[0][0] if wanted is expected[0] else answers[0][1])
+    assert ensemble.predict(part)[0].tobytes() == expected[0].tobytes()  # the ensemble itself is unchanged
+
+
+def test_pytorch_in_bfloat16_changes_probabilities_a_little(ensemble, images):
+    expected, _ = ensemble.predict(images)
+    found, _ = with_engine(ensemble, "pytorch", "bfloat16").predict(images)
+    assert 0 < np.abs(found - expected).max() < 0.1
+    assert np.abs(found - expected).mean() < 0.005
+    np.testing.assert_array_equal(with_engine(ensemble, "pytorch", "float32").predict(images)[0], expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_recorded_kernels_give_the_answers_of_the_network(ensemble, images):
+    on_gpu = Ensemble(ensemble.members, ensemble.settings, torch.device("cuda"))
+    many = np.concatenate([images] * 14)
+    for part in (many[:64], many[3:6], many):
+        expected = on_gpu.predict(part, batch_size=len(part))
+        found = with_engine(on_gpu, "pytorch", "float32").predict(part, batch_size=len(part))
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_a_network_that_openvino_cannot_compute_is_named_with_a_way_out(ensemble, images):
+    class Sized(torch.nn.Module):
+        def forward(self, x):
+            return {"128": torch.linalg.qr(x).Q}
+
+    changed = with_engine(ensemble, "openvino", "float32")
+    changed._models = [networks._OpenVinoNetwork(Sized(), "float32")]
+    with pytest.raises(ConfigurationError, match=r"OpenVINO cannot compute(.|\n)*--engine pytorch"):
+        changed.predict(images)
+
+
+def test_other_answers_than_those_of_pytorch_are_refused(ensemble, images):
+    class Erratic(torch.nn.Module):
+        def forward(self, x):
+            return {"128": x[:, :2] + float(x.sum() > 0) + torch.rand(1).item()}
+
+    changed = with_engine(ensemble, "openvino", "float32")
+    changed._models = [networks._OpenVinoNetwork(Erratic(), "float32")]
+    with pytest.raises(ConfigurationError, match=r"differ from PyTorch's by(.|\n)*engine: pytorch"):
+        changed.predict(images)
+
+
+def test_a_large_scene_on_a_cpu_is_computed_by_openvino():
+    assert choose_engine("auto", CPU, 10_000) == "openvino"
+    assert choose_engine("auto", CPU, 10) == "pytorch"
+    assert choose_engine("openvino", CPU, 10) == "openvino"
+    assert choose_engine("pytorch", CPU, 10_000) == "pytorch"
+    assert choose_engine("auto", torch.device("cuda"), 10_000) == "pytorch"
+    assert engine_version("openvino").startswith("OpenVINO 20")
+    assert engine_version("pytorch") == f"PyTorch {torch.__version__.split('+')[0]}"
+    with pytest.raises(ConfigurationError, match="the model is on a GPU"):
+        choose_engine("openvino", torch.device("cuda"), 10_000)
+
+
+def test_without_openvino_pytorch_computes_and_openvino_is_refused(monkeypatch):
+    monkeypatch.setattr(networks, "find_spec", lambda name: None)
+    assert choose_engine("auto", CPU, 10_000) == "pytorch"
+    with pytest.raises(ConfigurationError, match="is not installed"):
+        choose_engine("openvino", CPU, 10_000)
