@@ -14,6 +14,7 @@ import rasterio
 import shapely
 from pyproj import Transformer
 from rasterio.features import shapes
+from rasterio.windows import Window
 
 from landslide.mapping.attributes import pixel_attributes
 from landslide.mapping.grid import WGS84, Grid
@@ -22,6 +23,7 @@ from landslide.mapping.reasons import Reason
 
 _LANDSLIDE = 1
 _LONGITUDE_LATITUDE = "OGC:CRS84"
+_BLOCK_ROWS = 512
 _SEGMENT = 100  # longest edge in pixels: a straight edge on the grid is no geodesic
 _DTYPES = {"int": "int64", "float": "float64", "text": "object", "bool": "bool"}
 
@@ -139,14 +141,15 @@ def _vectorised(dataset: Any, wanted: Set[int]) -> tuple[npt.NDArray[Any], list[
     rings: list[npt.NDArray[Any]] = []
     owners: list[int] = []
     values: list[int] = []
-    with _without_other_values(dataset, wanted) as source:
+    window = _extent(dataset, wanted)
+    if window is None:
+        return np.empty(0, dtype=object), []
+    with _without_other_values(dataset, wanted, window) as source:
         band = rasterio.band(source, 1)
         for outline, value in shapes(band, mask=band, connectivity=8, transform=source.transform):
             rings += [np.array(ring) for ring in outline["coordinates"]]
             owners += [len(values)] * len(outline["coordinates"])
             values.append(int(value))
-    if not values:
-        return np.empty(0, dtype=object), []
     of_ring = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
     geometries = shapely.polygons(shapely.linearrings(np.concatenate(rings), indices=of_ring), indices=owners)
     invalid = ~shapely.is_valid(geometries)  # parts that touch at a corner
@@ -154,14 +157,30 @@ def _vectorised(dataset: Any, wanted: Set[int]) -> tuple[npt.NDArray[Any], list[
     return shapely.orient_polygons(geometries), values
 
 
-def _without_other_values(dataset: Any, wanted: Set[int]) -> Any:
-    """Open a view of a raster of bytes in which all values but the wanted ones are 0."""
+def _extent(dataset: Any, wanted: Set[int]) -> Window | None:
+    """Return the smallest window with all pixels of the wanted values; polygons outside would cost time for nothing."""
+    rows, columns = np.zeros(dataset.height, bool), np.zeros(dataset.width, bool)
+    for start in range(0, dataset.height, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, dataset.height)
+        values = dataset.read(1, window=Window(0, start, dataset.width, stop - start))
+        found = np.isin(values, list(wanted))
+        rows[start:stop], columns = found.any(axis=1), columns | found.any(axis=0)
+    if not rows.any():
+        return None
+    (top, bottom), (left, right) = (np.flatnonzero(axis)[[0, -1]].tolist() for axis in (rows, columns))
+    return Window(left, top, right - left + 1, bottom - top + 1)
+
+
+def _without_other_values(dataset: Any, wanted: Set[int], window: Window) -> Any:
+    """Open a view of a window of a raster of bytes in which all values but the wanted ones are 0."""
     table = ",".join(f"{value}:{value if value in wanted else 0}" for value in range(256))
     return rasterio.open(
-        f'''<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">
-        <GeoTransform>{", ".join(map(repr, dataset.transform.to_gdal()))}</GeoTransform>
+        f'''<VRTDataset rasterXSize="{window.width}" rasterYSize="{window.height}">
+        <GeoTransform>{", ".join(map(repr, dataset.window_transform(window).to_gdal()))}</GeoTransform>
         <VRTRasterBand dataType="Byte" band="1"><ComplexSource>
-        <SourceFilename>{escape(dataset.name)}</SourceFilename><SourceBand>1</SourceBand><LUT>{table}</LUT>
+        <SourceFilename>{escape(dataset.name)}</SourceFilename><SourceBand>1</SourceBand>
+        <SrcRect xOff="{window.col_off}" yOff="{window.row_off}" xSize="{window.width}" ySize="{window.height}"/>
+        <DstRect xOff="0" yOff="0" xSize="{window.width}" ySize="{window.height}"/><LUT>{table}</LUT>
         </ComplexSource></VRTRasterBand></VRTDataset>'''
     )
 
