@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import rasterio
 import shapely
+from affine import Affine
 from pyproj import Transformer
 from rasterio.features import shapes
 from rasterio.windows import Window
@@ -173,10 +174,11 @@ def _extent(dataset: Any, wanted: Set[int]) -> Window | None:
 
 def _without_other_values(dataset: Any, wanted: Set[int], window: Window) -> Any:
     """Open a view of a window of a raster of bytes in which all values but the wanted ones are 0."""
+    transform = dataset.transform @ Affine.translation(window.col_off, window.row_off)
     table = ",".join(f"{value}:{value if value in wanted else 0}" for value in range(256))
     return rasterio.open(
         f'''<VRTDataset rasterXSize="{window.width}" rasterYSize="{window.height}">
-        <GeoTransform>{", ".join(map(repr, dataset.window_transform(window).to_gdal()))}</GeoTransform>
+        <GeoTransform>{", ".join(map(repr, transform.to_gdal()))}</GeoTransform>
         <VRTRasterBand dataType="Byte" band="1"><ComplexSource>
         <SourceFilename>{escape(dataset.name)}</SourceFilename><SourceBand>1</SourceBand>
         <SrcRect xOff="{window.col_off}" yOff="{window.row_off}" xSize="{window.width}" ySize="{window.height}"/>
