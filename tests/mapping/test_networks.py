@@ -74,17 +74,6 @@ def test_pytorch_in_bfloat16_changes_probabilities_a_little(ensemble, images):
     np.testing.assert_array_equal(with_engine(ensemble, "pytorch", "float32").predict(images)[0], expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-def test_recorded_kernels_give_the_answers_of_the_network(ensemble, images):
-    on_gpu = Ensemble(ensemble.members, ensemble.settings, torch.device("cuda"))
-    many = np.concatenate([images] * 14)
-    for part in (many[:64], many[3:6], many):
-        expected = on_gpu.predict(part, batch_size=len(part))
-        found = with_engine(on_gpu, "pytorch", "float32").predict(part, batch_size=len(part))
-        for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one, other, atol=1e-3)
-
-
 def test_a_network_that_openvino_cannot_compute_is_named_with_a_way_out(ensemble, images):
     class Sized(torch.nn.Module):
         def forward(self, x):

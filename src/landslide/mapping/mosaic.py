@@ -25,7 +25,6 @@ import numpy.typing as npt
 import torch
 
 from landslide.files import atomic_write
-from landslide.mapping.networks import GPU_GROUP
 from landslide.mapping.reasons import Reason
 from landslide.mapping.windows import blending_weights, window_side, window_starts
 
@@ -43,7 +42,7 @@ RAW_TYPES: dict[str, np.dtype[Any]] = {
 PROGRESS = "progress.npz"
 """The saved accumulators."""
 
-_CPU_GROUP = 8
+_CPU_GROUP, _GPU_GROUP = 8, 64
 
 Floats = npt.NDArray[np.float32]
 
@@ -165,7 +164,7 @@ class Mosaic:
             PredictionError: If the model's answers are not finite.
             DataError: If the scene cannot be read, or the networks do not take windows of this size.
         """
-        size = GPU_GROUP if gpu else _CPU_GROUP
+        size = _GPU_GROUP if gpu else _CPU_GROUP
 
         def answer(group: _Group) -> tuple[Floats, Floats]:
             side, images = self._windows.side, []

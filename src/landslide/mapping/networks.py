@@ -24,9 +24,6 @@ from landslide.inference.ensemble import Ensemble
 Engine = Literal["openvino", "pytorch"]
 Precision = Literal["float32", "bfloat16"]
 
-GPU_GROUP = 64
-"""Windows that pass through a network together on a GPU."""
-
 _OPSET = 17
 # Windows from which a network is worth the second that its conversion takes.
 _MIN_WINDOWS = 256
@@ -67,13 +64,12 @@ def with_engine(ensemble: Ensemble, engine: Engine, precision: Precision) -> Ens
     Raises:
         ConfigurationError: When it predicts, if OpenVINO cannot compute a network.
     """
-    networks = list(ensemble.models)
-    if engine == "openvino":
-        networks = [_OpenVinoNetwork(network, precision) for network in networks]
-    elif precision == "bfloat16":
-        networks = [_Autocast(network) for network in networks]
-    if ensemble.device.type == "cuda":
-        networks = [_RecordedNetwork(network) for network in networks]
+    if engine == "pytorch" and precision == "float32":
+        return ensemble
+    networks: list[nn.Module] = [
+        _OpenVinoNetwork(network, precision) if engine == "openvino" else _Autocast(network)
+        for network in ensemble.models
+    ]
     changed = copy.copy(ensemble)
     changed._models = networks
     return changed
@@ -87,47 +83,9 @@ class _Autocast(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        with torch.autocast(images.device.type, torch.bfloat16, cache_enabled=False):
+        with torch.autocast(images.device.type, torch.bfloat16):
             logits: dict[str, Tensor] = self.network(images)
         return {name: head.float() for name, head in logits.items()}
-
-
-class _RecordedNetwork(nn.Module):
-    """A network on a GPU whose kernels are recorded once and started together.
-
-    Starting them one by one takes longer than computing them, and holds up the threads that compute bands.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self._lock = threading.Lock()
-        self._size: tuple[int, ...] = ()
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        if len(images) > GPU_GROUP:
-            logits: dict[str, Tensor] = self.network(images)
-            return logits
-        with self._lock:
-            if self._size != images.shape[1:]:
-                self._record(images)
-            self._given[: len(images)].copy_(images)
-            self._graph.replay()
-            return {name: head[: len(images)].clone() for name, head in self._found.items()}
-
-    def _record(self, images: Tensor) -> None:
-        shape = (GPU_GROUP, *images.shape[1:])
-        self._given = torch.zeros(shape, device=images.device).contiguous(memory_format=torch.channels_last)
-        aside = torch.cuda.Stream(images.device)
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(3):  # libraries choose their kernels
-                self.network(self._given)
-        torch.cuda.current_stream().wait_stream(aside)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._found: dict[str, Tensor] = self.network(self._given)
-        self._size = tuple(images.shape[1:])
 
 
 class _Heads(nn.Module):

@@ -48,7 +48,7 @@ _NO_EFFECT_ON_PREDICTION = ("threshold", "min_area")
 _SAME_IN_OTHER_BITS = ("engine or device",)
 _VERSIONS = ("landslide", "torch", "numpy", "rasterio", "shapely", "geopandas")
 _BLOCK_ROWS = 512
-_GPU_WORKERS = 8  # they compute bands
+_GPU_WORKERS = 2  # more of them hold each other up (docs/performance.md)
 
 
 class MapExistsError(LandslideError):
