@@ -162,7 +162,12 @@ FAULTS = {
     "not_finite": (
         lambda r: overwrite(image_path(r, 1), "img", image_with_values(b3=np.inf, dem=np.nan)),
         IMAGE_1,
-        "1 infinite in band 3 (B3); 5 NaN in band 14 (dem)",
+        "5 NaN in band 14 (dem); 1 infinite in band 3 (B3)",
+    ),
+    "not_finite in all bands": (
+        lambda r: overwrite(image_path(r, 1), "img", image_with(half=np.nan)),
+        IMAGE_1,
+        "8192 NaN in each of the 14 bands",
     ),
     "not_finite in float32": (
         lambda r: overwrite(image_path(r, 1), "img", image_with_values(b3=-1e300)),
@@ -346,6 +351,14 @@ def test_constant_elevation_is_a_warning_if_elevation_is_stored(root):
     assert [(w.path, w.code) for w in report.warnings] == [("TrainData/img/image_2.h5", "constant_dem")]
     unnamed = check(root, bands=[f"x{i}" for i in range(14)]).warnings
     assert [warning.code for warning in unnamed] == ["blank_band"]
+
+
+def test_a_set_without_any_landslide_is_warned_of(root):
+    assert "no_landslide" not in [warning.code for warning in check(root).warnings]
+    for number in (1, 2, 10):
+        overwrite(mask_path(root, number), "mask", np.zeros((128, 128), np.uint8))
+    found = {warning.code: warning for warning in check(root).warnings}
+    assert "none of the 3 training masks has a landslide" in found["no_landslide"].message
 
 
 def blank(values: float) -> np.ndarray:

@@ -77,3 +77,14 @@ def test_a_mask_of_other_values_is_refused(scenes, tmp_path, monkeypatch):
     bright = write_raster(tmp_path / "bright.tif", 255 * mask)
     with pytest.raises(SystemExit, match="has the value 255"):
         cut(monkeypatch, tmp_path / "set", raster, bright)
+
+
+def test_odd_arguments_and_a_second_call_are_refused(scenes, tmp_path, monkeypatch):
+    paths = [path for scene in scenes for path in scene[:2]]
+    for wrong in ([], paths[:1], paths[:3]):
+        with pytest.raises(SystemExit, match="Give DIR, then a raster, its mask"):
+            cut(monkeypatch, tmp_path / "set", *wrong)
+    assert not (tmp_path / "set").exists()
+    cut(monkeypatch, tmp_path / "set", *paths[:2])
+    with pytest.raises(SystemExit, match="set exists; give a new folder"):
+        cut(monkeypatch, tmp_path / "set", *paths[:2])

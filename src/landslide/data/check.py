@@ -213,6 +213,7 @@ class _Check:
         self.check_positions()
         self.check_links()
         self.check_ignored()
+        self.check_landslides()
         self.report.counts = _counts(self.patches, self.positive_pixels.values())
         digests = {path: self.digests[path] for path in self.files if path in self.digests}
         version = listing_digest(digests) if len(digests) == len(self.files) else None
@@ -374,6 +375,14 @@ class _Check:
         if unused:
             message = f"there is no training patch for {first_few(unused)}"
             self.warn("scenes.csv", "unused_position", message, "remove these lines, or add the patches")
+
+    def check_landslides(self) -> None:
+        """Find that no training mask has a landslide, which a training refuses."""
+        training = tuple(f"{layout['train'][1]}/" for layout in LAYOUTS)
+        pixels = [n for path, n in self.positive_pixels.items() if path.startswith(training)]
+        if pixels and not any(pixels):
+            message = f"none of the {len(pixels):,} training masks has a landslide, and a training refuses that"
+            self.warn(".", "no_landslide", message, "add patches with landslides; in a mask, 1 is a landslide")
 
     def check_links(self) -> None:
         """Find files that change together with others when they are changed in place."""

@@ -136,10 +136,12 @@ def _label(bands: Sequence[str], index: int) -> str:
 
 
 def _not_finite(image: NDArray[np.float32], bands: Sequence[str]) -> list[str]:
-    """What is not finite in an image (H, W, C), band by band."""
+    """What is not finite in an image (H, W, C), band by band; at once if it is the same in all bands."""
+    kinds = {"NaN": np.isnan(image).sum(axis=(0, 1)), "infinite": np.isinf(image).sum(axis=(0, 1))}
     messages = []
-    for index in range(len(bands)):
-        for what, where in (("NaN", np.isnan(image[..., index])), ("infinite", np.isinf(image[..., index]))):
-            if where.any():
-                messages.append(f"{np.count_nonzero(where)} {what} in {_label(bands, index)}")
+    for what, counts in kinds.items():
+        if len(bands) > 1 and counts[0] > 0 and (counts == counts[0]).all():
+            messages.append(f"{counts[0]} {what} in each of the {len(bands)} bands")
+        else:
+            messages += [f"{counts[i]} {what} in {_label(bands, i)}" for i in np.flatnonzero(counts).tolist()]
     return messages

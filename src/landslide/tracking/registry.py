@@ -134,7 +134,7 @@ def version(client: MlflowClient, name: str) -> dict[str, str]:
     name = str(name).removeprefix("@")
     absent = RegistryError(
         f"{MODEL_NAME} has no {'version' if name.isdecimal() else 'version with the alias'} {name}.",
-        remedy="`landslide models list` shows the versions there are.",
+        remedy="`landslide models list` shows the versions there are; `make run` trains a first one.",
     )
     if name.isdecimal() and len(name) > _LONGEST_NUMBER:
         raise absent
