@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import click
@@ -67,7 +68,7 @@ def _without_alias(decision: str, aliases: str) -> str:
 
 
 def _fit(columns: dict[str, list[Any]], width: int | None) -> str:
-    """Return columns as a table of at most `width` characters: fewer columns if need be, and the last one cut."""
+    """Return columns as a table of at most `width` characters: fewer columns if need be, and the last one in three lines."""
     from tabulate import tabulate
 
     shown = dict(columns)
@@ -78,9 +79,11 @@ def _fit(columns: dict[str, list[Any]], width: int | None) -> str:
         heading = text.split("\n", 1)[0]
         if width is None or heading.index("decision") + _DECISION_WIDTH <= width:
             break
-    if width is None:
+    if width is None or max(map(len, text.split("\n"))) <= width:
         return text
-    return "\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in text.split("\n"))
+    last = max(width - heading.index("decision"), _DECISION_WIDTH)
+    shown["decision"] = ["\n".join(wrap(one, last, max_lines=3, placeholder=" …")) for one in shown["decision"]]
+    return str(tabulate(shown, list(shown), tablefmt="plain", disable_numparse=True))
 
 
 @models_group.command(epilog="Example: landslide models compare champion challenger")

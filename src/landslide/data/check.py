@@ -119,8 +119,8 @@ def check(
         The report. Codes of faults: missing_folder, unreadable_folder, no_patches, two_layouts, duplicate_number,
         missing_mask, mask_without_image, unreadable, missing_filter, wrong_key, wrong_shape, wrong_bands, wrong_dtype,
         not_finite, mask_values, values_elsewhere, mixed_scale, unused_patch, positions. Codes of warnings: blank_image,
-        blank_band, blank_mask, no_data, out_of_range, other_scale, constant_dem, no_landslide, duplicate_image, ignored_patch,
-        linked_files, stray, unused_position.
+        blank_band, blank_mask, no_data, out_of_range, other_scale, constant_dem, no_landslide, duplicate_image,
+        ignored_patch, linked_files, stray, unused_position.
     """
     return survey(root, bands=_default_names(n_bands) if bands is None else bands, required=required).report
 
