@@ -94,14 +94,14 @@ def test_list_shows_a_rollback_and_whole_reasons(client):
 
 @pytest.mark.parametrize("width", [60, 80, 120, 300])
 def test_list_fits_into_the_terminal(client, width):
-    reason = "better: f1_landslide 17.64 % against 17.43 %" + ", and a long story" * 20
+    reason = "better: f1_landslide 17.64 % against 17.43 %" + ", and a long story" * 60
     registry.apply_decision(client, "2", Decision("champion", reason))
     lines = in_terminal(client, width, "list")
     registry.apply_decision(client, "2", Decision("champion", "better"))
-    assert len(lines) == 6
     assert width - 15 < max(map(len, lines)) <= width
-    assert "  better: " in lines[2]
-    assert lines[4].endswith(" …")
+    (first,) = (number for number, line in enumerate(lines) if line.startswith("2 "))
+    assert "  better:" in lines[first]
+    assert [line.endswith(" …") for line in lines[first : first + 3]] == [False, False, True]
     assert ("git_commit" in lines[0]) == (width > 140)
 
 

@@ -68,7 +68,7 @@ def _without_alias(decision: str, aliases: str) -> str:
 
 
 def _fit(columns: dict[str, list[Any]], width: int | None) -> str:
-    """Return columns as a table of at most `width` characters: fewer columns if need be, and the last one in three lines."""
+    """Return columns as a table of at most `width` characters: if need be fewer columns, the last in three lines."""
     from tabulate import tabulate
 
     shown = dict(columns)
@@ -81,7 +81,7 @@ def _fit(columns: dict[str, list[Any]], width: int | None) -> str:
             break
     if width is None or max(map(len, text.split("\n"))) <= width:
         return text
-    last = max(width - heading.index("decision"), _DECISION_WIDTH)
+    last = max(width - heading.index("decision"), 8)
     shown["decision"] = ["\n".join(wrap(one, last, max_lines=3, placeholder=" …")) for one in shown["decision"]]
     return str(tabulate(shown, list(shown), tablefmt="plain", disable_numparse=True))
 
