@@ -161,14 +161,14 @@ def test_an_empty_folder_and_missing_parents_are_accepted(tmp_path: Path) -> Non
 def test_an_interrupted_write_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, raised: type[BaseException]
 ) -> None:
-    write = demo._write_h5
+    write = demo.write_array
 
     def fail_at_the_third(path: Path, name: str, values: np.ndarray) -> None:
         if path.name == "image_2.h5":
             raise fault
         write(path, name, values)
 
-    monkeypatch.setattr(demo, "_write_h5", fail_at_the_third)
+    monkeypatch.setattr(demo, "write_array", fail_at_the_third)
     (tmp_path / "data").mkdir()
     with pytest.raises(raised):
         demo.generate(tmp_path / "data", scenes=((1, 2),))

@@ -410,7 +410,11 @@ def _counts(patches: Mapping[Split, int], positive_pixels: Collection[int]) -> d
 
 def _is_text(path: PurePosixPath) -> bool:
     name = path.name.lower()
-    return str(path) == "scenes.csv" or path.suffix.lower() in _TEXT_SUFFIXES or name.startswith(_TEXT_NAMES)
+    return (
+        str(path) in ("scenes.csv", "tiles.json")
+        or path.suffix.lower() in _TEXT_SUFFIXES
+        or name.startswith(_TEXT_NAMES)
+    )
 
 
 def _is_linked(path: Path) -> bool:

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
+from landslide.data.patches import write_array
 from landslide.errors import ConfigurationError, DataError
 from landslide.schema import STORED_DIVISORS
 
@@ -126,16 +126,11 @@ def _write_all(folder: Path, seed: int, scenes: Sequence[tuple[int, int]]) -> No
             for column in range(columns):
                 n = len(positions) + 1
                 tile = np.s_[row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH]
-                _write_h5(folder / f"TrainData/img/image_{n}.h5", "img", image[tile] / np.array(DIVISORS))
-                _write_h5(folder / f"TrainData/mask/mask_{n}.h5", "mask", mask[tile])
+                write_array(folder / f"TrainData/img/image_{n}.h5", "img", image[tile] / np.array(DIVISORS))
+                write_array(folder / f"TrainData/mask/mask_{n}.h5", "mask", mask[tile])
                 positions.append((n, scene, row, column))
     with (folder / "scenes.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([("n", "scene", "row", "column"), *positions])
-
-
-def _write_h5(path: Path, name: str, values: npt.NDArray[Any]) -> None:
-    with h5py.File(path, "w", libver="earliest") as file:  # without times: equal data, equal bytes
-        file.create_dataset(name, data=np.ascontiguousarray(values), track_times=False)
 
 
 def _scene(random: "_Random") -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:

@@ -181,6 +181,18 @@ def read_image(path: Path, n_bands: int = 14) -> NDArray[np.float32]:
     return np.ascontiguousarray(read_stored(path, n_bands).transpose(2, 0, 1), dtype=np.float32)
 
 
+def write_array(path: Path, key: str, values: NDArray[Any]) -> None:
+    """Write the HDF5 file of an image or a mask: equal values give equal bytes.
+
+    Args:
+        path: The file; its folder must exist.
+        key: Name of the data set in it: `img` or `mask`.
+        values: (H, W, C) or (H, W).
+    """
+    with h5py.File(path, "w", libver="earliest") as file:  # without times
+        file.create_dataset(key, data=np.ascontiguousarray(values), track_times=False)
+
+
 def read_mask(path: Path) -> NDArray[np.uint8]:
     """Read the mask of one patch.
 

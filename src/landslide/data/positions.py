@@ -22,8 +22,9 @@ _OFFICIAL_SCENES = ((3033, 41), (150, 15), (121, 11), (494, 26), (1, 1))
 def read_positions(root: Path, numbers: Sequence[int], *, positions: Positions = "auto") -> pd.DataFrame:
     """Scene, row and column of training patches; the patch files themselves carry no position.
 
-    They come from `scenes.csv` in `root` (header `n,scene,row,column`, whole numbers from 0) if it exists, otherwise
-    from the built-in table of the official Landslide4Sense training set, if this is that set.
+    They come from `scenes.csv` in `root` (header `n,scene,row,column`, whole numbers from 0; further columns are not
+    read) if it exists, otherwise from the built-in table of the official Landslide4Sense training set, if this is that
+    set.
 
     Args:
         root: Folder of the data set.
@@ -110,7 +111,7 @@ def _read_scenes(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} cannot be read: {cause}", remedy=how) from error
     except (UnicodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}", remedy=remedy) from error
-    if not lines or [name.strip() for name in lines[0][1]] != header:
+    if not lines or [name.strip() for name in lines[0][1][: len(header)]] != header:
         found = ",".join(lines[0][1]) if lines else "an empty file"
         raise DataError(f"{path}: the header is {found}; expected {','.join(header)}", remedy=remedy)
     rows: dict[int, tuple[int, int, int, int]] = {}
@@ -118,14 +119,17 @@ def _read_scenes(path: Path) -> pd.DataFrame:
     faults = []
     for line_number, line in lines[1:]:
         try:
-            number, *place = map(int, line)
+            if len(line) != len(lines[0][1]):
+                raise ValueError
+            number, *place = map(int, line[: len(header)])
             scene, row, column = place
             if not all(0 <= value < _TOO_LARGE for value in (number, *place)):
                 raise ValueError
         except ValueError:
             found = ",".join(line)
             faults.append(
-                f"line {line_number}: found {found!r}, expected four whole numbers from 0, of 18 digits at most"
+                f"line {line_number}: found {found!r}, expected four whole numbers from 0, of 18 digits at most, "
+                "and as many columns as the header has"
             )
             continue
         if number in rows:

@@ -13,9 +13,8 @@ from landslide.errors import ConfigurationError, RegistryError
 from landslide.files import sha256
 from landslide.inference.ensemble import Ensemble, load_ensemble
 from landslide.inference.symmetries import TestTimeAugmentation
-from landslide.schema import STORED_DIVISORS
+from landslide.mapping.units import TERRAIN_BANDS, Units, stored_values, to_stored
 
-_DIGITAL_NUMBERS = 10_000.0  # of a reflectance of 1
 _FAR = 8.0  # factor from the mean of Landslide4Sense, or standard deviations from the model's own mean
 
 
@@ -78,29 +77,11 @@ class MapModel:
         Returns:
             (N, stored bands, H, W) float64; 0 in bands that the networks do not need.
         """
-        shape = (len(values), len(self.settings.stored), *values.shape[2:])
-        stored = np.zeros(shape)
-        for i, name in enumerate(self.bands):
-            stored[:, self.settings.stored.index(name)] = self._stored(name, values[:, i])
-        return stored
-
-    def _stored(self, band: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Bring values of a band to the units of the training patches."""
-        exact = np.array(values, np.float64)
-        if band not in ("slope", "dem"):
-            exact *= _DIGITAL_NUMBERS
-            np.round(exact, 2, out=exact)  # the sensor's integers, which float32 holds to 1e-7 only
-        exact /= self._divisor(band)
-        return exact
-
-    def _divisor(self, band: str) -> float:
-        if self._units == "landslide4sense":
-            return STORED_DIVISORS[band]
-        return _DIGITAL_NUMBERS if self._units == "reflectance" and band not in ("slope", "dem") else 1.0
+        return to_stored(values, self.bands, self.settings.stored, self._units)
 
     @property
-    def _units(self) -> str:
-        return str(getattr(self.settings, "units", "landslide4sense"))  # an older release has these only
+    def _units(self) -> Units:
+        return getattr(self.settings, "units", "landslide4sense")  # an older release has these only
 
     def unusual(self, medians: Sequence[float]) -> list[str]:
         """Describe the bands whose values look wrong for the model.
@@ -116,11 +97,11 @@ class MapModel:
         recorded = dict(zip(spec.bands, zip(spec.mean or (), spec.std or (), strict=True), strict=False))
         found = []
         for name, median in zip(self.bands, medians, strict=True):
-            value = float(self._stored(name, median))
+            value = float(stored_values(name, median, self._units))
             if name in recorded:
                 mean, std = recorded[name]
                 strange, usual = abs(value - mean) > _FAR * std, f"{mean:.3g} +- {std:.2g}"
-            elif self._units == "landslide4sense" and name not in ("slope", "dem"):
+            elif self._units == "landslide4sense" and name not in TERRAIN_BANDS:
                 strange, usual = not 1 / _FAR <= value <= _FAR, "about 1"
             else:
                 continue

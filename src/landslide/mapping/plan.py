@@ -26,9 +26,9 @@ from landslide.mapping.reasons import Reason
 from landslide.mapping.scene import Scene
 from landslide.mapping.settings import MappingSettings
 from landslide.mapping.terrain import Terrain, prepare_terrain
+from landslide.mapping.units import TERRAIN_BANDS
 from landslide.schema import PATCH_SIZE
 
-TERRAIN_BANDS = ("slope", "dem")
 _TRAINING_PIXEL = 10.0  # metres
 _PIXEL_TOLERANCE = 0.25  # of it
 _SAMPLES, _SAMPLE_ROWS = 3, 32

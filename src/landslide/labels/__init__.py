@@ -1,0 +1,1 @@
+"""Labels: from polygons to training patches."""

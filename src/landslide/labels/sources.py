@@ -1,0 +1,227 @@
+"""Labels of a scene: polygons in a vector file, or a raster of landslides, burnt into masks."""
+
+import warnings
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyogrio
+import shapely
+from affine import Affine
+from pyogrio.errors import DataSourceError, FeatureError
+from pyproj.exceptions import CRSError
+from rasterio.enums import Resampling
+from rasterio.features import rasterize
+from rasterio.windows import Window
+
+from landslide.errors import ConfigurationError, DataError
+from landslide.mapping.grid import Grid
+from landslide.mapping.rasters import open_raster, reading, warped
+
+Mask = npt.NDArray[np.uint8]
+
+_RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png")
+_FINER = 8  # cells of a pixel along each axis, from which its covered share is counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSettings:
+    """Which labels are read, and how they are burnt."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    layer: str | None = None
+    """Layer of the vector file; needed if it has several."""
+    where: str | None = None
+    """Condition on attributes, as in SQL after WHERE: `class = 'landslide' AND checked = 1`."""
+    date_field: str | None = None
+    """Attribute with the date of the event; polygons of events after the scene are left out."""
+    burn: Literal["centre", "area"] = "centre"
+    """A pixel is a landslide if its `centre` is in a polygon, or if polygons cover a share of its `area`."""
+    min_share: float = 0.5
+    """That share, above 0 and at most 1, in sixty-fourths of a pixel."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_share <= 1:
+            raise ConfigurationError(
+                f"The share of a pixel is {self.min_share:g}.", remedy="Give a number above 0 and at most 1."
+            )
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """What was found in a file of labels.
+
+    Attributes:
+        used: Polygons that touch the scene.
+        outside: Polygons that do not.
+        mended: Invalid polygons among those used, which were made valid.
+        too_late: Polygons left out because their event came after the scene.
+    """
+
+    used: int = 0
+    outside: int = 0
+    mended: int = 0
+    too_late: int = 0
+
+
+class Labels:
+    """The labels of one scene.
+
+    Args:
+        path: A vector file with polygons, or a raster in which all values but 0 and no data are landslides.
+        settings: Which are read, and how they are burnt.
+        grid: The scene.
+        when: When the scene was taken.
+
+    Raises:
+        DataError: The file cannot be read, has no polygons, or no reference system; or a date is none.
+        ConfigurationError: A setting does not fit the file.
+    """
+
+    def __init__(self, path: Path, settings: LabelSettings, grid: Grid, when: datetime | None) -> None:
+        if not path.exists():
+            raise DataError(f"There is no file {path}.", remedy="Check the path of the labels.")
+        self._grid = grid
+        self._settings = settings
+        self._stack = ExitStack()
+        self.counts = LabelCounts()
+        self._raster: Any = None
+        if path.suffix.lower() in _RASTERS:
+            self._open_raster(path)
+        else:
+            self._read_polygons(path, when)
+
+    def __enter__(self) -> "Labels":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def mask(self, window: Window) -> Mask:
+        """Return the mask of a window of the scene: uint8 (rows, columns), 1 on a landslide."""
+        if self._raster is not None:
+            with reading(self._raster.name):
+                values = self._raster.read(1, window=window, masked=True).filled(0)
+            return np.asarray((values != 0) & ~np.isnan(values)).astype(np.uint8)
+        transform = self._grid.transform @ Affine.translation(window.col_off, window.row_off)
+        shape = int(window.height), int(window.width)
+        west, north = transform @ (0, 0)
+        east, south = transform @ (shape[1], shape[0])
+        here = self._polygons[self._tree.query(shapely.box(west, south, east, north))]
+        if not len(here):
+            return np.zeros(shape, np.uint8)
+        if self._settings.burn == "centre":
+            burnt: Mask = rasterize(here, shape, transform=transform, dtype=np.uint8)
+            return burnt
+        finer = rasterize(
+            here, [_FINER * side for side in shape], transform=transform @ Affine.scale(1 / _FINER), dtype=np.uint8
+        )
+        covered = finer.reshape(shape[0], _FINER, shape[1], _FINER).mean(axis=(1, 3))
+        return np.asarray(covered >= self._settings.min_share).astype(np.uint8)
+
+    def _open_raster(self, path: Path) -> None:
+        settings = self._settings
+        for name, value in (("layer", settings.layer), ("where", settings.where), ("date_field", settings.date_field)):
+            if value is not None:
+                raise ConfigurationError(
+                    f"{path} is a raster, and {name} chooses among polygons.", remedy="Leave it out, or give polygons."
+                )
+        dataset = self._stack.enter_context(open_raster(str(path)))
+        if dataset.crs is None:
+            raise DataError(
+                f"{path} has no coordinate reference system.",
+                remedy="Assign the right one to a GeoTIFF: rio edit-info --crs EPSG:32633.",
+            )
+        self._raster = self._stack.enter_context(warped(dataset, self._grid, Resampling.nearest))
+
+    def _read_polygons(self, path: Path, when: datetime | None) -> None:
+        frame = _read(path, self._settings)
+        late = _too_late(path, frame, self._settings.date_field, when)
+        frame = frame[~late]
+        try:
+            geometries = frame.geometry.to_crs(self._grid.crs.to_wkt()).force_2d().to_numpy()
+        except CRSError as error:
+            raise DataError(
+                f"{path}: its reference system does not lead to that of the scene: {error}.",
+                remedy="Save the polygons in longitude and latitude (EPSG:4326).",
+            ) from error
+        outline = shapely.box(*self._grid.bounds)
+        inside = shapely.intersects(geometries, outline) & ~shapely.is_empty(geometries)
+        kept = geometries[inside]
+        invalid = ~shapely.is_valid(kept)
+        kept[invalid] = shapely.make_valid(kept[invalid], method="structure", keep_collapsed=False)
+        self._polygons = kept[~shapely.is_empty(kept)]
+        self._tree = shapely.STRtree(self._polygons)
+        self.counts = LabelCounts(len(self._polygons), int((~inside).sum()), int(invalid.sum()), int(late.sum()))
+
+
+def _read(path: Path, settings: LabelSettings) -> gpd.GeoDataFrame:
+    """Return the polygons of a vector file, with their attributes."""
+    try:
+        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+        if settings.layer is None and len(layers) > 1:
+            raise ConfigurationError(
+                f"{path} has the layers {', '.join(layers)}.", remedy="Say which with --layer (labels.layer)."
+            )
+        if settings.layer is not None and settings.layer not in layers:
+            raise ConfigurationError(
+                f"{path} has no layer {settings.layer}; it has {', '.join(layers) or 'none'}.",
+                remedy="Give one of these with --layer.",
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frame = gpd.read_file(path, layer=settings.layer, where=settings.where)
+    except DataSourceError as error:
+        raise DataError(
+            f"{path} cannot be read: {error}.",
+            remedy="Give polygons as GeoPackage, GeoJSON, Shapefile or FlatGeobuf, or a raster.",
+        ) from error
+    except (FeatureError, ValueError) as error:
+        if settings.where is None:
+            raise DataError(f"{path} is damaged: {error}.", remedy="Save it again, for example from QGIS.") from error
+        fields = ", ".join(pyogrio.read_info(path, layer=settings.layer)["fields"])
+        raise ConfigurationError(
+            f"{path}: the condition {settings.where!r} is wrong: {error}.",
+            remedy=f"Write it as in SQL after WHERE; the attributes are {fields}.",
+        ) from error
+    if not isinstance(frame, gpd.GeoDataFrame):
+        frame = gpd.GeoDataFrame(geometry=[])
+    frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])]
+    if frame.empty:
+        condition = f" for which {settings.where}" if settings.where else ""
+        raise DataError(f"{path} has no polygons{condition}.", remedy="Give a file with polygons of landslides.")
+    if frame.crs is None:
+        raise DataError(
+            f"{path} has no coordinate reference system.", remedy="Save it with one, for example from QGIS."
+        )
+    return frame
+
+
+def _too_late(path: Path, frame: gpd.GeoDataFrame, field: str | None, when: datetime | None) -> npt.NDArray[np.bool_]:
+    """Return which polygons are of events after a scene."""
+    if field is None:
+        return np.zeros(len(frame), bool)
+    if field not in frame:
+        raise ConfigurationError(
+            f"{path} has no attribute {field}; it has {', '.join(map(str, frame.columns.drop('geometry')))}.",
+            remedy="Give the attribute with the date of the event.",
+        )
+    if when is None:
+        raise ConfigurationError(
+            "The date of the scene is unknown, so the dates of events say nothing.",
+            remedy="Leave the attribute of the date out, or give a product or a STAC Item.",
+        )
+    dates = pd.to_datetime(frame[field], errors="coerce", utc=True, format="mixed")
+    if (wrong := dates.isna() & frame[field].notna()).any():
+        raise DataError(
+            f"{path}: {frame[field][wrong].iloc[0]!r} in {field} is no date.",
+            remedy="Write dates as 2024-06-12, or leave them empty.",
+        )
+    return np.asarray(dates > pd.Timestamp(when))

@@ -1,0 +1,150 @@
+"""Labels from vector files and rasters: layers, conditions, dates, invalid geometries, burning."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.windows import Window
+
+from landslide.errors import ConfigurationError, DataError
+from landslide.labels.sources import Labels, LabelSettings
+from landslide.mapping.grid import Grid
+
+UTM = "EPSG:32645"
+GRID = Grid(CRS.from_user_input(UTM), Affine(10, 0, 500_000, 0, -10, 3_100_000), 60, 40)
+ALL = Window(0, 0, 60, 40)
+WHEN = datetime(2024, 6, 12, 4, 47, tzinfo=UTC)
+
+
+def box(left: float, top: float, right: float, bottom: float) -> shapely.Polygon:
+    """A rectangle in pixels of the grid."""
+    (west, north), (east, south) = GRID.transform @ (left, top), GRID.transform @ (right, bottom)
+    return shapely.box(west, south, east, north)
+
+
+def write(path: Path, geometries, crs: str | None = UTM, **columns) -> Path:
+    gpd.GeoDataFrame(columns, geometry=geometries, crs=UTM).to_crs(crs or UTM).to_file(path)
+    return path
+
+
+def labels(path: Path, when: datetime | None = None, grid: Grid = GRID, **settings) -> Labels:
+    return Labels(path, LabelSettings(**settings), grid, when)
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp", ".fgb"])
+@pytest.mark.parametrize("crs", [UTM, "EPSG:4326", "EPSG:32644"])
+def test_polygons_of_any_format_and_system_are_burnt(tmp_path, suffix, crs):
+    hole = box(10, 10, 20, 20).difference(box(14, 14, 16, 16))
+    several = shapely.MultiPolygon([box(30, 5, 33, 8), box(40, 5, 43, 8)])
+    path = write(tmp_path / f"labels{suffix}", [hole, several, box(12, 12, 25, 13)], crs)
+    with labels(path) as found:
+        mask = found.mask(ALL)
+    expected = np.zeros((40, 60), np.uint8)
+    expected[10:20, 10:20] = 1
+    expected[14:16, 14:16] = 0
+    expected[12, 12:25] = 1
+    expected[5:8, 30:33] = expected[5:8, 40:43] = 1
+    np.testing.assert_array_equal(mask, expected)
+    assert found.counts.used == 3
+    np.testing.assert_array_equal(found.mask(Window(8, 9, 20, 6)), expected[9:15, 8:28])
+
+
+def test_a_pixel_counts_by_its_centre_or_by_its_covered_share(tmp_path):
+    path = write(tmp_path / "labels.gpkg", [box(10.25, 10, 12.75, 12)])  # 3/4, 1, 3/4 of the pixels
+    for settings, columns in (
+        ({}, [10, 11, 12]),
+        ({"burn": "area", "min_share": 0.7}, [10, 11, 12]),
+        ({"burn": "area", "min_share": 0.8}, [11]),
+    ):
+        with labels(path, **settings) as found:
+            assert np.flatnonzero(found.mask(ALL)[10]).tolist() == columns
+    thin = write(tmp_path / "thin.gpkg", [box(10.1, 10, 10.4, 30)])
+    with labels(thin) as by_centre, labels(thin, burn="area", min_share=0.25) as by_area:
+        assert not by_centre.mask(ALL).any()
+        assert by_area.mask(ALL)[10:30, 10].all()
+
+
+def test_a_layer_and_a_condition_choose_polygons(tmp_path):
+    path = tmp_path / "labels.gpkg"
+    frame = gpd.GeoDataFrame({"kind": ["landslide", "gully"]}, geometry=[box(0, 0, 5, 5), box(10, 0, 15, 5)], crs=UTM)
+    frame.to_file(path, layer="old")
+    frame.iloc[:1].to_file(path, layer="new")
+    with pytest.raises(ConfigurationError, match=r"has the layers old, new"):
+        labels(path)
+    with pytest.raises(ConfigurationError, match=r"no layer newest; it has old, new"):
+        labels(path, layer="newest")
+    assert labels(path, layer="old").counts.used == 2
+    assert labels(path, layer="old", where="kind = 'gully'").mask(ALL)[0].nonzero()[0].tolist() == [10, 11, 12, 13, 14]
+    with pytest.raises(DataError, match="has no polygons for which kind = 'rock'"):
+        labels(path, layer="old", where="kind = 'rock'")
+    with pytest.raises(ConfigurationError, match=r"is wrong(.|\n)*the attributes are kind"):
+        labels(path, layer="old", where="sort = 'gully'")
+
+
+def test_polygons_outside_are_counted_and_invalid_ones_mended(tmp_path):
+    bow = shapely.Polygon([GRID.transform @ p for p in ((10, 10), (20, 20), (20, 10), (10, 20))])
+    path = write(tmp_path / "labels.gpkg", [bow, box(200, 0, 210, 5), box(55, 35, 80, 60)])
+    found = labels(path)
+    assert (found.counts.used, found.counts.outside, found.counts.mended) == (2, 1, 1)
+    mask = found.mask(ALL)
+    assert mask[12, 11] == mask[12, 18] == 1
+    assert mask[18, 15] == mask[12, 15] == 0
+    assert mask[36:, 56:].all()
+
+
+def test_landslides_after_the_scene_are_left_out(tmp_path):
+    dates = ["2024-06-12", "2024-06-13", "2023-01-01", None]
+    places = [box(10 * i, 0, 10 * i + 5, 5) for i in range(4)]
+    path = write(tmp_path / "labels.gpkg", places, event=dates)
+    found = labels(path, WHEN, date_field="event")
+    assert (found.counts.used, found.counts.too_late) == (3, 1)
+    assert found.mask(ALL)[0, [2, 12, 22, 32]].tolist() == [1, 0, 1, 1]
+    with pytest.raises(ConfigurationError, match="date of the scene is unknown"):
+        labels(path, None, date_field="event")
+    with pytest.raises(ConfigurationError, match="no attribute day; it has event"):
+        labels(path, WHEN, date_field="day")
+    wrong = write(tmp_path / "wrong.gpkg", places, event=["2024-06-12", "in June", None, None])
+    with pytest.raises(DataError, match="'in June' in event is no date"):
+        labels(wrong, WHEN, date_field="event")
+
+
+def test_a_raster_of_landslides_is_taken_to_the_grid(tmp_path):
+    path = tmp_path / "mask.tif"
+    values = np.zeros((1, 20, 30), np.uint8)
+    values[0, 5:10, 5:10] = 7
+    values[0, 15, :] = 255
+    with rasterio.open(
+        path, "w", driver="GTiff", width=30, height=20, count=1, dtype="uint8", crs=UTM, nodata=255,
+        transform=GRID.transform @ Affine.scale(2),
+    ) as target:  # fmt: skip
+        target.write(values)
+    with labels(path) as found:
+        mask = found.mask(ALL)
+    expected = np.zeros((40, 60), np.uint8)
+    expected[10:20, 10:20] = 1
+    np.testing.assert_array_equal(mask, expected)
+    with pytest.raises(ConfigurationError, match="is a raster, and where chooses"):
+        labels(path, where="a = 1")
+
+
+def test_files_that_are_no_labels_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"There is no file .*labels\.gpkg"):
+        labels(tmp_path / "labels.gpkg")
+    (tmp_path / "text.geojson").write_text("nothing")
+    with pytest.raises(DataError, match="cannot be read"):
+        labels(tmp_path / "text.geojson")
+    points = write(tmp_path / "points.gpkg", [shapely.Point(500_100, 3_099_900)])
+    with pytest.raises(DataError, match="has no polygons"):
+        labels(points)
+    with pytest.warns(UserWarning, match="not provided"):
+        gpd.GeoDataFrame(geometry=[box(0, 0, 5, 5)]).to_file(tmp_path / "nowhere.shp")
+    with pytest.raises(DataError, match="no coordinate reference system"):
+        labels(tmp_path / "nowhere.shp")
+    with pytest.raises(ConfigurationError, match="share of a pixel is 0"):
+        LabelSettings(min_share=0)
