@@ -142,13 +142,20 @@ def test_the_bare_library_requires_four_packages():
 
 @pytest.mark.parametrize(
     ("extra", "part"),
-    [("training", "src/landslide"), ("mapping", "src/landslide/mapping"), ("pipelines", "."), ("kubeflow", "stacks")],
+    [
+        ("training", "src/landslide"),
+        ("mapping", "src/landslide/mapping"),
+        ("mapping", "src/landslide/labels"),
+        ("pipelines", "."),
+        ("kubeflow", "stacks"),
+    ],
 )
 def test_an_extra_requires_the_packages_that_its_code_imports(extra, part):
     folders = [ROOT / part] if part != "." else [ROOT / folder for folder in ("src", "steps", "pipelines")]
     files = [path for folder in folders for path in folder.rglob("*.py")]
     if extra == "training":
-        files = [path for path in files if path.relative_to(ROOT / part).parts[0] not in {*WITH_MLFLOW, "mapping"}]
+        apart = {*WITH_MLFLOW, "mapping", "labels"}
+        files = [path for path in files if path.relative_to(ROOT / part).parts[0] not in apart]
     assert len(files) > 2
     required = requirements() | requirements(extra)
     for path in files:

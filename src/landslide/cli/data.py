@@ -1,10 +1,12 @@
-"""`landslide data demo | scene | fetch | check | digest | prepare | use | pull`."""
+"""`landslide data demo | scene | tile | fetch | check | digest | prepare | use | pull`."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import click
+
+from landslide.cli.tile import tile_command
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -34,6 +36,9 @@ _bands_option = click.option(
 @click.group("data", epilog="Example: landslide data check data")
 def data_group() -> None:
     """Generate, download, check, identify and install data sets."""
+
+
+data_group.add_command(tile_command)
 
 
 @data_group.command(epilog="Example: landslide data demo /tmp/valley --seed 1")

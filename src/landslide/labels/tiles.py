@@ -104,6 +104,7 @@ class TiledSet:
         changed: Patches whose image or mask changed.
         unchanged: Patches that are equal to the byte, those of other scenes included.
         removed: Patches that are no more.
+        stored: The bands of its images.
     """
 
     folder: Path
@@ -112,6 +113,7 @@ class TiledSet:
     changed: int
     unchanged: int
     removed: int
+    stored: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def tile_scenes(
                     remedy="Give other scenes, a smaller --min-valid, or fewer masks.",
                 )
             new.write(partial)
-            result = TiledSet(folder, found, **_differences(old, new, folder, partial))
+            result = TiledSet(folder, found, **_differences(old, new, folder, partial), stored=settings.stored)
             _replace(folder, partial)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -423,3 +425,10 @@ def _explained(found: TiledScene) -> str:
         + f"; {found.with_landslide} with landslides, {100 * share:.2f} % of the pixels"
         + (f"; polygons: {labels}" if labels else "")
     )
+
+
+def describe_set(result: TiledSet) -> str:
+    """Return what became of a data set, and what to do with it, as a short text."""
+    counts = ", ".join(f"{getattr(result, name)} {name}" for name in ("new", "changed", "unchanged", "removed"))
+    bands = "" if result.stored == ORIGINAL_BANDS else f" --bands {','.join(result.stored)}"
+    return f"{result.folder}: patches: {counts}\ntake it into use: landslide data use {result.folder}{bands}"
