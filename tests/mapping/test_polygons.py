@@ -17,6 +17,7 @@ from landslide.mapping.polygons import (
     source_table,
 )
 from landslide.mapping.products import LANDSLIDE_COLUMNS
+from landslide.mapping.reasons import Reason
 from tests.support.finished_maps import degree_grid, map_info, utm_grid, write_map, write_terrain
 
 pytestmark = pytest.mark.slow
@@ -255,10 +256,10 @@ def test_a_map_without_landslides_has_all_columns(tmp_path):
 def test_what_was_not_analysed_by_reason(tmp_path):
     grid = utm_grid(60, 60)
     reasons = blank(grid)
-    reasons[0:10] = 7
-    reasons[30:40, 10:20] = 5
-    reasons[30:40, 20:30] = 4
-    reasons[50:55, 50:55] = 5
+    reasons[0:10] = Reason.NO_DATA
+    reasons[30:40, 10:20] = Reason.CLOUD
+    reasons[30:40, 20:30] = Reason.CLOUD_SHADOW
+    reasons[50:55, 50:55] = Reason.CLOUD
     mask = np.where(reasons > 0, 255, 0)
     frame = not_analysed_polygons(write_map(tmp_path, grid, mask, reasons=reasons))
     assert frame["reason"].tolist() == ["no data", "cloud", "cloud shadow", "cloud"]

@@ -164,6 +164,50 @@ def test_infinite_values_have_no_data(tmp_path):
     assert (reasons > 0).sum() == 4 * 8
 
 
+@pytest.mark.parametrize("fill", [-9999, 65535, 3.0e38])
+def test_fill_values_that_the_file_does_not_declare(tmp_path, fill):
+    """In a file of 20 m they spread to all pixels that are interpolated from them."""
+    folder = write_demo_scene(tmp_path, layout="bands", **SMALL)
+    expected = read(open_scene(folder))[0]
+    for name, place in (("B04", np.s_[0, 30:40, 5:9]), ("B11", np.s_[0, 10, 12])):
+        with rasterio.open(folder / f"{name}.tif") as dataset:
+            values = dataset.read().astype(np.float32)
+        values[place] = fill
+        rewrite(folder / f"{name}.tif", values, nodata=None)
+    values, reasons = read(open_scene(folder))
+    marked = np.zeros((HEIGHT, WIDTH), np.uint8)
+    marked[30:40, 5:9] = marked[19:23, 23:27] = Reason.IMPOSSIBLE_VALUE
+    assert (reasons == marked).all()
+    assert (np.isnan(values).any(axis=0) == (marked > 0)).all()
+    assert values[~np.isnan(values)] == pytest.approx(expected[~np.isnan(values)], abs=1e-6)
+
+
+def test_integers_with_an_impossible_reflectance(tmp_path):
+    folder = write_demo_scene(tmp_path, layout="bands", **SMALL)
+    with rasterio.open(folder / "B04.tif") as dataset:
+        values = dataset.read().astype(np.int16)
+    values[0, 0, :6] = -32768, 32767, -1001, -999, 30999, 31001
+    rewrite(folder / "B04.tif", values)
+    reasons = read(open_scene(folder))[1]
+    assert (reasons[0, :6] == np.array([1, 1, 1, 0, 0, 1]) * Reason.IMPOSSIBLE_VALUE).all()
+    assert not reasons[1:].any()
+
+
+def test_floats_that_are_0_in_every_band_have_no_data(tmp_path):
+    path = write_demo_scene(tmp_path, layout="stack", **SMALL)
+    with rasterio.open(path) as dataset:
+        values = (dataset.read() * 1e-4 - 0.1).astype(np.float32)
+    values[:, 20:30] = 0
+    values[3, 50] = 0  # of one band: dark water that was clipped
+    with rasterio.open(rewrite(path, values, nodata=None), "r+") as dataset:
+        dataset.scales, dataset.offsets = [1] * 13, [0] * 13
+    values, reasons = read(open_scene(path, quantification=1, offset=0), ["B4", "B11"])
+    assert (reasons[20:30] == Reason.NO_DATA).all()
+    assert np.isnan(values[:, 20:30]).all()
+    assert np.count_nonzero(reasons) == 10 * WIDTH
+    assert not values[0, 50].any()
+
+
 def test_ground_without_elevation_has_no_data(tmp_path):
     scene = open_scene(write_demo_scene(tmp_path, layout="stack", **SMALL))
     with rasterio.open(tmp_path / "dem.tif") as dataset:

@@ -23,11 +23,13 @@ from landslide.mapping.exclusions import ExclusionSettings
 from landslide.mapping.grid import WGS84
 from landslide.mapping.model import open_model
 from landslide.mapping.plan import make_plan
+from landslide.mapping.report import describe_map, describe_plan
 from landslide.mapping.scene import open_scene
 from landslide.mapping.scene_map import MapExistsError, map_scene
 from landslide.mapping.settings import MappingSettings
 from tests.support import versions
 from tests.support.map_models import bright_ensemble, ground, write_stack
+from tests.support.sentinel2 import rewrite
 
 pytestmark = pytest.mark.slow
 
@@ -209,6 +211,7 @@ import torch
 from landslide.mapping.exclusions import ExclusionSettings
 from landslide.mapping.model import open_model
 from landslide.mapping.plan import make_plan
+from landslide.mapping.report import describe_map, describe_plan
 from landslide.mapping.scene import open_scene
 from landslide.mapping.scene_map import map_scene
 from landslide.mapping.settings import MappingSettings
@@ -283,9 +286,41 @@ def test_notes_say_what_looks_wrong(bright, tmp_path):
     assert all(any(note in line for line in said) for note in finished.summary["notes"])
 
 
-def test_values_that_are_wrong_for_the_model_are_reported(demo_model, tmp_path):
+@pytest.mark.parametrize(
+    ("scale", "message"), [(1e-3, "the median of B4 is"), (1e-2, "a wrong quantification or offset")]
+)
+def test_values_that_are_wrong_for_the_model_are_reported(demo_model, tmp_path, scale, message):
     source = write_demo_scene(tmp_path, layout="stack", rows=1, columns=1)
     scene = open_scene(source)
-    wrong = {name: replace(band, scale=1e-2) for name, band in scene.bands.items()}
+    wrong = {name: replace(band, scale=scale) for name, band in scene.bands.items()}
     finished = make(demo_model, replace(scene, bands=wrong), tmp_path / "maps", dem=[str(tmp_path / "dem.tif")])
-    assert any("the median of B4 is" in note for note in finished.summary["notes"])
+    assert any(message in note for note in finished.summary["notes"])
+
+
+def test_a_map_of_which_nothing_could_be_analysed_says_so(bright, tmp_path):
+    source, _ = bright_scene(tmp_path, 128, 128)
+    gpd.GeoDataFrame(geometry=[shapely.box(*open_scene(source).grid.bounds)], crs=32645).to_file(tmp_path / "all.gpkg")
+    everything = ExclusionSettings(masks=(tmp_path / "all.gpkg",))
+    plan = make_plan(open_scene(source), bright, MappingSettings(), everything)
+    assert any("none of the 12288 pixels of some rows that were read can be analysed (masked 100.0 %)" in line
+               for line in describe_plan(plan, 1))  # fmt: skip
+    finished = map_scene(plan, tmp_path / "maps", workers=2)
+    text = describe_map(finished)
+    assert text.startswith("scene: nothing was analysed, so the map does not say whether there are landslides")
+    assert "0 landslides" not in text
+    assert "none of the 16384 pixels can be analysed (masked 100.0 %)" in finished.summary["notes"]
+
+
+def test_fill_values_are_counted_and_no_landslides(bright, tmp_path):
+    source, mask = bright_scene(tmp_path)
+    with rasterio.open(source) as dataset:
+        values = dataset.read().astype(np.float32)
+    values[:, 100:110, :20] = 1e6  # bright, and so a landslide to the model
+    rewrite(source, values, nodata=None)
+    finished = make(bright, source, tmp_path / "maps", settings=MappingSettings(min_area=0))
+    found = rasters(finished.folder)["mask"]
+    assert (found[100:110, :20] == 255).all()
+    assert not (found == 1)[mask == 0].any()
+    assert finished.summary["not_analysed_by_reason"] == {"impossible value": 200 / 60_000}
+    assert any(note.startswith("200 of 60000 pixels have a reflectance below") for note in finished.summary["notes"])
+    assert "note: 200 of 60000 pixels have a reflectance below -0.2 or above 3" in describe_map(finished)

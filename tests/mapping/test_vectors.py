@@ -122,7 +122,7 @@ def test_equal_layers_give_equal_files(tmp_path, mask):
     assert (tmp_path / "one.geojson").read_bytes() == (tmp_path / "two.geojson").read_bytes()
 
 
-@pytest.mark.parametrize("limit", [10_000, 100_000, 220_000])
+@pytest.mark.parametrize("limit", [10_000, 100_000, 210_000])
 def test_a_full_disk_leaves_the_older_file_and_nothing_else(tmp_path, mask, limit):
     layers = map_layers(tmp_path / "map", mask)
     path = tmp_path / "landslides.gpkg"

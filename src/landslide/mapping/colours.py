@@ -11,6 +11,7 @@ REASON_COLOURS = {
     Reason.CLOUD_SHADOW: "#54278f",
     Reason.CLOUD: "#3182bd",
     Reason.DEFECTIVE: "#c51b8a",
+    Reason.IMPOSSIBLE_VALUE: "#e6ab02",
     Reason.NO_DATA: "#525252",
     Reason.OUTSIDE_AREA: "#969696",
 }

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from landslide.mapping.mosaic import Windows
 from landslide.mapping.networks import Engine, choose_engine, engine_version, with_engine
 from landslide.mapping.reader import SceneReader
 from landslide.mapping.reasons import Reason
+from landslide.mapping.reflectance import POSSIBLE
 from landslide.mapping.scene import Scene
 from landslide.mapping.settings import MappingSettings
 from landslide.mapping.terrain import Terrain, prepare_terrain
@@ -33,6 +34,21 @@ _TRAINING_PIXEL = 10.0  # metres
 _PIXEL_TOLERANCE = 0.25  # of it
 _SAMPLES, _SAMPLE_ROWS = 3, 32
 _BYTES_PER_PIXEL = 20  # on the disk while a map is made: raw files, rasters and their overviews
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What some rows of a scene hold.
+
+    Attributes:
+        medians: Median of each of the model's bands over the analysed pixels; NaN without any.
+        not_analysed: Pixels that cannot be analysed, by `Reason.text`.
+        pixels: All pixels.
+    """
+
+    medians: tuple[float, ...]
+    not_analysed: Mapping[str, int]
+    pixels: int
 
 
 @dataclass(frozen=True)
@@ -117,12 +133,12 @@ class MapPlan:
             self.scene, self.model.bands, self.exclusions, terrain if self.needs_terrain else None, work_folder=folder
         )
 
-    def warnings(self, terrain: Terrain | None, medians: Sequence[float]) -> list[str]:
+    def warnings(self, terrain: Terrain | None, sample: Sample) -> list[str]:
         """Return what looks wrong but does not stop the map.
 
         Args:
             terrain: What `prepare_terrain` returned.
-            medians: What `sample` returned.
+            sample: What `sample` returned.
         """
         found = []
         level, pixel = self.scene.level, self.scene.grid.pixel_size
@@ -145,18 +161,24 @@ class MapPlan:
             found.append(f"the elevation model covers {100 * terrain.coverage:.1f} % of the scene")
         if terrain is None and not self.needs_terrain:
             found.append("no elevation model: the polygons have no elevations, slopes and run-out")
-        return found + self.model.unusual(medians)
+        found += pixel_notes(sample.not_analysed, sample.pixels, "pixels of some rows that were read")
+        return found + self.model.unusual(sample.medians)
 
-    def sample(self, reader: SceneReader) -> list[float]:
-        """Return the median of each of the model's bands over the analysed pixels of some rows; NaN without any."""
+    def sample(self, reader: SceneReader) -> Sample:
+        """Return what some rows hold, spread over the scene."""
         height = self.scene.grid.height
         rows = min(_SAMPLE_ROWS, height)
-        values = []
+        values, counts = [], np.zeros(len(Reason), int)
         for start in np.linspace(0, height - rows, _SAMPLES + 2, dtype=int)[1:-1].tolist():
             found, reasons = reader.read(start, start + rows)
             values.append(found[:, reasons == Reason.ANALYSED])
+            counts += np.bincount(reasons.ravel(), minlength=len(Reason))
         joined = np.concatenate(values, axis=1)
-        return [float(np.median(band)) if band.size else float("nan") for band in joined]
+        return Sample(
+            tuple(float(np.median(band)) if band.size else float("nan") for band in joined),
+            {reason.text: int(counts[reason]) for reason in Reason if reason and counts[reason]},
+            int(counts.sum()),
+        )
 
     def seconds(self, workers: int) -> float:
         """Return about how long the prediction takes, from a window that is timed now."""
@@ -230,6 +252,27 @@ def make_plan(
     plan = MapPlan(scene, model.augmented(settings.augmentation), settings, exclusions, tuple(map(str, dem)))
     plan.engine  # noqa: B018  # refuses one that is not there, and a scene that is too small
     return plan
+
+
+def pixel_notes(not_analysed: Mapping[str, int], pixels: int, what: str = "pixels") -> list[str]:
+    """Return what looks wrong about the pixels that are not analysed.
+
+    Args:
+        not_analysed: Number of pixels by `Reason.text`.
+        pixels: Number of all pixels.
+        what: What these pixels are, in words.
+    """
+    found = []
+    if sum(not_analysed.values()) == pixels:
+        reasons = ", ".join(f"{name} {100 * n / pixels:.1f} %" for name, n in not_analysed.items())
+        found.append(f"none of the {pixels} {what} can be analysed ({reasons})")
+    if impossible := not_analysed.get(Reason.IMPOSSIBLE_VALUE.text):
+        found.append(
+            f"{impossible} of {pixels} {what} have a reflectance below {POSSIBLE[0]:g} or above {POSSIBLE[1]:g}, which "
+            "no ground has, and are not analysed: a fill value that the file does not declare as nodata, or a wrong "
+            "quantification or offset"
+        )
+    return found
 
 
 def terrain_of(plan: MapPlan, folder: Path) -> Terrain | None:

@@ -20,9 +20,11 @@ class Reason(IntEnum):
     """Cloud, thin cirrus included."""
     DEFECTIVE = 6
     """Saturated or defective in a band that the model needs."""
-    NO_DATA = 7
+    IMPOSSIBLE_VALUE = 7
+    """A band has a value that no ground reflects, most often a fill value that the file does not declare."""
+    NO_DATA = 8
     """No data in a band or in the elevation model."""
-    OUTSIDE_AREA = 8
+    OUTSIDE_AREA = 9
     """Outside the area of interest."""
 
     @property

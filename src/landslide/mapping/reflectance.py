@@ -1,5 +1,6 @@
 """Rows of a scene's bands as reflectance on the scene's grid, and where they have no value."""
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -20,11 +21,16 @@ from landslide.mapping.scene import Band, Scene
 
 Array = npt.NDArray[Any]
 
+POSSIBLE = (-0.2, 3.0)
+"""Reflectance below or above is no measurement: clouds reach about 2, and the offset of dark ground about -0.1."""
+_FAR = 2.0**62  # beyond all integers of a raster
+
 
 class ReflectanceReader:
     """Reads bands of a scene, bilinear where their pixels are larger than the scene's.
 
-    A pixel has a value only if all pixels that it is interpolated from have one.
+    A pixel has a value only if all pixels that it is interpolated from have one. Values outside `POSSIBLE` are none,
+    and a pixel whose number is 0 in all bands has no data, whether or not the file declares these fill values.
 
     Args:
         scene: The scene.
@@ -51,8 +57,11 @@ class ReflectanceReader:
         """
         values = np.empty((len(self._bands), stop - start, self._width), np.float32)
         reasons = np.zeros((stop - start, self._width), np.uint8)
+        empty = np.full(reasons.shape, bool(self._bands))
         for band, rows in zip(self._bands, values, strict=True):
-            band.read(start, stop, rows, reasons)
+            empty &= band.read(start, stop, rows, reasons)
+        values[:, empty] = np.nan
+        np.maximum(reasons, Reason.NO_DATA.value, out=reasons, where=empty)
         return values, reasons
 
 
@@ -84,34 +93,47 @@ class _BandRows:
         self._axes = None if own.same_pixels(grid) else axes(own.transform, dataset.shape, grid)
         flags = dataset.mask_flag_enums[band.index - 1]
         self._masked = MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
+        low, high = ((limit - band.offset) / band.scale for limit in POSSIBLE)
+        if np.issubdtype(dataset.dtypes[band.index - 1], np.integer):  # numbers need not become floats to be compared
+            low, high = math.ceil(max(low, -_FAR)), math.floor(min(high, _FAR))
+        self._possible = low, high
         self._numbers = RowBlocks(self._load, dataset.height)  # a JPEG 2000 file decodes whole tiles for a row
 
-    def read(self, start: int, stop: int, values: Array, reasons: Array) -> None:
-        """Write reflectance to `values`, and raise `reasons` where there is none."""
+    def read(self, start: int, stop: int, values: Array, reasons: Array) -> Array:
+        """Write reflectance to `values`, and raise `reasons` where there is none; return where the number is 0."""
         if self._axes is None:
-            numbers, absent, saturated = self._native(start, stop)
+            numbers, missing = self._native(start, stop)
+            empty = numbers == 0
         else:
             first, last, rows = self._axes[0][start:stop].from_start()
-            numbers, absent, saturated = self._native(first, last + 1)
-            numbers[absent | saturated] = 0  # infinite ones cannot be interpolated
+            numbers, missing = self._native(first, last + 1)
+            empty = ~any_neighbour(numbers != 0, rows, self._axes[1])
+            for mask in missing.values():
+                numbers[mask] = 0  # infinite ones cannot be interpolated
             numbers = bilinear(numbers, rows, self._axes[1])
-            absent, saturated = (
-                any_neighbour(mask, rows, self._axes[1]) if mask.any() else np.zeros(numbers.shape, bool)
-                for mask in (absent, saturated)
-            )
+            missing = {
+                reason: any_neighbour(mask, rows, self._axes[1]) for reason, mask in missing.items() if mask.any()
+            }
         values[:] = numbers * np.float64(self._band.scale) + self._band.offset
-        for mask, reason in ((saturated, Reason.DEFECTIVE), (absent, Reason.NO_DATA)):
+        for reason, mask in missing.items():
             values[mask] = np.nan
             np.maximum(reasons, reason.value, out=reasons, where=mask)
+        return np.asarray(empty)
 
-    def _native(self, start: int, stop: int) -> tuple[Array, Array, Array]:
-        """Return rows of the file, where they have no data, and where they are saturated."""
+    def _native(self, start: int, stop: int) -> tuple[Array, dict[Reason, Array]]:
+        """Return rows of the file, and where they have no reflectance, by reason."""
         numbers = self._numbers.read(start, stop)
+        low, high = self._possible
         absent = ~np.isfinite(numbers) if numbers.dtype.kind == "f" else np.zeros(numbers.shape, bool)
+        missing = {Reason.IMPOSSIBLE_VALUE: (numbers < low) | (numbers > high), Reason.NO_DATA: absent}
         if self._band.nodata is not None:
             absent |= numbers == self._band.nodata
-        saturated = absent & False if self._band.saturated is None else numbers == self._band.saturated
-        return numbers, absent, saturated
+        if self._band.saturated is not None:
+            missing[Reason.DEFECTIVE] = numbers == self._band.saturated
+        for reason in (Reason.NO_DATA, Reason.DEFECTIVE):  # they say more
+            if reason in missing:
+                missing[Reason.IMPOSSIBLE_VALUE] &= ~missing[reason]
+        return numbers, missing
 
     def _load(self, start: int, stop: int) -> Array:
         window = Window(0, start, self._dataset.width, stop - start)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from landslide.mapping.exclusions import cloud_source
 from landslide.mapping.networks import engine_version
-from landslide.mapping.plan import MapPlan, terrain_of
+from landslide.mapping.plan import MapPlan, pixel_notes, terrain_of
 from landslide.mapping.scene_map import FinishedMap
 
 _PROCESS_BYTES = 900e6  # of the libraries and a small network
@@ -60,11 +60,19 @@ def describe_map(finished: FinishedMap, run: str | None = None) -> str:
     """
     summary = finished.summary
     there = "" if finished.new else " (it was there already)"
-    lines = [
+    pixels = summary["pixels"]
+    counts = {name: round(share * pixels) for name, share in summary["not_analysed_by_reason"].items()}
+    found = [
         f"{summary['scene']}: {summary['landslides']} landslides, {summary['area_m2'] / 1e6:.3f} km2 in all, "
         f"the largest {summary['largest_m2'] / 1e6:.3f} km2",
         f"{summary['below_minimum']} more below {summary['min_area_m2']:g} m2; "
         f"{100 * summary['not_analysed']:.1f} % not analysed",
+    ]
+    if sum(counts.values()) == pixels:
+        found = [f"{summary['scene']}: nothing was analysed, so the map does not say whether there are landslides"]
+    lines = [
+        *found,
+        *(f"note: {text}" for text in pixel_notes(counts, pixels)),
         f"map: {finished.folder}{there}",
         "look at it: map.html there in a browser, landslides.gpkg in QGIS",
     ]

@@ -26,7 +26,7 @@ from landslide.mapping.model import MapModel
 from landslide.mapping.mosaic import PROGRESS, Mosaic, read_raw
 from landslide.mapping.networks import engine_version
 from landslide.mapping.pictures import write_quicklook
-from landslide.mapping.plan import MapPlan, digest, terrain_of
+from landslide.mapping.plan import MapPlan, digest, pixel_notes, terrain_of
 from landslide.mapping.polygons import (
     area_of_interest,
     image_footprint,
@@ -288,7 +288,7 @@ def _write_products(
         "engine": engine_version(plan.engine),
         "device": plan.model.ensemble.device.type,
         "precision": plan.settings.precision,
-        "notes": warnings,
+        "notes": warnings + pixel_notes(reasons, pixels),
         "versions": {name: version(name) for name in _VERSIONS},
         "digest": digest(plan.identity),
         "identity": json.loads(json.dumps(plan.identity, default=str)),
