@@ -324,3 +324,14 @@ def test_fill_values_are_counted_and_no_landslides(bright, tmp_path):
     assert finished.summary["not_analysed_by_reason"] == {"impossible value": 200 / 60_000}
     assert any(note.startswith("200 of 60000 pixels have a reflectance below") for note in finished.summary["notes"])
     assert "note: 200 of 60000 pixels have a reflectance below -0.2 or above 3" in describe_map(finished)
+
+
+def test_fill_values_of_an_elevation_model_are_told(bright, tmp_path):
+    source = write_demo_scene(tmp_path, layout="stack", rows=1, columns=1)
+    with rasterio.open(tmp_path / "dem.tif") as dataset:
+        values = dataset.read()
+    values[:, 40:60, 40:60] = -9999
+    rewrite(tmp_path / "dem.tif", values, nodata=None)
+    plan = make_plan(open_scene(source), bright, MappingSettings(), ExclusionSettings(), [str(tmp_path / "dem.tif")])
+    (note,) = (line for line in describe_plan(plan, 1) if "the elevation model has heights" in line)
+    assert "in 2.4 % of the scene the elevation model has heights below -500 or above 9000 m" in note

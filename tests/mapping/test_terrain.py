@@ -167,6 +167,56 @@ def test_first_model_counts_and_others_fill_what_it_lacks(tmp_path):
     assert (layers[0][row:] == 100).all()
 
 
+@pytest.mark.parametrize("fill", [-9999, -32768, 3.4e38, math.inf, math.nan])
+@pytest.mark.parametrize("pixel", [10.0, 25.0])
+def test_fill_values_that_the_file_does_not_declare(tmp_path, fill, pixel):
+    """As if they were declared: the next model fills them, and nothing beside them is mixed with them."""
+    x, y, transform = around(pixel)
+    z = rough(x, y)
+    z[12:20, 15:30] = fill
+    bare = write(tmp_path / "bare.tif", z, transform, nodata=None)
+    declared = write(tmp_path / "declared.tif", z, transform, nodata=fill)
+    expected, actual = (prepare_terrain([path], SCENE, tmp_path) for path in (declared, bare))
+    assert expected.impossible == 0
+    hole = 8 * 15 * pixel**2 / (SCENE.width * SCENE.height * 100)
+    assert actual.impossible == (0 if math.isnan(fill) else pytest.approx(hole, rel=0.3))
+    assert actual.coverage == expected.coverage < 1
+    layers = [read(prepare_terrain([path], SCENE, tmp_path))[0] for path in (declared, bare)]
+    np.testing.assert_array_equal(*layers)
+    second = write(tmp_path / "second.tif", np.full(z.shape, 200, np.int16), transform, nodata=None)
+    filled, _ = read(prepare_terrain([bare, second], SCENE, tmp_path))
+    assert (filled[0][np.isnan(layers[0][0])] == 200).all()
+
+
+def test_heights_that_are_possible_keep_their_bits(tmp_path):
+    x, _, transform = around()
+    z = np.linspace(-500, 9000, x.size, dtype=np.float32).reshape(x.shape)
+    layers, grid = read(prepare_terrain([write(tmp_path / "dem.tif", z, transform)], SCENE, tmp_path))
+    column, row = map(round, ~transform @ (grid.transform @ (0, 0)))
+    np.testing.assert_array_equal(layers[0], z[row : row + grid.height, column : column + grid.width])
+
+
+def test_a_model_in_other_units_is_refused(tmp_path):
+    x, _, transform = around()
+    path = write(tmp_path / "dem.tif", np.full(x.shape, 21_000, np.uint16), transform, nodata=0)
+    with pytest.raises(DataError, match=r"dem\.tif has no height between -500 and 9000 m there"):
+        prepare_terrain([path], SCENE, tmp_path)
+
+
+@pytest.mark.parametrize("nodata", [None, -9999])
+def test_a_mask_in_the_file(tmp_path, nodata):
+    x, _, transform = around()
+    z = np.full(x.shape, 100, np.int16)
+    z[12:20, 15:30] = 0
+    path = write(tmp_path / "dem.tif", z, transform, nodata=nodata)
+    mask = np.where(z == 0, 0, 255).astype(np.uint8)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(mask)
+    layers, _ = read(prepare_terrain([path], SCENE, tmp_path))
+    assert np.isnan(layers[0]).sum() == 8 * 15
+    assert (layers[0][~np.isnan(layers[0])] == 100).all()
+
+
 def test_partial_coverage_is_told(tmp_path):
     x, _, transform = around()
     z = np.full(x.shape, 100, np.float32)

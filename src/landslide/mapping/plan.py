@@ -26,6 +26,7 @@ from landslide.mapping.reasons import Reason
 from landslide.mapping.reflectance import POSSIBLE
 from landslide.mapping.scene import Scene
 from landslide.mapping.settings import MappingSettings
+from landslide.mapping.terrain import POSSIBLE as HEIGHTS
 from landslide.mapping.terrain import Terrain, prepare_terrain
 from landslide.mapping.units import TERRAIN_BANDS
 from landslide.schema import PATCH_SIZE
@@ -159,6 +160,12 @@ class MapPlan:
             found.append("nothing says where clouds are, so they are analysed like ground (--clouds csmask finds them)")
         if terrain is not None and terrain.coverage < 1:
             found.append(f"the elevation model covers {100 * terrain.coverage:.1f} % of the scene")
+        if terrain is not None and terrain.impossible:
+            found.append(
+                f"in {100 * terrain.impossible:.2g} % of the scene the elevation model has heights below "
+                f"{HEIGHTS[0]:g} or above {HEIGHTS[1]:g} m, which count as no data: a fill value that the file does "
+                "not declare as nodata, or no metres"
+            )
         if terrain is None and not self.needs_terrain:
             found.append("no elevation model: the polygons have no elevations, slopes and run-out")
         found += pixel_notes(sample.not_analysed, sample.pixels, "pixels of some rows that were read")

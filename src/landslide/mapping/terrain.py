@@ -29,7 +29,6 @@ from landslide.errors import DataError
 from landslide.files import atomic_write
 from landslide.mapping.grid import WGS84, Grid
 from landslide.mapping.rasters import (
-    TOLERANCE,
     gdal_environment,
     gdal_path,
     interpolation_only,
@@ -42,6 +41,9 @@ Floats = npt.NDArray[np.float32]
 
 BANDS = ("elevation", "slope", "gradient_east", "gradient_north")
 """Bands of `terrain.tif`: metres, degrees, rise per metre to the east and to the north."""
+
+POSSIBLE = (-500.0, 9000.0)
+"""Metres between which the ground lies: the Dead Sea is at -430, Mount Everest at 8849."""
 
 _MARGIN = 4  # pixels around the scene
 _ROWS = 128  # computed at a time
@@ -56,10 +58,12 @@ class Terrain:
     Attributes:
         path: GeoTIFF, float32, with the bands `BANDS`; NaN where there is no elevation.
         coverage: Share of the scene that has an elevation, 0 to 1.
+        impossible: Share of the scene where an elevation model has a height that is none, see `POSSIBLE`.
     """
 
     path: Path
     coverage: float
+    impossible: float
 
 
 def prepare_terrain(paths: Sequence[str | Path], grid: Grid, folder: Path) -> Terrain:
@@ -67,7 +71,8 @@ def prepare_terrain(paths: Sequence[str | Path], grid: Grid, folder: Path) -> Te
 
     The rasters are mosaicked; where several have an elevation, the first one counts. If the finest of them is in
     metres, its grid is kept. Otherwise they are warped, bilinear, to the scene's reference system or, if that is not
-    in metres either, to its UTM zone. Memory does not grow with the size of the scene.
+    in metres either, to its UTM zone. Heights outside `POSSIBLE` are none: most often they are fill values that the
+    file does not declare. Memory does not grow with the size of the scene.
 
     Args:
         paths: Elevation models, heights in metres, in any reference system; files or addresses.
@@ -94,7 +99,8 @@ def prepare_terrain(paths: Sequence[str | Path], grid: Grid, folder: Path) -> Te
         coverage = _coverage(path, grid)
         if coverage == 0:
             raise _no_coverage(models, grid)
-    return Terrain(path, coverage)
+        impossible = _impossible(models, grid)
+    return Terrain(path, coverage, impossible)
 
 
 def horn(elevation: Floats, width: float, height: float) -> tuple[Floats, Floats, Floats]:
@@ -215,18 +221,33 @@ def _mosaic(models: Sequence[DatasetReader]) -> str:
     band = ElementTree.SubElement(root, "VRTRasterBand", dataType="Float32", band="1")
     ElementTree.SubElement(band, "NoDataValue").text = "nan"
     for (x, y), model in reversed(list(zip(corners, models, strict=True))):  # the last one covers the others
-        source = ElementTree.SubElement(band, "ComplexSource")
-        ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0").text = model.name
-        ElementTree.SubElement(source, "SourceBand").text = "1"
-        size = {"xSize": str(model.width), "ySize": str(model.height)}
-        ElementTree.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0"} | size)
-        ElementTree.SubElement(source, "DstRect", {"xOff": repr(x - left), "yOff": repr(y - top)} | size)
-        if (model.scales[0], model.offsets[0]) != (1.0, 0.0):
-            ElementTree.SubElement(source, "ScaleOffset").text = repr(model.offsets[0])
-            ElementTree.SubElement(source, "ScaleRatio").text = repr(model.scales[0])
-        if model.nodata is not None:
-            ElementTree.SubElement(source, "NODATA").text = repr(model.nodata)
+        _add_source(band, _heights(model), model, x - left, y - top, NODATA="nan")
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _heights(model: DatasetReader) -> str:
+    """Return a virtual raster of one elevation model in metres, NaN where it has none or an impossible one."""
+    root = ElementTree.Element("VRTDataset", rasterXSize=str(model.width), rasterYSize=str(model.height))
+    band = ElementTree.SubElement(root, "VRTRasterBand", dataType="Float32", band="1")
+    ElementTree.SubElement(band, "NoDataValue").text = "nan"
+    low, high = POSSIBLE
+    options = {"UseMaskBand": "true", "LUT": f"{low - 1}:nan,{low}:{low},{high}:{high},{high + 1}:nan"}
+    if (model.scales[0], model.offsets[0]) != (1.0, 0.0):
+        options |= {"ScaleOffset": repr(model.offsets[0]), "ScaleRatio": repr(model.scales[0])}
+    _add_source(band, model.name, model, 0, 0, **options)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _add_source(band: ElementTree.Element, name: str, model: DatasetReader, x: float, y: float, **options: str) -> None:
+    """Put a raster of the size of `model` at a place in a band of a virtual raster."""
+    source = ElementTree.SubElement(band, "ComplexSource")
+    ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0").text = name
+    ElementTree.SubElement(source, "SourceBand").text = "1"
+    size = {"xSize": str(model.width), "ySize": str(model.height)}
+    ElementTree.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0"} | size)
+    ElementTree.SubElement(source, "DstRect", {"xOff": repr(x), "yOff": repr(y)} | size)
+    for key, value in options.items():
+        ElementTree.SubElement(source, key).text = value
 
 
 def _write(path: Path, mosaics: Sequence[WarpedVRT], target: Grid) -> None:
@@ -259,11 +280,24 @@ def _elevation(mosaics: Sequence[WarpedVRT], start: int, stop: int, target: Grid
 
 def _coverage(path: Path, grid: Grid) -> float:
     """Share of the scene with an elevation, measured at up to a million points."""
+    with open_raster(str(path)) as dataset:
+        return float(np.isfinite(_samples(dataset, grid).filled(math.nan)).mean())
+
+
+def _impossible(models: Sequence[DatasetReader], grid: Grid) -> float:
+    """Likewise the largest share of the scene in which one of the models has an impossible height."""
+    low, high = POSSIBLE
+    heights = (_samples(model, grid) * model.scales[0] + model.offsets[0] for model in models)
+    return max(float(((values < low) | (values > high)).filled(False).mean()) for values in heights)
+
+
+def _samples(dataset: DatasetReader, grid: Grid) -> Any:
+    """Return the values of a raster at up to a million points of the scene, masked where there are none."""
     width, height = min(grid.width, _SAMPLES), min(grid.height, _SAMPLES)
     transform = grid.transform @ Affine.scale(grid.width / width, grid.height / height)
-    options = {"transform": transform, "width": width, "height": height, "resampling": Resampling.nearest}
-    with open_raster(str(path)) as dataset, WarpedVRT(dataset, crs=grid.crs, tolerance=TOLERANCE, **options) as sampled:
-        return float(np.isfinite(sampled.read(1)).mean())
+    target = Grid(grid.crs, transform, width, height)
+    with warped(dataset, target, Resampling.nearest) as sampled, reading(dataset.name):
+        return sampled.read(1, masked=True, out_dtype=np.float64)
 
 
 def _no_coverage(models: Sequence[DatasetReader], grid: Grid) -> DataError:
@@ -273,6 +307,8 @@ def _no_coverage(models: Sequence[DatasetReader], grid: Grid) -> DataError:
     west, south, east, north = grid.footprint.bounds
     place = f"longitude {west:.3f} to {east:.3f}, latitude {south:.3f} to {north:.3f}"
     where = f"is {distance:.1f} km away from the scene" if distance > 0 else "has no data there"
+    if distance == 0 and _impossible(models, grid):
+        where = f"has no height between {POSSIBLE[0]:g} and {POSSIBLE[1]:g} m there"
     return DataError(
         f"No elevation model covers the scene ({place}): {name} {where}.",
         remedy="Give an elevation model of this place, for example tiles of the Copernicus DEM GLO-30.",
