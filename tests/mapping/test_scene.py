@@ -271,8 +271,23 @@ def test_tags_that_contradict_the_metadata_or_an_option(copy, originals):
     shutil.copy(metadata, folder)
     assert open_scene(folder).scaling.endswith("MTD_MSIL1C.xml")
     (folder / metadata.name).write_text(metadata.read_text().replace(">-1000<", ">-500<"))
-    with pytest.raises(DataError, match=r"tags say scale 0\.0001 and offset -0\.1, but .* says 0\.0001 and -0\.05"):
+    with pytest.raises(
+        DataError,
+        match=r"xml says scale 0\.0001 and offset -0\.05 for B1, but the tags of .* say scale 0\.0001 and offset -0\.1",
+    ):
         open_scene(folder)
+
+
+@pytest.mark.parametrize("tags", [(0, 0), (-1e-4, 0), (float("nan"), 0), (1e-4, float("nan")), (float("inf"), -0.1)])
+def test_tags_that_cannot_be_are_replaced_by_the_options_only(copy, tags):
+    path = copy("stack")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = [tags[0]] * 13, [tags[1]] * 13
+    for options in ({}, {"quantification": 10000}, {"offset": -1000}):
+        with pytest.raises(ConfigurationError, match=r"The tags of .*\.tif say scale .*, which cannot be"):
+            open_scene(path, **options)
+    band = open_scene(path, quantification=10000, offset=-1000).bands["B4"]
+    assert (band.scale, band.offset) == (1e-4, -0.1)
 
 
 def test_metadata_of_two_products_in_one_folder(copy, originals):
@@ -370,8 +385,38 @@ def test_scale_and_offset_of_stac_1_1(item, version):
             values = {"raster:scale": 0.0002, "raster:offset": -0.2}
             asset.update({"bands": [{"name": "x"} | values]} if version == "bands" else values)
 
-    band = open_scene(item(change)).bands["B4"]
+    path = item(change)
+    for file in path.parent.rglob("*.tif"):
+        with rasterio.open(file, "r+") as dataset:
+            dataset.scales, dataset.offsets = [1] * dataset.count, [0] * dataset.count
+    band = open_scene(path).bands["B4"]
     assert (band.scale, band.offset) == (0.0002, -0.2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"offset": float("nan")}, r"item\.json says scale 0\.0001 and offset nan for B1, which cannot be"),
+        ({"scale": float("inf")}, "says scale inf and offset -0.1 for B1, which cannot be"),
+        ({"scale": 0}, "says scale 0 and offset -0.1 for B1, which cannot be"),
+        (
+            {"offset": 0},
+            r"says scale 0\.0001 and offset 0 for B1, but the tags of .* say scale 0\.0001 and offset -0\.1",
+        ),
+        ({"scale": 0.001}, r"says scale 0\.001 and offset -0\.1 for B1, but the tags"),
+    ],
+)
+def test_scale_and_offset_of_an_item_that_cannot_be_or_contradict_the_tags(item, changes, message):
+    def change(content):
+        for asset in content["assets"].values():
+            asset["raster:bands"][0].update(changes)
+
+    path = item(change)
+    with pytest.raises(ConfigurationError, match=message) as error:
+        open_scene(path)
+    assert "--quantification and --offset" in error.value.remedy
+    band = open_scene(path, quantification=10000, offset=-1000).bands["B4"]
+    assert (band.scale, band.offset) == (1e-4, -0.1)
 
 
 def test_an_item_without_scale_needs_the_options(item):

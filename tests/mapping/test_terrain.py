@@ -250,6 +250,11 @@ def test_models_that_cannot_be_used(tmp_path):
         dataset.units = ["ft"]
     with pytest.raises(DataError, match=r"feet\.tif: its elevations are in ft"):
         prepare_terrain([feet], SCENE, tmp_path)
+    scaled = write(tmp_path / "scaled.tif", z, transform)
+    with rasterio.open(scaled, "r+") as dataset:
+        dataset.scales, dataset.offsets = [0], [5]
+    with pytest.raises(DataError, match=r"scaled\.tif: its tags say scale 0 and offset 5, which cannot be"):
+        prepare_terrain([scaled], SCENE, tmp_path)
     damaged = tmp_path / "damaged.tif"
     damaged.write_bytes(feet.read_bytes()[:5000])
     for path in (damaged, tmp_path / "missing.tif"):

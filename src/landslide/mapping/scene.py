@@ -172,7 +172,7 @@ def _scaling(
     name: str, image: Image, dataset: DatasetReader, found: Source, quantification: float | None, offset: float | None
 ) -> tuple[float, float, str]:
     """Return the scale and the offset in reflectance, and what says them."""
-    scale, shift, said = _stated_scaling(name, image, dataset, found)
+    scale, shift, said, fault = _stated_scaling(name, image, dataset, found)
     if scale is not None and quantification is not None and not math.isclose(scale * quantification, 1, rel_tol=1e-6):
         raise ConfigurationError(
             f"--quantification is {quantification:g}, but {said} says {1 / scale:g} for {name}.",
@@ -189,7 +189,8 @@ def _scaling(
         return scale, shift, said
     if scale is None and quantification is None:
         raise ConfigurationError(
-            f"{image.path}: nothing says how its numbers become reflectance"
+            fault
+            or f"{image.path}: nothing says how its numbers become reflectance"
             + (
                 ", not even the STAC item."
                 if found.kind == "STAC item"
@@ -200,7 +201,7 @@ def _scaling(
         )
     if offset is None:
         raise ConfigurationError(
-            found.offset_fault or f"{image.path}: nothing says which offset its digital numbers have.",
+            fault or found.offset_fault or f"{image.path}: nothing says which offset its digital numbers have.",
             remedy="Give --offset: 0 if the values contain no offset, otherwise what is to be added, such as -1000.",
         )
     if scale is not None:
@@ -211,24 +212,42 @@ def _scaling(
 
 def _stated_scaling(
     name: str, image: Image, dataset: DatasetReader, found: Source
-) -> tuple[float | None, float | None, str]:
-    """Return the scale and offset that the metadata, the item or the raster's tags state, as far as they do."""
+) -> tuple[float | None, float | None, str, str | None]:
+    """Return the scale and offset that the metadata, the item or the raster's tags state, as far as they do.
+
+    The third value is what says them, the fourth why they cannot be trusted; then there are none.
+    """
     tagged = dataset.scales[image.index - 1], dataset.offsets[image.index - 1]
     has_tags = tagged != (1.0, 0.0)  # GDAL gives these values if there are no tags
+    tags_say = f"the tags of {image.path} say scale {tagged[0]:g} and offset {tagged[1]:g}"
     if found.metadata is not None:
         q = found.metadata.quantification
         stated = 1 / q, found.metadata.offsets[name] / q
         if has_tags and not np.allclose(tagged, stated, rtol=1e-6, atol=1e-9):
             raise DataError(
-                f"{image.path}: its tags say scale {tagged[0]:g} and offset {tagged[1]:g}, but "
-                f"{found.metadata_path} says {stated[0]:g} and {stated[1]:g}.",
+                f"{found.metadata_path} says scale {stated[0]:g} and offset {stated[1]:g} for {name}, but {tags_say}.",
                 remedy="Move the metadata file away if it belongs to other rasters; otherwise correct the tags.",
             )
-        return stated[0], None if found.offset_fault else stated[1], found.metadata_path
-    stated_by_item = found.scaling.get(name, (None, None))
-    if stated_by_item != (None, None):
-        return *stated_by_item, found.metadata_path
-    return (*tagged, "tags of the rasters") if has_tags else (None, None, "")
+        return stated[0], None if found.offset_fault else stated[1], found.metadata_path, None
+    scale, offset = found.scaling.get(name, (None, None))
+    if (scale, offset) != (None, None):
+        item_says = f"{found.metadata_path} says " + " and ".join(
+            f"{what} {value:g}" for what, value in (("scale", scale), ("offset", offset)) if value is not None
+        )
+        if not _usable(scale, offset):
+            return None, None, "", f"{item_says} for {name}, which cannot be."
+        pairs = [(a, b) for a, b in zip((scale, offset), tagged, strict=True) if a is not None]
+        if has_tags and not all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9) for a, b in pairs):
+            return None, None, "", f"{item_says} for {name}, but {tags_say}."
+        return scale, offset, found.metadata_path, None
+    if has_tags and not _usable(*tagged):
+        return None, None, "", f"{tags_say[:1].upper()}{tags_say[1:]}, which cannot be."
+    return (*tagged, "tags of the rasters", None) if has_tags else (None, None, "", None)
+
+
+def _usable(scale: float | None, offset: float | None) -> bool:
+    """Whether numbers can become reflectance by these values, as far as they are known."""
+    return (scale is None or (math.isfinite(scale) and scale > 0)) and (offset is None or math.isfinite(offset))
 
 
 def _special_values(image: Image, dataset: DatasetReader, found: Source) -> tuple[float | None, float | None]:

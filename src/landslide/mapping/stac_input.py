@@ -148,7 +148,7 @@ def _scaling(asset: pystac.Asset) -> Scaling:
 def _pair(fields: dict[str, Any], prefix: str) -> Scaling:
     scale, offset = (fields.get(f"{prefix}{name}") for name in ("scale", "offset"))
     return (
-        float(scale) if isinstance(scale, int | float) and scale > 0 else None,
+        float(scale) if isinstance(scale, int | float) else None,
         float(offset) if isinstance(offset, int | float) else None,
     )
 

@@ -148,6 +148,12 @@ def _check(model: DatasetReader) -> None:
             f"{model.name} has {model.count} bands; an elevation model has one.",
             remedy="Give a raster of elevations in metres.",
         )
+    scale, offset = model.scales[0], model.offsets[0]
+    if scale == 0 or not (math.isfinite(scale) and math.isfinite(offset)):
+        raise DataError(
+            f"{model.name}: its tags say scale {scale:g} and offset {offset:g}, which cannot be.",
+            remedy="Correct them: gdal_edit.py -scale 1 -offset 0 FILE if its numbers are metres.",
+        )
     unit = (model.units[0] or "").strip()
     if unit.lower() not in _METRES:
         raise DataError(
