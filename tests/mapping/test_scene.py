@@ -472,6 +472,42 @@ def test_items_that_are_none(tmp_path, item):
         open_scene(item(lambda content: content.update(assets={"thumbnail": {"href": "x.jpg"}})))
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("id",), 5, "id is 5, not a text"),
+        (("assets",), [], r"assets is \[\], not an object"),
+        (("assets", "red"), "x", 'asset red: "x" is not an object'),
+        (("assets", "red", "href"), None, "asset red: href is null, not a text"),
+        (("assets", "red", "type"), 5, "asset red: type is 5, not a text"),
+        (("properties",), None, "properties is null, not an object"),
+        (("properties", "datetime"), 5, "not a readable STAC Item"),
+        (("properties", "start_datetime"), "x", "not a readable STAC Item"),
+        (("collection",), 5, "collection is 5, not a text"),
+        (("links",), "x", 'links is "x", not a list'),
+        (("links",), [{"href": "x"}], "link 1: the field rel is missing"),
+        (("links",), ["x"], 'link 1: "x" is not an object'),
+        (("stac_version",), 1, "stac_version is 1, not a text"),
+        (("links",), ..., "the field links is missing"),
+        (("assets", "red", "href"), ..., "asset red: the field href is missing"),
+    ],
+)
+def test_fields_of_an_item_that_are_missing_or_wrong(item, place, value, message):
+    def change(content):
+        *outer, last = place
+        for key in outer:
+            content = content[key]
+        if value is ...:
+            del content[last]
+        else:
+            content[last] = value
+
+    path = item(change)
+    with pytest.raises(DataError, match=message) as error:
+        open_scene(path)
+    assert str(path) in error.value.what
+
+
 def test_remote_item_and_assets(item):
     """Over HTTP, with relative links: the item, its metadata, and the pixels."""
     files: dict[str, bytes] = {}

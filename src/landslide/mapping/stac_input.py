@@ -6,6 +6,7 @@ that the item links.
 
 import json
 import posixpath
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -23,6 +24,8 @@ _TIMEOUT = 30  # seconds
 _METADATA_ASSETS = ("product_metadata", "product-metadata")
 _RASTERS = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff")
 _APPLIED = "earthsearch:boa_offset_applied"
+
+_KINDS: Mapping[type, str] = {str: "a text", dict: "an object", list: "a list"}
 
 Scaling = tuple[float | None, float | None]
 
@@ -97,14 +100,43 @@ def _read(address: str) -> bytes:
 def _read_item(source: str) -> pystac.Item:
     try:
         content = json.loads(_read(source))
-        if not isinstance(content, dict) or content.get("type") != "Feature" or "assets" not in content:
-            raise ValueError("it is no STAC Item (a GeoJSON feature with assets)")
-        return pystac.Item.from_dict(content)
-    except (ValueError, KeyError, TypeError, pystac.STACError, pystac.STACTypeError) as error:
+        if not isinstance(content, dict) or content.get("type") != "Feature":
+            raise ValueError("it is no GeoJSON feature")
+        _check_fields(content)
+        item = pystac.Item.from_dict(content)
+        item.common_metadata.start_datetime  # noqa: B018  # read now, so that a wrong one is known as the item's
+        return item
+    except (ValueError, KeyError, TypeError, AttributeError, pystac.STACError, pystac.STACTypeError) as error:
         raise DataError(
             f"{source} is not a readable STAC Item: {error}.",
-            remedy="Give the address or the file of an item, not of a collection or of a search.",
+            remedy="Give the address or the file of an item, not of a collection or of a search; a field that is wrong "
+            "or missing has to be corrected in it.",
         ) from error
+
+
+def _check_fields(item: dict[str, Any]) -> None:
+    """Refuse an item that lacks a field, or has one of a wrong type.
+
+    Raises:
+        ValueError: It says which one.
+    """
+    fields: dict[str, type] = {"id": str, "stac_version": str, "properties": dict, "links": list, "assets": dict}
+    _check_types("", item, fields, optional={"collection": str})
+    for key, asset in item["assets"].items():
+        _check_types(f"asset {key}: ", asset, {"href": str}, optional={"type": str})
+    for number, link in enumerate(item["links"], start=1):
+        _check_types(f"link {number}: ", link, {"href": str, "rel": str}, optional={})
+
+
+def _check_types(where: str, content: Any, fields: Mapping[str, type], optional: Mapping[str, type]) -> None:
+    if not isinstance(content, dict):
+        raise ValueError(f"{where}{json.dumps(content)[:40]} is not an object")
+    for name, kind in {**fields, **optional}.items():
+        if name in fields and name not in content:
+            raise ValueError(f"{where}the field {name} is missing")
+        value = content.get(name)
+        if not isinstance(value, kind) and not (name in optional and value is None):
+            raise ValueError(f"{where}{name} is {json.dumps(value)[:40]}, not {_KINDS[kind]}")
 
 
 def _band_assets(item: pystac.Item, source: str) -> dict[str, pystac.Asset]:
