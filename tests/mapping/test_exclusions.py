@@ -4,16 +4,20 @@ import shutil
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
+import pyogrio
 import pytest
 import rasterio
 import shapely
 from affine import Affine
+from pyproj import Transformer
 from rasterio.crs import CRS
 from scipy.ndimage import distance_transform_edt
 
 from landslide.errors import ConfigurationError, DataError
 from landslide.mapping.demo_scene import write_demo_scene
-from landslide.mapping.exclusions import ExclusionSettings, cloud_source, read_cloud_polygons
+from landslide.mapping.exclusions import ExclusionSettings, area_polygons, cloud_source, read_cloud_polygons
+from landslide.mapping.grid import Grid
 from landslide.mapping.reader import SceneReader
 from landslide.mapping.reasons import Reason
 from landslide.mapping.scene import open_scene
@@ -255,7 +259,10 @@ def test_highest_reason_counts(product, tmp_path):
         ("11,20,10,21", ConfigurationError, "no bounding box"),
         ("10,20,11,95", ConfigurationError, "no bounding box"),
         ("missing.gpkg", DataError, "There is no file missing.gpkg"),
-        ("1,2,3", DataError, "There is no file 1,2,3"),
+        ("1,2,3", ConfigurationError, "The area 1,2,3 is no bounding box"),
+        ("nan,2,3,4", ConfigurationError, "no bounding box"),
+        ("-60,5,60,40", DataError, "lies outside the scene"),
+        ("170,5,-170,40", DataError, "lies outside the scene"),
     ],
 )
 def test_areas_that_cannot_be_used(stack, area, error, message):
@@ -272,8 +279,77 @@ def test_vector_files_that_cannot_be_used(tmp_path, stack):
     gpd.GeoDataFrame(geometry=[shapely.Point(86, 28)], crs=4326).to_file(points)
     with pytest.raises(DataError, match=r"points\.gpkg has no polygons"):
         reasons_of(stack, masks=(points,))
+    text = tmp_path / "notes.txt"
+    text.write_text("hello")
+    with pytest.raises(DataError, match=r"supported file format\.\n"):
+        reasons_of(stack, area=text)
     bare = tmp_path / "bare.shp"
     gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs=4326).to_file(bare)
     bare.with_suffix(".prj").unlink()
     with pytest.raises(DataError, match=r"bare\.shp has no coordinate reference system"):
         reasons_of(stack, masks=(bare,))
+    bare.with_suffix(".shx").unlink()
+    with pytest.raises(DataError, match=r"bare\.shp cannot be read: Unable to open") as error:
+        reasons_of(stack, masks=(bare,))
+    assert ".shp with its .shx" in error.value.remedy
+
+
+@pytest.mark.parametrize("box", ["0,0,180,80", "0,-60,150,70", "-180,0,180,84", "-180,-90,180,90", "80,20,-110,40"])
+@pytest.mark.parametrize("as_file", [False, True])
+def test_areas_that_are_far_larger_than_the_scene(tmp_path, stack, box, as_file):
+    """The scene's reference system has no coordinates for much of them."""
+    area = box
+    if as_file:
+        west, south, east, north = map(float, box.split(","))
+        east += 360 * (east < west)
+        area = tmp_path / "area.geojson"
+        gpd.GeoDataFrame(geometry=[shapely.box(west, south, east, north)], crs=4326).to_file(area)
+    assert not reasons_of(stack, area=area).any()
+    (polygon,) = area_polygons(area, stack.grid)
+    assert polygon.equals(shapely.box(*stack.grid.bounds))
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_areas_across_180_degrees_of_longitude(tmp_path, as_file):
+    grid = Grid(CRS.from_epsg(32760), Affine(10, 0, 818_700, 0, -10, 8_118_000), 200, 200)
+    lonlat = Transformer.from_crs(32760, 4326, always_xy=True)
+    (west, _), (east, _) = (lonlat.transform(818_700 + x, 8_117_000) for x in (500, 1500))
+    assert west > 179 > -179 > east
+    boxes = [shapely.box(west, -18, 180, -16), shapely.box(-180, -18, east, -16)]
+    area = f"{west},-18,{east},-16"
+    if as_file:
+        area = tmp_path / "area.geojson"
+        gpd.GeoDataFrame(geometry=[shapely.MultiPolygon(boxes)], crs=4326).to_file(area)
+    polygons = area_polygons(area, grid)
+    assert sum(polygon.area for polygon in polygons) == pytest.approx(1000 * 2000, rel=0.01)
+    bounds = shapely.total_bounds(np.array(polygons))
+    assert bounds == pytest.approx((819_200, 8_116_000, 820_200, 8_118_000), abs=50)
+
+
+def test_masks_beside_the_scene_are_told(tmp_path, stack):
+    beside = tmp_path / "beside.gpkg"
+    gpd.GeoDataFrame(geometry=[shapely.box(LEFT - 500, TOP - 500, LEFT, TOP)], crs=32645).to_file(beside)
+    raster = write_mask(
+        tmp_path / "raster.tif", np.ones((5, 5), np.uint8), Affine(10, 0, LEFT, 0, -10, TOP + 50), "EPSG:32645"
+    )
+    inside = write_mask(
+        tmp_path / "inside.tif", np.ones((5, 5), np.uint8), Affine(10, 0, LEFT, 0, -10, TOP + 40), "EPSG:32645"
+    )
+    with SceneReader(stack, ["B4"], ExclusionSettings(masks=(beside, raster, inside))) as reader:
+        assert reader.notes == [
+            f"the mask {path} lies outside the scene, so it leaves nothing out" for path in (beside, raster)
+        ]
+        assert (reader.read(0, HEIGHT)[1] == Reason.MASKED).sum() == 5
+
+
+def test_the_layer_with_polygons_is_taken_and_several_are_refused(tmp_path, stack):
+    path = tmp_path / "layers.gpkg"
+    box = shapely.box(LEFT, TOP - 100, LEFT + 100, TOP)
+    gpd.GeoDataFrame(geometry=[box.centroid], crs=32645).to_file(path, layer="points")
+    gpd.GeoDataFrame(geometry=[box], crs=32645).to_file(path, layer="water")
+    pyogrio.write_dataframe(pd.DataFrame({"styleName": ["x"]}), path, layer="layer_styles", append=True)
+    assert (reasons_of(stack, masks=(path,)) == Reason.MASKED).sum() == 100
+    gpd.GeoDataFrame(geometry=[box], crs=32645).to_file(path, layer="roads")
+    for settings in ({"masks": (path,)}, {"area": path}):
+        with pytest.raises(DataError, match=r"layers\.gpkg has 2 layers of polygons: water, roads"):
+            reasons_of(stack, **settings)

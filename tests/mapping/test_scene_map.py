@@ -275,14 +275,16 @@ def test_missing_bands_and_missing_terrain_name_the_way_out(demo_model, bright, 
 def test_notes_say_what_looks_wrong(bright, tmp_path):
     image, _ = ground(112, 120)
     source = write_stack(tmp_path / "small.tif", image, NORTH[0], NORTH[1] @ Affine.scale(3))
-    said = []
-    finished = make(bright, source, tmp_path / "maps", say=said.append)
+    gpd.GeoDataFrame(geometry=[shapely.box(80, 20, 81, 21)], crs=4326).to_file(tmp_path / "beside.gpkg")
+    said, beside = [], ExclusionSettings(masks=(tmp_path / "beside.gpkg",))
+    finished = make(bright, source, tmp_path / "maps", exclusions=beside, say=said.append)
     notes = " | ".join(finished.summary["notes"])
     assert "processing level is unknown" in notes
     assert "pixels are 30.0 x 30.0 m" in notes
     assert "windows of 112 pixels" in notes
     assert "no elevation model" in notes
     assert "nothing says where clouds are" in notes
+    assert "beside.gpkg lies outside the scene" in notes
     assert all(any(note in line for line in said) for note in finished.summary["notes"])
 
 

@@ -1,6 +1,7 @@
 """Pixels that are left out: clouds, shadows, snow, defects, masks of the user's own, and what is outside the area."""
 
 import math
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -14,16 +15,19 @@ import cv2
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
+import pyogrio
 import shapely
-from pyogrio.errors import DataSourceError
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import CRSError
 from rasterio.features import rasterize
+from rasterio.io import DatasetReader
+from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 from shapely.geometry.base import BaseGeometry
 
-from landslide.errors import ConfigurationError, DataError
+from landslide.errors import ConfigurationError, DataError, first_few
 from landslide.mapping.cloud_mask import write_cloud_mask
 from landslide.mapping.grid import Grid
 from landslide.mapping.rasters import open_raster, reading, warped
@@ -41,6 +45,8 @@ Clouds = Literal["auto", "none", "csmask"]
 _RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png")
 _BLOCK = 1024  # rows computed at a time: the tiles of a product's JPEG 2000 files, which are decoded as a whole
 _BOX_STEPS = 32  # points along an edge of a bounding box, which is curved in the scene's reference system
+_SURROUNDINGS = 0.1  # of the size of a scene
+_POLYGONS = ("Polygon", "MultiPolygon")
 
 # Classes of Sen2Cor's scene classification.
 _SCENE_CLASSES = {0: Reason.NO_DATA, 1: Reason.DEFECTIVE}
@@ -96,6 +102,9 @@ class Exclusions:
         stack: Closes the files.
         work_folder: Where the cloud mask of ukis-csmask is kept and found again; a temporary folder by default.
 
+    Attributes:
+        notes: What looks wrong: masks that lie beside the scene.
+
     Raises:
         DataError: A mask or an area cannot be read or does not fit.
         ConfigurationError: A setting is wrong, or a package is missing.
@@ -118,6 +127,7 @@ class Exclusions:
         self._reach = [math.ceil(round(settings.margin / size, 3)) for size in scene.grid.pixel_size]
         self._stack = stack
         self._layers: list[Callable[[int, int], Codes]] = []
+        self.notes: list[str] = []
         self._codes = RowBlocks(self._compute, scene.grid.height, _BLOCK)
         self._add_classification(scene, settings)
         for band, path in scene.classification.quality.items():
@@ -172,13 +182,19 @@ class Exclusions:
 
     def _add_mask(self, path: str) -> None:
         if path.lower().endswith(_RASTERS):
-            self._add_raster(path, {1: Reason.MASKED}, _codes_of_layers)
+            dataset = self._add_raster(path, {1: Reason.MASKED}, _codes_of_layers)
+            own = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
+            touches = bool(_inside(gpd.GeoSeries([shapely.box(*own.bounds)], crs=own.crs.to_wkt()), self._grid))
         else:
-            self._add_polygons(_read_polygons(path, self._grid), Reason.MASKED)
+            polygons = _read_polygons(path, self._grid)
+            self._add_polygons(polygons, Reason.MASKED)
+            touches = bool(polygons)
+        if not touches:
+            self.notes.append(f"the mask {path} lies outside the scene, so it leaves nothing out")
 
     def _add_area(self, area: str | Path) -> None:
         polygons = area_polygons(area, self._grid)
-        if not any(polygon.intersects(shapely.box(*self._grid.bounds)) for polygon in polygons):
+        if not polygons:
             west, south, east, north = self._grid.footprint.bounds
             raise DataError(
                 f"The area {area} lies outside the scene, which covers longitude {west:.4f} to {east:.4f}, latitude "
@@ -193,7 +209,7 @@ class Exclusions:
         reasons: dict[int, Reason],
         to_codes: Callable[[Array, dict[int, Reason]], Codes],
         index: int | None = None,
-    ) -> None:
+    ) -> DatasetReader:
         """Add a raster, taken to the grid by the nearest pixel; `reasons` are per class or per layer."""
         dataset = self._stack.enter_context(open_raster(path))
         if dataset.crs is None:
@@ -214,6 +230,7 @@ class Exclusions:
             return to_codes(values, reasons)
 
         self._layers.append(compute)
+        return dataset
 
     def _add_polygons(self, polygons: Sequence[BaseGeometry], reason: Reason, *, outside: bool = False) -> None:
         """Leave out the pixels whose centres are in polygons, or the others if `outside`."""
@@ -235,7 +252,7 @@ class Exclusions:
 
 
 def area_polygons(area: str | Path, grid: Grid) -> list[BaseGeometry]:
-    """Return the polygons of an area of interest in the reference system of a scene.
+    """Return the polygons of an area of interest inside a scene, in its reference system; none if it lies outside.
 
     Args:
         area: What `ExclusionSettings.area` holds.
@@ -270,35 +287,68 @@ def _codes_of_layers(values: Array, reasons: dict[int, Reason]) -> Codes:
 
 
 def _read_polygons(path: str, grid: Grid) -> list[BaseGeometry]:
-    """Return the polygons of a vector file in the reference system of a grid."""
+    """Return the polygons of a vector file inside a grid, in its reference system."""
     if not Path(path).exists():
         raise DataError(f"There is no file {path}.", remedy="Check the path.")
+    remedy = "Give polygons as GeoPackage, GeoJSON or Shapefile (.shp with its .shx, .dbf and .prj beside it)."
     try:
-        frame = gpd.read_file(path)
-    except DataSourceError as error:
+        layers = [name for name, kind in pyogrio.list_layers(path) if kind and not re.search("Point|Line", kind)]
+        frames = {name: gpd.read_file(path, layer=name) for name in layers}
+    except (DataSourceError, DataLayerError, FeatureError, GeometryError) as error:
+        reason = str(error).partition("; It might help")[0].rstrip(".")  # GDAL tells programmers of a prefix
+        raise DataError(f"{path} cannot be read: {reason}.", remedy=remedy) from error
+    frames = {name: frame[frame.geom_type.isin(_POLYGONS)] for name, frame in frames.items()}
+    frames = {name: frame for name, frame in frames.items() if len(frame)}
+    if not frames:
+        raise DataError(f"{path} has no polygons.", remedy=remedy)
+    if len(frames) > 1:
         raise DataError(
-            f"{path} cannot be read: {error}.", remedy="Give polygons as GeoPackage, GeoJSON or Shapefile."
-        ) from error
-    if not isinstance(frame, gpd.GeoDataFrame) or not frame.geom_type.isin(["Polygon", "MultiPolygon"]).any():
-        raise DataError(f"{path} has no polygons.", remedy="Give polygons as GeoPackage, GeoJSON or Shapefile.")
+            f"{path} has {len(frames)} layers of polygons: {first_few(list(frames))}.",
+            remedy="Save the one that you mean as a file of its own, from QGIS or with ogr2ogr NEW.gpkg FILE LAYER.",
+        )
+    (frame,) = frames.values()
     if frame.crs is None:
         raise DataError(
             f"{path} has no coordinate reference system.", remedy="Save it with one, for example from QGIS."
         )
-    frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])].to_crs(grid.crs)
-    return [polygon for polygon in frame.geometry if not polygon.is_empty]
+    return _inside(frame.geometry, grid)
+
+
+def _inside(polygons: gpd.GeoSeries, grid: Grid, *, steps: int = 0) -> list[BaseGeometry]:
+    """Take polygons to the reference system of a grid, and cut them at its edges.
+
+    They are first cut around the grid in their own reference system: far away, that of the grid may know no
+    coordinates. Beyond 180 degrees of longitude the surroundings have two parts. With `steps`, edges of the length of
+    the scene get so many points, because a straight one is curved in the other system.
+    """
+    crs = CRS.from_user_input(polygons.crs)
+    west, south, east, north = transform_bounds(grid.crs, crs, *grid.bounds)
+    spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+    side = max(north - south, *(right - left for left, right in spans))
+    margin = _SURROUNDINGS * side
+    valid = shapely.make_valid(polygons.to_numpy())
+    near = [
+        shapely.clip_by_rect(valid, left - margin, south - margin, right + margin, north + margin)
+        for left, right in spans
+    ]
+    fine = shapely.segmentize(np.concatenate(near), side / steps) if steps else np.concatenate(near)
+    there = gpd.GeoSeries(fine, crs=polygons.crs).to_crs(grid.crs)
+    parts = shapely.get_parts(shapely.clip_by_rect(shapely.make_valid(there.to_numpy()), *grid.bounds))
+    return [part for part in parts if part.geom_type in _POLYGONS and part.area > 0]
 
 
 def _bounding_box(text: str) -> tuple[float, float, float, float] | None:
-    """Return west, south, east, north; None if this is no list of four numbers."""
+    """Return west, south, east, north; None if this is no list of numbers. Across 180 degrees, east is below west."""
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         return None
-    if len(numbers) != 4:
-        return None
-    west, south, east, north = numbers
-    if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+    if len(numbers) == 1:
+        return None  # a file may have such a name
+    west, south, east, north = numbers if len(numbers) == 4 else [math.nan] * 4
+    across = west >= east  # of a box that is meant so; more than half of the earth is a mistake
+    in_range = -180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90
+    if not in_range or (across and east + 360 - west > 180):
         raise ConfigurationError(
             f"The area {text} is no bounding box.",
             remedy="Give west,south,east,north in degrees of longitude and latitude, such as 86.1,28.0,86.3,28.2.",
@@ -307,9 +357,10 @@ def _bounding_box(text: str) -> tuple[float, float, float, float] | None:
 
 
 def _box_polygons(box: tuple[float, float, float, float], grid: Grid) -> list[BaseGeometry]:
-    polygon = shapely.box(*box)
-    fine = shapely.segmentize(polygon, max(box[2] - box[0], box[3] - box[1]) / _BOX_STEPS)
-    return list(gpd.GeoSeries([fine], crs="OGC:CRS84").to_crs(grid.crs))
+    west, south, east, north = box
+    spans = [(west, east)] if west < east else [(west, 180.0), (-180.0, east)]
+    boxes = [shapely.box(left, south, right, north) for left, right in spans]
+    return _inside(gpd.GeoSeries(boxes, crs="OGC:CRS84"), grid, steps=_BOX_STEPS)
 
 
 def read_cloud_polygons(path: str, grid: Grid) -> list[BaseGeometry]:

@@ -45,11 +45,13 @@ class Sample:
         medians: Median of each of the model's bands over the analysed pixels; NaN without any.
         not_analysed: Pixels that cannot be analysed, by `Reason.text`.
         pixels: All pixels.
+        notes: What looks wrong about the masks.
     """
 
     medians: tuple[float, ...]
     not_analysed: Mapping[str, int]
     pixels: int
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ class MapPlan:
             )
         if terrain is None and not self.needs_terrain:
             found.append("no elevation model: the polygons have no elevations, slopes and run-out")
+        found += sample.notes
         found += pixel_notes(sample.not_analysed, sample.pixels, "pixels of some rows that were read")
         return found + self.model.unusual(sample.medians)
 
@@ -185,6 +188,7 @@ class MapPlan:
             tuple(float(np.median(band)) if band.size else float("nan") for band in joined),
             {reason.text: int(counts[reason]) for reason in Reason if reason and counts[reason]},
             int(counts.sum()),
+            tuple(reader.notes),
         )
 
     def seconds(self, workers: int) -> float:

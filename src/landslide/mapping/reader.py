@@ -76,6 +76,11 @@ class SceneReader:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
+    @property
+    def notes(self) -> list[str]:
+        """What looks wrong about the masks."""
+        return self._exclusions.notes
+
     def read(self, start: int, stop: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         """Read rows `start` to `stop`.
 
