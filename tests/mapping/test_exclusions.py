@@ -209,6 +209,8 @@ def test_raster_masks(tmp_path, stack):
     assert (reasons_of(stack, masks=(path,)) == expected * Reason.MASKED).all()
     with pytest.raises(DataError, match=r"water\.tif has no coordinate reference system"):
         reasons_of(stack, masks=(write_mask(tmp_path / "water.tif", values, grid, None),))
+    with pytest.raises(DataError, match=r"water\.tif is not georeferenced"):
+        reasons_of(stack, masks=(write_mask(tmp_path / "water.tif", values, Affine.identity(), None),))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Scenes as users have them: what is understood, and what is refused with the reason."""
 
 import json
+import shlex
 import shutil
+import subprocess
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -230,6 +232,10 @@ def test_the_finest_of_several_resolutions_is_taken(copy):
         ({"crs": "EPSG:4326"}, "do not fit the reference system EPSG:4326"),
         ({"transform": Affine(1e-4, 0, 86, 0, -1e-4, 28)}, "do not fit the reference system EPSG:32645"),
         ({"crs": 'LOCAL_CS["site",UNIT["metre",1]]'}, "neither projected nor geographic"),
+        ({"transform": Affine.identity()}, "is not georeferenced"),
+        ({"transform": Affine.identity(), "crs": None}, "is not georeferenced"),
+        ({"transform": Affine(250, 0, 399_960, 0, -250, 3_100_020)}, "has pixels of 250 x 250 m in EPSG:32645"),
+        ({"transform": Affine(0.3, 0, 399_960, 0, -0.3, 3_100_020)}, r"has pixels of 0\.3 x 0\.3 m in EPSG:32645"),
     ],
 )
 def test_grids_that_do_not_fit(copy, changes, message):
@@ -238,6 +244,32 @@ def test_grids_that_do_not_fit(copy, changes, message):
     with pytest.raises(DataError, match=message) as error:
         open_scene(folder)
     assert "B03.tif" in str(error.value)
+
+
+@pytest.mark.skipif(shutil.which("gdalwarp") is None, reason="gdalwarp is not installed (Debian: gdal-bin)")
+@pytest.mark.parametrize(
+    "transform", [Affine(9, 4, 399_960, 4, -9, 3_100_020), Affine(10, 0, 399_960, 0, 10, 3_099_420)]
+)
+def test_the_remedy_for_a_rotated_or_flipped_raster_leads_to_a_scene(copy, transform):
+    path = rewrite(copy("stack"), transform=transform)
+    with pytest.raises(DataError, match=r"is (rotated|flipped)") as error:
+        open_scene(path)
+    command, _, _ = error.value.remedy.partition(": ")[2].partition(" (")
+    new = path.with_name("new.tif")
+    subprocess.run(command.replace("NEW_FILE", str(new)).replace("FILE", str(path)).split(), check=True)
+    assert open_scene(new).bands.keys() == set(ALL)
+    assert open_scene(new).bands["B4"].scale == 1e-4
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32645", None])
+def test_the_remedy_for_a_raster_without_a_place_leads_to_a_scene(copy, crs):
+    path = rewrite(copy("stack"), transform=Affine.identity(), crs=crs)
+    with pytest.raises(DataError, match="is not georeferenced") as error:
+        open_scene(path)
+    command = error.value.remedy.partition(": ")[2].partition(", with")[0]
+    place = command.replace("32633", "32645").replace("[WIDTH, 0, LEFT, 0, -HEIGHT, TOP]", "[10, 0, 4e5, 0, -10, 3e6]")
+    subprocess.run(shlex.split(place.replace("FILE", str(path))), check=True)
+    assert open_scene(path).grid.bounds == (400_000, 2_999_400, 400_700, 3_000_000)
 
 
 def test_bands_may_differ_by_less_than_a_pixel_of_their_own(copy):

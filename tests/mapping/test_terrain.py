@@ -245,6 +245,8 @@ def test_models_that_cannot_be_used(tmp_path):
         prepare_terrain([empty], SCENE, tmp_path)
     with pytest.raises(DataError, match=r"none\.tif has no coordinate reference system"):
         prepare_terrain([write(tmp_path / "none.tif", z, transform, None)], SCENE, tmp_path)
+    with pytest.raises(DataError, match=r"nowhere\.tif is not georeferenced"):
+        prepare_terrain([write(tmp_path / "nowhere.tif", z, Affine.identity())], SCENE, tmp_path)
     feet = write(tmp_path / "feet.tif", z, transform)
     with rasterio.open(feet, "r+") as dataset:
         dataset.units = ["ft"]

@@ -30,7 +30,7 @@ from shapely.geometry.base import BaseGeometry
 from landslide.errors import ConfigurationError, DataError, first_few
 from landslide.mapping.cloud_mask import write_cloud_mask
 from landslide.mapping.grid import Grid
-from landslide.mapping.rasters import open_raster, reading, warped
+from landslide.mapping.rasters import open_raster, reading, refuse_without_place, warped
 from landslide.mapping.reasons import Reason
 from landslide.mapping.row_blocks import RowBlocks
 from landslide.mapping.scene import Scene
@@ -212,11 +212,7 @@ class Exclusions:
     ) -> DatasetReader:
         """Add a raster, taken to the grid by the nearest pixel; `reasons` are per class or per layer."""
         dataset = self._stack.enter_context(open_raster(path))
-        if dataset.crs is None:
-            raise DataError(
-                f"{path} has no coordinate reference system.",
-                remedy="Assign the right one to a GeoTIFF: rio edit-info --crs EPSG:32633.",
-            )
+        refuse_without_place(dataset)
         by_class = to_codes is _codes_of_classes
         indexes = [index or 1] if by_class else sorted(reasons)
         if max(indexes) > dataset.count:

@@ -88,6 +88,26 @@ def open_raster(path: str) -> DatasetReader:
         return rasterio.open(path)
 
 
+def refuse_without_place(dataset: DatasetReader) -> None:
+    """Refuse a raster that does not say where it lies.
+
+    Raises:
+        DataError: It has no reference system, or its pixels have no coordinates.
+    """
+    if dataset.transform.is_identity:
+        raise DataError(
+            f"{dataset.name} is not georeferenced: nothing says where its pixels lie.",
+            remedy="Download the file again, or give a GeoTIFF its place: rio edit-info --crs EPSG:32633 --transform "
+            '"[WIDTH, 0, LEFT, 0, -HEIGHT, TOP]" FILE, with the size of a pixel and the upper left corner.',
+        )
+    if dataset.crs is None:
+        raise DataError(
+            f"{dataset.name} has no coordinate reference system.",
+            remedy="Download the file again, or assign the right one to a GeoTIFF: rio edit-info --crs EPSG:32633 "
+            "FILE.",
+        )
+
+
 @contextmanager
 def reading(path: str) -> Iterator[None]:
     """Turn an error of GDAL within the block into one that names the file.

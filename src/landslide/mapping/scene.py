@@ -17,11 +17,12 @@ from rasterio.io import DatasetReader
 from landslide.errors import ConfigurationError, DataError
 from landslide.mapping.grid import Grid
 from landslide.mapping.metadata import Level
-from landslide.mapping.rasters import gdal_environment, open_raster
+from landslide.mapping.rasters import gdal_environment, open_raster, refuse_without_place
 from landslide.mapping.sources import SENTINEL2_BANDS, Classification, Image, Kind, Source, local_source
 from landslide.mapping.stac_input import is_remote, stac_source
 
-_METRES = (1.0, 200.0)  # pixel sizes for which the reference system and the coordinates fit each other
+_METRES = (1.0, 200.0)  # pixel sizes that can be mapped
+_CONCEIVABLE = (0.01, 50_000.0)  # others tell that reference system and coordinates do not fit each other
 
 
 @dataclass(frozen=True)
@@ -268,36 +269,41 @@ def _special_values(image: Image, dataset: DatasetReader, found: Source) -> tupl
 
 
 def _checked_grid(path: str, dataset: DatasetReader) -> Grid:
-    if dataset.crs is None:
-        raise DataError(
-            f"{path} has no coordinate reference system.",
-            remedy="Download the file again, or assign the right one to a GeoTIFF: rio edit-info --crs EPSG:32633.",
-        )
+    refuse_without_place(dataset)
+    transform = dataset.transform
+    assign = "assign the right one to a GeoTIFF: rio edit-info --crs EPSG:32633 FILE."
     if not (dataset.crs.is_projected or dataset.crs.is_geographic):
         raise DataError(
             f"{path}: the reference system {_short(dataset.crs)} is neither projected nor geographic.",
-            remedy="Warp the scene to UTM: rio warp FILE NEW_FILE --dst-crs EPSG:32633.",
+            remedy=assign[0].upper() + assign[1:],
         )
-    transform = dataset.transform
+    width, height = math.hypot(transform.a, transform.d), math.hypot(transform.b, transform.e)
+    warp = (
+        f"Warp it to a grid with north up: gdalwarp -r bilinear -tr {width:.10g} {height:.10g} FILE NEW_FILE (of "
+        "GDAL's command line tools; rio warp loses the names and scales of bands)."
+    )
     if transform.b != 0 or transform.d != 0:
-        raise DataError(
-            f"{path} is rotated.",
-            remedy="Warp it to a grid with north up: rio warp FILE NEW_FILE --dst-crs EPSG:32633.",
-        )
+        raise DataError(f"{path} is rotated.", remedy=warp)
     if transform.a <= 0 or transform.e >= 0:
         raise DataError(
-            f"{path} is flipped: rows have to run from north to south, columns from west to east.",
-            remedy="Warp it to a grid with north up: rio warp FILE NEW_FILE --dst-crs EPSG:32633.",
+            f"{path} is flipped: rows have to run from north to south, columns from west to east.", remedy=warp
         )
     grid = Grid(dataset.crs, transform, dataset.width, dataset.height)
     west, south, east, north = grid.footprint.bounds
     fits = all(map(math.isfinite, (west, south, east, north))) and south >= -90 and north <= 90
-    if not fits or not all(_METRES[0] <= size <= _METRES[1] for size in grid.pixel_size):
+    if not fits or not all(_CONCEIVABLE[0] <= size <= _CONCEIVABLE[1] for size in grid.pixel_size):
         left, top = transform @ (0, 0)
         raise DataError(
             f"{path}: coordinates from ({left:g}, {top:g}) with steps of {transform.a:g} do not fit the reference "
             f"system {_short(dataset.crs)}.",
-            remedy="Assign the right one to a GeoTIFF: rio edit-info --crs EPSG:32633.",
+            remedy=assign[0].upper() + assign[1:],
+        )
+    if not all(_METRES[0] <= size <= _METRES[1] for size in grid.pixel_size):
+        raise DataError(
+            f"{path} has pixels of {grid.pixel_size[0]:.3g} x {grid.pixel_size[1]:.3g} m in {_short(dataset.crs)}; a "
+            f"scene has pixels of {_METRES[0]:g} to {_METRES[1]:g} m.",
+            remedy="Give the image with its original pixels, of 10 to 60 m for Sentinel-2. If its size is not true, "
+            + assign,
         )
     return grid
 

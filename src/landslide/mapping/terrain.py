@@ -34,6 +34,7 @@ from landslide.mapping.rasters import (
     interpolation_only,
     open_raster,
     reading,
+    refuse_without_place,
     warped,
 )
 
@@ -138,11 +139,7 @@ def horn(elevation: Floats, width: float, height: float) -> tuple[Floats, Floats
 
 
 def _check(model: DatasetReader) -> None:
-    if model.crs is None:
-        raise DataError(
-            f"{model.name} has no coordinate reference system.",
-            remedy="Download the elevation model again, or assign the right one: rio edit-info --crs EPSG:4326.",
-        )
+    refuse_without_place(model)
     if model.count != 1:
         raise DataError(
             f"{model.name} has {model.count} bands; an elevation model has one.",
