@@ -71,7 +71,7 @@ def test_names_of_bands(text, band):
         ("B02.tif", ("B2", None)), ("x/T33UUU_20170216T102101_B8A.jp2", ("B8A", None)), ("b2.TIF", ("B2", None)),
         ("T33UUU_20170216T102101_B02_10m.jp2", ("B2", 10)), ("T33UUU_SCL_20m.jp2", ("SCL", 20)),
         ("B13.tif", (None, None)), ("dem.tif", (None, None)), ("T01WCP_20230625T234621_TCI_10m.jp2", (None, None)),
-        ("SUBB02.tif", (None, None)),
+        ("SUBB02.tif", (None, None)), ("x/MSK_QUALIT_B04.jp2", (None, None)), ("MSK_DETFOO_B04.jp2", (None, None)),
     ],
 )  # fmt: skip
 def test_names_of_files(file, band):
@@ -342,6 +342,45 @@ def test_missing_paths_empty_folders_and_products_without_metadata(copy, tmp_pat
         open_scene(product)
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("", "The path of a scene is empty"),
+        (" ", "The path of a scene is empty"),
+        ("s3://bucket/S2A.SAFE", "s3://bucket/S2A.SAFE is an address of a kind that cannot be opened"),
+        ("gs://bucket/item.json", "is an address of a kind that cannot be opened"),
+    ],
+)
+def test_addresses_that_are_none(source, message, originals, monkeypatch):
+    monkeypatch.chdir(originals["bands"])  # the current folder is a scene
+    with pytest.raises(ConfigurationError, match=message):
+        open_scene(source)
+
+
+def test_names_in_other_scripts_stay_apart(copy):
+    path = copy("stack")
+    names = []
+    for name in ("滑坡", "山崩", "Glissement é 1"):
+        path = path.rename(path.with_name(f"{name}.tif"))
+        names.append(open_scene(path).name)
+    assert names == ["滑坡", "山崩", "Glissement_é_1"]
+
+
+def test_masks_of_a_product_beside_its_bands(copy):
+    folder = copy("bands")
+    shutil.copy(folder / "B04.tif", folder / "MSK_QUALIT_B04.tif")
+    scene = open_scene(folder)
+    assert scene.bands["B4"].path.endswith("/B04.tif")
+    assert list(scene.classification.quality) == ["B4"]
+
+
+def test_complex_numbers_are_refused(copy, tmp_path):
+    folder = copy("bands")
+    rewrite(folder / "B03.tif", np.ones((1, 60, 70), np.complex64))
+    with pytest.raises(DataError, match=r"B03\.tif has complex numbers"):
+        open_scene(folder)
+
+
 def test_several_products_in_one_folder(originals, tmp_path):
     for name in ("a.SAFE", "b.SAFE"):
         shutil.copytree(originals["SAFE"], tmp_path / name)
@@ -558,6 +597,26 @@ def test_remote_item_and_assets(item):
             open_scene(f"{url}/x/other.json")
         with pytest.raises(RemoteError, match=r"none\.json cannot be read: 404"):
             open_scene(f"{url}/none.json")
+
+
+def test_assets_in_s3_need_a_key_or_a_public_bucket(item, monkeypatch, tmp_path):
+    files: dict[str, bytes] = {}
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_NO_SIGN_REQUEST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "YES")
+    with range_server(files) as url:
+        for name, value in (("AWS_S3_ENDPOINT", url.removeprefix("http://")), ("AWS_HTTPS", "NO")):
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_VIRTUAL_HOSTING", "FALSE")
+        path = item(lambda content: content["assets"]["red"].update(href="s3://bucket/B04.tif"))
+        files["/bucket/B04.tif"] = (path.parent / "assets/B04.tif").read_bytes()
+        with pytest.raises(RemoteError, match=r"/vsis3/bucket/B04\.tif cannot be read") as error:
+            open_scene(path)
+        assert "AWS_NO_SIGN_REQUEST=YES" in error.value.remedy
+        monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
+        assert open_scene(path).bands["B4"].path == "/vsis3/bucket/B04.tif"
 
 
 @pytest.mark.parametrize("damage", ["compression", "data"])

@@ -34,8 +34,10 @@ def band_of_text(text: str | None) -> str | None:
 def band_of_file(path: str) -> tuple[str | None, int | None]:
     """Return the band of a file such as B02.tif or T33UUU_20170216T102101_B8A_20m.jp2, and its resolution in metres.
 
-    Either is None if the name does not say it.
+    Either is None if the name does not say it. Masks of a product (MSK_QUALIT_B04.jp2) are no bands.
     """
+    if PurePosixPath(path).name.startswith("MSK_"):
+        return None, None
     found = _FILE.fullmatch(PurePosixPath(path).stem)
     if found is None:
         return None, None

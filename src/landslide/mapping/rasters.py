@@ -11,7 +11,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 
-from landslide.errors import DataError
+from landslide.errors import DataError, RemoteError
 from landslide.mapping.grid import Grid
 
 _CACHE = 256 * 2**20  # bytes: rasterio passes this option on as such, unlike GDAL's own
@@ -81,11 +81,15 @@ def open_raster(path: str) -> DatasetReader:
     """Open a raster for reading.
 
     Raises:
-        DataError: It is missing, damaged or no raster.
+        DataError: It is missing, damaged, no raster, or of complex numbers.
     """
     with reading(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path)
+        dataset = rasterio.open(path)
+    if any(kind.startswith("complex") for kind in dataset.dtypes):
+        dataset.close()
+        raise DataError(f"{path} has complex numbers.", remedy="Give a raster of real numbers.")
+    return dataset
 
 
 def refuse_without_place(dataset: DatasetReader) -> None:
@@ -114,13 +118,25 @@ def reading(path: str) -> Iterator[None]:
 
     Raises:
         DataError: The raster cannot be read.
+        RemoteError: Likewise over a network.
     """
     try:
         yield
     except RasterioError as error:
+        said = f"{path} cannot be read: {gdal_message(error)}"
+        if path.startswith("/vsis3/"):
+            raise RemoteError(
+                said,
+                remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or AWS_NO_SIGN_REQUEST=YES "
+                "for a public bucket; then check the address and the network.",
+            ) from error
+        if path.startswith("/vsicurl/"):
+            raise RemoteError(
+                said,
+                remedy="Check the address and the network; an item of the Planetary Computer has to be signed.",
+            ) from error
         raise DataError(
-            f"{path} cannot be read: {gdal_message(error)}",
-            remedy="Check that the file is there and complete; download or copy it again if it is damaged.",
+            said, remedy="Check that the file is there and complete; download or copy it again if it is damaged."
         ) from error
 
 

@@ -5,6 +5,7 @@ Whatever the layout, `open_scene` checks that the bands belong together before a
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -51,7 +52,7 @@ class Scene:
     """A scene as a user gave it.
 
     Attributes:
-        name: Product id, or the name of the file or folder; letters, digits, `.`, `_`, `-` only.
+        name: Product id, or the name of the file or folder; letters and digits of any script, `.`, `_`, `-` only.
         source: What the user gave.
         kind: "SAFE", "bands", "stack" or "STAC item".
         level: "L1C" (top of the atmosphere) or "L2A" (surface reflectance); None if unknown.
@@ -107,7 +108,7 @@ def open_scene(
 
     Raises:
         DataError: The scene is missing, damaged, incomplete, or its bands do not fit together.
-        ConfigurationError: An option is needed, or contradicts the metadata.
+        ConfigurationError: An option is needed, or contradicts the metadata; or the address is none.
     """
     text = str(source)
     if quantification is not None and not (quantification > 0 and math.isfinite(quantification)):
@@ -116,6 +117,14 @@ def open_scene(
         )
     if offset is not None and not math.isfinite(offset):
         raise ConfigurationError(f"--offset is {offset:g}.", remedy="Give a number, such as 0 or -1000.")
+    if not text.strip():
+        raise ConfigurationError("The path of a scene is empty.", remedy="Give the path of a file or a folder.")
+    if "://" in text and not is_remote(text):
+        raise ConfigurationError(
+            f"{text} is an address of a kind that cannot be opened.",
+            remedy="Download the scene and give its path, or give the http(s) address of a STAC Item, whose assets may "
+            "be in S3.",
+        )
     if is_remote(text) or Path(text).suffix.lower() in (".json", ".geojson"):
         if bands is not None:
             raise ConfigurationError(f"{text} names its bands, so names cannot be given.", remedy="Leave --bands out.")
@@ -129,7 +138,7 @@ def open_scene(
     grid = _common_grid({band: (images[band], grid) for band, (_, grid, _) in opened.items()})
     said_by = {said for _, _, said in opened.values()}
     return Scene(
-        name=re.sub(r"[^\w.\-]+", "_", found.name, flags=re.ASCII).strip(".") or "scene",
+        name=re.sub(r"[^\w.\-]+", "_", unicodedata.normalize("NFC", found.name)).strip(".") or "scene",
         source=text,
         kind=found.kind,
         level=_level(found, level),
