@@ -20,6 +20,7 @@ from rasterio.features import shapes
 from landslide.errors import ConfigurationError, DataError
 from landslide.mapping.demo_scene import write_demo_scene
 from landslide.mapping.exclusions import ExclusionSettings
+from landslide.mapping.geotiff import stored_threshold
 from landslide.mapping.grid import WGS84
 from landslide.mapping.model import open_model
 from landslide.mapping.plan import make_plan
@@ -337,3 +338,8 @@ def test_fill_values_of_an_elevation_model_are_told(bright, tmp_path):
     plan = make_plan(open_scene(source), bright, MappingSettings(), ExclusionSettings(), [str(tmp_path / "dem.tif")])
     (note,) = (line for line in describe_plan(plan, 1) if "the elevation model has heights" in line)
     assert "in 2.4 % of the scene the elevation model has heights below -500 or above 9000 m" in note
+
+
+@pytest.mark.parametrize(("threshold", "stored"), [(1e-12, 1), (1e-4, 1), (0.00011, 2), (0.5, 5000), (0.7001, 7001)])
+def test_a_probability_of_0_is_never_a_landslide(threshold, stored):
+    assert stored_threshold(threshold) == stored

@@ -26,7 +26,7 @@ _BLOCK_ROWS = 512
 
 def stored_threshold(threshold: float) -> int:
     """Return the smallest stored probability that counts as a landslide."""
-    return math.ceil(round(threshold / SCALE, 6))
+    return max(1, math.ceil(round(threshold / SCALE, 6)))
 
 
 def write_rasters(work: Path, destination: Path, grid: Grid, threshold: float, description: dict[str, str]) -> None:
