@@ -11,9 +11,12 @@ import cv2
 import numpy as np
 import pytest
 import shapely
+from affine import Affine
 from pyproj import Transformer
+from rasterio.crs import CRS
 
-from landslide.mapping.map_page import write_map_page
+from landslide.mapping.grid import Grid
+from landslide.mapping.map_page import _lonlat, write_map_page
 from landslide.mapping.polygons import landslide_polygons, not_analysed_polygons
 from tests.support.finished_maps import map_info, utm_grid, write_map
 
@@ -123,6 +126,13 @@ def test_longitude_and_latitude_between_the_corners_of_cells(tmp_path, mask):
     row, column = 5.5 / 8 * GRID.height, 2.5 / 8 * GRID.width
     expected = transformer.transform(*(GRID.transform @ (column, row)))
     np.testing.assert_allclose(corners[5:7, 2:4].mean(axis=(0, 1)), expected, atol=2e-7)
+
+
+def test_longitudes_go_on_across_180_degrees():
+    corners = np.array(_lonlat(Grid(CRS.from_epsg(32760), Affine(10, 0, 818_700, 0, -10, 8_118_000), 200, 100)))
+    longitude = corners[..., 0]
+    assert 179.9 < longitude.min() < 180 < longitude.max() < 180.1
+    assert (np.diff(longitude, axis=1) > 0).all()
 
 
 def test_layers_are_images_of_the_scene(tmp_path, mask):

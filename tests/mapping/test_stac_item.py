@@ -9,8 +9,11 @@ import pystac
 import pystac.validation
 import pytest
 import shapely
+from affine import Affine
 from pystac.extensions.projection import ProjectionExtension
+from rasterio.crs import CRS
 
+from landslide.mapping.grid import WGS84, Grid
 from landslide.mapping.stac_item import write_item
 from tests.support.finished_maps import degree_grid, map_info, utm_grid, write_map
 
@@ -95,3 +98,20 @@ def test_equal_maps_have_equal_items(tmp_path):
         (tmp_path / name).mkdir()
         written(tmp_path / name, utm_grid(40, 30))
     assert (tmp_path / "one/item.json").read_bytes() == (tmp_path / "two/item.json").read_bytes()
+
+
+def test_a_scene_across_180_degrees_of_longitude(tmp_path):
+    """Cut there, and with west above east, as RFC 7946 and STAC want it."""
+    grid = Grid(CRS.from_epsg(32760), Affine(10, 0, 818_700, 0, -10, 8_118_000), 200, 100)
+    _, content = written(tmp_path, grid)
+    pystac.validation.validate_dict(content, extensions=[])
+    west, south, east, north = content["bbox"]
+    assert (west, south, east, north) == pytest.approx((179.99307, -17.00918, -179.98812, -16.99975), abs=2e-4)
+    parts = shapely.get_parts(shapely.geometry.shape(content["geometry"]))
+    left, right = sorted(parts, key=lambda part: -part.bounds[0])
+    assert (left.bounds[0], left.bounds[2]) == (west, 180)
+    assert (right.bounds[0], right.bounds[2]) == (-180, east)
+    assert left.exterior.is_ccw
+    assert right.exterior.is_ccw
+    assert sum(abs(WGS84.geometry_area_perimeter(part)[0]) for part in (left, right)) == pytest.approx(2e6, rel=0.01)
+    assert grid.footprint.bounds[2] - grid.footprint.bounds[0] < 0.1

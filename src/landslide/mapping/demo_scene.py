@@ -329,11 +329,11 @@ def _write_stack(path: Path, ground: _Ground, product_offset: int) -> Path:
 
 def _write_item(folder: Path, ground: _Ground, product_offset: int, level: str, clouds: bool) -> Path:
     _write_bands(folder / "assets", ground, product_offset)
-    footprint = ground.grid.footprint
+    outline, bounds = ground.grid.geojson_outline
     item = pystac.Item(
         id=f"S2A_45XXX_{TAKEN:%Y%m%d}_0_{level}",
-        geometry=mapping(footprint),
-        bbox=list(footprint.bounds),
+        geometry=mapping(outline),
+        bbox=bounds,
         datetime=TAKEN,
         properties={"platform": "sentinel-2a", "s2:product_type": f"S2MSI{level[1:]}"},
         stac_extensions=["https://stac-extensions.github.io/raster/v1.1.0/schema.json"],

@@ -195,7 +195,7 @@ class Exclusions:
     def _add_area(self, area: str | Path) -> None:
         polygons = area_polygons(area, self._grid)
         if not polygons:
-            west, south, east, north = self._grid.footprint.bounds
+            _, (west, south, east, north) = self._grid.geojson_outline
             raise DataError(
                 f"The area {area} lies outside the scene, which covers longitude {west:.4f} to {east:.4f}, latitude "
                 f"{south:.4f} to {north:.4f}.",

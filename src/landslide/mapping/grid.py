@@ -1,17 +1,41 @@
 """The pixel grid of a scene: coordinate reference system, transform, size."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import shapely
 from affine import Affine
 from pyproj import Geod, Transformer
 from rasterio.crs import CRS
 from shapely.geometry import Polygon
+from shapely.geometry.base import BaseGeometry
+
+Floats = npt.NDArray[Any]
 
 WGS84 = Geod(ellps="WGS84")
 _LONGITUDE_LATITUDE = "OGC:CRS84"
+_DECIMALS = 7  # of a degree: 1 cm
 _STEPS = 16  # points along an edge of the footprint, which is curved in longitude and latitude
+
+
+def continuous(longitude: Floats, axes: Sequence[int] = (0,)) -> Floats:
+    """Let longitudes go on above 180 degrees where they jump to -180 along an axis.
+
+    Args:
+        longitude: Degrees, float64.
+        axes: Along which axes neighbours lie beside each other.
+
+    Returns:
+        Longitudes of the same places; the smallest one is from -180 to 180.
+    """
+    for axis in axes:
+        longitude = np.unwrap(longitude, period=360, axis=axis)
+    return np.asarray(longitude - 360 * np.floor((longitude.min() + 180) / 360))
 
 
 @dataclass(frozen=True)
@@ -48,7 +72,7 @@ class Grid:
 
     @cached_property
     def footprint(self) -> Polygon:
-        """The outline as a polygon in longitude and latitude (WGS 84)."""
+        """The outline as a polygon in longitude and latitude (WGS 84); across 180 degrees, longitude goes on above."""
         edges = [i / _STEPS for i in range(_STEPS)]
         ring = (
             [(t, 0.0) for t in edges]
@@ -58,7 +82,21 @@ class Grid:
         )
         lonlat = Transformer.from_crs(self.crs, _LONGITUDE_LATITUDE, always_xy=True)
         points = [self.transform @ (column * self.width, row * self.height) for column, row in ring]
-        return Polygon([lonlat.transform(x, y) for x, y in points])
+        longitude, latitude = lonlat.transform(*np.transpose(points))
+        return Polygon(np.column_stack([continuous(longitude), latitude]))
+
+    @property
+    def geojson_outline(self) -> tuple[BaseGeometry, list[float]]:
+        """The footprint and its west, south, east, north by RFC 7946: cut at 180 degrees, where east is below west."""
+        rounded = shapely.transform(self.footprint, lambda points: points.round(_DECIMALS))
+        west, south, east, north = rounded.bounds
+        if east <= 180:
+            return shapely.orient_polygons(rounded), [west, south, east, north]
+        near = shapely.clip_by_rect(rounded, -180, -90, 180, 90)
+        beyond = shapely.clip_by_rect(rounded, 180, -90, 540, 90)
+        beyond = shapely.transform(beyond, lambda points: (points - (360, 0)).round(_DECIMALS))
+        parts = shapely.orient_polygons(shapely.multipolygons(shapely.get_parts([near, beyond])))
+        return parts, [west, south, round(east - 360, _DECIMALS), north]
 
     def rows(self, start: int, stop: int) -> "Grid":
         """Return the grid of rows `start` to `stop`."""

@@ -15,7 +15,7 @@ from pyproj import Transformer
 
 from landslide.files import atomic_write
 from landslide.mapping.colours import CONFIDENCE_COLOURS, REASON_COLOURS
-from landslide.mapping.grid import Grid
+from landslide.mapping.grid import Grid, continuous
 from landslide.mapping.overlays import not_analysed_overlay, probability_overview
 from landslide.mapping.products import LANDSLIDE_COLUMNS, MapInfo
 
@@ -120,12 +120,12 @@ def _preview_shape(grid: Grid) -> tuple[int, int]:
 
 
 def _lonlat(grid: Grid) -> list[list[list[float]]]:
-    """Return longitude and latitude at the corners of cells, row by row."""
+    """Return longitude and latitude at the corners of cells, row by row; longitude goes on above 180 degrees."""
     rows, columns = np.linspace(0, grid.height, _CELLS + 1), np.linspace(0, grid.width, _CELLS + 1)
     west, _, _, north = grid.bounds
     x, y = np.meshgrid(west + grid.transform.a * columns, north + grid.transform.e * rows)
-    lonlat = Transformer.from_crs(grid.crs, "OGC:CRS84", always_xy=True).transform(x, y)
-    corners: list[list[list[float]]] = np.stack(lonlat, axis=-1).round(7).tolist()
+    longitude, latitude = Transformer.from_crs(grid.crs, "OGC:CRS84", always_xy=True).transform(x, y)
+    corners: list[list[list[float]]] = np.stack([continuous(longitude, (0, 1)), latitude], axis=-1).round(7).tolist()
     return corners
 
 

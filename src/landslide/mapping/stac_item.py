@@ -71,12 +71,12 @@ def write_item(path: Path, info: MapInfo, grid: Grid, summary: Mapping[str, Any]
     Raises:
         OSError: If a product cannot be read or the item cannot be written.
     """
-    footprint = shapely.transform(grid.footprint, lambda points: points.round(7))
+    outline, bounds = grid.geojson_outline
     unknown = info.image_datetime is None
     item = pystac.Item(
         id=f"{info.scene}-landslides",
-        geometry=shapely.geometry.mapping(shapely.orient_polygons(footprint)),
-        bbox=list(footprint.bounds),
+        geometry=shapely.geometry.mapping(outline),
+        bbox=bounds,
         datetime=info.image_datetime,
         start_datetime=_LAUNCH if unknown else None,
         end_datetime=info.created if unknown else None,
