@@ -1,5 +1,7 @@
 """The picture of a map."""
 
+import warnings
+
 import matplotlib.image
 import numpy as np
 import pytest
@@ -109,3 +111,10 @@ def test_an_empty_map_has_a_picture_and_equal_maps_have_equal_pictures(tmp_path)
     picture(tmp_path / "one", grid, blank(grid), **unknown)
     picture(tmp_path / "two", grid, blank(grid), **unknown)
     assert (tmp_path / "one/quicklook.png").read_bytes() == (tmp_path / "two/quicklook.png").read_bytes()
+
+
+def test_names_in_scripts_that_the_font_lacks_give_no_warning(tmp_path):
+    grid = utm_grid(100, 100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        picture(tmp_path, grid, blank(grid), scene="滑坡")

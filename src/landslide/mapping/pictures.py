@@ -1,5 +1,6 @@
 """A picture of a map: the image with the landslides, and the probability beside it."""
 
+import warnings
 from pathlib import Path
 
 import geopandas as gpd
@@ -96,7 +97,8 @@ def write_quicklook(
         handles=_legend(landslides, not_analysed), loc="lower center", ncols=4, fontsize=9, frameon=False,
         bbox_to_anchor=(0.5, 0.02), handlelength=2.2, handleheight=1.2,
     )  # fmt: skip
-    with atomic_write(path) as temporary:
+    with atomic_write(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a name in another script
         figure.savefig(temporary, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 4})
 
 
