@@ -1,5 +1,7 @@
 """The blended prediction of a scene, with random networks on random rows of bands."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -119,6 +121,22 @@ def test_an_interrupted_prediction_continues_with_the_same_result(model, tmp_pat
     for name in RAW_TYPES:
         np.testing.assert_array_equal(found[name], expected[name])
     assert source.rows_read < 301 or after == 1
+
+
+@pytest.mark.parametrize("name", RAW_TYPES)
+@pytest.mark.parametrize("left", [0, 0.9, None], ids=["empty", "short", "gone"])
+def test_raw_files_that_were_lost_are_predicted_again(model, tmp_path, name, left):
+    values, reasons = scene(140, 128)
+    expected = {raw: array.copy() for raw, array in predict(tmp_path, model, values, reasons).items()}
+    path = tmp_path / f"{name}.raw"
+    if left is None:
+        path.unlink()
+    else:
+        os.truncate(path, int(left * path.stat().st_size))
+    assert Mosaic(tmp_path, Windows(140, 128, 0.5), 0.1).rows_done == 0
+    found = predict(tmp_path, model, values, reasons)
+    for raw in RAW_TYPES:
+        np.testing.assert_array_equal(found[raw], expected[raw])
 
 
 def test_a_finished_prediction_reads_nothing_again(model, tmp_path):

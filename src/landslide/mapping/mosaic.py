@@ -134,8 +134,8 @@ class Mosaic:
     @property
     def rows_done(self) -> int:
         """Rows of windows that a prediction in this folder need not repeat."""
-        path = self._folder / PROGRESS
-        return int(np.load(path)["next"]) if path.is_file() else 0
+        self._load()
+        return self._next
 
     def predict(
         self,
@@ -265,17 +265,29 @@ class Mosaic:
             np.savez(file, next=self._next, sums=self._sums)
 
     def _resume(self) -> None:
-        """Read the saved accumulators, if there are any, and cut the raw files to the rows that belong to them."""
+        """Take the saved prediction, if there is one, and cut the raw files to the rows that belong to it."""
+        for path, size in self._load().items():
+            self._files[path.stem] = file = path.open("ab")
+            file.truncate(size)
+
+    def _load(self) -> dict[Path, int]:
+        """Read the saved accumulators if all their rows are in the raw files; return the bytes that belong to them."""
         state = self._folder / PROGRESS
         if state.is_file():
             with np.load(state) as content:
                 self._next, self._sums = int(content["next"]), content["sums"]
-        starts, windows = self._windows.rows, self._windows
+        sizes = self._sizes()
+        if all(path.is_file() and path.stat().st_size >= size for path, size in sizes.items()):
+            return sizes
+        self._next, self._sums = 0, np.zeros_like(self._sums)  # a folder that was half deleted: begin anew
+        return self._sizes()
+
+    def _sizes(self) -> dict[Path, int]:
+        windows, starts = self._windows, self._windows.rows
         rows = windows.height if self._next == len(starts) else starts[self._next]
-        for name, dtype in RAW_TYPES.items():
-            file = (self._folder / f"{name}.raw").open("ab")
-            self._files[name] = file
-            file.truncate(rows * windows.width * dtype.itemsize)
+        return {
+            self._folder / f"{name}.raw": rows * windows.width * dtype.itemsize for name, dtype in RAW_TYPES.items()
+        }
 
 
 def read_raw(folder: Path, name: str, height: int, width: int) -> npt.NDArray[Any]:
