@@ -1,6 +1,8 @@
 """Maps of scenes from end to end: what is in the folder of a map, where it lies, and what is refused."""
 
+import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -260,6 +262,135 @@ def test_a_full_disk_leaves_an_unfinished_map_that_continues(bright, tmp_path):
     finished = make(bright, source, tmp_path / "maps", say=said.append, overwrite=True)
     assert any("continuing an interrupted map" in line for line in said)
     assert (finished.folder / "probability.tif").read_bytes() == (expected / "probability.tif").read_bytes()
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("step", [2, 3, "deletion"])
+def test_a_kill_while_a_map_is_replaced_leaves_no_map_in_pieces(bright, tmp_path, monkeypatch, step):
+    source, _ = bright_scene(tmp_path, 128, 128)
+    make(bright, source, tmp_path / "maps")
+    final, moved, rename, rmtree = tmp_path / "maps" / "scene", [], Path.rename, shutil.rmtree
+
+    def dies(path, target):
+        moved.append(path)
+        if len(moved) == step:
+            raise Killed
+        return rename(path, target)
+
+    def dies_after_a_file(folder, **options):
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        if not files:
+            return rmtree(folder, **options)
+        files[0].unlink()
+        raise Killed
+
+    settings = MappingSettings(threshold=0.4)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", dies)
+        if step == "deletion":
+            patch.setattr(shutil, "rmtree", dies_after_a_file)
+        with pytest.raises(Killed):
+            make(bright, source, tmp_path / "maps", settings=settings, overwrite=True)
+    if final.exists():
+        assert {path.name for path in final.iterdir()} == PRODUCTS
+    else:
+        with pytest.raises(MapExistsError, match=r"holds a map that differs in settings\."):
+            make(bright, source, tmp_path / "maps")
+    finished = make(bright, source, tmp_path / "maps", settings=settings, overwrite=True)
+    assert finished.summary["threshold"] == 0.4
+    assert {path.name for path in final.iterdir()} == PRODUCTS
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["scene"]
+
+
+def test_a_finished_map_that_lost_files_is_made_again_on_demand(bright, tmp_path):
+    source, _ = bright_scene(tmp_path, 128, 128)
+    folder = make(bright, source, tmp_path / "maps").folder
+    reviewed = (folder / "landslides.geojson").read_text().replace('"reviewed": false', '"reviewed": true')
+    (folder / "landslides.geojson").write_text(reviewed)
+    assert not make(bright, source, tmp_path / "maps").new
+    (folder / "probability.tif").unlink()
+    (folder / "landslides.gpkg").write_bytes(b"")
+    with (folder / "mask.tif").open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(bytes(100))
+    with pytest.raises(
+        MapExistsError, match=r"missing or damaged: landslides\.gpkg, mask\.tif, probability\.tif"
+    ) as caught:
+        make(bright, source, tmp_path / "maps")
+    assert "--overwrite" in caught.value.remedy
+    again = make(bright, source, tmp_path / "maps", overwrite=True)
+    assert again.new
+    assert {path.name for path in again.folder.iterdir()} == PRODUCTS
+
+
+def _file(output):
+    output.write_text("mine")
+
+
+def _file_above(output):
+    output.parent.mkdir()
+    output.parent.rmdir()
+    output.parent.write_text("mine")
+
+
+def _link_to_nothing(output):
+    output.symlink_to("nowhere")
+
+
+def _file_for_the_work(output):
+    output.mkdir()
+    (output / ".scene.partial").write_text("mine")
+
+
+def _folder_for_the_lock(output):
+    (output / ".scene.lock").mkdir(parents=True)
+
+
+def _link_for_the_map(output):
+    output.mkdir()
+    (output / "scene").symlink_to("nowhere")
+
+
+@pytest.mark.parametrize(
+    "obstacle", [_file, _file_above, _link_to_nothing, _file_for_the_work, _folder_for_the_lock, _link_for_the_map]
+)
+def test_what_is_in_the_way_is_named_before_anything_is_predicted(bright, tmp_path, obstacle):
+    source, _ = bright_scene(tmp_path, 128, 128)
+    output = tmp_path / "above" / "maps" if obstacle is _file_above else tmp_path / "maps"
+    obstacle(output)
+    done = []
+    with pytest.raises((DataError, MapExistsError)) as caught:
+        make(bright, source, output, progress=lambda *numbers: done.append(numbers))
+    assert not done
+    assert "Choose another folder with --output, or move" in caught.value.remedy
+
+
+def test_a_name_that_is_too_long_for_the_disk_is_named(bright, tmp_path):
+    source, _ = bright_scene(tmp_path, 128, 128, name="s" * 248)
+    with pytest.raises(DataError, match="File name too long") as caught:
+        make(bright, source, tmp_path / "maps")
+    assert "shorter name" in caught.value.remedy
+
+
+def test_a_folder_without_permission_is_named(bright, tmp_path):
+    source, _ = bright_scene(tmp_path, 128, 128)
+    with pytest.raises(DataError, match="/proc") as caught:
+        make(bright, source, Path("/proc/maps"))
+    assert "move" not in caught.value.remedy
+
+
+def test_a_link_to_a_map_is_replaced_by_a_folder_and_the_map_stays(bright, tmp_path):
+    source, _ = bright_scene(tmp_path, 128, 128)
+    make(bright, source, tmp_path / "maps").folder.rename(tmp_path / "kept")
+    (tmp_path / "maps" / "scene").symlink_to(tmp_path / "kept")
+    settings = MappingSettings(threshold=0.4)
+    finished = make(bright, source, tmp_path / "maps", settings=settings, overwrite=True)
+    assert not finished.folder.is_symlink()
+    for folder in (finished.folder, tmp_path / "kept"):
+        assert {path.name for path in folder.iterdir()} == PRODUCTS
 
 
 def test_missing_bands_and_missing_terrain_name_the_way_out(demo_model, bright, tmp_path):

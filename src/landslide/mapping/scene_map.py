@@ -1,5 +1,6 @@
 """The map of one scene: predicted, written as rasters, polygons, pictures and metadata, in a folder of its own."""
 
+import errno
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 
-from landslide.errors import DataError, LandslideError
+from landslide.errors import DataError, LandslideError, first_few
 from landslide.files import atomic_write, sha256
 from landslide.locks import locked
 from landslide.mapping.exclusions import area_polygons
@@ -44,6 +45,8 @@ from landslide.mapping.vectors import write_geojson, write_geopackage
 
 SUMMARY = "summary.json"
 _IDENTITY = "identity.json"
+_PRODUCTS, _REPLACED = "products", "replaced"  # folders in a work folder: the new map, and the one before it
+_EDITED_BY_PEOPLE = (".gpkg", ".geojson")  # who set `reviewed`, for example
 _NO_EFFECT_ON_PREDICTION = ("threshold", "min_area")
 _SAME_IN_OTHER_BITS = ("engine or device",)
 _VERSIONS = ("landslide", "torch", "numpy", "rasterio", "shapely", "geopandas")
@@ -83,6 +86,7 @@ def map_scene(
     """Make the map of a scene, or continue one that was interrupted.
 
     The work is done in `.<scene>.partial` beside the folder of the map, which gets its name when it is complete.
+    Another map is deleted only when the new one has its place.
 
     Args:
         plan: What decides the map.
@@ -94,18 +98,30 @@ def map_scene(
         save_every: Seconds between two saves of an unfinished prediction.
 
     Raises:
-        MapExistsError: If the folder holds a map of another scene, model or other settings.
+        MapExistsError: If the folder holds a map of another scene, model or other settings, or a damaged one.
         LockedError: If another process is making this map.
-        DataError: If the disk is full or something cannot be read.
+        DataError: If the disk is full, something cannot be read, or the folder cannot be made.
         PredictionError: If the model's answers are not finite.
     """
     try:
         return _map(plan, output, workers, overwrite, say, progress, save_every)
     except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
         raise DataError(
-            f"The map of {plan.scene.name} in {output} cannot be written: {error.strerror or error}.",
-            remedy="Free some space there, or see that you may write; the same command continues.",
+            f"The map of {plan.scene.name} in {output} cannot be written: {where}{error.strerror or error}.",
+            remedy=_remedy(error),
         ) from error
+
+
+def _remedy(error: OSError) -> str:
+    match error.errno:
+        case errno.EEXIST | errno.ENOTDIR | errno.EISDIR | errno.ENOTEMPTY | errno.ELOOP:
+            return "Choose another folder with --output, or move away what is in its way."
+        case errno.ENAMETOOLONG:
+            return "Give the scene a shorter name: rename its file or folder, or shorten the id in its STAC Item."
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return "See that you may write there, or choose another folder with --output."
+    return "Free some space there, or see that the disk works; the same command continues."
 
 
 def _map(
@@ -118,12 +134,15 @@ def _map(
     save_every: float,
 ) -> FinishedMap:
     output.mkdir(parents=True, exist_ok=True)
-    final, work = output / plan.scene.name, output / f".{plan.scene.name}.partial"
-    with locked(output / f".{plan.scene.name}.lock", wait=False):
-        if final.exists():
+    name = plan.scene.name
+    final, work, done = output / name, output / f".{name}.partial", output / f".{name}.done"
+    with locked(output / f".{name}.lock", wait=False):
+        _recover(work, done, final)
+        if os.path.lexists(final):
             summary = _summary(final)
             try:
                 _refuse_another(plan, summary["identity"], f"{final} holds a map", parts=_SAME_IN_OTHER_BITS)
+                _refuse_damaged(final, summary["digests"])
                 return FinishedMap(final, summary, new=False)
             except MapExistsError:
                 if not overwrite:
@@ -131,26 +150,42 @@ def _map(
         _prepare(plan, work, overwrite)
         plan.check_space(work)
         started = time.monotonic()
-        products = work / "products"
+        products = work / _PRODUCTS
         terrain = terrain_of(plan, work)
         warnings = _predict(plan, work, terrain, workers, say, progress, save_every)
         say("writing rasters, polygons and pictures")
-        shutil.rmtree(products, ignore_errors=True)
         products.mkdir()
         with gdal_environment():
             summary = _write_products(plan, work, products, terrain, warnings, time.monotonic() - started)
-        if final.exists():
-            shutil.rmtree(final)
-        products.rename(final)
-        shutil.rmtree(work)
+        _finish(work, done, final)
     return FinishedMap(final, summary, new=True)
+
+
+def _finish(work: Path, done: Path, final: Path) -> None:
+    """Give a complete map its place. If this is interrupted, `_recover` brings it to its end."""
+    work.rename(done)
+    if os.path.lexists(final):
+        final.rename(done / _REPLACED)
+    (done / _PRODUCTS).rename(final)
+    shutil.rmtree(done, ignore_errors=True)
+
+
+def _recover(work: Path, done: Path, final: Path) -> None:
+    """Bring to its end what an interrupted `_finish` began."""
+    products = done / _PRODUCTS
+    if products.exists() and os.path.lexists(final):  # another map is still there: whoever began may go on
+        done.rename(work)
+    elif products.exists():
+        products.rename(final)
+    if done.exists():
+        shutil.rmtree(done)
 
 
 def _summary(folder: Path) -> dict[str, Any]:
     """Return the summary of a finished map; refuse any other folder, which is never overwritten."""
     try:
         summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
-        if isinstance(summary["identity"], dict):
+        if isinstance(summary["identity"], dict) and isinstance(summary["digests"], dict):
             return summary
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -167,6 +202,8 @@ def _prepare(plan: MapPlan, work: Path, overwrite: bool) -> None:
             before = json.loads(identity.read_text())
             try:
                 _refuse_another(plan, before, f"{work} holds an unfinished map", settings=_NO_EFFECT_ON_PREDICTION)
+                for folder in (_PRODUCTS, _REPLACED):
+                    shutil.rmtree(work / folder, ignore_errors=True)
                 return
             except MapExistsError:
                 if not overwrite:
@@ -189,6 +226,21 @@ def _refuse_another(
         raise MapExistsError(
             f"{what} that differs in {' and '.join(other)}.",
             remedy="Choose another folder with --output, or replace it with --overwrite.",
+        )
+
+
+def _refuse_damaged(folder: Path, digests: dict[str, str]) -> None:
+    """Refuse a finished map that has lost files or some of their content."""
+
+    def damaged(path: Path) -> bool:
+        if path.suffix in _EDITED_BY_PEOPLE:
+            return not path.is_file() or path.stat().st_size == 0
+        return not path.is_file() or sha256(path) != digests[path.name]
+
+    if found := [name for name in digests if damaged(folder / name)]:
+        raise MapExistsError(
+            f"{folder} holds this map, but these of its files are missing or damaged: {first_few(found)}.",
+            remedy="Make it again with --overwrite, or choose another folder with --output.",
         )
 
 
