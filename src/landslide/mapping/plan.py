@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 import torch
+from rasterio.errors import RasterioError
 
 import landslide.mapping
 from landslide.errors import ConfigurationError, DataError
@@ -34,6 +36,8 @@ from landslide.schema import PATCH_SIZE
 _TRAINING_PIXEL = 10.0  # metres
 _PIXEL_TOLERANCE = 0.25  # of it
 _SAMPLES, _SAMPLE_ROWS = 3, 32
+_OF_NO_EFFECT = (".aux.xml", ".ovr")  # what a viewer writes beside a raster; what they say is read from the raster
+_SHAPEFILE = (".shp", ".shx", ".dbf", ".prj")
 _BYTES_PER_PIXEL = 20  # on the disk while a map is made: raw files, rasters and their overviews
 
 
@@ -99,29 +103,34 @@ class MapPlan:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What the result depends on, as plain values: equal identities give equal maps to the bit."""
-        exclusions = asdict(self.exclusions)
+        scene, grid, masks, area = self.scene, self.scene.grid, self.exclusions.masks, self.exclusions.area
         settings = asdict(self.settings) | {
             "threshold": self.threshold,
             "augmentation": self.model.augmentation,
         }
         del settings["engine"]
-        files = {str(path): _state(str(path)) for path in (*self.exclusions.masks, self.exclusions.area) if path}
+        layers = scene.classification
+        own = [layers.scene and layers.scene.path, layers.clouds, layers.cloud_vectors, *layers.quality.values()]
         return {
             "scene": {
-                "name": self.scene.name,
-                "source": str(Path(self.scene.source).resolve())
-                if Path(self.scene.source).exists()
-                else self.scene.source,
+                **{name: getattr(scene, name) for name in ("name", "level", "baseline", "sensor", "datetime")},
+                "source": _place(scene.source),
+                "grid": [grid.crs.to_wkt(), *grid.transform[:6], grid.width, grid.height],
                 "bands": {
-                    name: [band.index, band.scale, band.offset, band.nodata, _state(band.path)]
-                    for name, band in self.scene.bands.items()
+                    name: [band.index, band.scale, band.offset, str(band.nodata), band.saturated, _state(band.path)]
+                    for name, band in scene.bands.items()
                 },
+                "classification": [_state(path) for path in own if path],
             },
-            "elevation model": {path: _state(path) for path in self.dem},
+            "elevation model": [[_place(path), _state(path)] for path in self.dem],
             "model": self.model.digest,
             "settings": settings,
             "engine or device": [engine_version(self.engine), self.model.ensemble.device.type],
-            "area, masks or clouds": {**exclusions, "files": files},
+            "area, masks or clouds": {
+                **asdict(self.exclusions),
+                "masks": [[_place(str(path)), _state(str(path))] for path in masks],
+                "area": area and [_place(str(area)), _state(str(area))],
+            },
             "code": f"{CODE}-{_mapping_code()}",
         }
 
@@ -296,14 +305,37 @@ def digest(identity: Any) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _state(path: str) -> list[float] | str:
-    """Return size and time of a file, or of the archive that holds it; its address if it is elsewhere."""
+def _place(path: str) -> str:
+    """Return the absolute path of what is on the disk; anything else as it is."""
+    return str(Path(path).resolve()) if Path(path).exists() else path
+
+
+def _state(path: str) -> Any:
+    """Return what says whether a file has changed; its address if it is elsewhere.
+
+    That is size and time of it and of the files that belong to it, or of the archive that holds it, and what a raster
+    says about its numbers and its place.
+    """
     local = path.removeprefix("/vsizip/").removeprefix("/")
-    for candidate in (Path(path), *(Path("/", local).parents if path.startswith("/vsizip/") else ())):
-        if candidate.is_file():
-            status = candidate.stat()
-            return [status.st_size, status.st_mtime_ns]
-    return path
+    if path.startswith("/vsizip/"):
+        return next((_size_and_time(one) for one in Path("/", local).parents if one.is_file()), path)
+    if Path(path).suffix == ".gdb":
+        return [_size_and_time(part) for part in sorted(Path(path).rglob("*")) if part.is_file()] or path
+    if not Path(path).is_file():
+        return path
+    try:
+        with rasterio.open(path) as raster:
+            numbers = [raster.nodatavals, raster.scales, raster.offsets, raster.units]
+            about = [str(raster.crs), *raster.transform[:6], *map(str, numbers)]
+            parts = [part for part in raster.files if not part.endswith(_OF_NO_EFFECT)]
+    except RasterioError:  # a vector file
+        about, parts = [], [str(Path(path).with_suffix(suffix)) for suffix in _SHAPEFILE] + [f"{path}-wal"]
+    return [*about, *(_size_and_time(part) for part in sorted({path, *parts}) if Path(part).is_file())]
+
+
+def _size_and_time(path: str | Path) -> list[int]:
+    status = Path(path).stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _mapping_code() -> str:
