@@ -254,6 +254,20 @@ def test_highest_reason_counts(product, tmp_path):
     assert set(np.unique(reasons)) == {Reason.MASKED, Reason.CLOUD}
 
 
+def test_an_area_without_the_centre_of_a_pixel_is_refused(stack, tmp_path):
+    _, south, east, north = stack.grid.bounds
+    for name, polygon in {
+        "inside a pixel": shapely.box(LEFT + 6, TOP - 19, LEFT + 9, TOP - 16),
+        "at the edge": shapely.box(east, south, east + 100, north),
+    }.items():
+        gpd.GeoDataFrame(geometry=[polygon], crs=32645).to_file(tmp_path / f"{name}.gpkg")
+        with pytest.raises(DataError, match="covers the centre of no pixel"):
+            reasons_of(stack, area=tmp_path / f"{name}.gpkg")
+    pixel = shapely.box(LEFT + 10 * 129, TOP - 10 * HEIGHT, LEFT + 10 * 130, TOP - 10 * (HEIGHT - 1))
+    gpd.GeoDataFrame(geometry=[pixel], crs=32645).to_file(tmp_path / "pixel.gpkg")
+    assert (reasons_of(stack, area=tmp_path / "pixel.gpkg") != Reason.OUTSIDE_AREA).sum() == 1
+
+
 @pytest.mark.parametrize(
     ("area", "error", "message"),
     [

@@ -202,6 +202,12 @@ class Exclusions:
                 remedy="Give an area that overlaps the scene.",
             )
         self._add_polygons(polygons, Reason.OUTSIDE_AREA, outside=True)
+        height, layer = self._grid.height, self._layers[-1]
+        if all(layer(start, min(start + _BLOCK, height)).all() for start in range(0, height, _BLOCK)):
+            raise DataError(
+                f"The area {area} covers the centre of no pixel of the scene.",
+                remedy="Give an area that is larger than a pixel and overlaps the scene.",
+            )
 
     def _add_raster(
         self,
