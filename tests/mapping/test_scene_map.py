@@ -1,5 +1,6 @@
 """Maps of scenes from end to end: what is in the folder of a map, where it lies, and what is refused."""
 
+import json
 import os
 import resource
 import shutil
@@ -98,6 +99,8 @@ def test_a_map_has_every_product_and_says_what_it_found(bright, tmp_path):
     assert finished.summary["area_m2"] == pytest.approx(polygons["area_m2"].sum(), abs=1)
     assert finished.summary["not_analysed"] == 0
     assert set(finished.summary["digests"]) == PRODUCTS - {"summary.json"}
+    listed = json.loads((finished.folder / "item.json").read_text())["assets"].values()
+    assert {Path(asset["href"]).name for asset in listed} == PRODUCTS - {"item.json"}
     with rasterio.open(finished.folder / "probability.tif") as probability:
         assert (probability.crs.to_epsg(), probability.transform) == (32645, NORTH[1])
         assert (probability.nodata, probability.scales, probability.overviews(1)) == (65535, (0.0001,), [])

@@ -77,6 +77,13 @@ def test_assets_bear_digests_scale_and_classes(tmp_path):
     assert assets["mask"]["type"] == pystac.MediaType.COG
 
 
+def test_the_summary_is_listed_without_a_digest_because_it_holds_that_of_the_item(tmp_path):
+    _, content = written(tmp_path, utm_grid(40, 30), names=["mask.tif", "summary.json"])
+    assert content["assets"]["summary.json"] == {
+        "href": "./summary.json", "type": "application/json", "title": "Summary", "roles": ["metadata"],
+    }  # fmt: skip
+
+
 def test_an_image_of_unknown_time_lies_in_an_interval(tmp_path):
     info = map_info(image_datetime=None, sensor=None, level=None, created=datetime(2026, 5, 1, tzinfo=UTC))
     _, content = written(tmp_path, utm_grid(40, 30), info)

@@ -346,7 +346,7 @@ def _write_products(
         "identity": json.loads(json.dumps(plan.identity, default=str)),
     }
     described = {name: summary[name] for name in ("landslides", "below_minimum", "area_m2", "not_analysed")}
-    write_item(folder / "item.json", info, grid, described, sorted(folder.iterdir()))
+    write_item(folder / "item.json", info, grid, described, [*sorted(folder.iterdir()), folder / SUMMARY])
     summary["digests"] = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     with atomic_write(folder / SUMMARY) as path:
         path.write_text(json.dumps(summary, indent=2) + "\n")

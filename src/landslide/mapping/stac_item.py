@@ -66,7 +66,8 @@ def write_item(path: Path, info: MapInfo, grid: Grid, summary: Mapping[str, Any]
             the launch of Sentinel-2A and the making of the map.
         grid: The scene.
         summary: Further properties, such as the number of landslides, by name; the item puts `landslide:` before it.
-        files: The products that exist, in the folder of the item; their digests are computed here.
+        files: The products, in the folder of the item. The digests of those that exist are computed here; the summary
+            is written later, and holds the digest of the item.
 
     Raises:
         OSError: If a product cannot be read or the item cannot be written.
@@ -85,7 +86,7 @@ def write_item(path: Path, info: MapInfo, grid: Grid, summary: Mapping[str, Any]
     )
     for file in files:
         title, media_type, role, fields = _ASSETS[file.name]
-        digest = {"file:size": file.stat().st_size, "file:checksum": multihash(file)}
+        digest = {"file:size": file.stat().st_size, "file:checksum": multihash(file)} if file.exists() else {}
         item.add_asset(
             file.stem if file.suffix == ".tif" else file.name,
             pystac.Asset(f"./{file.name}", title, media_type=media_type, roles=[role], extra_fields=fields | digest),
