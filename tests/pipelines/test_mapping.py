@@ -71,6 +71,7 @@ def test_dry_run_says_what_was_understood_and_writes_nothing(champion, scene, tm
         (("{scene}", "--dem", "{dem}", "--offset", "-500"), "offset"),
         (("{scene}", "--dem", "{dem}", "--overlap", "1"), "mapping.overlap is 1.0"),
         (("{scene}", "--dem", "{dem}", "--threshold", "2"), "mapping.threshold is 2.0"),
+        (("{scene}", "--dem", "{dem}", "--min-area", "inf"), "Give 0 or more square metres"),
         (("{scene}", "{scene}", "--dem", "{dem}"), "two of the scenes have the name"),
         (("{scene}", "--dem", "{dem}", "--area", "1,2,3"), "1,2,3"),
     ],

@@ -1,5 +1,6 @@
 """Settings of a map."""
 
+import sys
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -49,11 +50,10 @@ class MappingSettings:
     has it and changes probabilities by thousandths, at single pixels by hundredths."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("overlap", 0, 0.95), ("min_area", 0, float("inf")), ("min_valid", 0, 1)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigurationError(
-                    f"mapping.{name} is {getattr(self, name)}.", remedy=f"Give a number from {low} to {high}."
-                )
+        for name, high in (("overlap", 0.95), ("min_area", sys.float_info.max), ("min_valid", 1)):
+            if not 0 <= getattr(self, name) <= high:
+                limits = "0 or more square metres" if name == "min_area" else f"a number from 0 to {high}"
+                raise ConfigurationError(f"mapping.{name} is {getattr(self, name)}.", remedy=f"Give {limits}.")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise ConfigurationError(
                 f"mapping.threshold is {self.threshold}.", remedy="Give a probability between 0 and 1."
