@@ -49,6 +49,23 @@ def test_map_command_maps_with_the_champion_and_records_it_once(champion, scene,
     assert json.loads(again.stdout)["model_version"] == "1"
 
 
+def test_a_scene_that_fails_does_not_keep_the_others_from_being_mapped(champion, scene, tmp_path):
+    scenes = [write_demo_scene(tmp_path / name, layout="stack", rows=1, columns=1) for name in "abc"]
+    first, damaged, last = (path.rename(path.parent / f"{path.parent.name}.tif") for path in scenes)
+    with damaged.open("r+b") as file:
+        file.seek(damaged.stat().st_size // 3)
+        file.write(bytes(4000))
+    options = ("--dem", scene.parent / "dem.tif", "-o", tmp_path / "maps", "--json")
+    done = invoke(first, damaged, last, *options)
+    assert done.exit_code == 1
+    assert [json.loads(line)["scene"] for line in done.stdout.splitlines()] == ["a", "c"]
+    assert f"Error: {damaged} cannot be read" in done.stderr
+    assert done.stderr.splitlines()[-2:] == [
+        "Error: 1 of 3 scenes failed: b.",
+        "  -> Mend what is said above; the same command does the rest.",
+    ]
+
+
 def test_dry_run_says_what_was_understood_and_writes_nothing(champion, scene, tmp_path):
     done = invoke(scene, "--dem", scene.parent / "dem.tif", "-o", tmp_path / "maps", "--dry-run")
     assert done.exit_code == 0, done.output

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from landslide.errors import LandslideError, first_few
+
 if TYPE_CHECKING:
     from landslide.mapping.plan import MapPlan
     from landslide.mapping.scene_map import FinishedMap
@@ -68,7 +70,7 @@ def _names(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
 @click.option("--record", is_flag=True, help="Record each map as an MLflow run with the tag role=mapping.")
 @click.option("--overwrite", is_flag=True, help="Replace maps of other settings.")
 @click.option("--dry-run", is_flag=True, help="Only say what was understood, and about how long it takes.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summaries as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summaries as JSON, one a line.")
 def map_command(
     scenes: tuple[str, ...],
     dem: tuple[Path, ...],
@@ -89,7 +91,8 @@ def map_command(
     """Map landslides in Sentinel-2 scenes.
 
     A SCENE is a product (a SAFE folder or its zip, L1C or L2A), a folder of rasters named by band, one raster with
-    several bands, or a STAC Item. An interrupted map continues where it was when the command is repeated.
+    several bands, or a STAC Item. An interrupted map continues where it was when the command is repeated. A scene that
+    fails does not stop the others.
     """
     import tempfile
 
@@ -110,17 +113,29 @@ def map_command(
         plans = [make_plan(scene, loaded, mapping, exclusions, tuple(map(str, dem))) for scene in opened]
         _refuse_equal_names([plan.scene.name for plan in plans])
         workers = workers or default_workers(loaded)
+        failed = []
         for plan in plans:
-            if dry_run:
-                click.echo("\n".join(describe_plan(plan, workers)))
-                continue
-            finished = _mapped(plan, output, workers, overwrite)
-            run = None
-            if record:
-                from landslide.mapping.record import record_map
+            try:
+                if dry_run:
+                    click.echo("\n".join(describe_plan(plan, workers)))
+                    continue
+                finished = _mapped(plan, output, workers, overwrite)
+                run = None
+                if record:
+                    from landslide.mapping.record import record_map
 
-                run = record_map(finished)
-            click.echo(json.dumps(finished.summary, indent=2) if as_json else describe_map(finished, run))
+                    run = record_map(finished)
+                click.echo(json.dumps(finished.summary) if as_json else describe_map(finished, run))
+            except LandslideError as error:
+                if len(plans) == 1:
+                    raise
+                click.echo(f"Error: {error}", err=True)
+                failed.append(plan.scene.name)
+    if failed:
+        raise LandslideError(
+            f"{len(failed)} of {len(plans)} scenes failed: {first_few(failed)}.",
+            remedy="Mend what is said above; the same command does the rest.",
+        )
 
 
 def _mapped(plan: "MapPlan", output: Path, workers: int, overwrite: bool) -> "FinishedMap":
