@@ -10,6 +10,7 @@ from landslide.cli import main
 from landslide.mapping.demo_scene import write_demo_scene
 from landslide.tracking import registry, runs
 from tests.support import versions
+from tests.support.full_disk import files_limited
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +76,16 @@ def test_dry_run_says_what_was_understood_and_writes_nothing(champion, scene, tm
     ):  # fmt: skip
         assert expected in done.output
     assert not (tmp_path / "maps").exists()
+
+
+@pytest.mark.parametrize("copied", [True, False], ids=["the model is copied there", "the terrain is written there"])
+def test_a_full_folder_of_temporary_files_is_named(champion, scene, tmp_path, copied):
+    model = "champion" if copied else next((tmp_path / "mlartifacts").rglob("ensemble.json")).parent
+    with files_limited(50_000):
+        done = invoke(scene, "--dem", scene.parent / "dem.tif", "-o", "maps", "--model", model, "--dry-run")
+    assert (done.exit_code, isinstance(done.exception, SystemExit)) == (1, True)
+    assert ("cannot be copied" if copied else "temporary files cannot be written") in done.output
+    assert "TMPDIR" in done.output
 
 
 @pytest.mark.parametrize(

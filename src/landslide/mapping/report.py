@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+from landslide.errors import DataError
 from landslide.mapping.exclusions import cloud_source
 from landslide.mapping.networks import engine_version
 from landslide.mapping.plan import MapPlan, pixel_notes, terrain_of
@@ -17,12 +18,21 @@ def describe_plan(plan: MapPlan, workers: int) -> list[str]:
     Args:
         plan: The plan.
         workers: Groups of windows that are predicted at the same time.
+
+    Raises:
+        DataError: Something cannot be read, or the folder of temporary files is full.
     """
     scene, grid = plan.scene, plan.scene.grid
-    with tempfile.TemporaryDirectory() as folder:
-        terrain = terrain_of(plan, Path(folder))
-        with plan.reader(terrain, Path(folder)) as reader:
-            warnings = plan.warnings(terrain, plan.sample(reader))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            terrain = terrain_of(plan, Path(folder))
+            with plan.reader(terrain, Path(folder)) as reader:
+                warnings = plan.warnings(terrain, plan.sample(reader))
+    except OSError as error:
+        raise DataError(
+            f"{scene.name} cannot be looked at: temporary files cannot be written: {error.strerror or error}.",
+            remedy="Free some space there, or set TMPDIR to a folder on a disk with more.",
+        ) from error
     scalings = {(band.scale, band.offset) for band in scene.bands.values()}
     unknown = "unknown"
     windows = plan.windows

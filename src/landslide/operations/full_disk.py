@@ -1,6 +1,8 @@
 """What a full disk and a limit of file sizes look like: each library reports them in its own way."""
 
 import errno
+import os
+from collections.abc import Iterator
 
 from landslide.errors import LandslideError
 from landslide.paths import home
@@ -16,14 +18,24 @@ def explain(error: BaseException) -> LandslideError | None:
     Args:
         error: What a library raised.
     """
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in _chain(error):
         if cause := explain_text(str(seen)):
             return cause
         if isinstance(seen, OSError) and seen.errno in _ERRNOS and seen.filename is None:
             return _error(f"A file cannot be written: {seen.strerror}.")
-        seen = seen.__cause__ or seen.__context__
     return None
+
+
+def is_cause(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, quotes the system's words for a full disk or a limit of file sizes."""
+    return any(os.strerror(number) in str(seen) for seen in _chain(error) for number in _ERRNOS)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
 
 
 def explain_text(text: str) -> LandslideError | None:

@@ -44,6 +44,7 @@ from landslide.inference.ensemble import Member, load_members, recorded_code, sa
 from landslide.inference.own_code import CODE, code_digest
 from landslide.locks import locked
 from landslide.models import required_packages
+from landslide.operations import full_disk
 from landslide.tracking import descriptions, metric_keys
 
 logger = logging.getLogger(__name__)
@@ -531,7 +532,7 @@ def fetch_model(address: str, destination: Path, *, name: str, remedy: str) -> P
         The folder of the ensemble.
 
     Raises:
-        RegistryError: If there is no such model.
+        RegistryError: If there is no such model, or no space for it.
     """
     destination.mkdir(parents=True, exist_ok=True)
     try:
@@ -540,6 +541,11 @@ def fetch_model(address: str, destination: Path, *, name: str, remedy: str) -> P
         if recorded_code(folder) != CODE and mlflow.artifacts.list_artifacts(f"{address}/code"):
             mlflow.artifacts.download_artifacts(f"{address}/code", dst_path=str(destination))
     except (MlflowException, OSError) as error:
+        if full_disk.is_cause(error):
+            raise RegistryError(
+                f"The model of {name} cannot be copied to {destination}: there is no space.",
+                remedy="Free some there; temporary files go to the folder that TMPDIR names.",
+            ) from error
         raise RegistryError(f"{name} has no model any more: {error}.", remedy=remedy) from error
     return folder
 
