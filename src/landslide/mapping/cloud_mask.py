@@ -17,6 +17,7 @@ from rasterio.windows import Window
 from landslide.errors import ConfigurationError, DataError
 from landslide.extras import missing_extra
 from landslide.files import atomic_write
+from landslide.mapping.rasters import writing
 from landslide.mapping.reasons import Reason
 from landslide.mapping.reflectance import ReflectanceReader
 from landslide.mapping.scene import Scene
@@ -40,6 +41,7 @@ def write_cloud_mask(scene: Scene, path: Path) -> None:
     Raises:
         ConfigurationError: The package is not installed, or the level of the scene is unknown.
         DataError: The scene lacks a band.
+        OSError: The disk is full.
     """
     network = _network()
     if scene.level is None:
@@ -58,7 +60,7 @@ def write_cloud_mask(scene: Scene, path: Path) -> None:
         "driver": "GTiff", "dtype": "uint8", "count": 1, "crs": scene.grid.crs, "height": height, "width": width,
         "transform": scene.grid.transform @ Affine.scale(_PIXELS), "compress": "deflate",
     }  # fmt: skip
-    with ExitStack() as stack, atomic_write(path) as temporary:
+    with atomic_write(path) as temporary, writing(temporary), ExitStack() as stack:
         reader = ReflectanceReader(scene, list(names), stack)
         dataset = stack.enter_context(rasterio.open(temporary, "w", **profile))
         for start in range(0, height, _ROWS):
@@ -67,7 +69,6 @@ def write_cloud_mask(scene: Scene, path: Path) -> None:
             image = _means(reader.read(first * _PIXELS, min(last * _PIXELS, scene.grid.height))[0])
             codes = _codes(network, image, list(names.values()), scene.level)
             dataset.write(codes[start - first : stop - first], 1, window=Window(0, start, width, stop - start))
-        dataset.close()
 
 
 def _network() -> Any:

@@ -14,6 +14,7 @@ from rasterio.windows import Window
 from landslide.mapping.colours import REASON_COLOURS
 from landslide.mapping.grid import Grid
 from landslide.mapping.mosaic import NO_DATA, RAW_TYPES, SCALE, read_raw
+from landslide.mapping.rasters import writing
 from landslide.mapping.reasons import Reason
 
 NO_LANDSLIDE, LANDSLIDE, NOT_ANALYSED = 0, 1, 255
@@ -77,7 +78,7 @@ def _write(
 ) -> None:
     """Write codes with colours, or scaled values without: tiled by blocks of rows, and from that Cloud-Optimised."""
     kind = {"dtype": "uint8", "photometric": "palette"} if colours else {"dtype": "uint16"}
-    with rasterio.open(
+    with writing(temporary), rasterio.open(
         temporary, "w", driver="GTiff", width=grid.width, height=grid.height, count=1, crs=grid.crs, nodata=nodata,
         transform=grid.transform, tiled=True, blockxsize=_TILE, blockysize=_TILE, BIGTIFF="IF_SAFER", **kind,
     ) as target:  # fmt: skip
@@ -92,8 +93,20 @@ def _write(
         if not colours:
             target.scales, target.offsets = (SCALE,), (0.0,)
     predictor, resampling = ("NO", "nearest") if colours else ("YES", "average")
-    rasterio.shutil.copy(
-        temporary, path, driver="COG", compress="DEFLATE", predictor=predictor, blocksize=_TILE,
-        overview_resampling=resampling, BIGTIFF="IF_SAFER",
-    )  # fmt: skip
+    with writing(path):
+        _compare(temporary, values)
+        rasterio.shutil.copy(
+            temporary, path, driver="COG", compress="DEFLATE", predictor=predictor, blocksize=_TILE,
+            overview_resampling=resampling, BIGTIFF="IF_SAFER",
+        )  # fmt: skip
     temporary.unlink()
+
+
+def _compare(path: Path, values: Callable[[slice], npt.NDArray[Any]]) -> None:
+    """Compare an uncompressed raster with its values: a block that is missing from it is read as zeros."""
+    with rasterio.open(path) as raster:
+        for start in range(0, raster.height, _BLOCK_ROWS):
+            rows = slice(start, min(start + _BLOCK_ROWS, raster.height))
+            window = Window(0, start, raster.width, rows.stop - start)
+            if not np.array_equal(raster.read(1, window=window), values(rows)):
+                raise OSError(f"{path.name} is not what was written")

@@ -1,11 +1,13 @@
-"""Opening and reading rasters; what GDAL says about a damaged one is in our message."""
+"""Opening, reading and writing rasters; what GDAL says about a damaged one is in our message."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -138,6 +140,37 @@ def reading(path: str) -> Iterator[None]:
         raise DataError(
             said, remedy="Check that the file is there and complete; download or copy it again if it is damaged."
         ) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error of GDAL while the block writes a GeoTIFF into an `OSError`, and check that the file is complete.
+
+    GDAL says that the disk is full by errors of several kinds, and by none if it notices it as it closes the file. So
+    the file is read.
+
+    Raises:
+        OSError: The file is not complete.
+    """
+    try:
+        yield
+        with rasterio.open(path) as raster:
+            _read_all(raster)
+            levels = range(len(raster.overviews(1)))
+        for level in levels:
+            with rasterio.open(path, overview_level=level) as overview:
+                _read_all(overview)
+    except (RasterioError, CPLE_BaseError) as error:
+        said = gdal_message(error)
+        raise OSError(said if path.name in said else f"{path.name}: {said}") from error
+
+
+def _read_all(raster: DatasetReader) -> None:
+    tiles = [(f"BLOCK_OFFSET_{column}_{row}", window) for (row, column), window in raster.block_windows(1)]
+    for offset, window in tiles:
+        if raster.get_tag_item(offset, "TIFF", bidx=1) is None:  # it would be read as empty
+            raise OSError(f"{Path(raster.name).name} is cut off")
+        raster.read(window=window)
 
 
 def gdal_message(error: BaseException) -> str:

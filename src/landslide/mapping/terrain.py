@@ -36,6 +36,7 @@ from landslide.mapping.rasters import (
     reading,
     refuse_without_place,
     warped,
+    writing,
 )
 
 Floats = npt.NDArray[np.float32]
@@ -47,7 +48,7 @@ POSSIBLE = (-500.0, 9000.0)
 """Metres between which the ground lies: the Dead Sea is at -430, Mount Everest at 8849."""
 
 _MARGIN = 4  # pixels around the scene
-_ROWS = 128  # computed at a time
+_ROWS = 128  # computed at a time, and the height of the blocks, so that none is written twice
 _SAMPLES = 1000  # along each side of the scene, to measure the coverage
 _METRES = ("", "m", "metre", "metres", "meter", "meters")
 
@@ -82,6 +83,7 @@ def prepare_terrain(paths: Sequence[str | Path], grid: Grid, folder: Path) -> Te
 
     Raises:
         DataError: An elevation model cannot be read, has no reference system or other units, or none covers the scene.
+        OSError: The disk is full.
     """
     sources = [gdal_path(str(path)) for path in paths]
     with gdal_environment(remote=any(source.startswith("/vsi") for source in sources)), ExitStack() as stack:
@@ -95,7 +97,7 @@ def prepare_terrain(paths: Sequence[str | Path], grid: Grid, folder: Path) -> Te
             for mosaic in _mosaics(models, stack)
         ]
         path = folder / "terrain.tif"
-        with atomic_write(path) as temporary:
+        with atomic_write(path) as temporary, writing(temporary):
             _write(temporary, mosaics, target)
         coverage = _coverage(path, grid)
         if coverage == 0:
@@ -257,7 +259,8 @@ def _write(path: Path, mosaics: Sequence[WarpedVRT], target: Grid) -> None:
     profile: dict[str, Any] = {
         "driver": "GTiff", "dtype": "float32", "count": len(BANDS), "nodata": math.nan, "crs": target.crs,
         "transform": target.transform, "width": target.width, "height": target.height, "tiled": True,
-        "blockxsize": 256, "blockysize": 256, "compress": "deflate", "zlevel": 1, "predictor": 3, "bigtiff": "IF_SAFER",
+        "blockxsize": 256, "blockysize": _ROWS, "compress": "deflate", "zlevel": 1, "predictor": 3,
+        "bigtiff": "IF_SAFER",
     }  # fmt: skip
     with rasterio.open(path, "w", **profile) as dataset:
         dataset.descriptions = BANDS
