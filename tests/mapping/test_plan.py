@@ -14,6 +14,7 @@ import torch
 from affine import Affine
 from rasterio.crs import CRS
 
+from landslide.errors import DataError
 from landslide.mapping.demo_scene import write_demo_scene
 from landslide.mapping.exclusions import ExclusionSettings
 from landslide.mapping.model import open_model
@@ -129,3 +130,25 @@ def test_what_files_beside_a_raster_say_counts_and_the_statistics_of_a_viewer_do
     before = identity(bright, stack, dem=[str(virtual)])
     os.utime(model, (1, 1))
     assert different(before, identity(bright, stack, dem=[str(virtual)])) == ["elevation model"]
+
+
+def test_space_is_needed_for_the_rasters_and_the_terrain_but_not_for_what_is_there(bright, stack, tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    scene, folder = open_scene(stack), tmp_path / "work"
+    folder.mkdir()
+    plan_of(bright, scene, dem=[elevation(tmp_path / "coarse.tif")]).check_space(folder)
+    fine = tmp_path / "fine.tif"
+    transform = Affine(1e-3, 0, 4e5, 0, -1e-3, 31e5)
+    with rasterio.open(
+        fine, "w", driver="GTiff", dtype="float32", count=1, width=4, height=4, crs="EPSG:32645", transform=transform
+    ) as dataset:
+        dataset.write(np.ones((1, 4, 4), np.float32))
+    with pytest.raises(DataError, match=r"needs about [\d,]+\.\d\d GB while") as caught:
+        plan_of(bright, scene, dem=[str(fine)]).check_space(folder)
+    assert "--output" in caught.value.remedy
+    large = replace(scene, grid=replace(scene.grid, height=2 * free // (20 * 128)))
+    with pytest.raises(DataError, match="of free space"):
+        plan_of(bright, large).check_space(folder)
+    with (folder / "probability.raw").open("wb") as file:
+        file.truncate(2 * free)  # takes no space, as it holds nothing
+    plan_of(bright, large).check_space(folder)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -29,7 +29,7 @@ from landslide.mapping.reflectance import POSSIBLE
 from landslide.mapping.scene import Scene
 from landslide.mapping.settings import MappingSettings
 from landslide.mapping.terrain import POSSIBLE as HEIGHTS
-from landslide.mapping.terrain import Terrain, prepare_terrain
+from landslide.mapping.terrain import Terrain, prepare_terrain, terrain_size
 from landslide.mapping.units import TERRAIN_BANDS
 from landslide.schema import PATCH_SIZE
 
@@ -218,19 +218,28 @@ class MapPlan:
     def check_space(self, folder: Path) -> None:
         """Refuse a disk without space for the map.
 
+        Args:
+            folder: The work folder; what is in it already needs no more space.
+
         Raises:
             DataError: If the disk has too little space.
         """
         grid = self.scene.grid
         needed = _BYTES_PER_PIXEL * grid.width * grid.height
-        status = os.statvfs(folder)
-        free = status.f_bavail * status.f_frsize
+        if self.dem:
+            needed += terrain_size(self.dem, grid)
+        needed -= sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        free = shutil.disk_usage(folder).free
         if free < needed:
             raise DataError(
-                f"{folder} has {free / 1e9:.2f} GB of free space; the map of {self.scene.name} needs about "
-                f"{needed / 1e9:.2f} GB while it is made.",
+                f"{folder} has {_bytes(free)} of free space; the map of {self.scene.name} needs about "
+                f"{_bytes(needed)} while it is made.",
                 remedy="Free some space, or choose another folder with --output.",
             )
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
 
 
 def make_plan(

@@ -5,8 +5,8 @@ computed before anything is resampled to the scene, because a slope depends on t
 """
 
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,11 +85,7 @@ def prepare_terrain(paths: Sequence[str | Path], grid: Grid, folder: Path) -> Te
         DataError: An elevation model cannot be read, has no reference system or other units, or none covers the scene.
         OSError: The disk is full.
     """
-    sources = [gdal_path(str(path)) for path in paths]
-    with gdal_environment(remote=any(source.startswith("/vsi") for source in sources)), ExitStack() as stack:
-        models = [stack.enter_context(open_raster(source)) for source in sources]
-        for model in models:
-            _check(model)
+    with _opened(paths) as models, ExitStack() as stack:
         target = _target(models, grid)
         options = {"nodata": math.nan, **interpolation_only(1)}
         mosaics = [
@@ -97,6 +93,7 @@ def prepare_terrain(paths: Sequence[str | Path], grid: Grid, folder: Path) -> Te
             for mosaic in _mosaics(models, stack)
         ]
         path = folder / "terrain.tif"
+        path.unlink(missing_ok=True)  # there may be no space for two
         with atomic_write(path) as temporary, writing(temporary):
             _write(temporary, mosaics, target)
         coverage = _coverage(path, grid)
@@ -104,6 +101,32 @@ def prepare_terrain(paths: Sequence[str | Path], grid: Grid, folder: Path) -> Te
             raise _no_coverage(models, grid)
         impossible = _impossible(models, grid)
     return Terrain(path, coverage, impossible)
+
+
+def terrain_size(paths: Sequence[str | Path], grid: Grid) -> int:
+    """Return the bytes that `terrain.tif` may take.
+
+    Args:
+        paths: Elevation models, as in `prepare_terrain`.
+        grid: Grid of the scene.
+
+    Raises:
+        DataError: An elevation model cannot be read, or has no reference system or other units.
+    """
+    with _opened(paths) as models:
+        target = _target(models, grid)
+    return target.width * target.height * len(BANDS) * np.dtype(np.float32).itemsize
+
+
+@contextmanager
+def _opened(paths: Sequence[str | Path]) -> Iterator[list[DatasetReader]]:
+    """Yield the elevation models, open and checked."""
+    sources = [gdal_path(str(path)) for path in paths]
+    with gdal_environment(remote=any(source.startswith("/vsi") for source in sources)), ExitStack() as stack:
+        models = [stack.enter_context(open_raster(source)) for source in sources]
+        for model in models:
+            _check(model)
+        yield models
 
 
 def horn(elevation: Floats, width: float, height: float) -> tuple[Floats, Floats, Floats]:
