@@ -32,7 +32,7 @@ from landslide.termination import Terminated, exit_on_sigterm
 from landslide.tracking import open_runs
 from pipelines.console import without_repetitions
 
-_ERROR_IN_TRACEBACK = re.compile(r"^landslide\.errors\.\w+: (.*)", re.DOTALL | re.MULTILINE)
+_ERROR_IN_TRACEBACK = re.compile(r"^landslide\.[\w.]+Error: ", re.MULTILINE)
 
 
 class PipelineError(click.ClickException):
@@ -353,9 +353,10 @@ def _failures(pipeline: str, before: Any) -> list[str]:
     messages = []
     for name, step in Client().get_pipeline_run(runs[0].id).steps.items():
         if step.exception_info is not None:
-            found = _ERROR_IN_TRACEBACK.findall(step.exception_info.traceback)
-            text = found[-1] if found else step.exception_info.traceback.strip().splitlines()[-1]
-            if not found and (explained := full_disk.explain_text(step.exception_info.traceback)):
-                text = str(explained)
+            traceback = step.exception_info.traceback.strip()
+            *_, text = _ERROR_IN_TRACEBACK.split(traceback)  # the last error, with all its lines
+            if text == traceback:
+                explained = full_disk.explain_text(traceback)
+                text = str(explained) if explained else traceback.splitlines()[-1]
             messages.append(f"step {name}: {text.strip()}")
     return messages

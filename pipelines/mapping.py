@@ -3,8 +3,12 @@
 zenml pipeline run pipelines.mapping.mapping_pipeline -c configs/mapping.yaml
 """
 
-from landslide.errors import ConfigurationError
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from landslide.errors import ConfigurationError, LandslideError
 from landslide.mapping.exclusions import ExclusionSettings
+from landslide.mapping.scene import open_scene
 from landslide.mapping.settings import MappingSettings, SceneSettings
 from pipelines.configured import configured_pipeline
 from steps.map_scene import map_scene
@@ -15,6 +19,7 @@ def mapping_pipeline(
     scenes: tuple[str, ...] = (),
     dem: tuple[str, ...] = (),
     output: str = "maps",
+    overwrite: bool = False,
     model: str = "champion",
     scene: SceneSettings = SceneSettings(),  # noqa: B008 (frozen)
     exclusions: ExclusionSettings = ExclusionSettings(),  # noqa: B008
@@ -26,6 +31,7 @@ def mapping_pipeline(
         scenes: The scenes: products, folders, rasters or STAC Items.
         dem: Elevation models that cover them.
         output: Folder of the maps: one folder for each scene.
+        overwrite: Replace maps of another model or other settings.
         model: Version, alias, address or folder of the model.
         scene: What the scenes do not say about themselves.
         exclusions: What is not analysed.
@@ -35,8 +41,28 @@ def mapping_pipeline(
         raise ConfigurationError(
             "parameters.scenes is empty.", remedy="List the scenes to map, as in configs/mapping.yaml."
         )
+    _refuse_equal_names(scenes, scene)
     for number, source in enumerate(scenes, start=1):
         map_scene.with_options(enable_cache=False)(
-            source=source, dem=list(dem), output=output, model=model, scene=scene, exclusions=exclusions,
-            mapping=mapping, id=f"map_scene_{number}",
+            source=source, dem=list(dem), output=output, overwrite=overwrite, model=model, scene=scene,
+            exclusions=exclusions, mapping=mapping, id=f"map_scene_{number}",
         )  # fmt: skip
+
+
+def _refuse_equal_names(sources: Sequence[str], settings: SceneSettings) -> None:
+    """Refuse scenes whose maps would lie in one folder; the steps might run at the same time."""
+    names = [_name(source, settings) for source in sources]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise ConfigurationError(
+                f"parameters.scenes: {sources[names.index(name)]} and {sources[number]} have the name {name}, and so "
+                "would their maps.",
+                remedy="Leave one out, rename it, or map it in another run with another output.",
+            )
+
+
+def _name(source: str, settings: SceneSettings) -> str:
+    try:
+        return open_scene(source, **asdict(settings)).name
+    except LandslideError:  # its step says so; or it is only where the step runs
+        return source

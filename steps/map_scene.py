@@ -27,6 +27,7 @@ def map_scene(
     source: str,
     dem: list[str],
     output: str,
+    overwrite: bool,
     model: str,
     scene: SceneSettings,
     exclusions: ExclusionSettings,
@@ -38,6 +39,7 @@ def map_scene(
         source: The scene.
         dem: Elevation models.
         output: Folder of the maps.
+        overwrite: Replace another map of the scene.
         model: Version, alias, address or folder of the model.
         scene: What the scene does not say about itself.
         exclusions: What is not analysed.
@@ -49,7 +51,7 @@ def map_scene(
     with tempfile.TemporaryDirectory() as folder:
         loaded = open_model(model, Path(folder))
         plan = make_plan(open_scene(source, **asdict(scene)), loaded, mapping, exclusions, dem)
-        finished = make_map(plan, Path(output), workers=default_workers(loaded), say=print)
+        finished = make_map(plan, Path(output), workers=default_workers(loaded), overwrite=overwrite, say=print)
     run = record_map(finished)
     print(describe_map(finished, run))
     return {**finished.summary, "run": run}

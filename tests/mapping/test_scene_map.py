@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -32,6 +31,7 @@ from landslide.mapping.scene import open_scene
 from landslide.mapping.scene_map import MapExistsError, map_scene
 from landslide.mapping.settings import MappingSettings
 from tests.support import versions
+from tests.support.full_disk import files_limited
 from tests.support.map_models import bright_ensemble, ground, write_stack
 from tests.support.sentinel2 import rewrite
 
@@ -252,15 +252,14 @@ def test_a_map_that_was_killed_continues_to_the_same_map(bright, tmp_path, momen
 def test_a_full_disk_leaves_an_unfinished_map_that_continues(bright, tmp_path):
     source, _ = bright_scene(tmp_path, 1000, 150)
     expected = make(bright, source, tmp_path / "whole").folder
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, before[1]))  # most of the probabilities
-    try:
-        with pytest.raises(DataError, match="cannot be written: File too large") as caught:
-            make(bright, source, tmp_path / "maps", save_every=0)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    limit = files_limited(250_000)  # most of the probabilities
+    with limit, pytest.raises(DataError, match="cannot be written: File too large") as caught:
+        make(bright, source, tmp_path / "maps", save_every=0)
     assert "the same command continues" in caught.value.remedy
     assert [path.name for path in (tmp_path / "maps").iterdir()] == [".scene.partial"]
+    with pytest.raises(MapExistsError, match="an unfinished map that differs in area, masks or clouds") as other:
+        make(bright, source, tmp_path / "maps", exclusions=ExclusionSettings(clouds="none"))
+    assert other.value.remedy.startswith("Finish it by the call that began it, discard it with --overwrite")
     said = []
     finished = make(bright, source, tmp_path / "maps", say=said.append, overwrite=True)
     assert any("continuing an interrupted map" in line for line in said)
@@ -368,7 +367,8 @@ def test_what_is_in_the_way_is_named_before_anything_is_predicted(bright, tmp_pa
     with pytest.raises((DataError, MapExistsError)) as caught:
         make(bright, source, output, progress=lambda *numbers: done.append(numbers))
     assert not done
-    assert "Choose another folder with --output, or move" in caught.value.remedy
+    assert caught.value.remedy.startswith("Move ")
+    assert "--output" in caught.value.remedy
 
 
 def test_a_name_that_is_too_long_for_the_disk_is_named(bright, tmp_path):
@@ -382,7 +382,7 @@ def test_a_folder_without_permission_is_named(bright, tmp_path):
     source, _ = bright_scene(tmp_path, 128, 128)
     with pytest.raises(DataError, match="/proc") as caught:
         make(bright, source, Path("/proc/maps"))
-    assert "move" not in caught.value.remedy
+    assert "Move" not in caught.value.remedy
 
 
 def test_a_link_to_a_map_is_replaced_by_a_folder_and_the_map_stays(bright, tmp_path):

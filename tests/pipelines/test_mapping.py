@@ -130,6 +130,43 @@ def test_mapping_pipeline_maps_each_scene_in_a_step_of_its_own(stack, champion, 
     assert len(runs.search(champion, "tags.role = 'mapping'")) == 2
 
 
+def run_pipeline(tmp_path, scene, **parameters):
+    from pipelines.mapping import mapping_pipeline
+
+    config = tmp_path / "mapping.yaml"
+    common = {"dem": [str(scene.parent / "dem.tif")], "output": str(tmp_path / "maps")}
+    config.write_text(yaml.safe_dump({"parameters": common | parameters}))
+    mapping_pipeline.with_options(config_path=str(config))()
+
+
+def test_mapping_pipeline_replaces_a_map_on_demand_only(stack, champion, scene, tmp_path):
+    from pipelines.configured import PipelineError
+
+    run_pipeline(tmp_path, scene, scenes=[str(scene)])
+    changed = {"scenes": [str(scene)], "mapping": {"threshold": 0.4}}
+    with pytest.raises(PipelineError) as caught:
+        run_pipeline(tmp_path, scene, **changed)
+    folder = tmp_path / "maps" / "bands"
+    assert caught.value.message.splitlines() == [
+        f"step map_scene_1: {folder} holds a map that differs in settings.",
+        "  -> Replace it with --overwrite (in a pipeline: overwrite: true), or choose another folder with --output "
+        "(output).",
+    ]
+    run_pipeline(tmp_path, scene, **changed, overwrite=True)
+    assert json.loads((folder / "summary.json").read_text())["threshold"] == 0.4
+
+
+def test_mapping_pipeline_refuses_two_scenes_of_one_name_before_it_starts(stack, champion, scene, tmp_path):
+    from pipelines.configured import PipelineError
+
+    other = write_demo_scene(tmp_path / "other", layout="bands", rows=1, columns=1)
+    with pytest.raises(PipelineError, match="have the name bands, and so would their maps"):
+        run_pipeline(tmp_path, scene, scenes=[str(scene), str(other)])
+    with pytest.raises(PipelineError, match="have the name nowhere"):
+        run_pipeline(tmp_path, scene, scenes=["nowhere", "nowhere"])
+    assert not (tmp_path / "maps").exists()
+
+
 def test_mapping_pipeline_without_scenes_is_refused(stack):
     from pipelines.configured import PipelineError
     from pipelines.mapping import mapping_pipeline

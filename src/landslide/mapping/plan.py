@@ -234,7 +234,7 @@ class MapPlan:
             raise DataError(
                 f"{folder} has {_bytes(free)} of free space; the map of {self.scene.name} needs about "
                 f"{_bytes(needed)} while it is made.",
-                remedy="Free some space, or choose another folder with --output.",
+                remedy="Free some space, or choose another folder with --output (output).",
             )
 
 

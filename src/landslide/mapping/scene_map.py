@@ -54,6 +54,10 @@ _BLOCK_ROWS = 512
 _GPU_WORKERS = 2  # more of them hold each other up (docs/performance.md)
 
 
+_REPLACE = "with --overwrite (in a pipeline: overwrite: true)"
+_ELSEWHERE = "choose another folder with --output (output)"
+
+
 class MapExistsError(LandslideError):
     """The folder holds another map."""
 
@@ -116,11 +120,11 @@ def map_scene(
 def _remedy(error: OSError) -> str:
     match error.errno:
         case errno.EEXIST | errno.ENOTDIR | errno.EISDIR | errno.ENOTEMPTY | errno.ELOOP:
-            return "Choose another folder with --output, or move away what is in its way."
+            return f"Move away what is in the way, or {_ELSEWHERE}."
         case errno.ENAMETOOLONG:
             return "Give the scene a shorter name: rename its file or folder, or shorten the id in its STAC Item."
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            return "See that you may write there, or choose another folder with --output."
+            return f"See that you may write there, or {_ELSEWHERE}."
     return "Free some space there, or see that the disk works; the same command continues."
 
 
@@ -141,7 +145,10 @@ def _map(
         if os.path.lexists(final):
             summary = _summary(final)
             try:
-                _refuse_another(plan, summary["identity"], f"{final} holds a map", parts=_SAME_IN_OTHER_BITS)
+                _refuse_another(
+                    plan, summary["identity"], f"{final} holds a map", f"Replace it {_REPLACE}",
+                    parts=_SAME_IN_OTHER_BITS,
+                )  # fmt: skip
                 _refuse_damaged(final, summary["digests"])
                 return FinishedMap(final, summary, new=False)
             except MapExistsError:
@@ -189,9 +196,7 @@ def _summary(folder: Path) -> dict[str, Any]:
             return summary
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise MapExistsError(
-        f"{folder} exists and holds no finished map.", remedy="Choose another folder with --output, or move it away."
-    )
+    raise MapExistsError(f"{folder} exists and holds no finished map.", remedy=f"Move it away, or {_ELSEWHERE}.")
 
 
 def _prepare(plan: MapPlan, work: Path, overwrite: bool) -> None:
@@ -201,7 +206,10 @@ def _prepare(plan: MapPlan, work: Path, overwrite: bool) -> None:
         with suppress(OSError, ValueError):
             before = json.loads(identity.read_text())
             try:
-                _refuse_another(plan, before, f"{work} holds an unfinished map", settings=_NO_EFFECT_ON_PREDICTION)
+                remedy = f"Finish it by the call that began it, discard it {_REPLACE}"
+                _refuse_another(
+                    plan, before, f"{work} holds an unfinished map", remedy, settings=_NO_EFFECT_ON_PREDICTION
+                )
                 for folder in (_PRODUCTS, _REPLACED):
                     shutil.rmtree(work / folder, ignore_errors=True)
                 return
@@ -215,7 +223,13 @@ def _prepare(plan: MapPlan, work: Path, overwrite: bool) -> None:
 
 
 def _refuse_another(
-    plan: MapPlan, before: dict[str, Any], what: str, *, settings: Sequence[str] = (), parts: Sequence[str] = ()
+    plan: MapPlan,
+    before: dict[str, Any],
+    what: str,
+    remedy: str,
+    *,
+    settings: Sequence[str] = (),
+    parts: Sequence[str] = (),
 ) -> None:
     """Refuse what was made from something else, and name what differs; some settings or parts may."""
     now = json.loads(json.dumps(plan.identity, default=str))
@@ -225,7 +239,7 @@ def _refuse_another(
     if other:
         raise MapExistsError(
             f"{what} that differs in {' and '.join(other)}.",
-            remedy="Choose another folder with --output, or replace it with --overwrite.",
+            remedy=f"{remedy}, or {_ELSEWHERE}.",
         )
 
 
@@ -240,7 +254,7 @@ def _refuse_damaged(folder: Path, digests: dict[str, str]) -> None:
     if found := [name for name in digests if damaged(folder / name)]:
         raise MapExistsError(
             f"{folder} holds this map, but these of its files are missing or damaged: {first_few(found)}.",
-            remedy="Make it again with --overwrite, or choose another folder with --output.",
+            remedy=f"Make it again {_REPLACE}, or {_ELSEWHERE}.",
         )
 
 
