@@ -75,6 +75,18 @@ def test_rasters_of_a_map_that_do_not_fit_on_the_disk_are_noticed(tmp_path):
             write_rasters(tmp_path, products, GRID, 0.5, {})
 
 
+def test_the_remains_of_a_raster_that_was_cut_off_are_replaced(tmp_path):
+    for name, dtype in RAW_TYPES.items():
+        np.zeros((600, 600), dtype).tofile(tmp_path / f"{name}.raw")
+    products = tmp_path / "products"
+    products.mkdir()
+    for path in (tmp_path / "probability.tiled.tif", products / "mask.tif"):
+        path.write_bytes(b"II*\0" + (10**6).to_bytes(4, "little"))  # its directory would be beyond its end
+    write_rasters(tmp_path, products, GRID, 0.5, {})
+    with rasterio.open(products / "mask.tif") as mask:
+        assert mask.shape == (600, 600)
+
+
 def test_a_block_that_was_never_written_is_noticed(tmp_path):
     path = tmp_path / "raster.tif"
 

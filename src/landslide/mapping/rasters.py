@@ -147,11 +147,12 @@ def writing(path: Path) -> Iterator[None]:
     """Turn an error of GDAL while the block writes a GeoTIFF into an `OSError`, and check that the file is complete.
 
     GDAL says that the disk is full by errors of several kinds, and by none if it notices it as it closes the file. So
-    the file is read.
+    the file is read. An older file is deleted first: GDAL does not replace one that is cut off.
 
     Raises:
         OSError: The file is not complete.
     """
+    path.unlink(missing_ok=True)
     try:
         yield
         with rasterio.open(path) as raster:
