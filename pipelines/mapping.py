@@ -3,12 +3,11 @@
 zenml pipeline run pipelines.mapping.mapping_pipeline -c configs/mapping.yaml
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict
 
 from landslide.errors import ConfigurationError, LandslideError
 from landslide.mapping.exclusions import ExclusionSettings
-from landslide.mapping.scene import open_scene
+from landslide.mapping.scene import open_scene, refuse_equal_names
 from landslide.mapping.settings import MappingSettings, SceneSettings
 from pipelines.configured import configured_pipeline
 from steps.map_scene import map_scene
@@ -41,24 +40,12 @@ def mapping_pipeline(
         raise ConfigurationError(
             "parameters.scenes is empty.", remedy="List the scenes to map, as in configs/mapping.yaml."
         )
-    _refuse_equal_names(scenes, scene)
+    refuse_equal_names([_name(source, scene) for source in scenes], scenes)  # their steps might run at the same time
     for number, source in enumerate(scenes, start=1):
         map_scene.with_options(enable_cache=False)(
             source=source, dem=list(dem), output=output, overwrite=overwrite, model=model, scene=scene,
             exclusions=exclusions, mapping=mapping, id=f"map_scene_{number}",
         )  # fmt: skip
-
-
-def _refuse_equal_names(sources: Sequence[str], settings: SceneSettings) -> None:
-    """Refuse scenes whose maps would lie in one folder; the steps might run at the same time."""
-    names = [_name(source, settings) for source in sources]
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            raise ConfigurationError(
-                f"parameters.scenes: {sources[names.index(name)]} and {sources[number]} have the name {name}, and so "
-                "would their maps.",
-                remedy="Leave one out, rename it, or map it in another run with another output.",
-            )
 
 
 def _name(source: str, settings: SceneSettings) -> str:

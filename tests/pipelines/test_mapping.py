@@ -100,7 +100,7 @@ def test_a_full_folder_of_temporary_files_is_named(champion, scene, tmp_path, co
         (("{scene}", "--dem", "{dem}", "--overlap", "1"), "mapping.overlap is 1.0"),
         (("{scene}", "--dem", "{dem}", "--threshold", "2"), "mapping.threshold is 2.0"),
         (("{scene}", "--dem", "{dem}", "--min-area", "inf"), "Give 0 or more square metres"),
-        (("{scene}", "{scene}", "--dem", "{dem}"), "two of the scenes have the name"),
+        (("{scene}", "{scene}", "--dem", "{dem}"), "have the name"),
         (("{scene}", "--dem", "{dem}", "--area", "1,2,3"), "1,2,3"),
     ],
 )
@@ -160,7 +160,7 @@ def test_mapping_pipeline_refuses_two_scenes_of_one_name_before_it_starts(stack,
     from pipelines.configured import PipelineError
 
     other = write_demo_scene(tmp_path / "other", layout="bands", rows=1, columns=1)
-    with pytest.raises(PipelineError, match="have the name bands, and so would their maps"):
+    with pytest.raises(PipelineError, match="have the name bands, and so would their results"):
         run_pipeline(tmp_path, scene, scenes=[str(scene), str(other)])
     with pytest.raises(PipelineError, match="have the name nowhere"):
         run_pipeline(tmp_path, scene, scenes=["nowhere", "nowhere"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from landslide.cli.scene_options import scene_options, settings_of_scenes
 from landslide.errors import LandslideError, first_few
 
 if TYPE_CHECKING:
@@ -17,16 +18,12 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path)
 
 
-def _names(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(name.strip() for name in text.split(","))
-
-
 @click.command(
     "map",
     epilog="Example: landslide map S2A_MSIL1C_20240612T044701.SAFE --dem dem.tif -o maps",
 )
 @click.argument("scenes", metavar="SCENE...", nargs=-1, required=True)
-@click.option("--dem", multiple=True, type=_FILE, help="Raster of elevations in metres, any grid; may be repeated.")
+@scene_options("--bands")
 @click.option("-o", "--output", type=_FILE, required=True, help="Folder of the maps: one folder for each scene.")
 @click.option("--model", default="champion", show_default=True, help="Version, alias, models:/ address, or folder.")
 @click.option("--threshold", type=float, help="Landslide probability of a landslide  [default: the model's]")
@@ -37,21 +34,6 @@ def _names(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
     help="Test-time augmentation  [default: the model's]",
 )
 @click.option("--min-area", type=float, default=500.0, show_default=True, help="Minimum mapping unit in square metres.")
-@click.option("--area", help="Only this area: a polygon file, or west,south,east,north in degrees.")
-@click.option("--mask", "masks", multiple=True, type=_FILE, help="Leave out what this raster or polygon file covers.")
-@click.option(
-    "--clouds",
-    type=click.Choice(["auto", "none", "csmask"]),
-    default="auto",
-    show_default=True,
-    help="auto: the product's own classification; csmask: the package ukis-csmask.",
-)
-@click.option("--snow", is_flag=True, help="Leave out snow, too.")
-@click.option("--margin", type=float, default=60.0, show_default=True, help="Metres left out around clouds and snow.")
-@click.option("--bands", callback=_names, metavar="B2,B3,...", help="Bands of a raster without names; - skips one.")
-@click.option("--quantification", type=float, help="Digital numbers of a reflectance of 1, if nothing says it.")
-@click.option("--offset", type=float, help="What is added to digital numbers, if nothing says it.")
-@click.option("--level", type=click.Choice(["L1C", "L2A"]), help="Processing level, if nothing says it.")
 @click.option(
     "--engine",
     type=click.Choice(["auto", "openvino", "pytorch"]),
@@ -76,11 +58,6 @@ def map_command(
     dem: tuple[Path, ...],
     output: Path,
     model: str,
-    area: str | None,
-    masks: tuple[Path, ...],
-    clouds: Any,
-    snow: bool,
-    margin: float,
     workers: int | None,
     record: bool,
     overwrite: bool,
@@ -96,22 +73,20 @@ def map_command(
     """
     import tempfile
 
-    from landslide.mapping.exclusions import ExclusionSettings
     from landslide.mapping.model import open_model
     from landslide.mapping.plan import make_plan
     from landslide.mapping.report import describe_map, describe_plan
-    from landslide.mapping.scene import open_scene
+    from landslide.mapping.scene import open_scene, refuse_equal_names
     from landslide.mapping.scene_map import default_workers
-    from landslide.mapping.settings import MappingSettings, SceneSettings
+    from landslide.mapping.settings import MappingSettings
 
-    reading = SceneSettings(**{name: options.pop(name) for name in ("bands", "quantification", "offset", "level")})
+    reading, exclusions = settings_of_scenes(options)
     mapping = MappingSettings(**options)
-    exclusions = ExclusionSettings(clouds=clouds, snow=snow, margin=margin, masks=tuple(map(str, masks)), area=area)
     with tempfile.TemporaryDirectory() as folder:
         loaded = open_model(model, Path(folder))
         opened = [open_scene(source, **asdict(reading)) for source in scenes]
         plans = [make_plan(scene, loaded, mapping, exclusions, tuple(map(str, dem))) for scene in opened]
-        _refuse_equal_names([plan.scene.name for plan in plans])
+        refuse_equal_names([scene.name for scene in opened], scenes)
         workers = workers or default_workers(loaded)
         failed = []
         for plan in plans:
@@ -156,9 +131,3 @@ def _mapped(plan: "MapPlan", output: Path, workers: int, overwrite: bool) -> "Fi
             plan, output, workers=workers, overwrite=overwrite, progress=progress,
             say=lambda text: bar.write(f"{name}: {text}", file=sys.stderr),
         )  # fmt: skip
-
-
-def _refuse_equal_names(names: list[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise click.UsageError(f"two of the scenes have the name {name}, and so would their maps")

@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from landslide.mapping.exclusions import ExclusionSettings
+    from landslide.mapping.settings import SceneSettings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
@@ -63,9 +64,12 @@ def scene_options(bands: str) -> Callable[[_Command], _Command]:
     return decorate
 
 
-def exclusions_of(options: dict[str, Any]) -> "ExclusionSettings":
-    """Take what is left out from the options of a command."""
+def settings_of_scenes(options: dict[str, Any]) -> tuple["SceneSettings", "ExclusionSettings"]:
+    """Take from the options of a command how scenes are read, and what is left out."""
     from landslide.mapping.exclusions import ExclusionSettings
+    from landslide.mapping.settings import SceneSettings
 
+    reading = {name: options.pop(name) for name in ("bands", "quantification", "offset", "level")}
+    left_out = {name: options.pop(name) for name in ("clouds", "snow", "margin", "area")}
     masks = tuple(map(str, options.pop("masks")))
-    return ExclusionSettings(masks=masks, **{name: options.pop(name) for name in ("clouds", "snow", "margin", "area")})
+    return SceneSettings(**reading), ExclusionSettings(masks=masks, **left_out)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from landslide.cli.scene_options import band_names, exclusions_of, scene_options
+from landslide.cli.scene_options import band_names, scene_options, settings_of_scenes
 
 _FILE = click.Path(path_type=Path)
 
@@ -73,11 +73,9 @@ def tile_command(
     from landslide.labels.sources import LabelSettings
     from landslide.labels.tiles import LabelledScene, TileSettings, describe_set, tile_scenes
     from landslide.mapping.scene import open_scene
-    from landslide.mapping.settings import SceneSettings
     from landslide.schema import ORIGINAL_BANDS
 
-    reading = SceneSettings(**{name: options.pop(name) for name in ("bands", "quantification", "offset", "level")})
-    exclusions = exclusions_of(options)
+    reading, exclusions = settings_of_scenes(options)
     settings = TileSettings(stride=stride, min_valid=min_valid, stored=stored or ORIGINAL_BANDS, units=units)
     files = label_files if len(label_files) > 1 else label_files * len(scenes)
     given = [

@@ -16,14 +16,14 @@ import numpy.typing as npt
 from rasterio.windows import Window
 
 from landslide.data.patches import write_array
-from landslide.errors import ConfigurationError, DataError, first_few
+from landslide.errors import ConfigurationError, DataError
 from landslide.labels.sources import LabelCounts, Labels, LabelSettings
 from landslide.locks import locked
 from landslide.mapping.exclusions import ExclusionSettings
 from landslide.mapping.grid import Grid
 from landslide.mapping.reader import SceneReader
 from landslide.mapping.reasons import Reason
-from landslide.mapping.scene import Scene
+from landslide.mapping.scene import Scene, refuse_equal_names
 from landslide.mapping.terrain import prepare_terrain
 from landslide.mapping.units import TERRAIN_BANDS, Units, to_stored
 from landslide.schema import ORIGINAL_BANDS, PATCH_SIZE, POSITION_COLUMNS
@@ -158,7 +158,7 @@ def tile_scenes(
         DataError: Something cannot be read, nothing is left, or the folder holds other files.
         LockedError: Another process writes this data set.
     """
-    _refuse_equal_names(scenes)
+    refuse_equal_names([one.scene.name for one in scenes], [one.scene.source for one in scenes])
     for one in scenes:
         _require_bands(one.scene, settings.stored, dem)
     folder = folder.resolve()
@@ -389,14 +389,6 @@ def _replace(folder: Path, partial: Path) -> None:
 
 def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
-
-
-def _refuse_equal_names(scenes: Sequence[LabelledScene]) -> None:
-    names = [one.scene.name for one in scenes]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigurationError(
-            f"Two of the scenes have the name {first_few(twice)}.", remedy="Rename the file or folder of one of them."
-        )
 
 
 def _require_bands(scene: Scene, stored: Sequence[str], dem: Sequence[str]) -> None:

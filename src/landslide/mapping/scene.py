@@ -153,6 +153,20 @@ def open_scene(
     )
 
 
+def refuse_equal_names(names: Sequence[str], sources: Sequence[str]) -> None:
+    """Refuse scenes of one name: what is made of them would lie in one place.
+
+    Raises:
+        ConfigurationError: Two of the names are equal.
+    """
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise ConfigurationError(
+                f"{sources[names.index(name)]} and {sources[number]} have the name {name}, and so would their results.",
+                remedy="Leave one out, or rename it.",
+            )
+
+
 def _level(found: Source, given: Level | None) -> Level | None:
     stated = found.metadata.level if found.metadata else found.level
     if given is not None and stated is not None and given != stated:
