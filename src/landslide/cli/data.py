@@ -1,4 +1,4 @@
-"""`landslide data demo | scene | tile | fetch | check | digest | prepare | use | pull`."""
+"""`landslide data demo | scene | tile | import | fetch | check | digest | prepare | use | pull`."""
 
 import json
 from pathlib import Path
@@ -6,31 +6,11 @@ from typing import Any
 
 import click
 
+from landslide.cli.band_option import bands_option
+from landslide.cli.import_patches import import_command
 from landslide.cli.tile import tile_command
 
 _FOLDER = click.Path(path_type=Path)
-
-
-def _band_list(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...] | None:
-    """Validate `--bands B4,B3,B2` against the names of the stored bands."""
-    from landslide.schema import ORIGINAL_BANDS
-
-    if text is None:
-        return None
-    names = tuple(name.strip() for name in text.split(","))
-    if unknown := [name for name in names if name not in ORIGINAL_BANDS]:
-        raise click.BadParameter(f"unknown band {unknown[0]!r}; there are {', '.join(ORIGINAL_BANDS)}")
-    if len(set(names)) < len(names):
-        raise click.BadParameter(f"a band occurs twice in {text}")
-    return names
-
-
-_bands_option = click.option(
-    "--bands",
-    metavar="B4,B3,B2",
-    callback=_band_list,
-    help="The bands of the images in stored order, if they are not the 14 of Landslide4Sense.",
-)
 
 
 @click.group("data", epilog="Example: landslide data check data")
@@ -38,6 +18,7 @@ def data_group() -> None:
     """Generate, download, check, identify and install data sets."""
 
 
+data_group.add_command(import_command)
 data_group.add_command(tile_command)
 
 
@@ -125,7 +106,7 @@ def fetch(folder: Path | None, splits: tuple[Any, ...], source: Any, url: str | 
 @data_group.command(epilog="Example: landslide data check DIR --bands B4,B3,B2")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
-@_bands_option
+@bands_option
 def check(folder: Path, as_json: bool, bands: tuple[str, ...] | None) -> None:
     """Check every file of the data set in DIR and report every fault.
 
@@ -166,7 +147,7 @@ def prepare() -> None:
 
 @data_group.command(epilog="Example: landslide data use DIR --bands B4,B3,B2")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
-@_bands_option
+@bands_option
 def use(folder: Path, bands: tuple[str, ...] | None) -> None:
     """Copy the data set in DIR to ./data and pin it in data.dvc.
 

@@ -83,7 +83,7 @@ class CheckReport:
             f"{counts['positive_patches']:,} with landslides",
             f"{counts['landslide_pixels']:,} landslide pixels, {100 * counts['landslide_share']:.2f} % of the masks",
         ]
-        lines += _render_group("fault", self.faults) + _render_group("warning", self.warnings)
+        lines += render_findings("fault", self.faults) + render_findings("warning", self.warnings)
         return "\n".join(lines)
 
 
@@ -164,7 +164,8 @@ def _default_names(n_bands: int) -> tuple[str, ...]:
     return tuple(f"band {index}" for index in range(1, n_bands + 1))
 
 
-def _render_group(kind: Literal["fault", "warning"], findings: list[Finding]) -> list[str]:
+def render_findings(kind: Literal["fault", "warning"], findings: list[Finding]) -> list[str]:
+    """Return lines that list findings by kind and remedy; of warnings, the first of each kind."""
     if not findings:
         return [f"no {kind}s"]
     groups: dict[tuple[str, str], list[Finding]] = defaultdict(list)
@@ -411,7 +412,7 @@ def _counts(patches: Mapping[Split, int], positive_pixels: Collection[int]) -> d
 def _is_text(path: PurePosixPath) -> bool:
     name = path.name.lower()
     return (
-        str(path) in ("scenes.csv", "tiles.json")
+        str(path) in ("scenes.csv", "tiles.json", "names.csv")
         or path.suffix.lower() in _TEXT_SUFFIXES
         or name.startswith(_TEXT_NAMES)
     )
