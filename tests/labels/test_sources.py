@@ -147,4 +147,30 @@ def test_files_that_are_no_labels_are_refused(tmp_path):
     with pytest.raises(DataError, match="no coordinate reference system"):
         labels(tmp_path / "nowhere.shp")
     with pytest.raises(ConfigurationError, match="share of a pixel is 0"):
-        LabelSettings(min_share=0)
+        LabelSettings(burn="area", min_share=0)
+    with pytest.raises(ConfigurationError, match="no effect if its centre decides"):
+        LabelSettings(min_share=0.25)
+
+
+def test_labels_of_another_place_are_refused_unless_somebody_looked(tmp_path):
+    path = write(tmp_path / "labels.gpkg", [box(200, 0, 210, 5), box(220, 0, 230, 5)])
+    with pytest.raises(DataError, match=r"None of the 2 polygons(.|\n)*longitude 87(.|\n)*--allow-empty"):
+        labels(path)
+    assert not labels(path, allow_empty=True).mask(ALL).any()
+    wrong = tmp_path / "wrong.gpkg"
+    gpd.GeoDataFrame(geometry=[box(0, 0, 5, 5)], crs="EPSG:32633").to_file(wrong)
+    with pytest.raises(DataError, match="None of the 1 polygons"):
+        labels(wrong)
+    empty = tmp_path / "empty.gpkg"
+    gpd.GeoDataFrame({"id": []}, geometry=[], crs=UTM).to_file(empty)
+    with pytest.raises(DataError, match="has no polygons"):
+        labels(empty)
+    assert not labels(empty, allow_empty=True).mask(ALL).any()
+    raster = tmp_path / "elsewhere.tif"
+    with rasterio.open(
+        raster, "w", driver="GTiff", width=9, height=9, count=1, dtype="uint8", crs="EPSG:32633",
+        transform=GRID.transform,
+    ) as target:  # fmt: skip
+        target.write(np.ones((1, 9, 9), np.uint8))
+    with pytest.raises(DataError, match=r"elsewhere.tif lies outside the scene"):
+        labels(raster)

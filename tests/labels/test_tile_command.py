@@ -59,7 +59,7 @@ def test_other_bands_are_named_for_the_next_command(ground, tmp_path):
         (("--labels", "{ground}/no.gpkg", "--bands", "B4"), 1, "There is no file"),
         (("--labels", "{ground}/landslides.gpkg", "--bands", "B4", "--layer", "x"), 1, "has no layer x; it has"),
         (("--labels", "{ground}/landslides.gpkg", "--bands", "B4,B8A"), 1, "B8A"),
-        (("--labels", "a", "--labels", "b"), 2, "1 scenes and 2 files of labels"),
+        (("--labels", "a", "--labels", "b"), 2, "scenes: 1, files of labels: 2"),
         (("--labels", "{ground}/dem.tif", "--bands", "B4", "--area", "10,10,11,11"), 1, "lies outside the scene"),
     ],
 )

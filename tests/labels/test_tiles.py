@@ -37,11 +37,13 @@ def ground(tmp_path_factory) -> Path:
     return folder
 
 
-def tile(folder: Path, *scenes: Path, labels=None, dem=None, label_settings=None, exclusions=None, **settings):
+def tile(
+    folder: Path, *scenes: Path, labels=None, dem=None, label_settings=None, exclusions=None, say=print, **settings
+):
     given = [LabelledScene(open_scene(str(scene)), labels or scene.parent / "landslides.gpkg") for scene in scenes]
     return tile_scenes(
         given, folder, settings=TileSettings(**settings), labels=label_settings or LabelSettings(),
-        exclusions=exclusions or ExclusionSettings(), dem=[str(dem or scenes[0].parent / "dem.tif")],
+        exclusions=exclusions or ExclusionSettings(), dem=[str(dem or scenes[0].parent / "dem.tif")], say=say,
     )  # fmt: skip
 
 
@@ -91,6 +93,25 @@ def test_positions_and_edges_are_written_and_read(ground, tmp_path):
     record = json.loads((tmp_path / "set/tiles.json").read_text())
     assert record["settings"] == {"stored": list(RGB), "units": "landslide4sense", "stride": 128}
     assert record["scenes"]["stack"]["number"] == 1
+    rules = record["scenes"]["stack"]["rules"]
+    assert (rules["labels"], rules["burn"], rules["min_valid"], rules["dem"]) == (
+        "landslides.gpkg", "centre", 1.0, ["dem.tif"],
+    )  # fmt: skip
+
+
+def test_another_scene_of_the_same_name_or_another_rule_does_not_go_unnoticed(ground, tmp_path):
+    tile(tmp_path / "set", ground / "stack.tif", stored=RGB)
+    before = everything(tmp_path / "set")
+    other = tmp_path / "other"
+    write_demo_scene(other, layout="stack", rows=1, columns=2, seed=1, origin=(600_000, 3_000_000))
+    with pytest.raises(ConfigurationError, match=r"Another scene of the name stack(.|\n)*transform differ"):
+        tile(tmp_path / "set", other / "stack.tif", stored=RGB)
+    assert everything(tmp_path / "set") == before
+    (other / "stack.tif").rename(other / "valley.tif")
+    said: list[str] = []
+    settings = LabelSettings(burn="area")
+    tile(tmp_path / "set", other / "valley.tif", stored=RGB, label_settings=settings, say=said.append)
+    assert "note: valley is burnt by area, stack is not" in said
 
 
 def test_the_same_again_is_equal_to_the_byte(ground, tmp_path):

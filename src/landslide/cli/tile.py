@@ -32,7 +32,8 @@ _FILE = click.Path(path_type=Path)
     show_default=True,
     help="A pixel is a landslide if its centre is in a polygon, or by its covered share.",
 )
-@click.option("--min-share", type=float, default=0.5, show_default=True, help="That share, for --burn area.")
+@click.option("--min-share", type=float, help="That share, for --burn area  [default: 0.5]")
+@click.option("--allow-empty", is_flag=True, help="Accept a scene without any polygon: somebody looked.")
 @click.option("--stride", type=int, default=128, show_default=True, help="Pixels from one window to the next.")
 @click.option("--min-valid", type=float, default=1.0, show_default=True, help="Share of a window that must be valid.")
 @click.option(
@@ -67,9 +68,7 @@ def tile_command(
     their place in scenes.csv. Called again with further scenes or new polygons, only the patches change that have to.
     """
     if len(label_files) not in (1, len(scenes)):
-        raise click.UsageError(
-            f"there are {len(scenes)} scenes and {len(label_files)} files of labels; give one, or one for each"
-        )
+        raise click.UsageError(f"scenes: {len(scenes)}, files of labels: {len(label_files)}; give one, or one for each")
     from landslide.labels.sources import LabelSettings
     from landslide.labels.tiles import LabelledScene, TileSettings, describe_set, tile_scenes
     from landslide.mapping.scene import open_scene

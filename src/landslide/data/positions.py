@@ -54,7 +54,8 @@ def read_positions(root: Path, numbers: Sequence[int], *, positions: Positions =
     if lacking := [str(number) for number in numbers if number not in table.index]:
         raise DataError(
             f"{path} has no position for patch {first_few(lacking)}",
-            remedy="list every training patch in scenes.csv, or set positions to none",
+            remedy="list every training patch in scenes.csv, move scenes.csv away, or set data.positions: none in the "
+            "configuration",
         )
     return table.loc[list(numbers), list(POSITION_COLUMNS)].reset_index(drop=True)
 

@@ -101,8 +101,9 @@ def inner_validation(table: pd.DataFrame, *, fraction: float = 0.1, seed: int = 
     n = len(table)
     if n < 2:
         raise DataError(
-            f"{n} training patches cannot be divided into a training and a validation part.",
-            remedy="Use more patches or fewer folds, or selection: test_fold.",
+            f"The training folds hold {n} patch{'' if n == 1 else 'es'}, which cannot be divided into a training and a "
+            "validation part.",
+            remedy="Use more patches or more folds (folds.n_folds), or training.selection: test_fold.",
         )
     wanted = min(max(1, round(n * fraction)), n - 1)
     blocks = neighbour_blocks(table, parts=max(2, round(1 / fraction)))

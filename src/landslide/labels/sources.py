@@ -18,6 +18,7 @@ from pyogrio.errors import DataSourceError, FeatureError
 from pyproj.exceptions import CRSError
 from rasterio.enums import Resampling
 from rasterio.features import rasterize
+from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from landslide.errors import ConfigurationError, DataError
@@ -44,11 +45,17 @@ class LabelSettings:
     """Attribute with the date of the event; polygons of events after the scene are left out."""
     burn: Literal["centre", "area"] = "centre"
     """A pixel is a landslide if its `centre` is in a polygon, or if polygons cover a share of its `area`."""
-    min_share: float = 0.5
-    """That share, above 0 and at most 1, in sixty-fourths of a pixel."""
+    min_share: float | None = None
+    """That share, above 0 and at most 1, in sixty-fourths of a pixel; 0.5 by default."""
+    allow_empty: bool = False
+    """Accept a scene without any polygon, because somebody looked and saw no landslide."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_share <= 1:
+        if self.min_share is not None and self.burn == "centre":
+            raise ConfigurationError(
+                "A share of a pixel has no effect if its centre decides.", remedy="Use --burn area, or leave it out."
+            )
+        if self.min_share is not None and not 0 < self.min_share <= 1:
             raise ConfigurationError(
                 f"The share of a pixel is {self.min_share:g}.", remedy="Give a number above 0 and at most 1."
             )
@@ -124,7 +131,7 @@ class Labels:
             here, [_FINER * side for side in shape], transform=transform @ Affine.scale(1 / _FINER), dtype=np.uint8
         )
         covered = finer.reshape(shape[0], _FINER, shape[1], _FINER).mean(axis=(1, 3))
-        return np.asarray(covered >= self._settings.min_share).astype(np.uint8)
+        return np.asarray(covered >= (self._settings.min_share or 0.5)).astype(np.uint8)
 
     def _open_raster(self, path: Path) -> None:
         settings = self._settings
@@ -138,6 +145,12 @@ class Labels:
             raise DataError(
                 f"{path} has no coordinate reference system.",
                 remedy="Assign the right one to a GeoTIFF: rio edit-info --crs EPSG:32633.",
+            )
+        covered = shapely.box(*transform_bounds(dataset.crs, self._grid.crs, *dataset.bounds))
+        if not shapely.intersects(covered, shapely.box(*self._grid.bounds)):
+            raise DataError(
+                f"{path} lies outside the scene, which covers {_extent(self._grid)}.",
+                remedy="Give labels of this scene; see that their coordinate reference system is right.",
             )
         self._raster = self._stack.enter_context(warped(dataset, self._grid, Resampling.nearest))
 
@@ -154,6 +167,15 @@ class Labels:
             ) from error
         outline = shapely.box(*self._grid.bounds)
         inside = shapely.intersects(geometries, outline) & ~shapely.is_empty(geometries)
+        if not inside.any() and not self._settings.allow_empty:
+            west, south, east, north = frame.to_crs(4326).total_bounds if len(frame) else (np.nan,) * 4
+            raise DataError(
+                f"None of the {len(inside):,} polygons of {path} lies in the scene, which covers "
+                f"{_extent(self._grid)}. "
+                f"They cover longitude {west:.4f} to {east:.4f}, latitude {south:.4f} to {north:.4f}.",
+                remedy="See that their coordinate reference system is right. If somebody looked and saw no landslide "
+                "here, say so with --allow-empty.",
+            )
         kept = geometries[inside]
         invalid = ~shapely.is_valid(kept)
         kept[invalid] = shapely.make_valid(kept[invalid], method="structure", keep_collapsed=False)
@@ -162,14 +184,17 @@ class Labels:
         self.counts = LabelCounts(len(self._polygons), int((~inside).sum()), int(invalid.sum()), int(late.sum()))
 
 
+def _extent(grid: Grid) -> str:
+    west, south, east, north = grid.footprint.bounds
+    return f"longitude {west:.4f} to {east:.4f}, latitude {south:.4f} to {north:.4f}"
+
+
 def _read(path: Path, settings: LabelSettings) -> gpd.GeoDataFrame:
     """Return the polygons of a vector file, with their attributes."""
     try:
         layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
         if settings.layer is None and len(layers) > 1:
-            raise ConfigurationError(
-                f"{path} has the layers {', '.join(layers)}.", remedy="Say which with --layer (labels.layer)."
-            )
+            raise ConfigurationError(f"{path} has the layers {', '.join(layers)}.", remedy="Say which with --layer.")
         if settings.layer is not None and settings.layer not in layers:
             raise ConfigurationError(
                 f"{path} has no layer {settings.layer}; it has {', '.join(layers) or 'none'}.",
@@ -193,10 +218,16 @@ def _read(path: Path, settings: LabelSettings) -> gpd.GeoDataFrame:
         ) from error
     if not isinstance(frame, gpd.GeoDataFrame):
         frame = gpd.GeoDataFrame(geometry=[])
+    kinds = sorted(set(frame.geom_type.dropna()))
     frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])]
-    if frame.empty:
-        condition = f" for which {settings.where}" if settings.where else ""
-        raise DataError(f"{path} has no polygons{condition}.", remedy="Give a file with polygons of landslides.")
+    if frame.empty and not settings.allow_empty:
+        if settings.where:
+            raise DataError(f"{path} has no polygons for which {settings.where}.", remedy="Change the condition.")
+        raise DataError(
+            f"{path} has no polygons" + (f"; it has {', '.join(kinds)}." if kinds else "."),
+            remedy="Give a file with polygons of landslides. If somebody looked and saw none, say so with "
+            "--allow-empty.",
+        )
     if frame.crs is None:
         raise DataError(
             f"{path} has no coordinate reference system.", remedy="Save it with one, for example from QGIS."

@@ -271,7 +271,14 @@ def _cut(
     number_of_scene = old.scenes.get(scene.name, {}).get("number") or 1 + max(
         (each["number"] for each in new.scenes.values()), default=0
     )
-    new.scenes[scene.name] = {"number": number_of_scene, **_description(scene)}
+    description = _description(scene)
+    rules: dict[str, Any] = {"labels": one.labels.name, **asdict(label_settings), "min_valid": settings.min_valid}
+    rules |= {"dem": [Path(path).name for path in dem], **asdict(exclusions)}
+    _refuse_another_scene(scene.name, old.scenes.get(scene.name), description)
+    rules = json.loads(json.dumps(rules, default=str))
+    new.scenes[scene.name] = {"number": number_of_scene, **description, "rules": rules}
+    if other := _other_burning(new, scene.name):
+        say(f"note: {scene.name} is burnt by {label_settings.burn}, {other} is not")
     with tempfile.TemporaryDirectory() as work, Labels(one.labels, label_settings, grid, scene.datetime) as labels:
         needs_terrain = bool({*TERRAIN_BANDS} & {*settings.stored})
         terrain = prepare_terrain(dem, grid, Path(work)) if needs_terrain else None
@@ -300,6 +307,27 @@ def _cut(
                     found.landslide_pixels += int(mask.sum())
     say(_explained(found))
     return found
+
+
+def _refuse_another_scene(name: str, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+    """Refuse a scene of the name of another one that was cut before: it would take the place of its patches."""
+    differences = [part for part in now if before is not None and before.get(part) != now[part]]
+    if differences:
+        raise ConfigurationError(
+            f"Another scene of the name {name} was cut before; its {' and '.join(differences)} differ.",
+            remedy="Rename the file or folder of one of them, or choose a new folder.",
+        )
+
+
+def _other_burning(record: "_Record", name: str) -> str:
+    """Return another scene whose labels were burnt by another rule, if there is one."""
+    rule = [record.scenes[name]["rules"][part] for part in ("burn", "min_share")]
+    others = (
+        other
+        for other, scene in record.scenes.items()
+        if [scene["rules"][part] for part in ("burn", "min_share")] != rule
+    )
+    return next(others, "")
 
 
 def _write(folder: Path, number: int, image: npt.NDArray[Any], mask: npt.NDArray[Any]) -> None:

@@ -5,7 +5,7 @@ the metadata states, bands of 10, 20 and 60 m, lossless JPEG 2000.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,6 +65,7 @@ class _Ground:
     cirrus: Array
     shadow: Array
     snow: Array
+    taken: datetime
 
 
 def write_demo_scene(
@@ -96,7 +97,7 @@ def write_demo_scene(
         crop: Height and width in pixels of the upper left part to keep; any size.
         crs: Reference system: UTM, north or south, or longitude and latitude.
         origin: Coordinates of the upper left corner in this system.
-        seed: Seed of the terrain.
+        seed: Seed of the terrain; each has a date of its own, so that the names of products differ.
         clouds: Add a cloud with its shadow, cirrus and snow, and the product's classification of them.
         product_offset: What the metadata says is to be added to the digital numbers; 0 leaves the list of offsets
             out, as products did before processing baseline 04.00.
@@ -112,7 +113,7 @@ def write_demo_scene(
     full_height, full_width = max(rows * PATCH, height), max(columns * PATCH, width)
     image, mask, elevation = scene(seed, 1, full_height + 2 * _MARGIN, full_width + 2 * _MARGIN)
     inside = slice(_MARGIN, _MARGIN + height), slice(_MARGIN, _MARGIN + width)
-    ground = _observe(image, grid, clouds, product_offset, level)
+    ground = _observe(image, grid, clouds, product_offset, level, TAKEN + timedelta(days=5 * (seed % 1000)))
     _write_elevation(folder / "dem.tif", elevation, grid, dem_crs)
     _write_landslides(folder / "landslides.gpkg", mask[inside], grid)
     if layout == "SAFE":
@@ -133,7 +134,7 @@ def _grid(crs: CRS, origin: tuple[float, float] | None, height: int, width: int)
     return Grid(crs, Affine(PIXEL, 0, west, 0, -PIXEL, north), width, height)
 
 
-def _observe(image: Array, grid: Grid, clouds: bool, product_offset: int, level: str) -> _Ground:
+def _observe(image: Array, grid: Grid, clouds: bool, product_offset: int, level: str, taken: datetime) -> _Ground:
     """Return the digital numbers of the bands at their own resolutions, clouds included."""
     bands = image[..., :12].astype(np.float64)
     cloud, cirrus, shadow, snow = (
@@ -150,7 +151,7 @@ def _observe(image: Array, grid: Grid, clouds: bool, product_offset: int, level:
         mean = _means(bands[..., _DEMO_BAND[name]], grid, _PIXELS[name])
         numbers[name] = np.clip(np.rint(mean) - product_offset, 1, _SATURATED - 1).astype(np.uint16)
     at_20_m = [_means(layer.astype(np.float64), grid, 2) >= 0.5 for layer in (cloud, cirrus, shadow, snow)]
-    return _Ground(grid, numbers, *at_20_m)
+    return _Ground(grid, numbers, *at_20_m, taken)
 
 
 def _disc(shape: tuple[int, ...], grid: Grid, row: float, column: float, radius: float) -> Array:
@@ -209,7 +210,7 @@ def _write_landslides(path: Path, mask: Array, grid: Grid) -> None:
 
 def _write_safe(folder: Path, ground: _Ground, product_offset: int, level: str, clouds: bool) -> Path:
     zone = (ground.grid.crs.to_epsg() or 0) % 100 if ground.grid.crs.is_projected else 0
-    tile, time, baseline = f"T{zone:02d}XXX", f"{TAKEN:%Y%m%dT%H%M%S}", "0510" if product_offset else "0301"
+    tile, time, baseline = f"T{zone:02d}XXX", f"{ground.taken:%Y%m%dT%H%M%S}", "0510" if product_offset else "0301"
     product = f"S2A_MSI{level}_{time}_N{baseline}_R076_{tile}_{time}"
     granule = f"GRANULE/{level}_{tile}_A046869_{time}"
     root = folder / f"{product}.SAFE"
@@ -229,7 +230,9 @@ def _write_safe(folder: Path, ground: _Ground, product_offset: int, level: str, 
     elif clouds:
         layers = np.stack([_coarser(layer) for layer in (ground.cloud, ground.cirrus, ground.snow)]).astype(np.uint8)
         _write_jp2(root / f"{granule}/QI_DATA/MSK_CLASSI_B00.jp2", layers, ground.grid, 6)
-    metadata = _product_metadata(product, list(files.values()), product_offset, level, f"{baseline[:2]}.{baseline[2:]}")
+    metadata = _product_metadata(
+        product, list(files.values()), product_offset, level, f"{baseline[:2]}.{baseline[2:]}", ground.taken
+    )
     (root / f"MTD_MSI{level}.xml").write_text(metadata, encoding="utf-8")
     return root
 
@@ -255,9 +258,11 @@ def _coarser(layer: Array) -> Array:
     return np.asarray(padded.reshape(height // 3, 3, width // 3, 3).any(axis=(1, 3)))
 
 
-def _product_metadata(product: str, files: list[str], product_offset: int, level: str, baseline: str) -> str:
+def _product_metadata(
+    product: str, files: list[str], product_offset: int, level: str, baseline: str, taken: datetime
+) -> str:
     """The part of a product's metadata that the values and the files depend on, in the format of ESA."""
-    time = f"{TAKEN:%Y-%m-%dT%H:%M:%S}.024Z"
+    time = f"{taken:%Y-%m-%dT%H:%M:%S}.024Z"
     name = "BOA" if level == "L2A" else "RADIO"
     offsets = "\n".join(
         f'<{name}_ADD_OFFSET band_id="{i}">{product_offset}</{name}_ADD_OFFSET>' for i in range(len(_BANDS))
@@ -331,10 +336,10 @@ def _write_item(folder: Path, ground: _Ground, product_offset: int, level: str, 
     _write_bands(folder / "assets", ground, product_offset)
     outline, bounds = ground.grid.geojson_outline
     item = pystac.Item(
-        id=f"S2A_45XXX_{TAKEN:%Y%m%d}_0_{level}",
+        id=f"S2A_45XXX_{ground.taken:%Y%m%d}_0_{level}",
         geometry=mapping(outline),
         bbox=bounds,
-        datetime=TAKEN,
+        datetime=ground.taken,
         properties={"platform": "sentinel-2a", "s2:product_type": f"S2MSI{level[1:]}"},
         stac_extensions=["https://stac-extensions.github.io/raster/v1.1.0/schema.json"],
     )

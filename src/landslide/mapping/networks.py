@@ -123,8 +123,12 @@ class _OpenVinoNetwork(nn.Module):
         request = getattr(self._own, "request", None)
         if request is None:
             request = self._own.request = self._compiled.create_infer_request()
-        found = request.infer({0: images.contiguous().numpy()}, share_inputs=True)
-        return {name: torch.from_numpy(found[i]) for i, name in enumerate(self._names)}
+        answers: dict[str, list[Tensor]] = {name: [] for name in self._names}
+        for image in images:  # one by one is as quick, and the memory of a request is that of one
+            found = request.infer({0: image[None].contiguous().numpy()}, share_inputs=True)
+            for i, name in enumerate(self._names):
+                answers[name].append(torch.from_numpy(found[i]))
+        return {name: torch.cat(parts) for name, parts in answers.items()}
 
     def _convert(self, size: tuple[int, ...]) -> None:
         import openvino
@@ -138,9 +142,8 @@ class _OpenVinoNetwork(nn.Module):
                 warnings.simplefilter("ignore")
                 expected: dict[str, Tensor] = self._network(example)
                 torch.onnx.export(
-                    _Heads(self._network).eval(), (example,), cast(Any, buffer), dynamo=False, opset_version=_OPSET,
-                    input_names=["patches"], dynamic_axes={"patches": {0: "patch"}},
-                )  # fmt: skip
+                    _Heads(self._network).eval(), (example[:1],), cast(Any, buffer), dynamo=False, opset_version=_OPSET
+                )
             core, self._own = openvino.Core(), threading.local()
             self._compiled = core.compile_model(
                 core.read_model(buffer.getvalue()),
