@@ -1,4 +1,4 @@
-"""`landslide data demo | scene | tile | import | fetch | check | digest | prepare | use | pull`."""
+"""`landslide data demo | scene | tile | import | fetch | check | show | digest | prepare | use | pull`."""
 
 import json
 from pathlib import Path
@@ -123,6 +123,35 @@ def check(folder: Path, as_json: bool, bands: tuple[str, ...] | None) -> None:
     click.echo(json.dumps(report.to_json(), indent=2) if as_json else report.render())
     if not report.ok:
         raise click.exceptions.Exit(1)
+
+
+def _numbers(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...]:
+    """Read `--number 3,17`."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text is not None else ()
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} are no whole numbers, separated by commas") from error
+
+
+@data_group.command(epilog="Example: landslide data show data -o sheet.png")
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.option("-o", "--output", type=_FOLDER, default="sheet.png", show_default=True, help="The picture, a PNG file.")
+@click.option(
+    "--number",
+    "numbers",
+    metavar="N,...",
+    callback=_numbers,
+    help="These patches.  [default: those with most landslides, and some without]",
+)
+@bands_option
+def show(folder: Path, output: Path, numbers: tuple[int, ...], bands: tuple[str, ...] | None) -> None:
+    """Draw training patches of DIR with the outlines and the share of their landslides.
+
+    They are in true colours if B4, B3 and B2 are stored, otherwise the first band is in gray. Nothing in DIR changes.
+    """
+    from landslide.labels.contact_sheet import draw_contact_sheet
+
+    click.echo(f"{output}: {draw_contact_sheet(folder, output, bands=bands, numbers=numbers)}")
 
 
 @data_group.command(epilog="Example: landslide data digest data")

@@ -5,18 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from landslide.errors import DataError
+from landslide.data.patches import PatchFiles, find_patches, read_mask, read_stored
+from landslide.errors import DataError, first_few
 from landslide.evaluation.figures import rgb_composite
 from landslide.files import atomic_write
+from landslide.schema import ORIGINAL_BANDS
 
 _OURS = {"Software": "landslide"}
 _MARK = b"tEXtSoftware\0landslide"  # of a PNG file with these metadata, near its begin: it may be replaced
 _OUTLINE = "#ff2fa0"
+_COLUMNS = 6
+_SHOWN = 24  # patches, unless they are named
 _PANEL = 2.2  # inches
 _WITHOUT = 4  # one patch of so many is one without landslides
 
@@ -36,6 +41,49 @@ class Sample:
     title: str
     picture: npt.NDArray[np.float64]
     landslide: npt.NDArray[np.bool_]
+
+
+def draw_contact_sheet(
+    folder: Path, path: Path, *, bands: Sequence[str] | None = None, numbers: Sequence[int] = ()
+) -> str:
+    """Draw training patches of a data set with their numbers, the outlines and the share of their landslides.
+
+    Args:
+        folder: The data set; nothing in it changes.
+        path: The PNG file, outside of the folder.
+        bands: The bands of the images in stored order; None for the 14 of Landslide4Sense, or unknown ones.
+        numbers: The patches; none for those with most landslides, and some without.
+
+    Returns:
+        What was drawn, as a line for people.
+
+    Raises:
+        DataError: A patch is missing or cannot be read, or the path is somebody else's file.
+    """
+    if path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{path} lies in the data set {folder}.", remedy="Choose a name outside of it.")
+    refuse_picture(path)
+    patches = {patch.number: patch for patch in find_patches(folder)}
+    if missing := [str(number) for number in numbers if number not in patches]:
+        raise DataError(
+            f"{folder} has no training patch {first_few(missing)}.",
+            remedy=f"It has {len(patches):,}, from {min(patches)} to {max(patches)}.",
+        )
+    masks = {number: read_mask(_mask_of(patches[number])) for number in numbers or patches}
+    pixels = {number: int(mask.sum()) for number, mask in masks.items()}
+    chosen = list(dict.fromkeys(numbers)) or choose(pixels, _SHOWN)
+    names = tuple(bands or _bands_of(patches[chosen[0]].image))
+    samples = [
+        Sample(
+            f"{number}: {100 * pixels[number] / masks[number].size:.2f} %",
+            picture_of(read_stored(patches[number].image, len(names)), names),
+            masks[number] != 0,
+        )
+        for number in chosen
+    ]
+    write_picture(sheet_figure(samples), path)
+    text = f"drew {len(chosen):,} of {len(patches):,} patches, {sum(pixels[n] > 0 for n in chosen):,} with landslides"
+    return text if {"B4", "B3", "B2"} <= set(names) else f"{text}; in gray: --bands would name B4, B3 and B2"
 
 
 def picture_of(image: npt.NDArray[Any], bands: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -67,6 +115,16 @@ def choose(landslide_pixels: Mapping[_K, int], n: int) -> list[_K]:
     n_negative = min(len(negative), max(n // _WITHOUT, n - len(positive)))
     spread = [negative[i * len(negative) // n_negative] for i in range(n_negative)]
     return positive[: n - n_negative] + spread
+
+
+def sheet_figure(samples: Sequence[Sample]) -> Figure:
+    """Draw samples in rows, landslides as outlines."""
+    columns = min(_COLUMNS, len(samples))
+    figure, axes = _panels(-(-len(samples) // columns), columns)
+    for axis, sample in zip(axes, samples, strict=False):
+        _show(axis, sample.title, sample.picture)
+        _outline(axis, sample.landslide)
+    return figure
 
 
 def pairs_figure(samples: Sequence[Sample]) -> Figure:
@@ -108,6 +166,21 @@ def refuse_picture(path: Path) -> None:
         raise DataError(
             f"{path} exists and was not drawn by this command.", remedy="Choose another name for the picture."
         )
+
+
+def _mask_of(patch: PatchFiles) -> Path:
+    assert patch.mask is not None  # of training patches
+    return patch.mask
+
+
+def _bands_of(image: Path) -> tuple[str, ...]:
+    """Return the bands of images of which only the number of bands is known."""
+    try:
+        with h5py.File(image, "r") as file:
+            n_bands = file["img"].shape[-1]
+    except Exception:  # reading the image says what is wrong with it
+        n_bands = len(ORIGINAL_BANDS)
+    return ORIGINAL_BANDS if n_bands == len(ORIGINAL_BANDS) else tuple(f"band {i}" for i in range(1, n_bands + 1))
 
 
 def _panels(rows: int, columns: int, size: float = _PANEL) -> tuple[Figure, list[Axes]]:
