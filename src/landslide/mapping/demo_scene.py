@@ -150,8 +150,12 @@ def _observe(image: Array, grid: Grid, clouds: bool, product_offset: int, level:
             continue
         mean = _means(bands[..., _DEMO_BAND[name]], grid, _PIXELS[name])
         numbers[name] = np.clip(np.rint(mean) - product_offset, 1, _SATURATED - 1).astype(np.uint16)
-    at_20_m = [_means(layer.astype(np.float64), grid, 2) >= 0.5 for layer in (cloud, cirrus, shadow, snow)]
-    return _Ground(grid, numbers, *at_20_m, taken)
+    names = ("cloud", "cirrus", "shadow", "snow")
+    at_20_m = {
+        name: _means(layer.astype(np.float64), grid, 2) >= 0.5
+        for name, layer in zip(names, (cloud, cirrus, shadow, snow), strict=True)
+    }
+    return _Ground(grid, numbers, **at_20_m, taken=taken)
 
 
 def _disc(shape: tuple[int, ...], grid: Grid, row: float, column: float, radius: float) -> Array:
