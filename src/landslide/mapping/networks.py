@@ -125,7 +125,7 @@ class _OpenVinoNetwork(nn.Module):
             request = self._own.request = self._compiled.create_infer_request()
         answers: dict[str, list[Tensor]] = {name: [] for name in self._names}
         for image in images:  # one by one is as quick, and the memory of a request is that of one
-            found = request.infer({0: image[None].contiguous().numpy()}, share_inputs=True)
+            found = request.infer({0: image[None].permute(0, 2, 3, 1).contiguous().numpy()}, share_inputs=True)
             for i, name in enumerate(self._names):
                 answers[name].append(torch.from_numpy(found[i]))
         return {name: torch.cat(parts) for name, parts in answers.items()}
@@ -145,8 +145,11 @@ class _OpenVinoNetwork(nn.Module):
                     _Heads(self._network).eval(), (example[:1],), cast(Any, buffer), dynamo=False, opset_version=_OPSET
                 )
             core, self._own = openvino.Core(), threading.local()
+            steps = openvino.preprocess.PrePostProcessor(core.read_model(buffer.getvalue()))
+            steps.input().tensor().set_layout(openvino.Layout("NHWC"))  # channels last, as the patches come
+            steps.input().model().set_layout(openvino.Layout("NCHW"))
             self._compiled = core.compile_model(
-                core.read_model(buffer.getvalue()),
+                steps.build(),
                 "CPU",
                 {
                     "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self._precision],
