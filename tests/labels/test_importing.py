@@ -90,6 +90,9 @@ def test_real_patches_come_back_from_other_formats(real_data, tmp_path, form):
     done = run(tmp_path, "--images", "a/*", "--masks", "b/*", "-o", tmp_path / "set")
     assert done.exit_code == 0, done.output
     assert f"landslide data use {tmp_path / 'set'}\n" in done.output
+    kind = {"tif": "TIFF, 14 channels", "h5": "HDF5, 14 channels (last)"}
+    said = kind.get(suffix, f"NumPy, 14 channels ({'first' if order else 'last'})")
+    assert f"images: {said}, float64: 6\n" in done.output
     back = find_patches(tmp_path / "set")
     assert [patch.number for patch in back] == [patch.number for patch in originals]
     for old, new in zip(originals, back, strict=True):
@@ -155,10 +158,10 @@ def test_images_of_several_tiles_are_scenes_and_the_rest_is_said(tmp_path):
         save(tmp_path / f"{name}_mask.png", mask_of(height, width))
     done = run(tmp_path, "--images", "*.png", "--masks", "*_mask.png", "-o", tmp_path / "set", "--bands", "B4,B3,B2")
     assert done.exit_code == 0, done.output
-    assert "7 patches of 128 x 128 pixels" in done.output
+    assert "patches of 128 x 128 pixels: 7," in done.output
     edge = 300 * 260 + 128 * 390 - 7 * 128**2
     assert f"left out: {edge:,} pixels" in done.output
-    assert "at the right and lower edges of 2 images" in done.output
+    assert "at the right and lower edges, of images: 2" in done.output
     positions = read_positions(tmp_path / "set", range(1, 8))
     assert positions.to_numpy().tolist() == [
         [1, 0, 0], [1, 0, 1], [1, 1, 0], [1, 1, 1], [2, 0, 0], [2, 0, 1], [2, 0, 2],
@@ -175,7 +178,7 @@ def test_tiles_without_data_are_left_out(tmp_path):
     save(tmp_path / "y.png", mask_of(128, 640))
     assert [line[3] for line in names(imported(tmp_path, "x.tif", "y.png"))[1:]] == ["3", "4"]
     plan = plan_import(tmp_path, ImportSettings(images="x.tif", masks="y.png", bands=RGB))
-    assert "left out: 3 tiles with pixels without data" in plan.describe()
+    assert "left out: tiles with pixels without data: 3" in plan.describe()
 
 
 def test_a_dark_pixel_is_data_though_zero_is_no_data(tmp_path):
@@ -469,6 +472,36 @@ def test_a_mask_on_another_grid_is_refused(tmp_path):
     assert [fault.code for fault in plan.faults] == ["other_grid"]
 
 
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        (np.float64(3), "wrong_shape"),
+        (np.zeros(50), "wrong_shape"),
+        (np.zeros((0, 128, 3)), "wrong_shape"),
+        (np.zeros((2, 128, 128, 3)), "wrong_shape"),
+        (np.zeros((2, 128, 3)), "wrong_shape"),
+        (np.full((128, 128, 3), b"a"), "wrong_dtype"),
+        (np.zeros((128, 128), [("a", "f4"), ("b", "u1")]), "wrong_dtype"),
+        (np.full((128, 128, 3), np.nan), "no_data"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["npy", "npz", "h5"])
+def test_arrays_that_are_no_image_are_refused(tmp_path, values, code, suffix):
+    save(tmp_path / f"x.{suffix}", values)
+    save(tmp_path / "y.png", MASK)
+    plan = plan_import(tmp_path, ImportSettings(images=f"x.{suffix}", masks="y.png", bands=RGB))
+    arrays = suffix == "npy" or values.ndim > 1
+    assert (code if arrays else "no_array") in [fault.code for fault in plan.faults]
+
+
+def test_a_batch_of_one_is_an_image(tmp_path):
+    save(tmp_path / "x.npy", rgb().transpose(2, 0, 1)[None])
+    save(tmp_path / "y.npy", MASK[None, None])
+    ((_, image, mask),) = patches(imported(tmp_path, "x.npy", "y.npy"))
+    np.testing.assert_array_equal(image, rgb())
+    np.testing.assert_array_equal(mask, MASK)
+
+
 def test_several_arrays_need_a_name(tmp_path):
     np.savez(tmp_path / "x.npz", first=rgb(), second=rgb())
     save(tmp_path / "y.png", MASK)
@@ -580,11 +613,11 @@ def test_equal_input_gives_equal_bytes(two, tmp_path):
 def test_a_dry_run_writes_only_the_preview(two, tmp_path):
     done = run(*two, "-o", tmp_path / "set", "--dry-run", "--preview", tmp_path / "four.png")
     assert done.exit_code == 0, done.output
-    assert "images with masks: 2, such as x004.png with y4.png" in done.output
+    assert "usable pairs of image and mask: 2, such as x004.png with y4.png" in done.output
     assert "images: PNG, 3 channels, uint8: 2" in done.output
     assert "128 x 128: 2" in done.output
     assert "landslides are 1" in done.output
-    assert "2 patches of 128 x 128 pixels, 1 with landslides" in done.output
+    assert "patches of 128 x 128 pixels: 2, with landslides: 1" in done.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["four.png", "in"]
     with Image.open(tmp_path / "four.png") as picture:
         assert picture.format == "PNG"
@@ -606,6 +639,18 @@ def test_the_preview_shows_the_masks_over_the_images(two, tmp_path):
     # The right half of a covered image is redder; the left is the same, but the pairs change places.
     assert first[: height // 2, width // 2 :, 1].mean() < first[: height // 2, : width // 2, 1].mean() - 20
     assert first[height // 2 :, width // 2 :, 1].mean() > second[: height // 2, width // 2 :, 1].mean() + 20
+
+
+def test_a_preview_in_the_folder_of_patches_is_refused(two, tmp_path):
+    done = run(*two, "-o", tmp_path / "set", "--preview", tmp_path / "set/four.png")
+    assert done.exit_code == 2
+    assert "the preview lies in the folder of the patches" in done.output
+    assert not (tmp_path / "set").exists()
+
+
+def test_the_next_command_is_right_for_folders_with_spaces(two, tmp_path):
+    done = run(*two, "-o", tmp_path / "our patches")
+    assert done.output.endswith(f"landslide data use '{tmp_path / 'our patches'}' --bands B4,B3,B2\n")
 
 
 @pytest.mark.parametrize("name", ["mine.png", "in/x004.png", "sheet.jpg"])

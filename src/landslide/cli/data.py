@@ -145,9 +145,10 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, text: str | None) -
 )
 @bands_option
 def show(folder: Path, output: Path, numbers: tuple[int, ...], bands: tuple[str, ...] | None) -> None:
-    """Draw training patches of DIR with the outlines and the share of their landslides.
+    """Draw patches of DIR with the outlines of their landslides.
 
-    They are in true colours if B4, B3 and B2 are stored, otherwise the first band is in gray. Nothing in DIR changes.
+    Above each training patch are its number and the share of its landslides. The patches are in true colours if B4, B3
+    and B2 are stored, otherwise the first band is in gray. Nothing in DIR changes.
     """
     from landslide.labels.contact_sheet import draw_contact_sheet
 

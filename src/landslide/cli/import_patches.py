@@ -1,5 +1,6 @@
 """`landslide data import`."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def import_command(
     from landslide.labels.importing import ImportSettings, draw_preview, plan_import, refuse_output, write_import
     from landslide.schema import ORIGINAL_BANDS
 
+    if preview is not None and preview.resolve().is_relative_to(output.resolve()):
+        raise click.UsageError("the preview lies in the folder of the patches, which must be empty")
     refuse_output(output)
     if preview is not None:
         refuse_picture(preview)
@@ -54,4 +57,5 @@ def import_command(
         return
     write_import(plan, output)
     declared = "" if bands is None else f" --bands {','.join(bands)}"
-    click.echo(f"{output}: {plan.n_patches:,} patches\ntake it into use: landslide data use {output}{declared}")
+    click.echo(f"{output}: patches: {plan.n_patches:,}")
+    click.echo(f"take it into use: landslide data use {shlex.quote(str(output))}{declared}")

@@ -50,7 +50,7 @@ class StoredArray:
 
     Attributes:
         values: (H, W, C), in the stored type; booleans, integers or real numbers.
-        order: How the file says where its channels are; empty if it has one, or if its format leaves no choice.
+        order: Which axis of the file is that of the channels, `first` or `last`; empty if its format leaves no choice.
         valid: (H, W) which pixels are data, where the file says so.
         has_alpha: Whether the last channel is the opacity.
         palette: (256, 3) uint8, the colours of the values, if the file has them.
@@ -158,7 +158,9 @@ def _key(shapes: dict[str, tuple[int, ...]], key: str | None, option: str) -> st
             raise UnusableFileError("wrong_key", f"has no array {key}; it holds {found}", f"name another with {option}")
         return key
     arrays = [name for name, shape in shapes.items() if len(shape) > 1]
-    if len(arrays) != 1:
+    if not arrays:
+        raise UnusableFileError("no_array", f"holds {found}", "store the values in it, (rows, columns, channels)")
+    if len(arrays) > 1:
         raise UnusableFileError("wrong_key", f"holds {found}", f"name the array with {option}")
     return arrays[0]
 
@@ -178,7 +180,7 @@ def _arranged(values: Array) -> StoredArray:
     limit = len(ORIGINAL_BANDS)
     few = [axis for axis in (0, 2) if values.shape[axis] <= limit]
     if len(few) == 1:
-        return StoredArray(np.moveaxis(values, few[0], -1), "channels first" if few == [0] else "channels last")
+        return StoredArray(np.moveaxis(values, few[0], -1), "first" if few == [0] else "last")
     which = "both of them could be" if few else "neither of them can be"
     raise UnusableFileError(
         "wrong_shape",

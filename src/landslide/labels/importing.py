@@ -104,7 +104,7 @@ class ImportPlan:
 
     def describe(self) -> str:
         """Return what was understood as lines for people."""
-        lines = [f"{self.folder}: images with masks: {len(self.pairs):,}"]
+        lines = [f"{self.folder}: usable pairs of image and mask: {len(self.pairs):,}"]
         if self.pairs:
             lines[0] += f", such as {self.pairs[0].image} with {self.pairs[0].mask}"
         lines += [f"images: {form}: {count:,}" for form, count in self.forms.most_common()]
@@ -120,19 +120,19 @@ class ImportPlan:
         meaning = self.settings.landslide or ("255" if 255 in self.values.numbers else "1")
         lines = [
             f"values of the masks: {self.values}; landslides are {meaning}",
-            f"{len(pixels):,} patches of {PATCH_SIZE} x {PATCH_SIZE} pixels, {sum(map(bool, pixels)):,} with "
-            f"landslides, {100 * share:.2f} % of the pixels",
+            f"patches of {PATCH_SIZE} x {PATCH_SIZE} pixels: {len(pixels):,}, with landslides: "
+            f"{sum(map(bool, pixels)):,}, {100 * share:.2f} % of the pixels",
         ]
         if share > 0.5:
             lines.append("most pixels are landslides: if these are the background, name the others with --landslide")
         if without := sum(pair.without_data for pair in self.pairs):
-            lines.append(f"left out: {without:,} tiles with pixels without data")
+            lines.append(f"left out: tiles with pixels without data: {without:,}")
         if cut := [pair for pair in self.pairs if pair.edge]:
             whole = sum(height * width for height, width in (pair.size for pair in self.pairs))
             edge = sum(pair.edge for pair in cut)
             lines.append(
-                f"left out: {edge:,} pixels ({100 * edge / whole:.1f} %) at the right and lower edges of "
-                f"{len(cut):,} images"
+                f"left out: {edge:,} pixels ({100 * edge / whole:.1f} %) at the right and lower edges, "
+                f"of images: {len(cut):,}"
             )
         return lines
 
