@@ -236,6 +236,13 @@ def test_every_kind_of_fault_is_reported_with_its_file(root, kind):
     assert found[0].remedy
 
 
+def test_an_image_of_other_bands_among_good_ones_is_to_be_made_alike(root):
+    overwrite(image_path(root, 2), "img", build_image()[..., :13])
+    (fault,) = check(root).faults
+    assert (fault.path, fault.code) == ("TrainData/img/image_2.h5", "wrong_bands")
+    assert fault.remedy == "give it the 14 bands of the other images, or move it away with its mask"
+
+
 def test_all_faults_are_in_one_report(tmp_path):
     root = write_patch_set(tmp_path / "set", range(1, 11))
     truncate(image_path(root, 1))

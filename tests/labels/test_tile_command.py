@@ -47,7 +47,8 @@ def test_other_bands_are_named_for_the_next_command(ground, tmp_path):
         "--bands", "B4,B3,B2", "--units", "reflectance",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert done.output.endswith("--bands B4,B3,B2\n")
+    assert "--bands B4,B3,B2\n" in done.output
+    assert done.output.endswith("bands: {stored: [B4, B3, B2], units: reflectance}\n")
     image = read_stored(tmp_path / "set/TrainData/img/image_1.h5", 3)
     assert 0 < image.min() < image.max() < 1
 

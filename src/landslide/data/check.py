@@ -309,6 +309,9 @@ class _Check:
         """Report once that no image has the declared bands, if all have as many, and look for their other faults."""
         found = [fault for fault in self.report.faults if fault.code == "wrong_bands"]
         sound = {path for path, key in self.keys.items() if key == "img"} - {fault.path for fault in self.report.faults}
+        if sound:  # the others have the declared bands
+            remedy = f"give it the {len(self.bands)} bands of the other images, or move it away with its mask"
+            self.report.faults = [replace(one, remedy=remedy) if one in found else one for one in self.report.faults]
         if len(found) < 2 or sound or len({fault.message for fault in found}) > 1:
             return
         paths = [fault.path for fault in found]

@@ -105,6 +105,7 @@ class TiledSet:
         unchanged: Patches that are equal to the byte, those of other scenes included.
         removed: Patches that are no more.
         stored: The bands of its images.
+        units: What they hold.
     """
 
     folder: Path
@@ -114,6 +115,7 @@ class TiledSet:
     unchanged: int
     removed: int
     stored: tuple[str, ...]
+    units: Units
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,8 @@ def tile_scenes(
                     remedy="Give other scenes, a smaller --min-valid, or fewer masks.",
                 )
             new.write(partial)
-            result = TiledSet(folder, found, **_differences(old, new, folder, partial), stored=settings.stored)
+            differences = _differences(old, new, folder, partial)
+            result = TiledSet(folder, found, **differences, stored=settings.stored, units=settings.units)
             _replace(folder, partial)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -451,4 +454,11 @@ def describe_set(result: TiledSet) -> str:
     """Return what became of a data set, and what to do with it, as a short text."""
     counts = ", ".join(f"{getattr(result, name)} {name}" for name in ("new", "changed", "unchanged", "removed"))
     bands = "" if result.stored == ORIGINAL_BANDS else f" --bands {','.join(result.stored)}"
-    return f"{result.folder}: patches: {counts}\ntake it into use: landslide data use {result.folder}{bands}"
+    lines = [
+        f"{result.folder}: patches: {counts}",
+        f"take it into use: landslide data use {result.folder}{bands}",
+    ]
+    if result.units != "landslide4sense":
+        stored = f"stored: [{', '.join(result.stored)}], " if bands else ""
+        lines.append(f"and in your configuration: bands: {{{stored}units: {result.units}}}")
+    return "\n".join(lines)
