@@ -133,6 +133,20 @@ def test_a_raster_of_landslides_is_taken_to_the_grid(tmp_path):
         labels(path, where="a = 1")
 
 
+def test_a_mask_that_is_cut_off_is_refused_and_not_read_as_noise(tmp_path):
+    path = tmp_path / "mask.png"
+    noise = np.random.default_rng(0).integers(0, 2, (1, 40, 60), dtype=np.uint8)
+    with rasterio.open(
+        path, "w", driver="PNG", width=60, height=40, count=1, dtype="uint8", crs=UTM, transform=GRID.transform
+    ) as target:
+        target.write(noise)
+    with labels(path) as found:
+        np.testing.assert_array_equal(found.mask(ALL), noise[0])
+    path.write_bytes(path.read_bytes()[:-150])
+    with pytest.raises(DataError, match=r"mask\.png"), labels(path) as found:
+        found.mask(ALL)
+
+
 def test_files_that_are_no_labels_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"There is no file .*labels\.gpkg"):
         labels(tmp_path / "labels.gpkg")

@@ -14,7 +14,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from landslide.data.read_errors import DAMAGED, explain
-from landslide.mapping.rasters import gdal_message
+from landslide.mapping.rasters import STRICT, gdal_message
 from landslide.schema import ORIGINAL_BANDS
 
 FORMATS = {
@@ -22,9 +22,6 @@ FORMATS = {
     ".h5": "HDF5", ".hdf5": "HDF5", ".he5": "HDF5", ".hdf": "HDF5",
 }  # fmt: skip
 """The formats that are read, by the end of a file's name."""
-
-# With GDAL's defaults, the rest of a truncated JPEG file is gray, and that of a truncated PNG file is noise.
-_STRICT = {"GDAL_ERROR_ON_LIBJPEG_WARNING": True, "GDAL_PNG_WHOLE_IMAGE_OPTIM": False}
 
 Array = npt.NDArray[Any]
 Valid = npt.NDArray[np.bool_]
@@ -99,7 +96,7 @@ def read_array_file(path: Path, key: str | None, option: str) -> StoredArray:
     try:
         if kind in ("NumPy", "HDF5"):
             return _arranged(_numpy(path, key, option) if kind == "NumPy" else _hdf5(path, key, option))
-        with rasterio.Env(**_STRICT), warnings.catch_warnings():
+        with rasterio.Env(**STRICT), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return _raster(path)
     except UnusableFileError:

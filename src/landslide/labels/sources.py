@@ -23,7 +23,7 @@ from rasterio.windows import Window
 
 from landslide.errors import ConfigurationError, DataError
 from landslide.mapping.grid import Grid
-from landslide.mapping.rasters import open_raster, reading, warped
+from landslide.mapping.rasters import gdal_environment, open_raster, reading, warped
 
 Mask = npt.NDArray[np.uint8]
 
@@ -140,6 +140,7 @@ class Labels:
                 raise ConfigurationError(
                     f"{path} is a raster, and {name} chooses among polygons.", remedy="Leave it out, or give polygons."
                 )
+        self._stack.enter_context(gdal_environment())
         dataset = self._stack.enter_context(open_raster(str(path)))
         if dataset.crs is None:
             raise DataError(

@@ -52,6 +52,10 @@ def warped(dataset: DatasetReader, grid: Grid, resampling: Resampling, **options
     )  # fmt: skip
 
 
+STRICT = {"GDAL_ERROR_ON_LIBJPEG_WARNING": True, "GDAL_PNG_WHOLE_IMAGE_OPTIM": False}
+"""Options of GDAL with which a PNG or JPEG that is cut off is an error, and not noise or gray."""
+
+
 @contextmanager
 def gdal_environment(*, remote: bool = False) -> Iterator[None]:
     """Limit what GDAL keeps of the files in memory, so that memory does not grow with the size of a scene.
@@ -59,9 +63,9 @@ def gdal_environment(*, remote: bool = False) -> Iterator[None]:
     Args:
         remote: Whether files are read over HTTP. GDAL then does not ask the server for files beside them.
     """
-    options: dict[str, object] = {}
+    options: dict[str, object] = dict(STRICT)
     if remote:
-        options = {
+        options |= {
             "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
             "GDAL_HTTP_CONNECTTIMEOUT": 30,
             "GDAL_HTTP_MAX_RETRY": 3,
