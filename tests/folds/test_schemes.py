@@ -431,5 +431,5 @@ def test_inner_validation_of_the_official_training_folds(label_counts):
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_too_few_patches_for_two_parts_are_a_data_error(n):
-    with pytest.raises(DataError, match=f"{n} training patches"):
+    with pytest.raises(DataError, match=f"hold {n} patch"):
         inner_validation(build_patch_table(n, grid(1, max(n, 1))[:n]))

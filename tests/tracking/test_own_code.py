@@ -67,8 +67,8 @@ def store(tmp_path_factory, empty_store, data) -> Path:
     shutil.copy2(empty_store, folder / "mlflow.db")
     shutil.copytree(pipeline_runs.ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
     formulas = folder / "src" / "landslide" / "bands" / "formulas.py"
-    assert "gray /= 3.0" in formulas.read_text()
-    formulas.write_text(formulas.read_text().replace("gray /= 3.0", "gray /= 1.5"))
+    assert "self.plain /= 3.0" in formulas.read_text()
+    formulas.write_text(formulas.read_text().replace("self.plain /= 3.0", "self.plain /= 1.5"))
     environment = pipeline_runs.cli_environment(folder) | {"PYTHONPATH": f"{folder / 'src'}:{pipeline_runs.ROOT}"}
     done = commands.run(["python", "-c", _OTHER_CODE, str(folder), str(data)], cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr
