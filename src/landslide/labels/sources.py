@@ -97,13 +97,14 @@ class Labels:
             raise DataError(f"There is no file {path}.", remedy="Check the path of the labels.")
         self._grid = grid
         self._settings = settings
-        self._stack = ExitStack()
         self.counts = LabelCounts()
         self._raster: Any = None
-        if path.suffix.lower() in _RASTERS:
-            self._open_raster(path)
-        else:
-            self._read_polygons(path, when)
+        with ExitStack() as self._stack:  # an error closes what was opened
+            if path.suffix.lower() in _RASTERS:
+                self._open_raster(path)
+            else:
+                self._read_polygons(path, when)
+            self._stack = self._stack.pop_all()
 
     def __enter__(self) -> "Labels":
         return self
