@@ -10,26 +10,18 @@ import pytest
 import rasterio
 import rasterio.shutil
 import shapely
-import torch
 from affine import Affine
 from rasterio.crs import CRS
 
 from landslide.errors import DataError
 from landslide.mapping.demo_scene import write_demo_scene
 from landslide.mapping.exclusions import ExclusionSettings
-from landslide.mapping.model import open_model
 from landslide.mapping.plan import make_plan
 from landslide.mapping.scene import open_scene
 from landslide.mapping.settings import MappingSettings
-from tests.support.map_models import bright_ensemble, ground, write_stack
+from tests.support.map_models import ground, write_stack
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def bright(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bright")
-    return open_model(str(bright_ensemble(folder)), folder, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from landslide.mapping.scene_map import MapExistsError, map_scene
 from landslide.mapping.settings import MappingSettings
 from tests.support import versions
 from tests.support.full_disk import files_limited
-from tests.support.map_models import bright_ensemble, ground, write_stack
+from tests.support.map_models import ground, write_stack
 from tests.support.sentinel2 import rewrite
 
 pytestmark = pytest.mark.slow
@@ -43,12 +43,6 @@ PRODUCTS = {
     *("probability.tif", "uncertainty.tif", "mask.tif", "reasons.tif", "landslides.gpkg", "landslides.geojson"),
     *("item.json", "quicklook.png", "map.html", "summary.json"),
 }
-
-
-@pytest.fixture(scope="module")
-def bright(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bright")
-    return open_model(str(bright_ensemble(folder)), folder, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -305,16 +305,20 @@ def _find_pairs(plan: ImportPlan) -> list[Pair]:
 
 def _matches(plan: ImportPlan, option: str, pattern: str) -> set[str]:
     """Return the files that a pattern fits, as paths below the folder; none is a fault."""
+    if not pattern or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise ConfigurationError(
+            f"--{option} {pattern!r} is no pattern below {plan.folder}.",
+            remedy="Write it from there, such as 'img/*.png'.",
+        )
     try:
         found = {
             path.relative_to(plan.folder).as_posix()
             for path in plan.folder.glob(pattern)
             if path.is_file() and not path.name.startswith(".")
         }
-    except (ValueError, NotImplementedError) as error:
+    except ValueError as error:  # two stars within a word
         raise ConfigurationError(
-            f"--{option} {pattern!r} is no pattern below {plan.folder}: {error}.",
-            remedy="Write it from there, such as 'img/*.png'.",
+            f"--{option} {pattern!r} is no pattern: {error}.", remedy="Write it such as 'img/*.png'."
         ) from error
     if not found:
         kinds = Counter(
