@@ -92,8 +92,9 @@ def test_other_answers_than_those_of_pytorch_are_refused(ensemble, images):
 
     changed = with_engine(ensemble, "openvino", "float32")
     changed._models = [networks._OpenVinoNetwork(Erratic(), "float32")]
-    with pytest.raises(ConfigurationError, match=r"differ from PyTorch's by(.|\n)*engine: pytorch"):
-        changed.predict(images)
+    for _ in range(2):  # no later call may use what was refused
+        with pytest.raises(ConfigurationError, match=r"differ from PyTorch's by(.|\n)*engine: pytorch"):
+            changed.predict(images)
 
 
 def test_a_large_scene_on_a_cpu_is_computed_by_openvino():

@@ -158,7 +158,7 @@ class _OpenVinoNetwork(nn.Module):
                     "ENABLE_CPU_PINNING": False,  # or two processes would share one core
                 },
             )
-            self._names, self._size = list(expected), size
+            self._names = list(expected)
             found = self._answer(example)
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             raise _not_converted(f"OpenVINO cannot compute this network: {str(error).splitlines()[0]}") from error
@@ -166,6 +166,7 @@ class _OpenVinoNetwork(nn.Module):
             difference = float((found[name] - logits).abs().max() / logits.abs().max().clamp(min=1))
             if not difference <= _TOLERANCE[self._precision]:
                 raise _not_converted(f"OpenVINO's answers differ from PyTorch's by {difference:.2g}")
+        self._size = size  # only now may other threads use it
 
 
 def _not_converted(what: str) -> ConfigurationError:
