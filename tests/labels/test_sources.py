@@ -117,7 +117,7 @@ def test_landslides_after_the_scene_are_left_out(tmp_path):
 def test_a_raster_of_landslides_is_taken_to_the_grid(tmp_path):
     path = tmp_path / "mask.tif"
     values = np.zeros((1, 20, 30), np.uint8)
-    values[0, 5:10, 5:10] = 7
+    values[0, 5:10, 5:10] = 1
     values[0, 15, :] = 255
     with rasterio.open(
         path, "w", driver="GTiff", width=30, height=20, count=1, dtype="uint8", crs=UTM, nodata=255,
@@ -131,6 +131,16 @@ def test_a_raster_of_landslides_is_taken_to_the_grid(tmp_path):
     np.testing.assert_array_equal(mask, expected)
     with pytest.raises(ConfigurationError, match="is a raster, and where chooses"):
         labels(path, where="a = 1")
+
+
+def test_a_raster_that_is_no_mask_is_refused(tmp_path):
+    path = tmp_path / "dem.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=60, height=40, count=1, dtype="float32", crs=UTM, transform=GRID.transform
+    ) as target:
+        target.write(np.full((1, 40, 60), 812.5, np.float32))
+    with pytest.raises(DataError, match=r"dem\.tif has other values than 0, 1 and 255"), labels(path) as found:
+        found.mask(ALL)
 
 
 def test_a_mask_that_is_cut_off_is_refused_and_not_read_as_noise(tmp_path):

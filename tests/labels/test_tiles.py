@@ -208,6 +208,18 @@ def test_other_files_and_other_settings_are_never_replaced(ground, tmp_path):
     assert everything(folder) == before
 
 
+@pytest.mark.parametrize("name", ["scenes.csv", "tiles.json"])
+@pytest.mark.parametrize("length", [0, 60])
+def test_a_damaged_record_is_refused(ground, tmp_path, name, length):
+    folder = tmp_path / "set"
+    tile(folder, ground / "stack.tif", stored=RGB)
+    (folder / name).write_bytes((folder / name).read_bytes()[:length])
+    before = everything(folder)
+    with pytest.raises(DataError, match=r"scenes\.csv or tiles\.json is damaged"):
+        tile(folder, ground / "stack.tif", stored=RGB)
+    assert everything(folder) == before
+
+
 def test_a_set_is_complete_or_as_it_was_whenever_it_is_killed(ground, tmp_path, monkeypatch):
     folder = tmp_path / "set"
     tile(folder, ground / "stack.tif", stored=RGB)

@@ -82,7 +82,7 @@ class Labels:
     """The labels of one scene.
 
     Args:
-        path: A vector file with polygons, or a raster in which all values but 0 and no data are landslides.
+        path: A vector file with polygons, or a raster in which 1 and 255 are landslides, 0 and no data are none.
         settings: Which are read, and how they are burnt.
         grid: The scene.
         when: When the scene was taken.
@@ -95,6 +95,7 @@ class Labels:
     def __init__(self, path: Path, settings: LabelSettings, grid: Grid, when: datetime | None) -> None:
         if not path.exists():
             raise DataError(f"There is no file {path}.", remedy="Check the path of the labels.")
+        self._labels = path
         self._grid = grid
         self._settings = settings
         self.counts = LabelCounts()
@@ -117,6 +118,11 @@ class Labels:
         if self._raster is not None:
             with reading(self._raster.name):
                 values = self._raster.read(1, window=window, masked=True).filled(0)
+            if not np.isin(values[~np.isnan(values)], (0, 1, 255)).all():
+                raise DataError(
+                    f"{self._labels} has other values than 0, 1 and 255.",
+                    remedy="Give a mask: 0 is no landslide, 1 or 255 a landslide.",
+                )
             return np.asarray((values != 0) & ~np.isnan(values)).astype(np.uint8)
         transform = self._grid.transform @ Affine.translation(window.col_off, window.row_off)
         shape = int(window.height), int(window.width)

@@ -230,11 +230,17 @@ class _Record:
             content = json.loads((folder / RECORD).read_text())
             with (folder / "scenes.csv").open(newline="") as file:
                 patches = [_Patch.of_line(line) for line in csv.DictReader(file)]
+            if not patches:
+                raise ValueError("scenes.csv has no patches")
             record = cls(content["settings"], content["scenes"], patches)
         except (OSError, ValueError, KeyError, TypeError) as error:
+            if not (folder / RECORD).exists():
+                raise DataError(
+                    f"{folder} exists and was not cut from scenes by this command.", remedy="Choose a new folder."
+                ) from error
             raise DataError(
-                f"{folder} exists and was not cut from scenes by this command ({error}).",
-                remedy="Choose a new folder.",
+                f"{folder}: its scenes.csv or {RECORD} is damaged.",
+                remedy="Restore them, for example with `dvc checkout`, or choose a new folder.",
             ) from error
         if different := [name for name in wanted if record.settings[name] != wanted[name]]:
             name = different[0]
