@@ -17,6 +17,7 @@ from rasterio.windows import Window
 
 from landslide.data.patches import write_array
 from landslide.errors import ConfigurationError, DataError
+from landslide.labels.places import ORIGIN_COLUMNS
 from landslide.labels.sources import LabelCounts, Labels, LabelSettings
 from landslide.locks import locked
 from landslide.mapping.exclusions import ExclusionSettings
@@ -30,8 +31,6 @@ from landslide.schema import ORIGINAL_BANDS, PATCH_SIZE, POSITION_COLUMNS
 
 RECORD = "tiles.json"
 """File of a data set that says how it was cut from scenes."""
-ORIGIN_COLUMNS = ("name", "crs", "west", "south", "east", "north")
-"""Columns of scenes.csv after the position: name of the scene, reference system and edges of the patch in its units."""
 
 _FOLDERS = {"img": "TrainData/img/image_{}.h5", "mask": "TrainData/mask/mask_{}.h5"}
 

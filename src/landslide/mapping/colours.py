@@ -18,3 +18,5 @@ REASON_COLOURS = {
 
 FOOTPRINT_COLOUR = "#252525"
 AREA_COLOUR = "#005a9c"
+CANDIDATE_COLOURS = ("#e31a1c", "#00b8d9", "#ffb000")
+"""Of labels that may be wrong: no landslide, missing, outline."""

@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 from xml.sax.saxutils import quoteattr
 
-from landslide.mapping.colours import AREA_COLOUR, CONFIDENCE_COLOURS, FOOTPRINT_COLOUR, REASON_COLOURS
+from landslide.mapping.colours import (
+    AREA_COLOUR,
+    CANDIDATE_COLOURS,
+    CONFIDENCE_COLOURS,
+    FOOTPRINT_COLOUR,
+    REASON_COLOURS,
+)
 
 
 def qgis_styles() -> dict[str, str]:
@@ -19,7 +25,34 @@ def qgis_styles() -> dict[str, str]:
     }
 
 
-def _categories(attribute: str, symbols: Mapping[str, str]) -> str:
+def candidate_style(kinds: Mapping[str, str], verdicts: Mapping[str, str]) -> str:
+    """Return the QML of candidates: a colour for each kind, and a list to choose the verdict from.
+
+    Args:
+        kinds: Description of each value of the attribute `kind`.
+        verdicts: Description of each value that the attribute `verdict` may have.
+    """
+    colours = dict(zip(kinds, CANDIDATE_COLOURS, strict=True))
+    symbols = {kind: _outline(colour, "solid", width=0.7) for kind, colour in colours.items()}
+    choices = {"": "", **{text: value for value, text in verdicts.items()}}
+    listed = "".join(
+        f'<Option type="Map"><Option type="QString" name={quoteattr(text)} value={quoteattr(value)}/></Option>'
+        for text, value in choices.items()
+    )
+    widget = (
+        '<editWidget type="ValueMap"><config><Option type="Map"><Option type="List" name="map">'
+        f"{listed}</Option></Option></config></editWidget>"
+    )
+    fields = f'<fieldConfiguration><field name="verdict">{widget}</field></fieldConfiguration>'
+    return _categories("kind", symbols, fields)
+
+
+def outline_style(colour: str) -> str:
+    """Return the QML of polygons that are drawn as outlines."""
+    return _single(_outline(colour, "solid"))
+
+
+def _categories(attribute: str, symbols: Mapping[str, str], fields: str = "") -> str:
     categories = "".join(
         f'<category value={quoteattr(value)} label={quoteattr(value)} symbol="{number}" render="true"/>'
         for number, value in enumerate(symbols)
@@ -27,7 +60,7 @@ def _categories(attribute: str, symbols: Mapping[str, str]) -> str:
     drawn = "".join(_symbol(str(number), layers) for number, layers in enumerate(symbols.values()))
     return _style(
         f'<renderer-v2 type="categorizedSymbol" attr="{attribute}"><categories>{categories}</categories>'
-        f"<symbols>{drawn}</symbols></renderer-v2>"
+        f"<symbols>{drawn}</symbols></renderer-v2>{fields}"
     )
 
 
@@ -35,10 +68,10 @@ def _single(layers: str) -> str:
     return _style(f'<renderer-v2 type="singleSymbol"><symbols>{_symbol("0", layers)}</symbols></renderer-v2>')
 
 
-def _style(renderer: str) -> str:
+def _style(content: str) -> str:
     return (
         "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
-        f'<qgis version="3.22" styleCategories="Symbology">{renderer}</qgis>'
+        f'<qgis version="3.22" styleCategories="Symbology|Fields|Forms">{content}</qgis>'
     )
 
 
@@ -61,10 +94,10 @@ def _fill(colour: str, alpha: int) -> str:
     return _layer("SimpleFill", options)
 
 
-def _outline(colour: str, line: str) -> str:
+def _outline(colour: str, line: str, width: float = 0.4) -> str:
     return _layer(
         "SimpleFill",
-        {"style": "no", "outline_color": _rgba(colour), "outline_style": line, "outline_width": "0.4"},
+        {"style": "no", "outline_color": _rgba(colour), "outline_style": line, "outline_width": f"{width:g}"},
     )
 
 

@@ -3,11 +3,14 @@
 import json
 import math
 import sqlite3
+import warnings
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import geopandas as gpd
@@ -18,17 +21,39 @@ import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 
 from landslide.files import atomic_write
-from landslide.mapping.products import LANDSLIDE_COLUMNS
+from landslide.mapping.products import LANDSLIDE_COLUMNS, Column
 from landslide.mapping.qgis_styles import qgis_styles
 
-LAYERS = {
+
+@dataclass(frozen=True)
+class LayerKind:
+    """What every layer of a name has.
+
+    Attributes:
+        title: What it holds.
+        style: How QGIS draws and edits it, as QML.
+        columns: Descriptions of its columns.
+    """
+
+    title: str
+    style: str
+    columns: Mapping[str, Column] = field(default_factory=dict)
+
+
+_TITLES = {
     "landslides": "Landslides",
     "not_analysed": "Areas that were not analysed, and why",
     "image_footprint": "Outline of the scene",
     "area_of_interest": "Area in which landslides were searched",
     "source": "Image, model and settings",
 }
-"""The layers of the GeoPackage and what they hold, after the structure of Copernicus EMS products."""
+LAYERS = MappingProxyType(
+    {
+        name: LayerKind(title, qgis_styles()[name], LANDSLIDE_COLUMNS if name == "landslides" else {})
+        for name, title in _TITLES.items()
+    }
+)
+"""The layers of the GeoPackage of a map, after the structure of Copernicus EMS products."""
 
 _DECIMALS = 7  # of a degree: 1 cm
 
@@ -51,13 +76,20 @@ INSERT INTO gpkg_extensions (table_name, extension_name, definition, scope) VALU
 """
 
 
-def write_geopackage(path: Path, layers: Mapping[str, gpd.GeoDataFrame], created: datetime) -> None:
+def write_geopackage(
+    path: Path,
+    layers: Mapping[str, gpd.GeoDataFrame],
+    created: datetime,
+    kinds: Mapping[str, LayerKind] = LAYERS,
+) -> None:
     """Write a GeoPackage of polygons, with styles that QGIS applies and a description of each attribute.
 
     Args:
         path: The file; an older one is replaced when the new one is complete.
-        layers: Polygons by the name of the layer, one of `LAYERS`; a layer without rows keeps its columns.
+        layers: Polygons by the name of the layer, one of `kinds`; a layer without rows keeps its columns. Without a
+            reference system, the layer is in an undefined Cartesian one.
         created: Time stamp of the layers, with its time zone; equal input gives equal content.
+        kinds: What the layers have.
 
     Raises:
         OSError: If the file cannot be written.
@@ -66,48 +98,50 @@ def write_geopackage(path: Path, layers: Mapping[str, gpd.GeoDataFrame], created
         draft = Path(folder) / "draft.gpkg"  # a GeoPackage has to bear this suffix
         try:
             for name, frame in layers.items():
-                _write_layer(draft, name, frame)
+                _write_layer(draft, name, frame, kinds[name].title)
             with closing(sqlite3.connect(draft)) as database, database:
-                _describe(database, list(layers), created)
+                _describe(database, {name: kinds[name] for name in layers}, created)
         except (DataSourceError, DataLayerError, FieldError, GeometryError, FeatureError, sqlite3.Error) as error:
             raise OSError(f"{path} cannot be written: {error}") from error
         with atomic_write(path) as temporary:
             draft.replace(temporary)
 
 
-def _write_layer(path: Path, name: str, frame: gpd.GeoDataFrame) -> None:
+def _write_layer(path: Path, name: str, frame: gpd.GeoDataFrame, title: str) -> None:
     """Add a layer to a GeoPackage."""
     append = path.exists()
-    pyogrio.write_dataframe(
-        frame,
-        path,
-        layer=name,
-        driver="GPKG",
-        append=append,
-        geometry_type="MultiPolygon",
-        promote_to_multi=True,
-        dataset_options={} if append else {"VERSION": "1.3"},  # GDAL before 3.7 warns of 1.4
-        layer_options={"DESCRIPTION": LAYERS[name]},
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="'crs' was not provided")  # an undefined one is meant
+        pyogrio.write_dataframe(
+            frame,
+            path,
+            layer=name,
+            driver="GPKG",
+            append=append,
+            geometry_type="MultiPolygon",
+            promote_to_multi=True,
+            dataset_options={} if append else {"VERSION": "1.3"},  # GDAL before 3.7 warns of 1.4
+            layer_options={"DESCRIPTION": title},
+        )
 
 
-def _describe(database: sqlite3.Connection, layers: list[str], created: datetime) -> None:
+def _describe(database: sqlite3.Connection, layers: Mapping[str, LayerKind], created: datetime) -> None:
     """Add styles, descriptions of columns, and the time stamp."""
     stamp = created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
     database.executescript(_TABLES)
-    styles = qgis_styles()
     database.executemany(
         "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
         "styleQML, useAsDefault, description, owner, update_time) VALUES ('', '', ?, 'geom', ?, ?, 1, ?, '', ?)",
-        [(name, name, styles[name], LAYERS[name], stamp) for name in layers],
+        [(name, name, kind.style, kind.title, stamp) for name, kind in layers.items()],
     )
-    described = {name: column.description + f" ({column.unit})" * bool(column.unit)
-                 for name, column in LANDSLIDE_COLUMNS.items()}  # fmt: skip
-    if "landslides" in layers:
-        database.executemany(
-            "INSERT INTO gpkg_data_columns (table_name, column_name, description) VALUES ('landslides', ?, ?)",
-            described.items(),
-        )
+    database.executemany(
+        "INSERT INTO gpkg_data_columns (table_name, column_name, description) VALUES (?, ?, ?)",
+        [
+            (name, column, described.description + f" ({described.unit})" * bool(described.unit))
+            for name, kind in layers.items()
+            for column, described in kind.columns.items()
+        ],
+    )
     database.execute("UPDATE gpkg_contents SET last_change = ?", (stamp,))
 
 

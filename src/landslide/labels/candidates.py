@@ -1,0 +1,159 @@
+"""Labels that may be wrong, as files that people fill in: a GeoPackage for QGIS, a CSV, and their verdicts."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+
+import geopandas as gpd
+import pandas as pd
+from pyogrio.errors import DataLayerError, DataSourceError
+
+from landslide.errors import DataError, first_few
+from landslide.files import atomic_write
+from landslide.mapping.products import Column
+from landslide.mapping.qgis_styles import candidate_style, outline_style
+from landslide.mapping.vectors import LayerKind, write_geopackage
+
+KINDS = MappingProxyType(
+    {
+        "no_landslide": "labelled, and probably no landslide",
+        "missing": "not labelled, and probably a landslide",
+        "outline": "a landslide whose outline is probably off",
+    }
+)
+"""What may be wrong with a label."""
+
+VERDICTS = MappingProxyType(
+    {
+        "wrong": "the label is wrong: change it",
+        "right": "the label is right: leave it",
+        "unsure": "nobody can tell: leave it",
+    }
+)
+"""What a person may say of it; empty if nobody has looked."""
+
+COLUMNS = MappingProxyType(
+    {
+        "rank": Column("int", "From 1: look at these first"),
+        "id": Column("text", "Patch and number of the candidate in it; stays when others are sorted or deleted"),
+        "kind": Column("text", "What may be wrong: " + "; ".join(f"{name}: {text}" for name, text in KINDS.items())),
+        "score": Column("float", "How likely the label is wrong, 0 to 1: ranks, and is no probability", "", 4),
+        "verdict": Column(
+            "text", "To be filled in: " + "; ".join(f"{name}: {text}" for name, text in VERDICTS.items())
+        ),
+        "comment": Column("text", "Free text"),
+        "reason": Column("text", "Why this is listed"),
+        "patch": Column("int", "Number of the patch"),
+        "scene": Column("text", "Scene of the patch"),
+        "objects": Column("text", "Labelled landslides of the patch that a change replaces, from 1 in reading order"),
+        "pixels": Column("int", "Pixels of the polygon"),
+        "area_m2": Column("float", "Their area with pixels of 10 m", "m2", 1),
+        "probability": Column("float", "Mean calibrated landslide probability in the polygon, out of fold", "", 4),
+        "deviation": Column("float", "Mean standard deviation of the probability in the polygon", "", 4),
+        "overlap": Column("float", "Intersection over union of label and prediction", "", 4),
+        "mask_md5": Column("text", "Digest of the mask file that was looked at"),
+    }
+)
+"""The columns of the candidates. Their geometry is what a verdict is about: of `no_landslide` the labelled landslide,
+of `missing` and `outline` the predicted one. It may be redrawn: `data apply` takes it as it is."""
+
+CANDIDATES, CSV, RECORD, PAGE = "candidates.gpkg", "candidates.csv", "audit.json", "audit.html"
+"""Files of an audit."""
+
+LAYERS = MappingProxyType(
+    {
+        "candidates": LayerKind("Labels that may be wrong", candidate_style(KINDS, VERDICTS), COLUMNS),
+        "labels": LayerKind("Labelled landslides", outline_style("#ff2fa0")),
+        "patches": LayerKind("Outlines of the patches", outline_style("#737373")),
+    }
+)
+
+
+def write_candidates(folder: Path, layers: Mapping[str, gpd.GeoDataFrame], created: datetime) -> None:
+    """Write `candidates.gpkg` and `candidates.csv`.
+
+    Args:
+        folder: The folder; it must exist.
+        layers: `candidates` with the columns `COLUMNS`, and the other layers of `LAYERS`.
+        created: Time stamp, with its time zone.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
+    write_geopackage(folder / CANDIDATES, layers, created, LAYERS)
+    with atomic_write(folder / CSV) as path:
+        layers["candidates"].drop(columns="geometry").to_csv(path, index=False, lineterminator="\n")
+
+
+def read_candidates(folder: Path, verdicts: Path | None = None) -> gpd.GeoDataFrame:
+    """Read candidates with their verdicts.
+
+    Args:
+        folder: What `landslide data audit` wrote.
+        verdicts: A CSV file with the columns id and verdict, and perhaps comment, which the page `audit.html` saves;
+            what it says replaces what the GeoPackage says. None if the verdicts are in the GeoPackage.
+
+    Returns:
+        The columns `COLUMNS` and geometry, by rank. Verdicts are one of `VERDICTS` or empty; further columns that a
+        person added are left out.
+
+    Raises:
+        DataError: A file is missing or damaged, or a verdict is unknown.
+    """
+    path = folder / CANDIDATES
+    try:
+        frame = gpd.read_file(path, layer="candidates")
+    except (DataSourceError, DataLayerError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}.", remedy="Give the folder that `landslide data audit` wrote."
+        ) from error
+    if missing := [name for name in COLUMNS if name not in frame]:
+        raise DataError(
+            f"{path} has no column {first_few(missing)}.", remedy="Restore it, or run `landslide data audit` again."
+        )
+    frame = frame[[*COLUMNS, "geometry"]].sort_values("rank", ignore_index=True)
+    if twice := sorted(set(frame["id"][frame["id"].duplicated()])):
+        raise DataError(
+            f"{path} has the candidate {first_few(twice)} twice.", remedy="Delete the one that does not count."
+        )
+    if verdicts is not None:
+        frame = _with_verdicts(frame, _read_verdicts(verdicts), verdicts)
+    for name in ("verdict", "comment"):
+        frame[name] = frame[name].fillna("").astype(str).str.strip()
+    frame["verdict"] = frame["verdict"].str.lower()
+    if unknown := sorted({*frame["verdict"]} - {*VERDICTS, ""}):
+        ids = frame["id"][frame["verdict"] == unknown[0]].tolist()
+        raise DataError(
+            f"The verdict of candidate {first_few(ids)} is {unknown[0]!r}.",
+            remedy=f"Write one of {', '.join(VERDICTS)}, or leave it empty.",
+        )
+    return frame
+
+
+def _read_verdicts(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}.", remedy="Give the CSV file that the page of the audit saved."
+        ) from error
+    if missing := [name for name in ("id", "verdict") if name not in table]:
+        raise DataError(
+            f"{path} has no column {first_few(missing)}.", remedy="Give the CSV file that the page of the audit saved."
+        )
+    return table.drop_duplicates("id", keep="last")
+
+
+def _with_verdicts(frame: gpd.GeoDataFrame, table: pd.DataFrame, path: Path) -> gpd.GeoDataFrame:
+    if unknown := sorted({*table["id"]} - {*frame["id"]}):
+        raise DataError(
+            f"{path} has verdicts of candidates that this audit does not have: {first_few(unknown)}.",
+            remedy="Give the file of this audit.",
+        )
+    by_id = table.set_index("id")
+    for name in ("verdict", "comment"):
+        if name in by_id:
+            said = frame["id"].map(by_id[name])
+            frame[name] = said.where(said.notna(), frame[name])
+    return frame
