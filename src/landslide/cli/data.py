@@ -1,4 +1,4 @@
-"""`landslide data demo | scene | tile | import | fetch | check | show | digest | prepare | use | pull`."""
+"""`landslide data demo | scene | tile | import | fetch | check | show | audit | digest | prepare | use | pull`."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from landslide.cli.audit import audit_command
 from landslide.cli.band_option import bands_option
 from landslide.cli.import_patches import import_command
 from landslide.cli.tile import tile_command
@@ -18,6 +19,7 @@ def data_group() -> None:
     """Generate, download, check, identify and install data sets."""
 
 
+data_group.add_command(audit_command)
 data_group.add_command(import_command)
 data_group.add_command(tile_command)
 

@@ -38,7 +38,7 @@ COLUMNS = MappingProxyType(
         "rank": Column("int", "From 1: look at these first"),
         "id": Column("text", "Patch and number of the candidate in it; stays when others are sorted or deleted"),
         "kind": Column("text", "What may be wrong: " + "; ".join(f"{name}: {text}" for name, text in KINDS.items())),
-        "score": Column("float", "How likely the label is wrong, 0 to 1: ranks, and is no probability", "", 4),
+        "score": Column("float", "How much the networks contradict the label, from 0", "", 3),
         "verdict": Column(
             "text", "To be filled in: " + "; ".join(f"{name}: {text}" for name, text in VERDICTS.items())
         ),

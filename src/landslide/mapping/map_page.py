@@ -1,7 +1,5 @@
 """A map as one page that opens in a browser without a network: image, probability, landslides, areas not analysed."""
 
-import base64
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from landslide.files import atomic_write
 from landslide.mapping.colours import CONFIDENCE_COLOURS, REASON_COLOURS
 from landslide.mapping.grid import Grid, continuous
 from landslide.mapping.overlays import not_analysed_overlay, probability_overview
+from landslide.mapping.page_data import image_uri, probability_colours, script_json
 from landslide.mapping.products import LANDSLIDE_COLUMNS, MapInfo
 
 _TEMPLATE = Path(__file__).with_name("map_page.html")
@@ -71,12 +70,12 @@ def write_map_page(
         "degrees": grid.crs.is_geographic,
         "lonlat": _lonlat(grid),
         "layers": {
-            "image": _image_uri(cv2.resize(preview_rgb, shape[::-1], interpolation=cv2.INTER_AREA)),
-            "probability": _image_uri(_transparent(probability_overview(folder, shape))),
-            "not_analysed": _image_uri(not_analysed_overlay(folder, shape)),
+            "image": image_uri(cv2.resize(preview_rgb, shape[::-1], interpolation=cv2.INTER_AREA)),
+            "probability": image_uri(_transparent(probability_overview(folder, shape))),
+            "not_analysed": image_uri(not_analysed_overlay(folder, shape)),
         },
         "probability_colours": [
-            f"#{bytes(colour).hex()}" for colour in _colours(np.linspace(0, 255, 6).astype(np.uint8))
+            f"#{bytes(colour).hex()}" for colour in probability_colours(np.linspace(0, 255, 6).astype(np.uint8))
         ],
         "threshold": info.threshold,
         "confidence": CONFIDENCE_COLOURS,
@@ -89,7 +88,7 @@ def write_map_page(
         "paths": [_path(geometry, grid) for geometry in drawn.geometry],
         "points": [_pixels(point, grid).round(1)[0].tolist() for point in drawn.representative_point()],
     }
-    page = _TEMPLATE.read_text(encoding="utf-8").replace(_PLACEHOLDER, _script_json(data))
+    page = _TEMPLATE.read_text(encoding="utf-8").replace(_PLACEHOLDER, script_json(data))
     with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -129,27 +128,11 @@ def _lonlat(grid: Grid) -> list[list[list[float]]]:
     return corners
 
 
-def _colours(values: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-    """Return (..., 3) colours, red, green, blue, of values 0-255."""
-    colours = cv2.applyColorMap(values.reshape(-1, 1), cv2.COLORMAP_MAGMA)
-    return np.asarray(colours).reshape(*values.shape, 3)[..., ::-1]
-
-
 def _transparent(probability: Any) -> npt.NDArray[Any]:
     """Return red, green, blue and opacity, (H, W, 4), of a probability; where it is low it is transparent."""
     values = (probability.filled(0).clip(0, 1) * 255).astype(np.uint8)
     opacity = np.where(np.ma.getmaskarray(probability), 0, np.minimum(values.astype(float) * 2, 220))
-    return np.dstack([_colours(values), opacity.astype(np.uint8)])
-
-
-def _image_uri(pixels: npt.NDArray[Any]) -> str:
-    """Encode (H, W, 3) red, green, blue as JPEG, or (H, W, 4) with opacity as PNG."""
-    if pixels.shape[2] == 3:
-        kind, order, options = "jpeg", cv2.COLOR_RGB2BGR, [cv2.IMWRITE_JPEG_QUALITY, 88]
-    else:
-        kind, order, options = "png", cv2.COLOR_RGBA2BGRA, [cv2.IMWRITE_PNG_COMPRESSION, 6]
-    _, encoded = cv2.imencode(f".{kind}", cv2.cvtColor(pixels, order), options)
-    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"
+    return np.dstack([probability_colours(values), opacity.astype(np.uint8)])
 
 
 def _pixels(geometry: shapely.Geometry, grid: Grid) -> npt.NDArray[np.float64]:
@@ -170,8 +153,3 @@ def _path(geometry: shapely.Geometry, grid: Grid) -> str:
 
 def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _script_json(data: dict[str, Any]) -> str:
-    """Return JSON that a script element can hold: nothing in it can end the element."""
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

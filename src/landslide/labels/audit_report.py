@@ -1,0 +1,248 @@
+"""The result of an audit as a folder: candidates for QGIS, a table, a page with pictures, a record."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import shapely
+from rasterio.features import shapes
+
+from landslide.errors import DataError
+from landslide.files import atomic_write
+from landslide.labels.audit import (
+    FoldReference,
+    Noise,
+    audited_objects,
+    noise,
+    predicted_mask,
+    references,
+    union_objects,
+)
+from landslide.labels.audit_page import write_audit_page
+from landslide.labels.candidates import COLUMNS, KINDS, PAGE, RECORD, read_candidates, write_candidates
+from landslide.labels.places import Place, common_crs, patch_places
+from landslide.labels.predictions import Predictions
+from landslide.locks import locked
+from landslide.schema import PATCH_SIZE
+
+_PIXEL_AREA = 100.0  # m2
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        folder: Where it lies.
+        patches: Patches that were judged.
+        objects: Labelled and predicted landslides in them.
+        listed: Candidates by kind.
+        noise: The estimate of confident learning.
+    """
+
+    folder: Path
+    patches: int
+    objects: int
+    listed: dict[str, int]
+    noise: Noise
+
+
+def refuse_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else, or verdicts of a person.
+
+    Raises:
+        DataError: It does.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / RECORD).is_file():
+        raise DataError(f"{folder} exists and holds no audit.", remedy="Choose a new folder with --output.")
+    given = read_candidates(folder)
+    if (n := int(((given["verdict"] != "") | (given["comment"] != "")).sum())) or given["id"].eq("").any():
+        raise DataError(
+            f"{folder} holds an audit with {n} verdicts or comments.",
+            remedy="Apply them with `landslide data apply`, or choose a new folder with --output.",
+        )
+
+
+def write_audit(
+    predictions: Predictions,
+    folder: Path,
+    *,
+    most: int,
+    about: Mapping[str, Any],
+    say: Callable[[str], object] = lambda text: None,
+) -> Audit:
+    """Rank the labels and write the folder of the audit.
+
+    Args:
+        predictions: Out-of-fold predictions of the data set.
+        folder: A new folder, or an audit without verdicts, which is replaced.
+        most: Number of candidates that are listed; the others are counted only.
+        about: What the record says besides: the data set, its version, the model.
+        say: Called with lines for people.
+
+    Raises:
+        DataError: The folder holds something else, or verdicts.
+        LockedError: Another process writes it.
+    """
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_name(f".{folder.name}.lock"), wait=False):
+        refuse_folder(folder)
+        by_fold = references(predictions)
+        if len(by_fold) == 1:
+            say("all patches are of one fold: its own labels calibrate it, so wrong ones stand out a little less")
+        objects = audited_objects(predictions, by_fold)
+        listed = objects[objects["score"] > 0].head(most).reset_index(drop=True)
+        created = datetime.now(UTC)
+        places = patch_places(predictions.root, predictions.table)
+        frame = _candidates(predictions, listed, by_fold, places)
+        layers = {"candidates": frame, **_context(predictions, listed, places)}
+        estimate = noise(predictions, by_fold)
+        counts = {kind: int((listed["kind"] == kind).sum()) for kind in KINDS}
+        found = Audit(folder, len(predictions.table), len(objects), counts, estimate)
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            write_candidates(partial, layers, created)
+            write_audit_page(partial / PAGE, predictions, frame, listed, about)
+            record = {
+                **about,
+                "stored": list(predictions.stored),
+                "patches": found.patches,
+                "objects": found.objects,
+                "listed": counts,
+                "noise": asdict(estimate),
+                "folds": {str(fold): asdict(reference) for fold, reference in sorted(by_fold.items())},
+                "created": created.isoformat(timespec="seconds"),
+            }
+            with atomic_write(partial / RECORD) as path:
+                path.write_text(json.dumps(record, indent=2) + "\n")
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return found
+
+
+def describe_audit(found: Audit) -> str:
+    """Return what an audit found, and what to do with it, as a short text."""
+    listed = ", ".join(f"{n} {KINDS[kind]}" for kind, n in found.listed.items())
+    name = found.folder.name
+    return "\n".join(
+        [
+            f"{found.patches:,} patches with {found.objects:,} labelled or predicted landslides; listed: {listed}",
+            f"estimated noise: {100 * found.noise.false_landslide:.1f} % of the labelled pixels are no landslide, "
+            f"{100 * found.noise.missed_landslide:.2f} % of the others are",
+            f"look at them: {found.folder / PAGE} in a browser, or candidates.gpkg in QGIS",
+            f"then, with the verdicts: landslide data apply {name}",
+        ]
+    )
+
+
+def _candidates(
+    predictions: Predictions, listed: pd.DataFrame, by_fold: Mapping[int, FoldReference], places: list[Place]
+) -> gpd.GeoDataFrame:
+    table = predictions.table
+    rows = listed["row"].to_numpy()
+    numbers = table["number"].to_numpy()[rows]
+    found = listed.to_dict("records")
+    geometries = [_polygon(_judged(predictions, one), places[one["row"]]) for one in found]
+    columns = {
+        "rank": np.arange(1, len(listed) + 1),
+        "id": [f"{number}-{one}" for number, one in zip(numbers, listed["object"], strict=True)],
+        "verdict": "",
+        "comment": "",
+        "reason": [
+            _reason(one, by_fold[fold])
+            for one, fold in zip(found, table["fold"].to_numpy()[rows].tolist(), strict=True)
+        ],
+        "patch": numbers,
+        "scene": [places[row].scene for row in rows],
+        "area_m2": listed["pixels"] * _area(places),
+        "mask_md5": table["mask_md5"].to_numpy()[rows],
+        **{
+            name: listed[name] for name in ("kind", "score", "objects", "pixels", "probability", "deviation", "overlap")
+        },
+    }
+    described = pd.DataFrame(columns, index=range(len(listed)))[list(COLUMNS)]
+    described = described.round({name: column.decimals for name, column in COLUMNS.items() if column.dtype == "float"})
+    return _in_common_crs(described, geometries, rows, places)
+
+
+def _area(places: list[Place]) -> float:
+    """Return the area of a pixel in m2: 10 m a side unless the reference system is in metres and says otherwise."""
+    crs = places[0].crs
+    if crs is None or not crs.is_projected:
+        return _PIXEL_AREA
+    factor = float(crs.linear_units_factor[1])
+    return abs(places[0].transform.determinant) * factor**2
+
+
+def _judged(predictions: Predictions, one: Mapping[Any, Any]) -> npt.NDArray[np.bool_]:
+    """Return the pixels (128, 128) that a verdict is about."""
+    row = one["row"]
+    here = union_objects(predictions, row) == one["object"]
+    chosen = predictions.masks[row] != 0 if one["kind"] == "no_landslide" else predicted_mask(predictions, row)
+    return np.asarray(here & chosen)
+
+
+def _polygon(pixels: npt.NDArray[np.bool_], place: Place) -> shapely.Geometry:
+    """Return pixels as a polygon, or several, in the reference system of their patch."""
+    values = pixels.astype(np.uint8)
+    parts = [shapely.geometry.shape(outline) for outline, _ in shapes(values, values != 0, 4, place.transform)]
+    return shapely.union_all(parts)
+
+
+def _context(predictions: Predictions, listed: pd.DataFrame, places: list[Place]) -> dict[str, gpd.GeoDataFrame]:
+    """Return the labels and the outlines of the patches that hold candidates."""
+    rows = np.unique(listed["row"].to_numpy())
+    numbers = predictions.table["number"].to_numpy()
+    whole = np.ones((PATCH_SIZE, PATCH_SIZE), bool)
+    patches = [_polygon(whole, places[row]) for row in rows]
+    labelled = [row for row in rows if predictions.masks[row].any()]
+    labels = [_polygon(predictions.masks[row] != 0, places[row]) for row in labelled]
+    return {
+        "labels": _in_common_crs(pd.DataFrame({"patch": numbers[labelled]}), labels, np.array(labelled, int), places),
+        "patches": _in_common_crs(pd.DataFrame({"patch": numbers[rows]}), patches, rows, places),
+    }
+
+
+def _in_common_crs(
+    columns: pd.DataFrame, geometries: list[Any], rows: npt.NDArray[np.int64], places: list[Place]
+) -> gpd.GeoDataFrame:
+    """Join columns and geometries of patches, in one reference system."""
+    crs = common_crs(places)
+    systems = {places[row].crs for row in rows}
+    moved = np.array(geometries, dtype=object)
+    for system in systems:
+        if crs is not None and system is not None and system != crs:
+            here = np.array([places[row].crs == system for row in rows], bool)
+            moved[here] = gpd.GeoSeries(moved[here], crs=system.to_wkt()).to_crs(crs.to_wkt()).to_numpy()
+    return gpd.GeoDataFrame(columns, geometry=moved, crs=crs.to_wkt() if crs else None)
+
+
+def _reason(one: Mapping[Any, Any], reference: FoldReference) -> str:
+    p = one["probability"]
+    match one["kind"]:
+        case "no_landslide":
+            return (
+                f"Labelled, and the networks see none: mean probability {p:.2f}; labelled pixels of the other folds "
+                f"have {reference.landslide:.2f}."
+            )
+        case "missing":
+            return f"Not labelled, and the networks see a landslide: mean probability {p:.2f}."
+    return (
+        f"Label and prediction share {100 * one['overlap']:.0f} % of their pixels; {one['doubtful_label']} of "
+        f"{one['label_pixels']} labelled pixels look like none, {one['doubtful_ground']} others like a landslide."
+    )

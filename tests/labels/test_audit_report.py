@@ -1,0 +1,195 @@
+"""The folder of an audit: polygons equal to pixels, verdicts, the page."""
+
+import json
+import re
+from datetime import UTC, datetime
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+from rasterio.features import rasterize
+from rasterio.warp import transform_geom
+
+from landslide.data import demo
+from landslide.data.table import patch_table
+from landslide.errors import DataError
+from landslide.labels.audit_report import describe_audit, write_audit
+from landslide.labels.candidates import COLUMNS, read_candidates, write_candidates
+from landslide.labels.places import patch_places
+from landslide.labels.predictions import Predictions
+from landslide.schema import ORIGINAL_BANDS
+
+ABOUT = {"data": "data", "data_version": "0" * 32 + ".dir", "model_version": "3"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("set") / "data"
+    demo.generate(root, scenes=((2, 3),))
+    return root
+
+
+@pytest.fixture
+def predictions(root):
+    """The labels themselves, some of them moved, removed or added."""
+    table = patch_table(root).assign(fold=[1, 1, 1, 2, 2, 2])
+    from landslide.data.patches import read_mask
+
+    masks = np.stack([read_mask(root / path) for path in table["mask"]])
+    seen = np.roll(masks, (5, 7), axis=(1, 2))
+    seen[0] = 0
+    seen[0, 100:120, 3:20] = seen[0, 105:110, 8:12] = 1
+    seen[0, 105:110, 8:12] = 0  # with a hole
+    probability = np.where(seen == 1, 0.9, 0.03).astype(np.float32)
+    spread = np.full_like(probability, 0.05)
+    return Predictions(root, ORIGINAL_BANDS, table, masks, probability, spread, np.full(6, 0.5))
+
+
+@pytest.fixture
+def audit(predictions, tmp_path):
+    found = write_audit(predictions, tmp_path / "audit", most=500, about=ABOUT)
+    return found, read_candidates(tmp_path / "audit")
+
+
+def burnt(candidate, place, crs):
+    geometry = candidate.geometry.__geo_interface__
+    if crs is not None and place.crs != crs:
+        geometry = transform_geom(crs, place.crs, geometry)
+    return rasterize([geometry], (128, 128), transform=place.transform, dtype=np.uint8).astype(bool)
+
+
+def test_polygons_are_the_pixels_that_are_judged(audit, predictions):
+    found, candidates = audit
+    places = patch_places(predictions.root, predictions.table)
+    assert set(candidates["kind"]) == {"no_landslide", "missing", "outline"}
+    assert found.listed == {kind: int((candidates["kind"] == kind).sum()) for kind in found.listed}
+    assert candidates.crs is None
+    for one in candidates.itertuples():
+        row = predictions.table["number"].tolist().index(one.patch)
+        pixels = burnt(one, places[row], None)
+        assert pixels.sum() == one.pixels
+        label, seen = predictions.masks[row] == 1, predictions.probability[row] > 0.5
+        assert (pixels <= (label if one.kind == "no_landslide" else seen)).all()
+        assert one.area_m2 == 100 * one.pixels
+        assert one.mask_md5 == predictions.table["mask_md5"][row]
+    hole = candidates[(candidates["kind"] == "missing") & (candidates["patch"] == predictions.table["number"][0])]
+    assert hole["pixels"].tolist() == [20 * 17 - 5 * 4]
+
+
+def test_the_table_and_the_layers_agree(audit, predictions):
+    found, candidates = audit
+    table = pd.read_csv(found.folder / "candidates.csv", keep_default_na=False, dtype={"objects": str})
+    assert list(table) == list(COLUMNS)
+    assert table["id"].tolist() == candidates["id"].tolist()
+    assert table["rank"].tolist() == list(range(1, len(table) + 1))
+    assert table["score"].is_monotonic_decreasing
+    labels, patches = (gpd.read_file(found.folder / "candidates.gpkg", layer=name) for name in ("labels", "patches"))
+    assert set(patches["patch"]) == set(candidates["patch"])
+    of_patch = dict(zip(predictions.table["number"], predictions.masks.sum(axis=(1, 2)), strict=True))
+    assert {one.patch: round(one.geometry.area) for one in labels.itertuples()} == {
+        number: of_patch[number] for number in labels["patch"]
+    }
+    record = json.loads((found.folder / "audit.json").read_text())
+    assert record["data_version"] == ABOUT["data_version"]
+    assert record["listed"] == found.listed
+    assert f"{len(predictions.table)} patches" in describe_audit(found)
+
+
+def test_patches_of_two_reference_systems_share_one_layer(root, predictions, tmp_path):
+    rows = []
+    for place, number in enumerate(predictions.table["number"]):
+        zone, west = (32633, 500_000) if place < 3 else (32733, 600_000)
+        west, south = west + 1280 * (place % 3), 5_000_000
+        rows.append(f"{number},{zone},0,{place % 3},s{zone},EPSG:{zone},{west},{south},{west + 1280},{south + 1280}")
+    scenes = root / "scenes.csv"
+    before = scenes.read_text()
+    try:
+        scenes.write_text("n,scene,row,column,name,crs,west,south,east,north\n" + "\n".join(rows) + "\n")
+        found = write_audit(predictions, tmp_path / "audit", most=500, about=ABOUT)
+        candidates = read_candidates(found.folder)
+        places = patch_places(root, predictions.table)
+    finally:
+        scenes.write_text(before)
+    assert candidates.crs.to_epsg() == 4326
+    for one in candidates.itertuples():
+        row = predictions.table["number"].tolist().index(one.patch)
+        assert burnt(one, places[row], candidates.crs).sum() == one.pixels
+        assert one.area_m2 == pytest.approx(100 * one.pixels)
+
+
+def with_verdicts(folder, **verdicts):
+    """Fill in verdicts as QGIS does, in the file."""
+    layers = {
+        name: gpd.read_file(folder / "candidates.gpkg", layer=name) for name in ("candidates", "labels", "patches")
+    }
+    for name, value in verdicts.items():
+        layers["candidates"].loc[0, name] = value
+    write_candidates(folder, layers, datetime(2024, 1, 1, tzinfo=UTC))
+
+
+def test_an_audit_without_verdicts_is_replaced_and_one_with_them_is_not(audit, predictions):
+    folder = audit[0].folder
+    write_audit(predictions, folder, most=3, about=ABOUT)
+    assert len(read_candidates(folder)) == 3
+    for given in ({"verdict": "wrong"}, {"verdict": "", "comment": "seen in the field"}):
+        with_verdicts(folder, **given)
+        with pytest.raises(DataError, match="holds an audit with 1 verdicts or comments"):
+            write_audit(predictions, folder, most=3, about=ABOUT)
+    assert len(read_candidates(folder)) == 3
+
+
+def test_somebody_elses_folder_is_never_touched(predictions, tmp_path):
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / "thesis.txt").write_text("years of work")
+    with pytest.raises(DataError, match="exists and holds no audit"):
+        write_audit(predictions, tmp_path / "audit", most=3, about=ABOUT)
+    assert [path.name for path in (tmp_path / "audit").iterdir()] == ["thesis.txt"]
+
+
+def test_verdicts_of_the_page_replace_those_of_the_file(audit, tmp_path):
+    folder, candidates = audit[0].folder, audit[1]
+    first, second = candidates["id"][:2]
+    with_verdicts(folder, verdict="right")
+    verdicts = tmp_path / "verdicts.csv"
+    verdicts.write_text(f'id,verdict,comment\n{second},Wrong,"a road, no scar"\n')
+    found = read_candidates(folder, verdicts).set_index("id")
+    assert found.loc[[first, second], "verdict"].tolist() == ["right", "wrong"]
+    assert found.loc[second, "comment"] == "a road, no scar"
+    assert (found["verdict"][2:] == "").all()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,verdict\n1-1000,wrong\n", "candidates that this audit does not have: 1-1000"),
+        ("id\n1\n", "has no column verdict"),
+        ("", "cannot be read"),
+    ],
+)
+def test_other_verdict_files_are_refused(audit, tmp_path, text, message):
+    path = tmp_path / "verdicts.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_candidates(audit[0].folder, path)
+
+
+def test_unknown_verdicts_and_missing_files_are_named(audit, tmp_path):
+    folder, candidates = audit[0].folder, audit[1]
+    with_verdicts(folder, verdict="maybe")
+    with pytest.raises(DataError, match=f"The verdict of candidate {candidates['id'][0]} is 'maybe'"):
+        read_candidates(folder)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_candidates(tmp_path)
+
+
+def test_the_page_needs_nothing_else_and_shows_every_candidate(audit, predictions):
+    page = (audit[0].folder / "audit.html").read_text()
+    assert not re.search(r"(src|href)=.?https?://", page)
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+    assert [one["id"] for one in data["candidates"]] == audit[1]["id"].tolist()
+    patch = data["patches"][str(predictions.table["number"][0])]
+    assert patch["image"].startswith("data:image/jpeg;base64,")
+    edges = re.findall(r"M(\d+) (\d+)([hv])(\d+)", patch["prediction"])
+    length = sum(int(n) for *_, n in edges)
+    assert length == 2 * (20 + 17) + 2 * (5 + 4)  # the outline and its hole
