@@ -42,8 +42,9 @@ def test_kinds_and_order(case):
     assert found["score"].is_monotonic_decreasing
     assert sorted(found["kind"][:3]) == ["missing", "no_landslide", "outline"]
     assert found["row"].tolist()[:3] == [1, 1, 1]
-    assert (found["score"] > 0).tolist() == [True] * 3 + [False] * 2  # an outline within a pixel is right
-    by_kind = found[found["score"] > 0].set_index("kind")
+    assert found["overlap"][3] == pytest.approx(18 * 18 / 400)  # an outline within a pixel comes later
+    assert found["score"][4] == found["score"].min()  # a label that is right
+    by_kind = found[:3].set_index("kind")
     assert by_kind.loc["no_landslide", ["pixels", "label_pixels", "predicted_pixels"]].tolist() == [100, 100, 0]
     assert by_kind.loc["missing", ["pixels", "label_pixels", "predicted_pixels"]].tolist() == [100, 0, 100]
     off = by_kind.loc["outline"]
@@ -52,18 +53,17 @@ def test_kinds_and_order(case):
 
 
 def test_the_score_is_the_formula(case):
-    by_fold = references(case)
-    found = audited_objects(case, by_fold).set_index("kind")
-    p = by_fold[2].calibrated(np.array([LOW, HIGH]))
-    inner = 8 * 8  # without the pixels beside the outline
-    assert found.loc["no_landslide", "score"] == pytest.approx(-np.log(p[0]) * inner / 10, rel=1e-5)
-    assert found.loc["missing", "score"] == pytest.approx(-np.log(1 - p[1]) * 100 / 10, rel=1e-5)
+    found = audited_objects(case, references(case))
+    by_kind = found[:3].set_index("kind")
+    false, missing, right, wrong = -np.log([LOW, 1 - HIGH, HIGH, LOW]) / 1.0
+    assert by_kind.loc["no_landslide", "score"] == pytest.approx(100 * false / 100**0.75, rel=1e-5)
+    assert by_kind.loc["missing", "score"] == pytest.approx(100 * missing / 100**0.75, rel=1e-5)
+    off = (150 * wrong + 150 * right + 150 * missing) / 450**0.75
+    assert by_kind.loc["outline", "score"] == pytest.approx(off, rel=1e-5)
 
 
 def test_unsure_predictions_count_less(case):
-    deviation = blank(2)
-    deviation[1] = 0.25
-    unsure = predictions(case.masks, case.probability, [1, 2], deviation)
+    unsure = predictions(case.masks, case.probability, [1, 2], np.full((2, 128, 128), 0.25))
     sure, less = (audited_objects(one, references(one))["score"].to_numpy() for one in (case, unsure))
     np.testing.assert_allclose(less, sure / 2, rtol=1e-6)
 

@@ -2,22 +2,21 @@
 
 An object is a landslide that is labelled, predicted, or both: connected pixels of the union of the two. Its score is
 
-    sum over pixels of (-log p(label)) (1 - 2 d) / sqrt(pixels of the object)
+    sum over its pixels of (-log p(label)) (1 - 2 d) / (number of its pixels) ** 0.75
 
-where p is the calibrated probability of what the label says and d the standard deviation of the probability. The sum
-runs over the pixels in which label and prediction differ, but for those beside the label's outline: nobody draws more
-precisely. Neighbouring pixels say nearly the same, so the sum is divided by the root of their number.
+where p is the probability that the network gives to what the label says, and d the standard deviation of the landslide
+probability. The exponent lies between a sum, by which all large landslides come first, and a mean, by which all small
+ones do; it was chosen by experiment, as docs/explanation/results.md tells.
 
-A patch is judged by what other folds say alone: the network that predicts it, the calibration, and the thresholds of
-confident learning (Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR
-70, 2021) come from them.
+A patch is judged by what other folds say alone: the network that predicts it, the calibration of the probabilities that
+are shown, and the thresholds of confident learning (Northcutt, Jiang and Chuang, "Confident Learning: Estimating
+Uncertainty in Dataset Labels", JAIR 70, 2021) come from them.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -29,7 +28,7 @@ _LOGITS = np.linspace(-10, 10, 401)  # centres of the bins in which pixels are c
 _STEPS = 50  # of Newton's method, at most
 _SMALL_STEP = 1e-6
 _SMALLEST = 1e-6  # probability of a label that surprises most
-_AROUND = np.ones((3, 3), np.uint8)
+_EXPONENT = 0.75
 _BARELY = 0.1  # share of a label: with less of it predicted, the label is in doubt and not its outline
 
 Array = npt.NDArray[Any]
@@ -213,8 +212,8 @@ def _audited(predictions: Predictions, row: int, reference: FoldReference) -> It
     together, labelled = union_objects(predictions, row), label_objects(label)
     p = reference.calibrated(predictions.probability[row])
     sure = np.clip(1 - 2 * predictions.deviation[row].astype(np.float64), 0, 1)
-    surprise = -np.log(np.clip(np.where(label, p, 1 - p), _SMALLEST, 1)) * sure
-    surprise[(label == predicted) | _beside_outline(label)] = 0
+    of_network = predictions.probability[row].astype(np.float64)
+    surprise = -np.log(np.clip(np.where(label, of_network, 1 - of_network), _SMALLEST, 1)) * sure
     doubtful = reference.contradicted(predictions.probability[row], label)
     for number in range(1, int(together.max()) + 1):
         here = together == number
@@ -233,7 +232,7 @@ def _audited(predictions: Predictions, row: int, reference: FoldReference) -> It
             "row": row,
             "object": number,
             "kind": kind,
-            "score": float(surprise[here].sum() / np.sqrt(here.sum())),
+            "score": float(surprise[here].sum() / here.sum() ** _EXPONENT),
             "objects": ",".join(map(str, numbers)),
             "pixels": int(shown.sum()),
             "probability": float(p[shown].mean()),
@@ -244,10 +243,3 @@ def _audited(predictions: Predictions, row: int, reference: FoldReference) -> It
             "doubtful_label": int((doubtful & here & label).sum()),
             "doubtful_ground": int((doubtful & here & ~label).sum()),
         }
-
-
-def _beside_outline(label: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Return which pixels touch the outline of a label, on either side; the edge of the patch is none."""
-    values = label.astype(np.uint8)
-    inner = cv2.erode(values, _AROUND, borderType=cv2.BORDER_REPLICATE)
-    return np.asarray((cv2.dilate(values, _AROUND) != 0) & (inner == 0))
