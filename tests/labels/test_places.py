@@ -4,9 +4,12 @@ import pandas as pd
 import pytest
 from rasterio.crs import CRS
 
+from landslide.data.table import patch_table
 from landslide.errors import DataError
 from landslide.labels.places import common_crs, patch_places
+from tests.support.patch_sets import write_patch_set
 
+NUMBERS = (1, 2, 5, 9)
 HEADER = "n,scene,row,column,name,crs,west,south,east,north\n"
 
 
@@ -57,3 +60,16 @@ def test_wrong_coordinates_are_named(tmp_path, line):
     (tmp_path / "scenes.csv").write_text(f"{HEADER}{line}\n")
     with pytest.raises(DataError, match=r"scenes.csv, line 2: the place of patch 1 is wrong"):
         patch_places(tmp_path, table([(1, 0, 0)], (1,)))
+
+
+@pytest.mark.parametrize("scenes", ["", "n,scene,row,column\n1,1,0,0\n2,1,0,3\n5,2,1,0\n9,3,0,0\n"])
+def test_a_part_of_the_patches_lies_where_it_lies_in_the_whole(tmp_path, scenes):
+    root = write_patch_set(tmp_path / "set", NUMBERS, bands=1)
+    if scenes:
+        (root / "scenes.csv").write_text(scenes)
+    table = patch_table(root)
+    whole = dict(zip(NUMBERS, patch_places(root, table), strict=True))
+    assert len({place.transform for place in whole.values()}) == 4
+    for part in ([1, 3], [3], [2, 0]):
+        chosen = table.iloc[part].reset_index(drop=True)
+        assert patch_places(root, chosen) == [whole[number] for number in chosen["number"]]

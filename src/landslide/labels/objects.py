@@ -1,5 +1,6 @@
 """Landslides of a mask as objects: connected pixels."""
 
+import re
 from typing import Any
 
 import cv2
@@ -23,3 +24,15 @@ def label_objects(mask: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     rank = np.zeros(n, np.int32)
     rank[order[order != 0]] = np.arange(1, n)
     return np.asarray(rank[found], np.int32)
+
+
+def parse_objects(text: str) -> list[int]:
+    """Read numbers of landslides, such as `1, 3`.
+
+    Raises:
+        ValueError: If there is anything else than whole numbers from 1.
+    """
+    numbers = [int(part) for part in re.split(r"[,;\s]+", text.strip()) if part]
+    if any(number < 1 for number in numbers):
+        raise ValueError(text)
+    return numbers

@@ -11,8 +11,11 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
+from landslide.data.digests import ignored_files
+from landslide.data.patches import numbered_files
+from landslide.data.positions import read_positions
 from landslide.errors import DataError
-from landslide.schema import PATCH_SIZE, POSITION_COLUMNS
+from landslide.schema import LAYOUTS, PATCH_SIZE, POSITION_COLUMNS
 
 ORIGIN_COLUMNS = ("name", "crs", "west", "south", "east", "north")
 """Columns of scenes.csv after the position: name of the scene, reference system and edges of the patch in its units."""
@@ -46,7 +49,7 @@ def patch_places(root: Path, table: pd.DataFrame) -> list[Place]:
     Returns:
         One place per row. They have reference systems if `scenes.csv` has the columns `ORIGIN_COLUMNS`, which
         `landslide data tile` writes. Otherwise the patches of a scene adjoin as their rows and columns say, and patches
-        without positions follow each other in lines.
+        without positions follow each other in lines. A part of the training patches lies where it lies in the whole.
 
     Raises:
         DataError: Coordinates in `scenes.csv` are none.
@@ -55,7 +58,9 @@ def patch_places(root: Path, table: pd.DataFrame) -> list[Place]:
     numbers = table["number"].tolist()
     if origins and set(numbers) <= origins.keys():
         return [origins[number] for number in numbers]
-    return _beside_each_other(table)
+    whole = _whole_table(root, table)
+    place_of = dict(zip(whole["number"], _beside_each_other(whole), strict=True))
+    return [place_of[number] for number in numbers]
 
 
 def _origins(root: Path) -> dict[int, Place]:
@@ -83,6 +88,18 @@ def _origins(root: Path) -> dict[int, Place]:
             size = (east - west) / PATCH_SIZE, (south - north) / PATCH_SIZE
             places[int(line["n"])] = Place(line["name"], crs, Affine.translation(west, north) @ Affine.scale(*size))
     return places
+
+
+def _whole_table(root: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Return number, scene, row and column of all training patches, if those of the table are among them."""
+    folders = [root / layout["train"][0] for layout in LAYOUTS]
+    ignored = {root / path for path in ignored_files(root)}
+    numbers = sorted({number for folder in folders for number in numbered_files(folder, "image", ignored)})
+    if not {*table["number"]} < {*numbers}:
+        return table
+    nowhere = table[list(POSITION_COLUMNS)].isna().any(axis=None)
+    positions = read_positions(root, numbers, positions="none" if nowhere else "landslide4sense")
+    return pd.concat([pd.DataFrame({"number": numbers}), positions], axis=1)
 
 
 def _beside_each_other(table: pd.DataFrame) -> list[Place]:
