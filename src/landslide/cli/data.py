@@ -1,4 +1,4 @@
-"""`landslide data demo | scene | tile | import | fetch | check | show | audit | digest | prepare | use | pull`."""
+"""`landslide data ...`: generate, cut, import, check, audit and install data sets."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from landslide.cli.audit import audit_command
+from landslide.cli.apply_verdicts import apply_command
 from landslide.cli.band_option import bands_option
 from landslide.cli.import_patches import import_command
 from landslide.cli.tile import tile_command
@@ -20,6 +21,7 @@ def data_group() -> None:
 
 
 data_group.add_command(audit_command)
+data_group.add_command(apply_command)
 data_group.add_command(import_command)
 data_group.add_command(tile_command)
 

@@ -415,7 +415,7 @@ def _counts(patches: Mapping[Split, int], positive_pixels: Collection[int]) -> d
 def _is_text(path: PurePosixPath) -> bool:
     name = path.name.lower()
     return (
-        str(path) in ("scenes.csv", "tiles.json", "names.csv")
+        str(path) in ("scenes.csv", "tiles.json", "names.csv", "label_changes.csv")
         or path.suffix.lower() in _TEXT_SUFFIXES
         or name.startswith(_TEXT_NAMES)
     )

@@ -96,7 +96,8 @@ def read_candidates(folder: Path, verdicts: Path | None = None) -> gpd.GeoDataFr
 
     Returns:
         The columns `COLUMNS` and geometry, by rank. Verdicts are one of `VERDICTS` or empty; further columns that a
-        person added are left out.
+        person added are left out. Polygons that a person drew come last: they have no mask_md5, the id `drawn 1`,
+        `drawn 2`, ..., and the kind `missing` unless the person wrote another one.
 
     Raises:
         DataError: A file is missing or damaged, or a verdict is unknown.
@@ -112,7 +113,7 @@ def read_candidates(folder: Path, verdicts: Path | None = None) -> gpd.GeoDataFr
         raise DataError(
             f"{path} has no column {first_few(missing)}.", remedy="Restore it, or run `landslide data audit` again."
         )
-    frame = frame[[*COLUMNS, "geometry"]].sort_values("rank", ignore_index=True)
+    frame = _with_drawn(frame[[*COLUMNS, "geometry"]].sort_values("rank", ignore_index=True, kind="stable"))
     if twice := sorted(set(frame["id"][frame["id"].duplicated()])):
         raise DataError(
             f"{path} has the candidate {first_few(twice)} twice.", remedy="Delete the one that does not count."
@@ -129,6 +130,17 @@ def read_candidates(folder: Path, verdicts: Path | None = None) -> gpd.GeoDataFr
             remedy=f"Write one of {', '.join(VERDICTS)}, or leave it empty.",
         )
     return frame
+
+
+def _with_drawn(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Name the polygons that a person drew: they have no id."""
+    for name in ("id", "kind", "objects", "scene", "mask_md5"):
+        frame[name] = frame[name].fillna("").astype(str).str.strip()
+    drawn = frame["id"] == ""
+    frame.loc[drawn, "id"] = [f"drawn {number}" for number in range(1, int(drawn.sum()) + 1)]
+    frame.loc[drawn, "mask_md5"] = ""
+    frame.loc[drawn & (frame["kind"] == ""), "kind"] = "missing"
+    return pd.concat([frame[~drawn], frame[drawn]], ignore_index=True)
 
 
 def _read_verdicts(path: Path) -> pd.DataFrame:
