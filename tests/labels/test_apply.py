@@ -21,6 +21,7 @@ from landslide.data.patches import read_mask
 from landslide.labels.candidates import CANDIDATES
 from landslide.labels.label_changes import CHANGES, read_changed_patches
 from landslide.labels.objects import label_objects
+from landslide.mapping.demo_scene import write_demo_scene
 from tests.support.audits import Judged, write_audit
 from tests.support.patch_sets import build_image, image_path, mask_path, write_h5
 
@@ -368,3 +369,30 @@ def test_the_data_of_a_project_are_replaced_and_the_old_masks_stay_under_dvc(tmp
     run(project, sys.executable, "-m", "dvc", "checkout", "-q", "data.dvc")
     assert everything(root) == before
     shutil.rmtree(root)
+
+
+def test_scenes_whose_labels_changed_are_not_cut_again_and_others_are_added(tmp_path):
+    for name, origin in (("valley", (500_000, 5_000_000)), ("ridge", (600_000, 5_000_000))):
+        write_demo_scene(tmp_path / name, layout="stack", rows=1, columns=2, origin=origin)
+        (tmp_path / name / "stack.tif").rename(tmp_path / name / f"{name}.tif")
+
+    def tile(name: str, folder: Path) -> Result:
+        labels = tmp_path / name / "landslides.gpkg"
+        given = (tmp_path / name / f"{name}.tif", "--labels", labels, "--bands", "B4", "-o", folder)
+        return CliRunner().invoke(main, ["data", "tile", *map(str, given)])
+
+    assert tile("valley", tmp_path / "set").exit_code == 0
+    audit = write_audit(tmp_path / "audit", tmp_path / "set", [Judged("missing", 2, LANDSLIDE)])
+    done = apply(audit, "-o", tmp_path / "new")
+    assert done.exit_code == 0, done.output
+    before = everything(tmp_path / "new")
+    again = tile("valley", tmp_path / "new")
+    assert again.exit_code == 1
+    assert "changed labels of valley" in again.output
+    assert everything(tmp_path / "new") == before
+    added = tile("ridge", tmp_path / "new")
+    assert added.exit_code == 0, added.output
+    assert "2 new, 0 changed, 2 unchanged, 0 removed" in added.output
+    after = everything(tmp_path / "new")
+    assert {name for name in before if after[name] != before[name]} == {"scenes.csv", "tiles.json"}
+    assert tile("valley", tmp_path / "other").exit_code == 0  # the way out

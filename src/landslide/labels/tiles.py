@@ -17,6 +17,7 @@ from rasterio.windows import Window
 
 from landslide.data.patches import write_array
 from landslide.errors import ConfigurationError, DataError
+from landslide.labels.label_changes import CHANGES, read_changed_patches
 from landslide.labels.places import ORIGIN_COLUMNS
 from landslide.labels.sources import LabelCounts, Labels, LabelSettings
 from landslide.locks import locked
@@ -156,7 +157,8 @@ def tile_scenes(
 
     Raises:
         ConfigurationError: A band or the elevation model is missing, or a setting does not fit the older set.
-        DataError: Something cannot be read, nothing is left, or the folder holds other files.
+        DataError: Something cannot be read, nothing is left, the folder holds other files, or labels of one of the
+            scenes were changed after an audit.
         LockedError: Another process writes this data set.
     """
     refuse_equal_names([one.scene.name for one in scenes], [one.scene.source for one in scenes])
@@ -168,6 +170,7 @@ def tile_scenes(
         if not folder.exists() and _aside(folder).exists():  # killed between two renames
             _aside(folder).rename(folder)
         old = _Record.read(folder, settings)
+        _refuse_changed_labels(folder, old, {one.scene.name for one in scenes})
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         try:
@@ -180,6 +183,8 @@ def tile_scenes(
                     remedy="Give other scenes, a smaller --min-valid, or fewer masks.",
                 )
             new.write(partial)
+            if (folder / CHANGES).exists():
+                shutil.copyfile(folder / CHANGES, partial / CHANGES)
             differences = _differences(old, new, folder, partial)
             result = TiledSet(folder, found, **differences, stored=settings.stored, units=settings.units)
             _replace(folder, partial)
@@ -315,6 +320,17 @@ def _cut(
                     found.landslide_pixels += int(mask.sum())
     say(_explained(found))
     return found
+
+
+def _refuse_changed_labels(folder: Path, old: _Record, named: set[str]) -> None:
+    """Refuse scenes whose labels were changed after an audit: cutting them again would bring the old labels back."""
+    changed = read_changed_patches(folder)
+    if scenes := sorted({patch.name for patch in old.patches if patch.number in changed} & named):
+        raise DataError(
+            f"`landslide data apply` changed labels of {', '.join(scenes)} in {folder}: {CHANGES} lists them. Cutting "
+            "again would bring the old ones back.",
+            remedy="Change the polygons in the same way, and cut into a new folder. Other scenes can be added here.",
+        )
 
 
 def _refuse_another_scene(name: str, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
