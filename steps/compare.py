@@ -11,7 +11,13 @@ from zenml import step
 
 from landslide.inference.ensemble import Ensemble, load_ensemble
 from landslide.metrics.counts import patch_counts
-from landslide.retraining.out_of_fold import CHAMPION_AND_CHALLENGER, evidence_table, predict_unseen, select_unseen
+from landslide.retraining.out_of_fold import (
+    CHAMPION_AND_CHALLENGER,
+    evidence_table,
+    predict_unseen,
+    relabelled_patches,
+    select_unseen,
+)
 from landslide.tracking import registry
 from steps.data_access import PatchSource
 from steps.provenance import tracking_client
@@ -43,7 +49,8 @@ def compare(
     Returns:
         What `landslide.retraining.out_of_fold.evidence_table` returns; no row if there is nothing to compare.
     """
-    nothing = evidence_table(fold_table.head(0), np.zeros(0, bool), dict.fromkeys(CHAMPION_AND_CHALLENGER, NO_COUNTS))
+    none = np.zeros(0, bool)
+    nothing = evidence_table(fold_table.head(0), none, none, dict.fromkeys(CHAMPION_AND_CHALLENGER, NO_COUNTS))
     if not (champion and model_version) or champion == model_version:
         return nothing
     client = tracking_client()
@@ -77,4 +84,5 @@ def compare(
             ensemble, cache, fold_table, rows, seen_by, model=model, root=root
         ):
             counts[model][part] = patch_counts(probability, masks)
-    return evidence_table(fold_table.iloc[rows], new[rows], counts)
+    relabelled = relabelled_patches(fold_table, previous)
+    return evidence_table(fold_table.iloc[rows], new[rows], relabelled[rows], counts)

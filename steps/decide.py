@@ -65,7 +65,7 @@ def decide(
         differences = bootstrap(evidence, resamples=promotion.resamples, seed=promotion.seed)
         verdict = judge(evidence, differences, promotion)
         better, reason = verdict.better, verdict.reason
-        runs.log_scores(client, retraining_run, summary(evidence, differences))
+        runs.log_scores(client, retraining_run, summary(evidence, differences, promotion))
         runs.log_text(client, retraining_run, evidence.to_csv(index=False), "evidence.csv")
         figure = differences_figure(differences, promotion.margin)
         runs.log_figures(client, retraining_run, {"differences": figure})

@@ -308,6 +308,24 @@ def test_worse_challenger_is_refused(shuffled):
     assert_ends_with_the_outcome(group, night, "2")
 
 
+def test_the_night_tells_the_gain_on_unchanged_and_on_changed_labels(shuffled):
+    group, night = shuffled
+    evidence = pd.read_csv(group.client.download_artifacts(night.report["run_id"], "evidence.csv"))
+    before, after = (group.table(version)["mask_md5"].loc[evidence["image_md5"]].to_numpy() for version in ("2", "3"))
+    assert evidence["relabelled"].tolist() == (before != after).tolist()
+    assert 0 < evidence["relabelled"].sum() < len(evidence)
+    metrics = metric_keys.metrics(group.record(night))
+    for part, chosen in (("relabelled", evidence["relabelled"]), ("unchanged", ~evidence["relabelled"])):
+        assert metrics[f"{part}_patches"] == chosen.sum()
+        for model in ("champion", "challenger"):
+            cells = [f"{model}_{cell}" for cell in ("true_positives", "false_positives", "false_negatives")]
+            hits, alarms, misses = evidence[chosen][cells].sum()
+            union = hits + alarms + misses
+            assert metrics[f"{part}_{model}_f1_landslide"] == pytest.approx(2 * hits / (hits + union) if union else 1)
+    report = (group.home / "reports" / "retraining.md").read_text()
+    assert "| patches whose labels did not change | champion | challenger | difference |" in report
+
+
 def test_warm_start_initializes_each_fold_from_the_same_fold(shuffled):
     group, _ = shuffled
     version = group.client.get_model_version("landslide-segmentation", "3")

@@ -20,7 +20,14 @@ from landslide.inference.ensemble import Ensemble, Member
 from landslide.inference.prediction import PredictionSettings
 from landslide.metrics.counts import patch_counts
 from landslide.models import ModelSpec, build_model
-from landslide.retraining.out_of_fold import check_unseen, evidence_table, model_scores, predict_unseen, select_unseen
+from landslide.retraining.out_of_fold import (
+    check_unseen,
+    evidence_table,
+    model_scores,
+    predict_unseen,
+    relabelled_patches,
+    select_unseen,
+)
 from landslide.retraining.promotion import DECIDING, PromotionSettings, bootstrap, judge, summary
 from tests.support.caches import build_band_cache
 from tests.support.patch_tables import as_recorded, build_patch_table, grid_positions, image_names
@@ -286,7 +293,7 @@ def some_evidence(
         alarms = rng.integers(20, 60, n)
         rest = 128 * 128 - landslides - alarms
         counts[model] = np.stack([rest, alarms, landslides - hits, hits], axis=1).reshape(n, 2, 2)
-    return evidence_table(table, np.arange(n) % 3 == 0, counts)
+    return evidence_table(table, np.arange(n) % 3 == 0, np.zeros(n, bool), counts)
 
 
 def test_resampled_f1_pools_the_pixels_of_the_drawn_blocks():
@@ -295,7 +302,7 @@ def test_resampled_f1_pools_the_pixels_of_the_drawn_blocks():
     masks = (rng.random((3, 16, 16)) < 0.2).astype(np.uint8)
     probability = {m: rng.random(masks.shape) * (0.6 + 0.4 * masks) for m in ("champion", "challenger")}
     counts = {model: patch_counts(p, masks) for model, p in probability.items()}
-    evidence = evidence_table(build_patch_table("abc", places).assign(fold=1), np.zeros(3, bool), counts)
+    evidence = evidence_table(build_patch_table("abc", places).assign(fold=1), *np.zeros((2, 3), bool), counts)
     assert evidence["block"].tolist() == [0, 0, 1]
 
     def f1(model: str, rows: list[int], average: str) -> float:
@@ -326,7 +333,8 @@ def test_equal_neighbours_do_not_narrow_the_interval():
     }
     images = [str(i) for i in range(320)]
     blocks, singles = (
-        evidence_table(build_patch_table(images, p).assign(fold=1), np.zeros(320, bool), counts) for p in (places, None)
+        evidence_table(build_patch_table(images, p).assign(fold=1), *np.zeros((2, 320), bool), counts)
+        for p in (places, None)
     )
     assert (blocks["block"].nunique(), singles["block"].nunique()) == (20, 320)
     widths = [bootstrap(e, resamples=500)["f1_landslide"].std() for e in (separate, blocks, singles)]
@@ -337,14 +345,14 @@ def test_equal_neighbours_do_not_narrow_the_interval():
 def test_patches_without_position_are_separate_blocks():
     table = build_patch_table("abcde", [(1, 0, 0), None, (1, 0, 1), None, (1, 0, 5)]).assign(fold=1)
     none = np.zeros((5, 2, 2), np.int64)
-    block = evidence_table(table, np.zeros(5, bool), {"champion": none, "challenger": none})["block"].tolist()
+    block = evidence_table(table, *np.zeros((2, 5), bool), {"champion": none, "challenger": none})["block"].tolist()
     assert block[0] == block[2]
     assert len(set(block)) == 4
 
 
 def test_evidence_on_no_patches_has_no_rows():
     nothing = dict.fromkeys(("champion", "challenger"), np.zeros((0, 2, 2), np.int64))
-    evidence = evidence_table(build_patch_table([]).assign(fold=[]), np.zeros(0, bool), nothing)
+    evidence = evidence_table(build_patch_table([]).assign(fold=[]), *np.zeros((2, 0), bool), nothing)
     assert len(evidence) == 0
     assert {"block", "champion_true_positives", "challenger_true_negatives"} <= set(evidence)
     assert patch_counts(np.zeros((0, 8, 8)), np.zeros((0, 8, 8))).shape == (0, 2, 2)
@@ -441,7 +449,7 @@ def test_too_few_blocks_refuse_promotion_with_a_reason():
 def test_summary_reports_all_patches_and_new_patches_separately():
     evidence = some_evidence(30, 0.5, 0.6)
     differences = bootstrap(evidence, resamples=100)
-    values = summary(evidence, differences)
+    values = summary(evidence, differences, PromotionSettings(resamples=100))
     assert (values["patches"], values["new_patches"], values["blocks"]) == (30, 10, 30)
     new = evidence[evidence["new"]]
     assert values["new_challenger_miou"] == model_scores(new, "challenger")["miou"]
@@ -451,7 +459,61 @@ def test_summary_reports_all_patches_and_new_patches_separately():
         assert values[f"{name}_difference_low"] < difference < values[f"{name}_difference_high"]
         assert values[f"{name}_difference_low"] == np.percentile(differences[name], 2.5)
     old = evidence[~evidence["new"]]
-    assert not any(name.startswith("new_ch") for name in summary(old, differences))
+    assert not any(name.startswith("new_ch") for name in summary(old, differences, PromotionSettings()))
+    assert not any(name.startswith(("relabelled_", "unchanged_")) for name in values)
+
+
+def test_summary_separates_patches_whose_labels_changed():
+    settings = PromotionSettings(resamples=200, seed=3)
+    evidence = some_evidence(30, 0.5, 0.6).assign(relabelled=np.arange(30) % 5 == 1)
+    evidence["new"] &= ~evidence["relabelled"]
+    evidence = pd.read_csv(io.StringIO(evidence.to_csv(index=False)))
+    values = summary(evidence, bootstrap(evidence, resamples=200, seed=3), settings)
+    parts = {
+        "relabelled": evidence[evidence["relabelled"]],
+        "unchanged": evidence[~evidence["new"] & ~evidence["relabelled"]],
+    }
+    assert {name: values[f"{name}_patches"] for name in parts} == {"relabelled": 6, "unchanged": 16}
+    for name, part in parts.items():
+        for score in DECIDING:
+            one, other = (model_scores(part, model)[score] for model in ("champion", "challenger"))
+            assert values[f"{name}_champion_{score}"] == one
+            assert values[f"{name}_{score}_difference"] == pytest.approx(other - one)
+            drawn = bootstrap(part, resamples=200, seed=3)[score]
+            assert values[f"{name}_{score}_difference_low"] == pytest.approx(np.percentile(drawn, 2.5))
+            assert values[f"{name}_{score}_difference_high"] == pytest.approx(np.percentile(drawn, 97.5))
+
+
+@pytest.mark.parametrize("column", ["without", "none changed"])
+def test_older_evidence_and_unchanged_labels_say_nothing_of_changed_ones(column):
+    evidence = some_evidence(30, 0.5, 0.6)
+    older = evidence.drop(columns="relabelled") if column == "without" else evidence
+    differences = bootstrap(older, resamples=100)
+    assert judge(older, differences, PromotionSettings()) == judge(evidence, differences, PromotionSettings())
+    values = summary(older, differences, PromotionSettings())
+    assert values["patches"] == 30
+    assert not any(name.startswith(("relabelled_", "unchanged_")) for name in values)
+
+
+def test_a_single_block_of_changed_labels_has_scores_and_no_interval():
+    evidence = some_evidence(30, 0.5, 0.6).assign(relabelled=np.arange(30) == 1, new=False)
+    values = summary(evidence, bootstrap(evidence, resamples=100), PromotionSettings(resamples=100))
+    assert "relabelled_f1_macro_difference" in values
+    assert "relabelled_f1_macro_difference_low" not in values
+    assert "unchanged_f1_macro_difference_low" in values
+
+
+def test_changed_labels_are_recognised_by_image_position_and_number():
+    places = grid_positions(1, 5)
+    previous = as_recorded(build_patch_table("abcde", places).assign(fold=1, mask_md5=list("ABCDE")))
+    older = as_recorded(build_patch_table("b", [places[1]]).assign(fold=1, mask_md5=["x"]))  # departed once, and back
+    images, masks = ["a", "b", "c2", "d2", "new"], ["A", "x", "C", "y", "E"]
+    table = build_patch_table(images, [*places[:4], (7, 0, 0)]).assign(mask_md5=masks)
+    found = relabelled_patches(table, pd.concat([previous, older], ignore_index=True))
+    assert found.tolist() == [False, True, False, True, False]
+    renumbered = build_patch_table(["a2", "b"], numbers=[1, 9]).assign(mask_md5=["y", "B"])
+    without = as_recorded(build_patch_table("ab").assign(fold=1, mask_md5=list("AB")))
+    assert relabelled_patches(renumbered, without).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,12 @@ def test_record_is_opened_once_per_pipeline_run(client):
 def test_closed_record_is_in_mlflow_report_and_webhook(client, home, posts, tmp_path, outcome, status, event):
     run_id = open_record(client, "run")
     runs.set_tags(client, run_id, {"data_version": "abc.dir", "drift": "slope"})
-    scores = {f"{prefix}{model}_f1_landslide": 0.5 for prefix in ("", "new_") for model in ("champion", "challenger")}
+    prefixes = ("", "new_", "unchanged_", "relabelled_")
+    scores = {f"{prefix}{model}_f1_landslide": 0.5 for prefix in prefixes for model in ("champion", "challenger")}
     runs.log_scores(client, run_id, {
         **scores, "challenger_f1_landslide": 0.61239, "f1_landslide_difference": 0.11239,
-        "new_largest_shift": 1.2345, "blocks": 1031,
+        "new_largest_shift": 1.2345, "blocks": 1031, "unchanged_challenger_f1_landslide": 0.487,
+        "unchanged_f1_landslide_difference_low": -0.02,
     })  # fmt: skip
     close_record(client, run_id, outcome, "because\nof this", {"version": "4", "champion": "3", "compared_with": ""})
     assert ending(client, run_id) == (status, outcome)
@@ -91,9 +93,13 @@ def test_closed_record_is_in_mlflow_report_and_webhook(client, home, posts, tmp_
         "| version | 4 |",
         "| data version | abc.dir |",
         "| drift | slope |",
-        "| all compared patches, out of fold | champion | challenger |",
-        "| f1_landslide | 50.00 % | 61.24 % |",
-        "| new patches only | champion | challenger |",
+        "| all compared patches, out of fold | champion | challenger | difference |",
+        "| f1_landslide | 50.00 % | 61.24 % | +11.24 points |",
+        "| new patches only | champion | challenger | difference |",
+        "| patches whose labels did not change | champion | challenger | difference |",
+        "| f1_landslide | 50.00 % | 48.70 % | -1.30 points |",
+        "| patches whose labels changed | champion | challenger | difference |",
+        "| unchanged_f1_landslide_difference_low | -2.00 points |",
         "| blocks | 1,031 |",
         "| f1_landslide_difference | +11.24 points |",
         "| new_largest_shift | 1.23 |",

@@ -52,7 +52,7 @@ def _evidence(gain: int) -> pd.DataFrame:
     table = _folded()
     old = np.tile([[900, 50], [50, 50]], (len(table), 1, 1))
     new = old + np.array([[0, 0], [-gain, gain]])
-    return evidence_table(table, np.zeros(len(table), bool), {"champion": old, "challenger": new})
+    return evidence_table(table, *np.zeros((2, len(table)), bool), {"champion": old, "challenger": new})
 
 
 def _decide(client, evidence, champion="1", challenger="2"):

@@ -17,7 +17,9 @@ NAMES = [
     *(f"{part}_{half}{score}" for part, half, score in product(["validation", "test"], ["", "half_epoch_"], SCORES)),
     "train_loss", "train_augmented", "validation_loss", "test_loss", "learning_rate", "epoch_seconds",
     "epoch_processor_seconds", "patches", "new_patches", "f1_macro_difference", "f1_macro_difference_low",
-    "champion_miou", "new_challenger_f1_landslide", "all_largest_shift", "f1_macro.1",
+    "champion_miou", "new_challenger_f1_landslide", "relabelled_patches",
+    "unchanged_challenger_miou", "unchanged_f1_macro_difference", "unchanged_f1_macro_difference_low",
+    "all_largest_shift", "f1_macro.1",
 ]  # fmt: skip
 
 
@@ -52,6 +54,8 @@ def test_f1_and_miou_are_in_the_group_that_mlflow_shows_first():
         ("learning_rate", "train/learning_rate"),
         ("threshold_std", "calibration/threshold_std"),
         ("new_champion_f1_macro", "new/champion_f1_macro"),
+        ("unchanged_champion_f1_macro", "unchanged/champion_f1_macro"),
+        ("relabelled_f1_macro_difference_low", "relabelled/f1_macro_difference_low"),
     ],
 )
 def test_groups(internal, recorded):

@@ -143,17 +143,30 @@ def previous_folds(table: pd.DataFrame, previous: pd.DataFrame) -> npt.NDArray[n
         table: Patch table.
         previous: Older fold table; the columns are those of `extend_fold_table`.
     """
+    rows = previous_rows(table, previous)
+    folds = np.append(previous["fold"].to_numpy(np.int64), 0)  # row -1 is the last one
+    return np.asarray(folds[rows])
+
+
+def previous_rows(table: pd.DataFrame, previous: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Return where each patch is in an older table, as a row number from 0; -1 for patches that are missing there.
+
+    Args:
+        table: Patch table.
+        previous: Older fold table; the columns are those of `extend_fold_table`.
+    """
     old_positions, positions = _positions(previous), _positions(table)
     placed = zip(previous["image_md5"], old_positions, strict=True)
-    by_image_and_position = _first((pair if pair[1] is not None else None for pair in placed), previous["fold"])
-    by_image_and_number = _first(zip(previous["image_md5"], previous["number"], strict=True), previous["fold"])
-    by_image = _first(previous["image_md5"], previous["fold"])
-    by_position = _first(old_positions, previous["fold"])
+    counted = range(1, len(previous) + 1)
+    by_image_and_position = _first((pair if pair[1] is not None else None for pair in placed), counted)
+    by_image_and_number = _first(zip(previous["image_md5"], previous["number"], strict=True), counted)
+    by_image = _first(previous["image_md5"], counted)
+    by_position = _first(old_positions, counted)
     # A number identifies only an image that is gone; an image that is still present was renumbered.
     gone = ~previous["image_md5"].isin(table["image_md5"])
     nowhere = all(position is None for position in positions)
     numbers = zip(previous["number"], gone, old_positions, strict=True)
-    without_position = _first((n if g and (nowhere or p is None) else None for n, g, p in numbers), previous["fold"])
+    without_position = _first((n if g and (nowhere or p is None) else None for n, g, p in numbers), counted)
     found = np.zeros(len(table), np.int64)
     for i, (image, number, position) in enumerate(zip(table["image_md5"], table["number"], positions, strict=True)):
         found[i] = (
@@ -164,15 +177,15 @@ def previous_folds(table: pd.DataFrame, previous: pd.DataFrame) -> npt.NDArray[n
             or without_position.get(number)
             or 0
         )
-    return found
+    return found - 1
 
 
-def _first(keys: Iterable[Hashable], folds: Iterable[int]) -> dict[Hashable, int]:
-    """Return the fold by key, without None. Of equal keys the first counts; removed patches come last."""
+def _first(keys: Iterable[Hashable], values: Iterable[int]) -> dict[Hashable, int]:
+    """Return the value by key, without None. Of equal keys the first counts; removed patches come last."""
     found: dict[Hashable, int] = {}
-    for key, fold in zip(keys, folds, strict=True):
+    for key, value in zip(keys, values, strict=True):
         if key is not None:
-            found.setdefault(key, int(fold))
+            found.setdefault(key, int(value))
     return found
 
 

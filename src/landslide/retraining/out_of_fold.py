@@ -13,7 +13,7 @@ from torch import Tensor
 from landslide.bands.cache import BandCache
 from landslide.data.patches import read_stored
 from landslide.errors import ComparisonError
-from landslide.folds.table import previous_folds
+from landslide.folds.table import previous_folds, previous_rows
 from landslide.inference.batches import predict_batches
 from landslide.inference.ensemble import Ensemble
 from landslide.metrics.bootstrap import resampling_blocks
@@ -54,6 +54,23 @@ def select_unseen(
     fold = table["fold"].to_numpy()
     held_out = (old == fold) & np.isin(fold, list(member_folds)) & (not selected_on_test_fold)
     return (new | held_out) & ~_in_several_folds(table, previous), new
+
+
+def relabelled_patches(table: pd.DataFrame, previous: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Find the patches whose labels changed since the champion: it was trained with another mask file.
+
+    Args:
+        table: Fold table of the challenger.
+        previous: Fold table of the champion, including removed patches, both with the column mask_md5.
+
+    Returns:
+        (n,); false for patches that are new since the champion.
+    """
+    rows = previous_rows(table, previous)
+    changed = rows >= 0
+    before, now = previous["mask_md5"].to_numpy(object), table["mask_md5"].to_numpy(object)
+    changed[changed] = before[rows[changed]] != now[changed]
+    return changed
 
 
 def _in_several_folds(table: pd.DataFrame, previous: pd.DataFrame) -> npt.NDArray[np.bool_]:
@@ -104,6 +121,7 @@ def check_unseen(
 def evidence_table(
     table: pd.DataFrame,
     new: npt.NDArray[np.bool_],
+    relabelled: npt.NDArray[np.bool_],
     counts: Mapping[str, npt.NDArray[np.int64]],
 ) -> pd.DataFrame:
     """Return the counts of both models for every patch: the decision is computed from these only.
@@ -111,13 +129,14 @@ def evidence_table(
     Args:
         table: Fold table of the compared patches.
         new: (n,) whether a patch is new since the champion.
+        relabelled: (n,) whether its labels changed since the champion, see `relabelled_patches`.
         counts: (n, 2, 2) counts of `champion` and `challenger`.
 
     Returns:
-        One row per patch: number, image_md5, scene, row, column, fold, new, block, and `<model>_<cell>`.
+        One row per patch: number, image_md5, scene, row, column, fold, new, relabelled, block, and `<model>_<cell>`.
     """
     evidence = table[["number", "image_md5", *POSITION_COLUMNS, "fold"]].reset_index(drop=True)
-    evidence = evidence.assign(new=new, block=resampling_blocks(table))
+    evidence = evidence.assign(new=new, relabelled=relabelled, block=resampling_blocks(table))
     cells = {
         f"{model}_{cell}": counts[model].reshape(-1, 4)[:, i]
         for model in CHAMPION_AND_CHALLENGER

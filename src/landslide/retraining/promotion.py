@@ -5,6 +5,7 @@ members, if none has seen the patch. A paired block bootstrap (see `landslide.me
 of their scores.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -107,12 +108,19 @@ def judge(evidence: pd.DataFrame, differences: pd.DataFrame, settings: Promotion
     )
 
 
-def summary(evidence: pd.DataFrame, differences: pd.DataFrame) -> dict[str, float]:
+def summary(evidence: pd.DataFrame, differences: pd.DataFrame, settings: PromotionSettings) -> dict[str, float]:
     """Return the comparison as numbers.
+
+    Args:
+        evidence: The result of `evidence_table`; without the column relabelled, nothing is said of changed labels.
+        differences: The result of `bootstrap` for it.
+        settings: Resamples and seed of the intervals of parts of the patches.
 
     Returns:
         patches, new_patches, blocks; `<model>_<score>` for both models, `<score>_difference` and its 95 % interval
         (`_low`, `_high`) for the deciding scores; the same scores of the new patches only as `new_<model>_<score>`.
+        If labels changed since the champion, also relabelled_patches and unchanged_patches, and scores, differences
+        and intervals of these two parts as `relabelled_...` and `unchanged_...`. New patches are in neither.
     """
     values: dict[str, float] = {
         "patches": len(evidence),
@@ -123,9 +131,33 @@ def summary(evidence: pd.DataFrame, differences: pd.DataFrame) -> dict[str, floa
         if len(part):
             for model in CHAMPION_AND_CHALLENGER:
                 values |= {f"{prefix}{model}_{name}": value for name, value in model_scores(part, model).items()}
-    for name in DECIDING:
-        values[f"{name}_difference"] = values[f"challenger_{name}"] - values[f"champion_{name}"]
-        values[f"{name}_difference_low"], values[f"{name}_difference_high"] = (
-            float(v) for v in np.percentile(differences[name], [2.5, 97.5])
-        )
+    values |= _differences(values, differences)
+    if "relabelled" in evidence and evidence["relabelled"].any():
+        for name, chosen in (
+            ("relabelled", evidence["relabelled"]),
+            ("unchanged", ~(evidence["relabelled"] | evidence["new"])),
+        ):
+            values |= {f"{name}_{key}": value for key, value in _part_summary(evidence[chosen], settings).items()}
     return values
+
+
+def _part_summary(part: pd.DataFrame, settings: PromotionSettings) -> dict[str, float]:
+    """Return number of patches, scores of both models and their differences; there is no interval of a single block."""
+    values: dict[str, float] = {"patches": len(part)}
+    if len(part):
+        for model in CHAMPION_AND_CHALLENGER:
+            values |= {f"{model}_{name}": value for name, value in model_scores(part, model).items()}
+        values |= _differences(values, bootstrap(part, resamples=settings.resamples, seed=settings.seed))
+        if part["block"].nunique() < 2:
+            values = {name: value for name, value in values.items() if not name.endswith(("_low", "_high"))}
+    return values
+
+
+def _differences(values: Mapping[str, float], differences: pd.DataFrame) -> dict[str, float]:
+    """Return `<score>_difference` and its 95 % interval for the deciding scores."""
+    found = {}
+    for name in DECIDING:
+        low, high = np.percentile(differences[name], [2.5, 97.5])
+        found[f"{name}_difference"] = values[f"challenger_{name}"] - values[f"champion_{name}"]
+        found |= {f"{name}_difference_low": float(low), f"{name}_difference_high": float(high)}
+    return found

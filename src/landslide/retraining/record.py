@@ -30,6 +30,12 @@ _EQUAL = (
     "Both models score the same on the new patches. If these are all in one fold, the members that predict them were "
     "trained on the same patches."
 )
+_TABLES = {
+    "": "all compared patches, out of fold",
+    "new_": "new patches only",
+    "unchanged_": "patches whose labels did not change",
+    "relabelled_": "patches whose labels changed",
+}
 _ROLE = "tags.role = 'retraining'"
 
 
@@ -187,16 +193,17 @@ def _render(run: Run, outcome: str, reason: str, facts: Mapping[str, Any]) -> st
     }
     lines = [f"# Retraining: {outcome}", "", reason, "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
-    for prefix, title in (("", "all compared patches, out of fold"), ("new_", "new patches only")):
+    for prefix, title in _TABLES.items():
         scored = [name for name in METRIC_NAMES if f"{prefix}challenger_{name}" in metrics]
         if scored:
-            lines += ["", f"| {title} | champion | challenger |", "|---|---|---|"]
+            lines += ["", f"| {title} | champion | challenger | difference |", "|---|---|---|---|"]
             equal = True
             for name in scored:
                 values = [metrics.pop(f"{prefix}{model}_{name}") for model in ("champion", "challenger")]
                 equal &= values[0] == values[1]
-                lines.append(f"| {name} | {100 * values[0]:.2f} % | {100 * values[1]:.2f} % |")
-            lines += ["", _EQUAL] if equal and prefix else []
+                one, other = (100 * value for value in values)
+                lines.append(f"| {name} | {one:.2f} % | {other:.2f} % | {other - one:+.2f} points |")
+            lines += ["", _EQUAL] if equal and prefix == "new_" else []
     if metrics:
         lines += ["", "| further figures | |", "|---|---|"]
         lines += [f"| {name} | {_figure(name, metrics[name])} |" for name in sorted(metrics)]

@@ -9,7 +9,9 @@ from mlflow.entities import Run
 
 _FIRST = "at 0.5"
 _SHOWN_FIRST = ("f1_macro", "miou", "f1_landslide")
-_PREFIXES = ("champion", "challenger", "detection", "epoch", "new", "test", "train", "validation")
+_PREFIXES = (
+    *("champion", "challenger", "detection", "epoch", "new", "relabelled", "test", "train", "unchanged", "validation"),
+)
 _SUFFIXES = ("head_average", "pooled", "selection_gap", "test_selected", "tta", "tuned")
 # Names without a prefix or suffix of these.
 _OTHERS = {
