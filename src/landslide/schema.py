@@ -31,6 +31,9 @@ LAYOUTS: tuple[dict[Split, tuple[str, str]], ...] = (
 
 POSITION_COLUMNS = ("scene", "row", "column")
 
+LABEL_CHANGES = "label_changes.csv"
+"""File of a data set that says which of its labels were changed after an audit."""
+
 # NumPy, PyTorch and Python take these.
 SEEDS = range(2**32)
 

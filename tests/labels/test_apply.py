@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +17,12 @@ from landslide.cli import main
 from landslide.data.check import check
 from landslide.data.digests import directory_digest
 from landslide.data.patches import read_mask
+from landslide.data.project import forgotten_changes
 from landslide.labels.candidates import CANDIDATES
-from landslide.labels.label_changes import CHANGES, read_changed_patches
+from landslide.labels.label_changes import read_changed_patches
 from landslide.labels.objects import label_objects
 from landslide.mapping.demo_scene import write_demo_scene
+from landslide.schema import LABEL_CHANGES
 from tests.support.audits import Judged, write_audit
 from tests.support.patch_sets import build_image, image_path, mask_path, write_h5
 
@@ -100,7 +101,7 @@ def test_each_kind_of_verdict_changes_its_pixels_and_no_others(tmp_path):
     new = everything(tmp_path / "new")
     changed = {f"TrainData/mask/mask_{number}.h5" for number in (1, 2, 3)}
     assert {name for name in old if new[name] != old[name]} == changed
-    assert set(new) == {*old, CHANGES}
+    assert set(new) == {*old, LABEL_CHANGES}
     report = check(tmp_path / "new", 1)
     assert (report.faults, report.warnings) == ([], [])
     added = sum(int((after[n] > before[n]).sum()) for n in before)
@@ -116,7 +117,7 @@ def test_each_kind_of_verdict_changes_its_pixels_and_no_others(tmp_path):
         assert line in done.output.splitlines()
     shares = [sum(int(m.sum()) for m in of.values()) / (3 * 128**2) for of in (before, after)]
     assert "landslides cover {:.3f} % of the patches, then {:.3f} %".format(*(100 * s for s in shares)) in done.output
-    lines = list(csv.DictReader((tmp_path / "new" / CHANGES).open()))
+    lines = list(csv.DictReader((tmp_path / "new" / LABEL_CHANGES).open()))
     assert [(line["id"], line["kind"], line["patch"]) for line in lines] == [
         ("1-1", "no_landslide", "1"), ("1-2", "no_landslide", "1"), ("2-3", "missing", "2"), ("3-4", "outline", "3"),
     ]  # fmt: skip
@@ -141,7 +142,7 @@ def test_a_redrawn_polygon_counts_as_it_is_also_in_the_patches_beside_it(tmp_pat
     assert (after[2] != before[2]).any()
     np.testing.assert_array_equal(after[3], before[3] & ~inside(larger))
     assert read_changed_patches(tmp_path / "new") == {1, 2, 3}
-    lines = list(csv.DictReader((tmp_path / "new" / CHANGES).open()))
+    lines = list(csv.DictReader((tmp_path / "new" / LABEL_CHANGES).open()))
     assert [(line["id"], line["patch"]) for line in lines] == [("1-1", "1"), ("1-1", "2"), ("3-2", "3")]
 
 
@@ -224,7 +225,7 @@ def test_the_same_again_gives_the_same_bytes_and_later_changes_are_appended(tmp_
     assert everything(tmp_path / "new") == everything(tmp_path / "again")
     later = write_audit(tmp_path / "later", tmp_path / "new", [Judged("missing", 2, LANDSLIDE)])
     assert apply(later, "-o", tmp_path / "third").exit_code == 0
-    first, third = ((tmp_path / name / CHANGES).read_text() for name in ("new", "third"))
+    first, third = ((tmp_path / name / LABEL_CHANGES).read_text() for name in ("new", "third"))
     assert third.startswith(first)
     assert [line["patch"] for line in csv.DictReader(third.splitlines())] == ["1", "2"]
 
@@ -254,7 +255,7 @@ def test_a_polygon_that_a_person_drew_is_added_where_it_lies(tmp_path):
     np.testing.assert_array_equal(masks(tmp_path / "new")[2], before[2] | inside(LANDSLIDE))
     np.testing.assert_array_equal(masks(tmp_path / "new")[1], before[1])
     assert "note: 1 polygons were drawn and have no verdict" in done.output
-    assert [line["id"] for line in csv.DictReader((tmp_path / "new" / CHANGES).open())] == ["3-1", "drawn 1"]
+    assert [line["id"] for line in csv.DictReader((tmp_path / "new" / LABEL_CHANGES).open())] == ["3-1", "drawn 1"]
 
 
 def _no_gpkg(audit: Path) -> None:
@@ -332,7 +333,9 @@ def test_verdicts_of_the_page_count_and_a_dry_run_writes_nothing(tmp_path):
     assert "nothing was written: a dry run" in dry.output
     assert not (tmp_path / "new").exists()
     assert apply(*given).exit_code == 0
-    assert [line["comment"] for line in csv.DictReader((tmp_path / "new" / CHANGES).open())] == ["seen in the field"]
+    assert [line["comment"] for line in csv.DictReader((tmp_path / "new" / LABEL_CHANGES).open())] == [
+        "seen in the field"
+    ]
 
 
 def run(folder: Path, *command: str) -> str:
@@ -362,13 +365,19 @@ def test_the_data_of_a_project_are_replaced_and_the_old_masks_stay_under_dvc(tmp
     assert f"data version: {version}, then {new}" in done.output
     assert new in (project / "data.dvc").read_text()
     assert inside(LANDSLIDE)[read_mask(mask_path(root, 1)) == 1].any()
+    later = write_audit(tmp_path / "later", root, [Judged("missing", 2, LANDSLIDE)])
+    assert apply(later, "-o", tmp_path / "continued").exit_code == 0
+    assert forgotten_changes(project, tmp_path / "continued") == ""
     (command,) = [line for line in done.output.splitlines() if line.startswith("  git add")]
     run(project, "bash", "-c", command.replace("git commit", " ".join(git) + " commit"))
     assert sorted(path.name for path in project.iterdir() if path.name.startswith(".data")) == []
+    original = build_set(tmp_path / "original", (1, 2))
+    used = CliRunner().invoke(main, ["data", "use", str(original), "--bands", "B4"])
+    assert used.exit_code == 0, used.output
+    assert f"note: labels of ./data were changed after an audit, and {original} does not" in used.output
     run(project, "git", "checkout", "-q", "HEAD~1", "data.dvc")
     run(project, sys.executable, "-m", "dvc", "checkout", "-q", "data.dvc")
     assert everything(root) == before
-    shutil.rmtree(root)
 
 
 def test_scenes_whose_labels_changed_are_not_cut_again_and_others_are_added(tmp_path):

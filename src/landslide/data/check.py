@@ -24,7 +24,7 @@ from landslide.data.positions import read_positions, unused_lines
 from landslide.data.read_errors import unreadable_folders
 from landslide.data.scale import images_of_another_scale, set_of_another_scale
 from landslide.errors import DataError, first_few
-from landslide.schema import LAYOUTS, ORIGINAL_BANDS, PATCH_SIZE, Split
+from landslide.schema import LABEL_CHANGES, LAYOUTS, ORIGINAL_BANDS, PATCH_SIZE, Split
 
 _WARNINGS_SHOWN = 10  # of each kind
 _TEXT_SUFFIXES = {".md", ".rst", ".txt"}
@@ -415,7 +415,7 @@ def _counts(patches: Mapping[Split, int], positive_pixels: Collection[int]) -> d
 def _is_text(path: PurePosixPath) -> bool:
     name = path.name.lower()
     return (
-        str(path) in ("scenes.csv", "tiles.json", "names.csv", "label_changes.csv")
+        str(path) in ("scenes.csv", "tiles.json", "names.csv", LABEL_CHANGES)
         or path.suffix.lower() in _TEXT_SUFFIXES
         or name.startswith(_TEXT_NAMES)
     )

@@ -21,6 +21,7 @@ from landslide.data.patches import Finding
 from landslide.errors import DataError, first_few
 from landslide.locks import locked
 from landslide.paths import home
+from landslide.schema import LABEL_CHANGES
 
 
 def pinned_version(pointer: Path) -> str | None:
@@ -283,7 +284,25 @@ def check_and_install(
     report_to(report.render())
     if not report.ok:
         raise DataError(f"{folder} has {len(report.faults)} fault(s), see above", remedy="correct them first")
+    if note := forgotten_changes(project, folder):
+        report_to(note)
     return install_and_pin(project, folder)
+
+
+def forgotten_changes(project: Path, folder: Path) -> str:
+    """Return a note if labels of `./data` were changed after an audit, and those of its successor were not.
+
+    Args:
+        project: Root of the project.
+        folder: The successor.
+
+    Returns:
+        The note; empty if nothing is forgotten.
+    """
+    now, then = (root / LABEL_CHANGES for root in (project / "data", folder))
+    if not now.is_file() or (then.is_file() and then.read_bytes().startswith(now.read_bytes())):
+        return ""
+    return f"note: labels of ./data were changed after an audit, and {folder} does not have all these changes"
 
 
 def install_and_pin(project: Path, folder: Path, *, keep: bool = True) -> str:

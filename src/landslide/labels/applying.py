@@ -9,9 +9,9 @@ from landslide.data.patches import write_array
 from landslide.data.project import install_and_pin, refuse_unless_replaceable
 from landslide.errors import ConfigurationError, DataError, first_few
 from landslide.labels.importing import refuse_output
-from landslide.labels.label_changes import CHANGES, LabelChanges, changes_file
+from landslide.labels.label_changes import LabelChanges, changes_file
 from landslide.locks import locked
-from landslide.schema import PATCH_SIZE
+from landslide.schema import LABEL_CHANGES, PATCH_SIZE
 
 _DONE = {"no_landslide": "removed", "missing": "added", "outline": "redrawn"}
 
@@ -101,16 +101,16 @@ def _write_files(plan: LabelChanges, folder: Path) -> str:
             if name in plan.masks:
                 write_array(path, "mask", plan.masks[name])
                 digests[name] = file_digest(path)
-            elif name != CHANGES:
+            elif name != LABEL_CHANGES:
                 shutil.copyfile(plan.root / name, path)
                 if file_digest(path) != digest:
                     raise DataError(f"{plan.root / name} has changed meanwhile.", remedy="Run this again.")
-        (folder / CHANGES).write_bytes(changes)
+        (folder / LABEL_CHANGES).write_bytes(changes)
     except OSError as error:
         raise DataError(
             f"{plan.root} could not be copied: {error}.", remedy="Make room on the disk, then run this again."
         ) from error
-    return listing_digest(digests | {CHANGES: content_digest(changes)})
+    return listing_digest(digests | {LABEL_CHANGES: content_digest(changes)})
 
 
 def describe_changes(plan: LabelChanges) -> str:

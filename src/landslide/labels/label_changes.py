@@ -25,17 +25,15 @@ from landslide.errors import DataError, first_few
 from landslide.labels.candidates import CANDIDATES, KINDS, RECORD, read_candidates
 from landslide.labels.objects import label_objects, parse_objects
 from landslide.labels.places import Place, patch_places
-from landslide.schema import ORIGINAL_BANDS, PATCH_SIZE
-
-CHANGES = "label_changes.csv"
-"""File of a data set that says which of its labels were changed after an audit."""
+from landslide.schema import LABEL_CHANGES, ORIGINAL_BANDS, PATCH_SIZE
 
 CHANGES_COLUMNS = (
     *("data_version", "model_version", "id", "kind", "patch"),
     *("pixels_added", "pixels_removed", "comment"),
 )
-"""Its columns: the data version before, the model of the audit, the candidate, what was wrong, the patch that changed,
-how many pixels this change alone makes landslides or no landslides, and the comment of the person."""
+"""Columns of the file `LABEL_CHANGES`: the data version before, the model of the audit, the candidate, what was wrong,
+the patch that changed, how many pixels this change alone makes landslides or no landslides, and the comment of the
+person."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -141,12 +139,12 @@ def plan_changes(audit: Path, root: Path | None = None, verdicts: Path | None = 
 
 
 def changes_file(plan: LabelChanges) -> bytes:
-    """Return the content of the file `CHANGES`: what an older one says, then these changes.
+    """Return the content of the file `LABEL_CHANGES`: what an older one says, then these changes.
 
     Raises:
         DataError: If the older one is no such file.
     """
-    path = plan.root / CHANGES
+    path = plan.root / LABEL_CHANGES
     older = path.read_bytes() if path.exists() else b""
     if older:
         read_changed_patches(plan.root)
@@ -167,9 +165,9 @@ def read_changed_patches(root: Path) -> set[int]:
         root: Folder of a data set.
 
     Raises:
-        DataError: If its file `CHANGES` is damaged.
+        DataError: If its file `LABEL_CHANGES` is damaged.
     """
-    path = root / CHANGES
+    path = root / LABEL_CHANGES
     if not path.exists():
         return set()
     try:

@@ -17,7 +17,7 @@ from rasterio.windows import Window
 
 from landslide.data.patches import write_array
 from landslide.errors import ConfigurationError, DataError
-from landslide.labels.label_changes import CHANGES, read_changed_patches
+from landslide.labels.label_changes import read_changed_patches
 from landslide.labels.places import ORIGIN_COLUMNS
 from landslide.labels.sources import LabelCounts, Labels, LabelSettings
 from landslide.locks import locked
@@ -28,7 +28,7 @@ from landslide.mapping.reasons import Reason
 from landslide.mapping.scene import Scene, refuse_equal_names
 from landslide.mapping.terrain import prepare_terrain
 from landslide.mapping.units import TERRAIN_BANDS, Units, to_stored
-from landslide.schema import ORIGINAL_BANDS, PATCH_SIZE, POSITION_COLUMNS
+from landslide.schema import LABEL_CHANGES, ORIGINAL_BANDS, PATCH_SIZE, POSITION_COLUMNS
 
 RECORD = "tiles.json"
 """File of a data set that says how it was cut from scenes."""
@@ -183,8 +183,8 @@ def tile_scenes(
                     remedy="Give other scenes, a smaller --min-valid, or fewer masks.",
                 )
             new.write(partial)
-            if (folder / CHANGES).exists():
-                shutil.copyfile(folder / CHANGES, partial / CHANGES)
+            if (folder / LABEL_CHANGES).exists():
+                shutil.copyfile(folder / LABEL_CHANGES, partial / LABEL_CHANGES)
             differences = _differences(old, new, folder, partial)
             result = TiledSet(folder, found, **differences, stored=settings.stored, units=settings.units)
             _replace(folder, partial)
@@ -327,8 +327,8 @@ def _refuse_changed_labels(folder: Path, old: _Record, named: set[str]) -> None:
     changed = read_changed_patches(folder)
     if scenes := sorted({patch.name for patch in old.patches if patch.number in changed} & named):
         raise DataError(
-            f"`landslide data apply` changed labels of {', '.join(scenes)} in {folder}: {CHANGES} lists them. Cutting "
-            "again would bring the old ones back.",
+            f"`landslide data apply` changed labels of {', '.join(scenes)} in {folder}: {LABEL_CHANGES} lists them. "
+            "Cutting again would bring the old ones back.",
             remedy="Change the polygons in the same way, and cut into a new folder. Other scenes can be added here.",
         )
 
