@@ -352,10 +352,11 @@ def test_the_data_of_a_project_are_replaced_and_the_old_masks_stay_under_dvc(tmp
     monkeypatch.chdir(project)
     audit = write_audit(tmp_path / "audit", root, [Judged("missing", 1, LANDSLIDE)])
     before, version = everything(root), directory_digest(root)[0]
-    unpinned = apply(audit)
-    assert unpinned.exit_code == 1
-    assert "./data differs from the version that data.dvc pins" in unpinned.output
-    assert everything(root) == before
+    for options in ([], ["--dry-run"]):
+        unpinned = apply(audit, *options)
+        assert unpinned.exit_code == 1
+        assert "./data differs from the version that data.dvc pins" in unpinned.output
+        assert everything(root) == before
     run(project, sys.executable, "-m", "dvc", "add", "-q", "data")
     run(project, *git, "add", "-A")
     run(project, *git, "commit", "-qm", "Data")
