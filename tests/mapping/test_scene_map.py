@@ -24,11 +24,12 @@ from landslide.mapping.demo_scene import write_demo_scene
 from landslide.mapping.exclusions import ExclusionSettings
 from landslide.mapping.geotiff import stored_threshold
 from landslide.mapping.grid import WGS84
+from landslide.mapping.map_folder import MapExistsError
 from landslide.mapping.model import open_model
 from landslide.mapping.plan import make_plan
 from landslide.mapping.report import describe_map, describe_plan
 from landslide.mapping.scene import open_scene
-from landslide.mapping.scene_map import MapExistsError, map_scene
+from landslide.mapping.scene_map import map_scene
 from landslide.mapping.settings import MappingSettings
 from tests.support import versions
 from tests.support.full_disk import files_limited

@@ -1,6 +1,6 @@
 """A map as an MLflow run with the tag `role=mapping`."""
 
-from landslide.mapping.scene_map import FinishedMap
+from landslide.mapping.map_folder import FinishedMap
 from landslide.paths import default_tracking_uri
 from landslide.tracking import runs
 

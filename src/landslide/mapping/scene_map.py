@@ -1,13 +1,11 @@
 """The map of one scene: predicted, written as rasters, polygons, pictures and metadata, in a folder of its own."""
 
-import errno
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +14,24 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 
-from landslide.errors import DataError, LandslideError, first_few
 from landslide.files import atomic_write, sha256
 from landslide.locks import locked
 from landslide.mapping.exclusions import area_polygons
 from landslide.mapping.geotiff import write_rasters
 from landslide.mapping.grid import Grid
+from landslide.mapping.map_folder import (
+    PRODUCTS,
+    REPLACE,
+    REPLACED,
+    SUMMARY,
+    FinishedMap,
+    MapExistsError,
+    existing_map,
+    finish,
+    recover,
+    refuse_another,
+    writing_map,
+)
 from landslide.mapping.map_page import write_map_page
 from landslide.mapping.model import MapModel
 from landslide.mapping.mosaic import PROGRESS, Mosaic, read_raw
@@ -43,38 +53,12 @@ from landslide.mapping.stac_item import write_item
 from landslide.mapping.terrain import Terrain
 from landslide.mapping.vectors import write_geojson, write_geopackage
 
-SUMMARY = "summary.json"
 _IDENTITY = "identity.json"
-_PRODUCTS, _REPLACED = "products", "replaced"  # folders in a work folder: the new map, and the one before it
-_EDITED_BY_PEOPLE = (".gpkg", ".geojson")  # who set `reviewed`, for example
 _NO_EFFECT_ON_PREDICTION = ("threshold", "min_area")
 _SAME_IN_OTHER_BITS = ("engine or device",)
 _VERSIONS = ("landslide", "torch", "numpy", "rasterio", "shapely", "geopandas")
 _BLOCK_ROWS = 512
 _GPU_WORKERS = 2  # more of them hold each other up (docs/performance.md)
-
-
-_REPLACE = "with --overwrite (in a pipeline: overwrite: true)"
-_ELSEWHERE = "choose another folder with --output (output)"
-
-
-class MapExistsError(LandslideError):
-    """The folder holds another map."""
-
-
-@dataclass(frozen=True)
-class FinishedMap:
-    """A map on the disk.
-
-    Attributes:
-        folder: Its folder.
-        summary: The content of `summary.json`.
-        new: Whether it was made now; otherwise the same map was there already.
-    """
-
-    folder: Path
-    summary: dict[str, Any]
-    new: bool
 
 
 def map_scene(
@@ -107,25 +91,8 @@ def map_scene(
         DataError: If the disk is full, something cannot be read, or the folder cannot be made.
         PredictionError: If the model's answers are not finite.
     """
-    try:
+    with writing_map(plan.scene.name, output):
         return _map(plan, output, workers, overwrite, say, progress, save_every)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise DataError(
-            f"The map of {plan.scene.name} in {output} cannot be written: {where}{error.strerror or error}.",
-            remedy=_remedy(error),
-        ) from error
-
-
-def _remedy(error: OSError) -> str:
-    match error.errno:
-        case errno.EEXIST | errno.ENOTDIR | errno.EISDIR | errno.ENOTEMPTY | errno.ELOOP:
-            return f"Move away what is in the way, or {_ELSEWHERE}."
-        case errno.ENAMETOOLONG:
-            return "Give the scene a shorter name: rename its file or folder, or shorten the id in its STAC Item."
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            return f"See that you may write there, or {_ELSEWHERE}."
-    return "Free some space there, or see that the disk works; the same command continues."
 
 
 def _map(
@@ -141,62 +108,21 @@ def _map(
     name = plan.scene.name
     final, work, done = output / name, output / f".{name}.partial", output / f".{name}.done"
     with locked(output / f".{name}.lock", wait=False):
-        _recover(work, done, final)
-        if os.path.lexists(final):
-            summary = _summary(final)
-            try:
-                _refuse_another(
-                    plan, summary["identity"], f"{final} holds a map", f"Replace it {_REPLACE}",
-                    parts=_SAME_IN_OTHER_BITS,
-                )  # fmt: skip
-                _refuse_damaged(final, summary["digests"])
-                return FinishedMap(final, summary, new=False)
-            except MapExistsError:
-                if not overwrite:
-                    raise
+        recover(work, done, final)
+        if there := existing_map(final, plan.identity, overwrite=overwrite, parts=_SAME_IN_OTHER_BITS):
+            return there
         _prepare(plan, work, overwrite)
         plan.check_space(work)
         started = time.monotonic()
-        products = work / _PRODUCTS
+        products = work / PRODUCTS
         terrain = terrain_of(plan, work)
         warnings = _predict(plan, work, terrain, workers, say, progress, save_every)
         say("writing rasters, polygons and pictures")
         products.mkdir()
         with gdal_environment():
             summary = _write_products(plan, work, products, terrain, warnings, time.monotonic() - started)
-        _finish(work, done, final)
+        finish(work, done, final)
     return FinishedMap(final, summary, new=True)
-
-
-def _finish(work: Path, done: Path, final: Path) -> None:
-    """Give a complete map its place. If this is interrupted, `_recover` brings it to its end."""
-    work.rename(done)
-    if os.path.lexists(final):
-        final.rename(done / _REPLACED)
-    (done / _PRODUCTS).rename(final)
-    shutil.rmtree(done, ignore_errors=True)
-
-
-def _recover(work: Path, done: Path, final: Path) -> None:
-    """Bring to its end what an interrupted `_finish` began."""
-    products = done / _PRODUCTS
-    if products.exists() and os.path.lexists(final):  # another map is still there: whoever began may go on
-        done.rename(work)
-    elif products.exists():
-        products.rename(final)
-    if done.exists():
-        shutil.rmtree(done)
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    """Return the summary of a finished map; refuse any other folder, which is never overwritten."""
-    try:
-        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
-        if isinstance(summary["identity"], dict) and isinstance(summary["digests"], dict):
-            return summary
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise MapExistsError(f"{folder} exists and holds no finished map.", remedy=f"Move it away, or {_ELSEWHERE}.")
 
 
 def _prepare(plan: MapPlan, work: Path, overwrite: bool) -> None:
@@ -206,11 +132,11 @@ def _prepare(plan: MapPlan, work: Path, overwrite: bool) -> None:
         with suppress(OSError, ValueError):
             before = json.loads(identity.read_text())
             try:
-                remedy = f"Finish it by the call that began it, discard it {_REPLACE}"
-                _refuse_another(
-                    plan, before, f"{work} holds an unfinished map", remedy, settings=_NO_EFFECT_ON_PREDICTION
+                remedy = f"Finish it by the call that began it, discard it {REPLACE}"
+                refuse_another(
+                    plan.identity, before, f"{work} holds an unfinished map", remedy, settings=_NO_EFFECT_ON_PREDICTION
                 )
-                for folder in (_PRODUCTS, _REPLACED):
+                for folder in (PRODUCTS, REPLACED):
                     shutil.rmtree(work / folder, ignore_errors=True)
                 return
             except MapExistsError:
@@ -220,42 +146,6 @@ def _prepare(plan: MapPlan, work: Path, overwrite: bool) -> None:
     work.mkdir()
     with atomic_write(identity) as path:
         path.write_text(json.dumps(plan.identity, default=str))
-
-
-def _refuse_another(
-    plan: MapPlan,
-    before: dict[str, Any],
-    what: str,
-    remedy: str,
-    *,
-    settings: Sequence[str] = (),
-    parts: Sequence[str] = (),
-) -> None:
-    """Refuse what was made from something else, and name what differs; some settings or parts may."""
-    now = json.loads(json.dumps(plan.identity, default=str))
-    for name in settings:
-        before, now = ({**one, "settings": {**one["settings"], name: None}} for one in (before, now))
-    other = [part for part in now if part not in parts and digest(now[part]) != digest(before.get(part))]
-    if other:
-        raise MapExistsError(
-            f"{what} that differs in {' and '.join(other)}.",
-            remedy=f"{remedy}, or {_ELSEWHERE}.",
-        )
-
-
-def _refuse_damaged(folder: Path, digests: dict[str, str]) -> None:
-    """Refuse a finished map that has lost files or some of their content."""
-
-    def damaged(path: Path) -> bool:
-        if path.suffix in _EDITED_BY_PEOPLE:
-            return not path.is_file() or path.stat().st_size == 0
-        return not path.is_file() or sha256(path) != digests[path.name]
-
-    if found := [name for name in digests if damaged(folder / name)]:
-        raise MapExistsError(
-            f"{folder} holds this map, but these of its files are missing or damaged: {first_few(found)}.",
-            remedy=f"Make it again {_REPLACE}, or {_ELSEWHERE}.",
-        )
 
 
 def _predict(

@@ -1,0 +1,184 @@
+"""The folder of a map: it gets its name when the map is complete, and another map is replaced only on demand."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from landslide.errors import DataError, LandslideError, first_few
+from landslide.files import sha256
+from landslide.mapping.plan import digest
+
+SUMMARY = "summary.json"
+PRODUCTS, REPLACED = "products", "replaced"
+"""Folders in a work folder: the new map, and the one before it."""
+_EDITED_BY_PEOPLE = (".gpkg", ".geojson")  # who set `reviewed`, for example
+REPLACE = "with --overwrite (in a pipeline: overwrite: true)"
+_ELSEWHERE = "choose another folder with --output (output)"
+
+
+class MapExistsError(LandslideError):
+    """The folder holds another map."""
+
+
+@dataclass(frozen=True)
+class FinishedMap:
+    """A map on the disk.
+
+    Attributes:
+        folder: Its folder.
+        summary: The content of `summary.json`.
+        new: Whether it was made now; otherwise the same map was there already.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    new: bool
+
+
+def finish(work: Path, done: Path, final: Path) -> None:
+    """Give a complete map its place. If this is interrupted, `recover` brings it to its end.
+
+    Args:
+        work: The work folder, which holds the map in `PRODUCTS`.
+        done: The name that it bears meanwhile.
+        final: The folder of the map; the map before it is deleted in the end.
+    """
+    work.rename(done)
+    if os.path.lexists(final):
+        final.rename(done / REPLACED)
+    (done / PRODUCTS).rename(final)
+    shutil.rmtree(done, ignore_errors=True)
+
+
+def recover(work: Path, done: Path, final: Path) -> None:
+    """Bring to its end what an interrupted `finish` began."""
+    products = done / PRODUCTS
+    if products.exists() and os.path.lexists(final):  # another map is still there: whoever began may go on
+        done.rename(work)
+    elif products.exists():
+        products.rename(final)
+    if done.exists():
+        shutil.rmtree(done)
+
+
+def existing_map(
+    final: Path, identity: dict[str, Any], *, overwrite: bool, parts: Sequence[str] = ()
+) -> FinishedMap | None:
+    """Return the map that a folder holds, if it is the one that is wanted.
+
+    Args:
+        final: The folder of the map.
+        identity: What the wanted map depends on, as plain values by their names for people.
+        overwrite: Whether another map may be replaced.
+        parts: Names of which other values make no other map.
+
+    Returns:
+        None if there is no map, or one that may be replaced.
+
+    Raises:
+        MapExistsError: If the folder holds a map of another identity or a damaged one, unless `overwrite`; or no map.
+    """
+    if not os.path.lexists(final):
+        return None
+    summary = _read_summary(final)
+    try:
+        refuse_another(identity, summary["identity"], f"{final} holds a map", f"Replace it {REPLACE}", parts=parts)
+        _refuse_damaged(final, summary["digests"])
+    except MapExistsError:
+        if not overwrite:
+            raise
+        return None
+    return FinishedMap(final, summary, new=False)
+
+
+def _read_summary(folder: Path) -> dict[str, Any]:
+    """Return the summary of a finished map; refuse any other folder, which is never overwritten."""
+    try:
+        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
+        if isinstance(summary["identity"], dict) and isinstance(summary["digests"], dict):
+            return summary
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise MapExistsError(f"{folder} exists and holds no finished map.", remedy=f"Move it away, or {_ELSEWHERE}.")
+
+
+def refuse_another(
+    identity: dict[str, Any],
+    before: dict[str, Any],
+    what: str,
+    remedy: str,
+    *,
+    settings: Sequence[str] = (),
+    parts: Sequence[str] = (),
+) -> None:
+    """Refuse what was made from something else, and name what differs.
+
+    Args:
+        identity: What the wanted map depends on, as plain values by their names for people.
+        before: The same of what is there.
+        what: What is there, as the beginning of a sentence.
+        remedy: What can be done about it, as the beginning of a sentence.
+        settings: Settings that may differ.
+        parts: Parts that may differ.
+
+    Raises:
+        MapExistsError: If something else differs.
+    """
+    now = json.loads(json.dumps(identity, default=str))
+    for name in settings:
+        before, now = ({**one, "settings": {**one["settings"], name: None}} for one in (before, now))
+    other = [part for part in now if part not in parts and digest(now[part]) != digest(before.get(part))]
+    if other:
+        raise MapExistsError(
+            f"{what} that differs in {' and '.join(other)}.",
+            remedy=f"{remedy}, or {_ELSEWHERE}.",
+        )
+
+
+def _refuse_damaged(folder: Path, digests: dict[str, str]) -> None:
+    """Refuse a finished map that has lost files or some of their content."""
+
+    def damaged(path: Path) -> bool:
+        if path.suffix in _EDITED_BY_PEOPLE:
+            return not path.is_file() or path.stat().st_size == 0
+        return not path.is_file() or sha256(path) != digests[path.name]
+
+    if found := [name for name in digests if damaged(folder / name)]:
+        raise MapExistsError(
+            f"{folder} holds this map, but these of its files are missing or damaged: {first_few(found)}.",
+            remedy=f"Make it again {REPLACE}, or {_ELSEWHERE}.",
+        )
+
+
+@contextmanager
+def writing_map(name: str, output: Path) -> Iterator[None]:
+    """Turn an `OSError` within the block into an error that names the map.
+
+    Raises:
+        DataError: Something cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise DataError(
+            f"The map of {name} in {output} cannot be written: {where}{error.strerror or error}.",
+            remedy=_remedy(error),
+        ) from error
+
+
+def _remedy(error: OSError) -> str:
+    match error.errno:
+        case errno.EEXIST | errno.ENOTDIR | errno.EISDIR | errno.ENOTEMPTY | errno.ELOOP:
+            return f"Move away what is in the way, or {_ELSEWHERE}."
+        case errno.ENAMETOOLONG:
+            return "Give the scene a shorter name: rename its file or folder, or shorten the id in its STAC Item."
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return f"See that you may write there, or {_ELSEWHERE}."
+    return "Free some space there, or see that the disk works; the same command continues."
