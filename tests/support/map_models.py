@@ -32,7 +32,13 @@ def ground(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
 
 
 def bright_ensemble(folder: Path) -> Path:
-    """Save two U-Nets whose weights are set so that bright is a landslide, and return the folder of their ensemble.
+    """Save an ensemble of `bright_members`, and return its folder."""
+    save_ensemble(folder / "ensemble", bright_members(folder), SETTINGS)
+    return folder / "ensemble"
+
+
+def bright_members(folder: Path) -> list[Member]:
+    """Save two U-Nets whose weights are set so that bright is a landslide.
 
     B4 passes along the skip connection of the first level; the other levels, with random weights, add a little, so that
     an answer depends on the window around the pixel.
@@ -53,8 +59,7 @@ def bright_ensemble(folder: Path) -> Path:
         weights = folder / f"fold-{fold}.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, weights)
         members.append(Member(fold, spec, 0.5, weights))
-    save_ensemble(folder / "ensemble", members, SETTINGS)
-    return folder / "ensemble"
+    return members
 
 
 def write_stack(path: Path, image: np.ndarray, crs: str, transform: Affine, **tags: str) -> Path:

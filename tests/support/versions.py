@@ -49,6 +49,8 @@ def add_version(
     params: dict[str, Any] | None = None,
     texts: dict[str, str] | None = None,
     with_code: bool = False,
+    networks: list[Member] | None = None,
+    settings: BandSettings | None = None,
     **tags: str,
 ) -> str:
     """Record a cross-validation, register its ensemble, and return the version; no alias is given."""
@@ -76,8 +78,8 @@ def add_version(
     for name, text in {"fold_table.csv": table.to_csv(index=False), **(texts or {})}.items():
         runs.log_text(client, run_id, text, name)
     with runs.recording(run_id):
-        networks = members(folder / "weights", seed, bands)
-        uri = runs.log_model(networks, BandSettings(), "float64", {}, with_code=with_code)
+        networks = networks or members(folder / "weights", seed, bands)
+        uri = runs.log_model(networks, settings or BandSettings(), "float64", {}, with_code=with_code)
     runs.set_tags(client, run_id, {"evaluated": "2020-01-01", "requested": "2020-01-01"})
     return registry.register(
         client, uri, {"run_id": run_id, **tags, **{name: f"{value:.6f}" for name, value in scores.items()}}

@@ -2,20 +2,26 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from landslide.cli.scene_options import scene_options, settings_of_scenes
-from landslide.errors import LandslideError, first_few
+from landslide.errors import ConfigurationError, LandslideError, first_few
 
 if TYPE_CHECKING:
+    from landslide.mapping.map_folder import FinishedMap
     from landslide.mapping.plan import MapPlan
-    from landslide.mapping.scene_map import FinishedMap
 
 _FILE = click.Path(path_type=Path)
+_OF_PATCHES = {  # options that a folder of patches takes, too
+    *("scenes", "output", "model", "threshold", "augmentation", "min_area"),
+    *("overwrite", "dry_run", "as_json", "help"),
+}
 
 
 @click.command(
@@ -53,7 +59,10 @@ _FILE = click.Path(path_type=Path)
 @click.option("--overwrite", is_flag=True, help="Replace maps of other settings.")
 @click.option("--dry-run", is_flag=True, help="Only say what was understood, and about how long it takes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summaries as JSON, one a line.")
+@click.pass_context
 def map_command(
+    ctx: click.Context,
+    /,
     scenes: tuple[str, ...],
     dem: tuple[Path, ...],
     output: Path,
@@ -70,8 +79,18 @@ def map_command(
     A SCENE is a product (a SAFE folder or its zip, L1C or L2A), a folder of rasters named by band, one raster with
     several bands, or a STAC Item. An interrupted map continues where it was when the command is repeated. A scene that
     fails does not stop the others.
+
+    Instead of scenes, one folder of training patches that `landslide data tile` cut may be given. Each patch is then
+    predicted by the network of the registered model that has not seen it, and the map of each scene has the labels
+    beside these predictions.
     """
     import tempfile
+
+    from landslide.labels.places import holds_patches
+
+    if any(holds_patches(Path(scene)) for scene in scenes):
+        _map_training_set(ctx, scenes, output, model, overwrite, dry_run, as_json)
+        return
 
     from landslide.mapping.model import open_model
     from landslide.mapping.plan import make_plan
@@ -111,6 +130,63 @@ def map_command(
             f"{len(failed)} of {len(plans)} scenes failed: {first_few(failed)}.",
             remedy="Mend what is said above; the same command does the rest.",
         )
+
+
+def _map_training_set(
+    ctx: click.Context,
+    folders: tuple[str, ...],
+    output: Path,
+    model: str,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Map the scenes of a training set."""
+    import tempfile
+
+    from tqdm.auto import tqdm
+
+    from landslide.labels.training_map import (
+        describe_training_map,
+        describe_training_plan,
+        make_training_map,
+        plan_training_map,
+    )
+    from landslide.mapping.settings import MappingSettings
+    from landslide.paths import default_tracking_uri
+    from landslide.tracking.runs import connect
+
+    if len(folders) > 1:
+        raise ConfigurationError(
+            f"{len(folders)} scenes and folders of patches are given together.",
+            remedy="Give scenes, or one folder of patches; call the command once for each folder.",
+        )
+    without_effect = [
+        option.opts[-1]
+        for option in ctx.command.params
+        if option.name not in _OF_PATCHES and ctx.get_parameter_source(str(option.name)) is not ParameterSource.DEFAULT
+    ]
+    if without_effect:
+        raise ConfigurationError(
+            f"{folders[0]} is a folder of patches, for which {first_few(without_effect, 20)} has no effect.",
+            remedy="Leave it out: the patches were cut already.",
+        )
+    settings = MappingSettings(**{name: ctx.params[name] for name in ("threshold", "augmentation", "min_area")})
+    with tempfile.TemporaryDirectory() as folder, tqdm(unit="patch", disable=None) as bar:
+        client = connect(default_tracking_uri())
+        plan = plan_training_map(client, model, Path(folders[0]), settings, Path(folder))
+        if dry_run:
+            click.echo("\n".join(describe_training_plan(plan)))
+            return
+
+        def start(total: int) -> Callable[[int], object]:
+            bar.reset(total)
+            return bar.update
+
+        maps = make_training_map(
+            plan, output, overwrite=overwrite, start=start, say=lambda text: bar.write(text, file=sys.stderr)
+        )
+    click.echo("\n".join(json.dumps(one.summary) for one in maps) if as_json else describe_training_map(maps))
 
 
 def _mapped(plan: "MapPlan", output: Path, workers: int, overwrite: bool) -> "FinishedMap":

@@ -193,6 +193,25 @@ def tile_scenes(
     return result
 
 
+def tiled_scenes(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what a data set says about its scenes.
+
+    Returns:
+        Number, sensor, level, datetime (ISO 8601), crs, transform and rules of each scene, by its name; nothing if the
+        set was not cut by `tile_scenes`.
+
+    Raises:
+        DataError: The record is damaged.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        return {}
+    try:
+        return {str(name): dict(scene) for name, scene in json.loads(path.read_text())["scenes"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged.", remedy="Restore it, for example with `dvc checkout`.") from error
+
+
 @dataclass(frozen=True)
 class _Patch:
     """A line of scenes.csv."""

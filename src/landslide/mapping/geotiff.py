@@ -20,7 +20,7 @@ from landslide.mapping.reasons import Reason
 NO_LANDSLIDE, LANDSLIDE, NOT_ANALYSED = 0, 1, 255
 """Codes of `mask.tif`."""
 Colours = dict[int, tuple[int, ...]]
-_COLOURS: Colours = {NO_LANDSLIDE: (255, 255, 255), LANDSLIDE: (215, 25, 28), NOT_ANALYSED: (127, 127, 127)}
+MASK_COLOURS: Colours = {NO_LANDSLIDE: (255, 255, 255), LANDSLIDE: (215, 25, 28), NOT_ANALYSED: (127, 127, 127)}
 _TILE = 512
 _BLOCK_ROWS = 512
 
@@ -55,11 +55,11 @@ def write_rasters(work: Path, destination: Path, grid: Grid, threshold: float, d
     for name, values, layer, nodata, colours in (
         ("probability", raw["probability"].__getitem__, "landslide probability", NO_DATA, None),
         ("uncertainty", raw["uncertainty"].__getitem__, "standard deviation of the probability", NO_DATA, None),
-        ("mask", mask, landslide, NOT_ANALYSED, _COLOURS),
+        ("mask", mask, landslide, NOT_ANALYSED, MASK_COLOURS),
         ("reasons", raw["reasons"].__getitem__, reasons, None, _reason_colours()),
     ):
         tags = {**description, "LAYER": layer}
-        _write(work / f"{name}.tiled.tif", destination / f"{name}.tif", grid, values, tags, nodata, colours)
+        write_raster(work / f"{name}.tiled.tif", destination / f"{name}.tif", grid, values, tags, nodata, colours)
 
 
 def _reason_colours() -> Colours:
@@ -67,7 +67,7 @@ def _reason_colours() -> Colours:
     return {Reason.ANALYSED.value: (255, 255, 255), **colours}
 
 
-def _write(
+def write_raster(
     temporary: Path,
     path: Path,
     grid: Grid,
@@ -76,7 +76,20 @@ def _write(
     nodata: int | None,
     colours: Colours | None,
 ) -> None:
-    """Write codes with colours, or scaled values without: tiled by blocks of rows, and from that Cloud-Optimised."""
+    """Write codes with colours, or scaled values without: tiled by blocks of rows, and from that Cloud-Optimised.
+
+    Args:
+        temporary: Where the tiled raster is meanwhile.
+        path: The raster.
+        grid: Its grid.
+        values: From rows to their codes, uint8, or stored values, uint16 in steps of `SCALE`; called more than once.
+        tags: Metadata.
+        nodata: The value of pixels without data.
+        colours: Colours of codes, red, green, blue; None for scaled values.
+
+    Raises:
+        OSError: If the disk is full.
+    """
     kind = {"dtype": "uint8", "photometric": "palette"} if colours else {"dtype": "uint16"}
     with writing(temporary), rasterio.open(
         temporary, "w", driver="GTiff", width=grid.width, height=grid.height, count=1, crs=grid.crs, nodata=nodata,

@@ -136,14 +136,22 @@ def open_model(name: str, folder: Path, device: torch.device | None = None) -> M
     from landslide.tracking import registry, runs
 
     client = runs.connect(default_tracking_uri())
-    number = registry.version(client, _version(name, registry.MODEL_NAME))["version"]
+    number = registry.version(client, version_of(name, registry.MODEL_NAME))["version"]
     ensemble = registry.fetch(number, folder)
     address = registry.address(number)
     return MapModel(load_ensemble(ensemble, device), registry.MODEL_NAME, number, address, _digest(ensemble))
 
 
-def _version(name: str, model: str) -> str:
-    """Return version or alias out of an address of MLflow."""
+def version_of(name: str, model: str) -> str:
+    """Return version or alias out of an address of MLflow, and any other name as it is.
+
+    Args:
+        name: `models:/MODEL/3`, `models:/MODEL@champion`, or a version or alias.
+        model: Name of the registered model.
+
+    Raises:
+        ConfigurationError: If the address names another registered model.
+    """
     if not name.startswith("models:/"):
         return name
     rest = name.removeprefix("models:/")

@@ -93,6 +93,21 @@ def not_analysed_polygons(folder: Path) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame(columns, geometry=geometries[order], crs=grid.crs.to_wkt())
 
 
+def class_polygons(path: Path, code: int) -> gpd.GeoDataFrame:
+    """Turn the pixels of one code of a raster of bytes into polygons; pixels that touch at a corner are one.
+
+    Returns:
+        Columns id (from north to south, then from west to east), area_m2 (geodesic) and geometry, in the reference
+        system of the raster.
+    """
+    with rasterio.open(path) as dataset:
+        grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
+        geometries, _ = _vectorised(dataset, {code})
+    geometries = geometries[_reading_order(geometries, grid)]
+    columns = {"id": np.arange(1, len(geometries) + 1), "area_m2": _geodesic_size(geometries, grid)[0].round(1)}
+    return gpd.GeoDataFrame(columns, geometry=geometries, crs=grid.crs.to_wkt())
+
+
 def image_footprint(grid: Grid) -> gpd.GeoDataFrame:
     """Return the outline of the scene and its geodesic area: columns area_m2 and geometry, one row."""
     return area_of_interest(grid, None)
