@@ -66,5 +66,5 @@ def audit_command(folder: Path, output: Path, number: int, model: str, augmentat
             start=start,
         )
     about = {"data": str(folder.resolve()), "data_version": directory_digest(folder)[0], "model_version": version}
-    about |= {"augmentation": augmentation}
+    about |= {"augmentation": augmentation, "positions": positions}
     click.echo(describe_audit(write_audit(predictions, output, most=number, about=about, say=say)))

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from landslide.cli.audit import audit_command
 from landslide.cli.apply_verdicts import apply_command
+from landslide.cli.audit import audit_command
 from landslide.cli.band_option import bands_option
 from landslide.cli.import_patches import import_command
 from landslide.cli.tile import tile_command
