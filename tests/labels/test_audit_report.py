@@ -132,9 +132,9 @@ def test_an_audit_without_verdicts_is_replaced_and_one_with_them_is_not(audit, p
     folder = audit[0].folder
     write_audit(predictions, folder, most=3, about=ABOUT)
     assert len(read_candidates(folder)) == 3
-    for given in ({"verdict": "wrong"}, {"verdict": "", "comment": "seen in the field"}):
+    for given in ({"verdict": "wrong"}, {"verdict": "", "comment": "seen in the field"}, {"comment": "", "id": None}):
         with_verdicts(folder, **given)
-        with pytest.raises(DataError, match="holds an audit with 1 verdicts or comments"):
+        with pytest.raises(DataError, match="holds an audit with 1 verdicts, comments or polygons of a person"):
             write_audit(predictions, folder, most=3, about=ABOUT)
     assert len(read_candidates(folder)) == 3
 

@@ -66,9 +66,10 @@ def refuse_folder(folder: Path) -> None:
     if not (folder / RECORD).is_file():
         raise DataError(f"{folder} exists and holds no audit.", remedy="Choose a new folder with --output.")
     given = read_candidates(folder)
-    if (n := int(((given["verdict"] != "") | (given["comment"] != "")).sum())) or given["id"].eq("").any():
+    touched = (given["verdict"] != "") | (given["comment"] != "") | (given["mask_md5"] == "")  # or drawn by a person
+    if n := int(touched.sum()):
         raise DataError(
-            f"{folder} holds an audit with {n} verdicts or comments.",
+            f"{folder} holds an audit with {n} verdicts, comments or polygons of a person.",
             remedy="Apply them with `landslide data apply`, or choose a new folder with --output.",
         )
 
