@@ -321,7 +321,7 @@ def test_areas_that_are_far_larger_than_the_scene(tmp_path, stack, box, as_file)
         area = tmp_path / "area.geojson"
         gpd.GeoDataFrame(geometry=[shapely.box(west, south, east, north)], crs=4326).to_file(area)
     assert not reasons_of(stack, area=area).any()
-    (polygon,) = area_polygons(area, stack.grid)
+    (polygon,) = area_polygons(ExclusionSettings(area=area), stack.grid)
     assert polygon.equals(shapely.box(*stack.grid.bounds))
 
 
@@ -336,7 +336,7 @@ def test_areas_across_180_degrees_of_longitude(tmp_path, as_file):
     if as_file:
         area = tmp_path / "area.geojson"
         gpd.GeoDataFrame(geometry=[shapely.MultiPolygon(boxes)], crs=4326).to_file(area)
-    polygons = area_polygons(area, grid)
+    polygons = area_polygons(ExclusionSettings(area=area), grid)
     assert sum(polygon.area for polygon in polygons) == pytest.approx(1000 * 2000, rel=0.01)
     bounds = shapely.total_bounds(np.array(polygons))
     assert bounds == pytest.approx((819_200, 8_116_000, 820_200, 8_118_000), abs=50)

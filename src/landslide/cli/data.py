@@ -10,6 +10,7 @@ from landslide.cli.apply_verdicts import apply_command
 from landslide.cli.audit import audit_command
 from landslide.cli.band_option import bands_option
 from landslide.cli.import_patches import import_command
+from landslide.cli.next import next_command
 from landslide.cli.tile import tile_command
 
 _FOLDER = click.Path(path_type=Path)
@@ -24,6 +25,7 @@ data_group.add_command(audit_command)
 data_group.add_command(apply_command)
 data_group.add_command(import_command)
 data_group.add_command(tile_command)
+data_group.add_command(next_command)
 
 
 @data_group.command(epilog="Example: landslide data demo /tmp/valley --seed 1")

@@ -30,6 +30,7 @@ def scene_options(bands: str) -> Callable[[_Command], _Command]:
             "--dem", multiple=True, type=_FILE, help="Raster of elevations in metres, any grid; may be repeated."
         ),
         click.option("--area", help="Only this area: a polygon file, or west,south,east,north in degrees."),
+        click.option("--area-where", help="Only these polygons of it: a condition as in SQL, such as labelled = 1."),
         click.option(
             "--mask", "masks", multiple=True, type=_FILE, help="Leave out what this raster or polygon file covers."
         ),
@@ -70,6 +71,6 @@ def settings_of_scenes(options: dict[str, Any]) -> tuple["SceneSettings", "Exclu
     from landslide.mapping.settings import SceneSettings
 
     reading = {name: options.pop(name) for name in ("bands", "quantification", "offset", "level")}
-    left_out = {name: options.pop(name) for name in ("clouds", "snow", "margin", "area")}
+    left_out = {name: options.pop(name) for name in ("clouds", "snow", "margin", "area", "area_where")}
     masks = tuple(map(str, options.pop("masks")))
     return SceneSettings(**reading), ExclusionSettings(masks=masks, **left_out)

@@ -38,6 +38,20 @@ class Place:
     crs: CRS | None
     transform: Affine
 
+    @classmethod
+    def of_edges(cls, scene: str, crs: CRS, edges: tuple[float, float, float, float]) -> "Place":
+        """Return the place of a patch with the edges west, south, east and north."""
+        west, south, east, north = edges
+        size = (east - west) / PATCH_SIZE, (south - north) / PATCH_SIZE
+        return cls(scene, crs, Affine.translation(west, north) @ Affine.scale(*size))
+
+    @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """West, south, east and north."""
+        west, north = self.transform @ (0, 0)
+        east, south = self.transform @ (PATCH_SIZE, PATCH_SIZE)
+        return west, south, east, north
+
 
 def holds_patches(folder: Path) -> bool:
     """Whether a folder is a data set of training patches, in either layout."""
@@ -64,7 +78,7 @@ def patch_places(root: Path, table: pd.DataFrame) -> list[Place]:
     if origins and set(numbers) <= origins.keys():
         return [origins[number] for number in numbers]
     whole = _whole_table(root, table)
-    place_of = dict(zip(whole["number"], _beside_each_other(whole), strict=True))
+    place_of = dict(zip(whole["number"], beside_each_other(whole), strict=True))
     return [place_of[number] for number in numbers]
 
 
@@ -90,8 +104,7 @@ def _origins(root: Path) -> dict[int, Place]:
                     remedy="Restore the file, for example with `dvc checkout`, or cut the scenes again with "
                     "`landslide data tile`.",
                 ) from error
-            size = (east - west) / PATCH_SIZE, (south - north) / PATCH_SIZE
-            places[int(line["n"])] = Place(line["name"], crs, Affine.translation(west, north) @ Affine.scale(*size))
+            places[int(line["n"])] = Place.of_edges(line["name"], crs, (west, south, east, north))
     return places
 
 
@@ -107,7 +120,8 @@ def _whole_table(root: Path, table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([pd.DataFrame({"number": numbers}), positions], axis=1)
 
 
-def _beside_each_other(table: pd.DataFrame) -> list[Place]:
+def beside_each_other(table: pd.DataFrame) -> list[Place]:
+    """Lay patches beside each other: as the rows and columns of their scenes say, or in lines without positions."""
     positions = table[list(POSITION_COLUMNS)]
     if positions.isna().any(axis=None):
         order = np.arange(len(table))

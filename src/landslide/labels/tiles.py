@@ -316,12 +316,12 @@ def _cut(
         terrain = prepare_terrain(dem, grid, Path(work)) if needs_terrain else None
         found = TiledScene(scene.name, labels.counts)
         with SceneReader(scene, settings.stored, exclusions, terrain, work_folder=Path(work)) as reader:
-            for row, top in enumerate(_starts(grid.height, settings.stride)):
+            for row, top in enumerate(window_starts(grid.height, settings.stride)):
                 values, reasons = reader.read(top, top + PATCH_SIZE)
-                for column, left in enumerate(_starts(grid.width, settings.stride)):
+                for column, left in enumerate(window_starts(grid.width, settings.stride)):
                     part = np.s_[..., left : left + PATCH_SIZE]
                     found.windows += 1
-                    if why := _left_out(reasons[part], settings.min_valid):
+                    if why := why_left_out(reasons[part], settings.min_valid):
                         found.left_out[why] += 1
                         continue
                     valid = reasons[part] == Reason.ANALYSED
@@ -332,7 +332,7 @@ def _cut(
                     if number is None:
                         number, following = following, following + 1
                     _write(partial, number, image, mask)
-                    edges, crs = _edges(grid, top, left), grid.crs.to_string()
+                    edges, crs = window_edges(grid, top, left), grid.crs.to_string()
                     new.patches.append(_Patch(number, number_of_scene, row, column, scene.name, crs, edges))
                     found.patches += 1
                     found.with_landslide += bool(mask.any())
@@ -380,13 +380,18 @@ def _write(folder: Path, number: int, image: npt.NDArray[Any], mask: npt.NDArray
         write_array(path, key, values)
 
 
-def _starts(length: int, stride: int) -> range:
+def window_starts(length: int, stride: int) -> range:
     """Where windows start along an axis; what is left over at its end is left out."""
     return range(0, length - PATCH_SIZE + 1, stride)
 
 
-def _left_out(reasons: npt.NDArray[np.uint8], min_valid: float) -> str:
-    """Return why a window becomes no patch; empty if it does."""
+def why_left_out(reasons: npt.NDArray[np.uint8], min_valid: float) -> str:
+    """Return why a window becomes no patch; empty if it does.
+
+    Args:
+        reasons: Codes of `landslide.mapping.reasons.Reason` of its pixels.
+        min_valid: See `TileSettings`.
+    """
     invalid = reasons[reasons != Reason.ANALYSED]
     if (invalid == Reason.OUTSIDE_AREA).any():
         return Reason.OUTSIDE_AREA.text
@@ -402,7 +407,7 @@ def _filled(image: npt.NDArray[np.float64], valid: npt.NDArray[np.bool_]) -> npt
     return image
 
 
-def _edges(grid: Grid, top: int, left: int) -> tuple[float, float, float, float]:
+def window_edges(grid: Grid, top: int, left: int) -> tuple[float, float, float, float]:
     """West, south, east and north of a window."""
     west, north = grid.transform @ (left, top)
     east, south = grid.transform @ (left + PATCH_SIZE, top + PATCH_SIZE)

@@ -76,6 +76,8 @@ class ExclusionSettings:
     """Rasters, where other values than 0 are left out, and vector files, whose polygons are left out."""
     area: str | Path | None = None
     """Area of interest: a vector file, or `west,south,east,north` in longitude and latitude."""
+    area_where: str | None = None
+    """Only these polygons of the file: a condition on attributes as in SQL, such as `labelled = 1`."""
 
 
 def cloud_source(scene: Scene, settings: ExclusionSettings) -> str | None:
@@ -142,7 +144,12 @@ class Exclusions:
         for mask in settings.masks:
             self._add_mask(str(mask))
         if settings.area is not None:
-            self._add_area(settings.area)
+            self._add_area(settings)
+        elif settings.area_where is not None:
+            raise ConfigurationError(
+                f"There is a condition on the area, {settings.area_where}, and no area.",
+                remedy="Give the area as a vector file, or leave the condition out.",
+            )
 
     def read(self, start: int, stop: int) -> Codes:
         """Return the codes of `Reason` of rows `start` to `stop`, uint8 (stop - start, width)."""
@@ -192,8 +199,8 @@ class Exclusions:
         if not touches:
             self.notes.append(f"the mask {path} lies outside the scene, so it leaves nothing out")
 
-    def _add_area(self, area: str | Path) -> None:
-        polygons = area_polygons(area, self._grid)
+    def _add_area(self, settings: ExclusionSettings) -> None:
+        area, polygons = settings.area, area_polygons(settings, self._grid)
         if not polygons:
             _, (west, south, east, north) = self._grid.geojson_outline
             raise DataError(
@@ -253,19 +260,27 @@ class Exclusions:
         self._layers.append(compute)
 
 
-def area_polygons(area: str | Path, grid: Grid) -> list[BaseGeometry]:
-    """Return the polygons of an area of interest inside a scene, in its reference system; none if it lies outside.
+def area_polygons(settings: ExclusionSettings, grid: Grid) -> list[BaseGeometry]:
+    """Return the polygons of the area of interest inside a scene, in its reference system; none if it lies outside.
 
     Args:
-        area: What `ExclusionSettings.area` holds.
+        settings: They have an area.
         grid: The scene.
 
     Raises:
-        DataError: The file cannot be read.
-        ConfigurationError: The bounding box is wrong.
+        DataError: The file cannot be read, or no polygon meets the condition.
+        ConfigurationError: The bounding box or the condition is wrong.
     """
-    box = _bounding_box(str(area)) if isinstance(area, str) else None
-    return _box_polygons(box, grid) if box is not None else _read_polygons(str(area), grid)
+    area, where = settings.area, settings.area_where
+    box = _bounding_box(area) if isinstance(area, str) else None
+    if box is None:
+        return _read_polygons(str(area), grid, where)
+    if where is not None:
+        raise ConfigurationError(
+            f"The area {area} is a bounding box, and there is a condition on its attributes: {where}.",
+            remedy="Give the area as a vector file, or leave the condition out.",
+        )
+    return _box_polygons(box, grid)
 
 
 def _codes_of_classes(values: Array, reasons: dict[int, Reason]) -> Codes:
@@ -288,20 +303,29 @@ def _codes_of_layers(values: Array, reasons: dict[int, Reason]) -> Codes:
 # --- polygons -----------------------------------------------------------------------------------------------
 
 
-def _read_polygons(path: str, grid: Grid) -> list[BaseGeometry]:
+def _read_polygons(path: str, grid: Grid, where: str | None = None) -> list[BaseGeometry]:
     """Return the polygons of a vector file inside a grid, in its reference system."""
     if not Path(path).exists():
         raise DataError(f"There is no file {path}.", remedy="Check the path.")
     remedy = "Give polygons as GeoPackage, GeoJSON or Shapefile (.shp with its .shx, .dbf and .prj beside it)."
     try:
         layers = [name for name, kind in pyogrio.list_layers(path) if kind and not re.search("Point|Line", kind)]
-        frames = {name: gpd.read_file(path, layer=name) for name in layers}
-    except (DataSourceError, DataLayerError, FeatureError, GeometryError) as error:
+        frames = {name: gpd.read_file(path, layer=name, where=where) for name in layers}
+    except (FeatureError, ValueError) as error:
+        if where is None:
+            raise DataError(f"{path} cannot be read: {error}.", remedy=remedy) from error
+        raise ConfigurationError(
+            f"{path}: the condition {where!r} is wrong: {error}.",
+            remedy="Write it as in SQL after WHERE, with attributes that the file has.",
+        ) from error
+    except (DataSourceError, DataLayerError, GeometryError) as error:
         reason = str(error).partition("; It might help")[0].rstrip(".")  # GDAL tells programmers of a prefix
         raise DataError(f"{path} cannot be read: {reason}.", remedy=remedy) from error
     frames = {name: frame[frame.geom_type.isin(_POLYGONS)] for name, frame in frames.items()}
     frames = {name: frame for name, frame in frames.items() if len(frame)}
     if not frames:
+        if where is not None:
+            raise DataError(f"{path} has no polygons for which {where}.", remedy="Change the condition.")
         raise DataError(f"{path} has no polygons.", remedy=remedy)
     if len(frames) > 1:
         raise DataError(

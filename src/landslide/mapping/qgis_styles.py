@@ -52,6 +52,18 @@ def outline_style(colour: str) -> str:
     return _single(_outline(colour, "solid"))
 
 
+def ticked_style(attribute: str, colours: Mapping[str, str]) -> str:
+    """Return the QML of outlines in one colour where a yes-or-no attribute is ticked, and in another elsewhere.
+
+    Args:
+        attribute: Name of the attribute.
+        colours: Colour by text of the legend: first of those that are ticked, then of the others.
+    """
+    yes, no = colours
+    expression = f"CASE WHEN {attribute} THEN '{yes}' ELSE '{no}' END"
+    return _categories(expression, {text: _outline(colour, "solid", width=0.7) for text, colour in colours.items()})
+
+
 def _categories(attribute: str, symbols: Mapping[str, str], fields: str = "") -> str:
     categories = "".join(
         f'<category value={quoteattr(value)} label={quoteattr(value)} symbol="{number}" render="true"/>'

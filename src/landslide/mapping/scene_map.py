@@ -203,7 +203,7 @@ def _write_products(
     not_analysed = not_analysed_polygons(folder)
     area = None
     if plan.exclusions.area is not None:
-        area = gpd.GeoDataFrame(geometry=area_polygons(plan.exclusions.area, grid), crs=grid.crs.to_wkt())
+        area = gpd.GeoDataFrame(geometry=area_polygons(plan.exclusions, grid), crs=grid.crs.to_wkt())
     layers = {
         "landslides": landslides,
         "not_analysed": not_analysed,
