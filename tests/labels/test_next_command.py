@@ -14,7 +14,7 @@ from landslide.cli import main
 from landslide.data.patches import read_stored, write_array
 from landslide.inference.ensemble import load_ensemble
 from landslide.labels.choosing import rank_next, summarise
-from landslide.labels.proposals import COLUMNS
+from landslide.labels.proposals import COLUMNS, FILES
 from tests.support.map_models import BANDS, bright_ensemble, ground, write_stack
 
 CORNER = Affine(10, 0, 400_000, 0, -10, 3_100_000)
@@ -75,9 +75,7 @@ def test_the_tables_hold_what_the_ranking_says_of_the_windows(world, proposed):
     assert np.argsort(table["rank"]).tolist() == order.tolist()
 
 
-@pytest.mark.parametrize(
-    ("name", "column"), [("next", "rank"), ("coverage", "rank_coverage"), ("random", "rank_random")]
-)
+@pytest.mark.parametrize(("name", "column"), FILES.items())
 def test_each_geopackage_holds_the_best_tiles_where_they_lie(proposed, name, column):
     tiles = gpd.read_file(proposed / f"{name}.gpkg", layer="tiles")
     assert tiles[column].tolist() == [1, 2, 3, 4]
@@ -99,10 +97,16 @@ def test_equal_input_gives_equal_tables(world, proposed):
     assert len(gpd.read_file(world / "again" / "next.gpkg", layer="tiles")) == 11
 
 
+def tick(path, ticked, rank):
+    """Tick the tile of a rank, too, as QGIS saves it; return the new file."""
+    tiles = gpd.read_file(path, layer="tiles")
+    tiles.assign(labelled=tiles["labelled"] | (tiles["rank"] <= rank)).to_file(ticked, layer="tiles")
+    return ticked
+
+
 def test_ticked_tiles_become_patches_that_are_not_proposed_again(world, proposed, tmp_path):
     tiles = gpd.read_file(proposed / "next.gpkg", layer="tiles")
-    tiles.assign(labelled=tiles["rank"] <= 2).to_file(tmp_path / "next.gpkg", layer="tiles")  # as QGIS saves ticks
-    area = ("--area", tmp_path / "next.gpkg", "--area-where")
+    area = ("--area", tick(proposed / "next.gpkg", tmp_path / "next.gpkg", rank=2), "--area-where")
     cut = ("tile", world / "scene.tif", "--labels", world / "landslides.gpkg", "-o", tmp_path / "set", *SETS)
     done = data(*cut, *area, "labelled = 1")
     assert done.exit_code == 0, done.output
@@ -111,6 +115,12 @@ def test_ticked_tiles_become_patches_that_are_not_proposed_again(world, proposed
     assert again.exit_code == 0, again.output
     assert "9 of 12 windows are candidates (left out: 2 labelled already, 1 no data)" in again.output
     assert "9 of 9 tiles, to be compared with 2 labelled patches" in again.output
+    for name, column in FILES.items():
+        tiles_now = gpd.read_file(tmp_path / "next" / f"{name}.gpkg", layer="tiles")
+        assert tiles_now[column].isna().tolist() == tiles_now["labelled"].tolist() == [False] * 9 + [True] * 2
+    more = tick(tmp_path / "next" / "next.gpkg", tmp_path / "two.gpkg", rank=1)
+    grown = data(*cut, "--area", more, "--area-where", "labelled = 1")
+    assert "1 new, 0 changed, 2 unchanged, 0 removed" in grown.output
     places = {(tile.row, tile.column) for tile in tiles.itertuples() if tile.rank <= 2}
     table = pd.read_csv(tmp_path / "next" / "next.csv")
     assert not places & set(zip(table["row"], table["column"], strict=True))

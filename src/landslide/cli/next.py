@@ -65,7 +65,8 @@ def next_command(
             candidates = _of_scenes(sources, loaded, min_valid, dem, done, options)
         known: Windows | None = proposals.describe_images(images, loaded, _bar("labelled")) if images else None
         frame = proposals.ranked(candidates, known)
-    proposals.write_proposal(output, frame, number, datetime.now(UTC))
+    ticked = done.tiles(frame["scene"].unique().tolist()) if done is not None else None
+    proposals.write_proposal(output, frame, number, datetime.now(UTC), ticked)
     shown = min(number, len(frame))
     click.echo(f"{output}: {shown} of {len(frame)} tiles, to be compared with {len(images)} labelled patches")
     if frame.crs is None:

@@ -34,7 +34,7 @@ from landslide.schema import LAYOUTS, PATCH_SIZE, POSITION_COLUMNS
 
 COLUMNS = MappingProxyType(
     {
-        "rank": Column("int", "From 1: label these first, by uncertainty, expected landslide area and novelty"),
+        "rank": Column("int", "From 1: label these first. By uncertainty, expected landslide area and novelty"),
         "rank_coverage": Column("int", "Rank of a control: the images that differ most from those before them"),
         "rank_random": Column("int", "Rank of a control: drawn at random"),
         "labelled": Column("bool", "To be ticked when all landslides of the tile are drawn, or it has none"),
@@ -102,10 +102,20 @@ class LabelledSet:
         self.images = [patch.image for patch in patches]
         _refuse_other_values(root, model)
         table = pd.DataFrame({"number": [patch.number for patch in patches]})
+        found = patch_places(root, table.reindex(columns=["number", *POSITION_COLUMNS]))
+        self._places = [place for place in found if place.crs is not None]
         self._edges: dict[tuple[str, str], list[tuple[float, ...]]] = {}
-        for place in patch_places(root, table.reindex(columns=["number", *POSITION_COLUMNS])):
-            if place.crs is not None:
-                self._edges.setdefault((place.scene, place.crs.to_wkt()), []).append(place.edges)
+        for place in self._places:
+            assert place.crs is not None
+            self._edges.setdefault((place.scene, place.crs.to_wkt()), []).append(place.edges)
+
+    def tiles(self, scenes: Sequence[str]) -> gpd.GeoDataFrame | None:
+        """Return the outlines of the patches of these scenes as ticked tiles without ranks; None if there are none."""
+        places = [place for place in self._places if place.scene in scenes]
+        if not places:
+            return None
+        table = pd.DataFrame({"scene": [place.scene for place in places], "labelled": True, "image": ""})
+        return gpd.GeoDataFrame(table, geometry=_outlines(places))
 
     def covers(self, place: Place) -> bool:
         """Return whether a patch of the same scene overlaps a window by more than half a pixel."""
@@ -357,7 +367,7 @@ def ranked(candidates: Candidates, labelled: Windows | None = None, *, seed: int
     table = candidates.table.copy()
     for name, order in orders.items():
         table.loc[order, name] = np.arange(1, n + 1)
-        table[name] = table[name].astype(int)
+        table[name] = table[name].astype("Int64")
     table.loc[best.order, "distance"] = np.where(np.isfinite(best.distance), best.distance, np.nan)
     table["uncertainty"] = candidates.windows.uncertainty
     table["expected_area_m2"] = candidates.windows.expected * table["pixel_area"]
@@ -377,14 +387,20 @@ def refuse_occupied(folder: Path) -> None:
         raise DataError(f"{folder} exists and is not an empty folder.", remedy="Choose a new folder with -o.")
 
 
-def write_proposal(folder: Path, frame: gpd.GeoDataFrame, number: int, created: datetime) -> None:
+def write_proposal(
+    folder: Path, frame: gpd.GeoDataFrame, number: int, created: datetime, labelled: gpd.GeoDataFrame | None = None
+) -> None:
     """Write the best tiles of each strategy as GeoPackages, and the ranks of all candidates as next.csv.
+
+    The GeoPackages hold the tiles that are labelled already, too. `landslide data tile` cuts a scene as a whole, so the
+    ticked tiles have to be all that are labelled.
 
     Args:
         folder: A new folder.
         frame: What `ranked` returned.
-        number: How many tiles each GeoPackage gets at most.
+        number: How many tiles to propose in each GeoPackage at most.
         created: Time stamp of the layers, with its time zone.
+        labelled: Ticked tiles of the same scenes, see `LabelledSet.tiles`.
 
     Raises:
         DataError: The folder is occupied or cannot be written.
@@ -396,6 +412,9 @@ def write_proposal(folder: Path, frame: gpd.GeoDataFrame, number: int, created: 
         partial.mkdir(parents=True)
         for name, column in FILES.items():
             tiles = frame[frame[column] <= number].sort_values(column)
+            if labelled is not None:
+                ticked = labelled.to_crs(frame.crs).reindex(columns=frame.columns)
+                tiles = pd.concat([tiles, ticked.astype(frame.dtypes.drop("geometry").to_dict())], ignore_index=True)
             write_geopackage(partial / f"{name}.gpkg", {"tiles": tiles}, created, _LAYERS)
         frame.drop(columns="geometry").to_csv(partial / "next.csv", index=False, lineterminator="\n")
         partial.rename(folder)
