@@ -1,5 +1,6 @@
 """`landslide data next` from a shell's point of view: a model, scenes and data sets in, tiles to label out."""
 
+import shutil
 import sqlite3
 
 import geopandas as gpd
@@ -7,15 +8,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+import torch
 from affine import Affine
 from click.testing import CliRunner
+from safetensors.torch import save_file
 
 from landslide.cli import main
 from landslide.data.patches import read_stored, write_array
-from landslide.inference.ensemble import load_ensemble
+from landslide.inference.ensemble import Member, load_ensemble, save_ensemble
 from landslide.labels.choosing import rank_next, summarise
-from landslide.labels.proposals import COLUMNS, FILES
-from tests.support.map_models import BANDS, bright_ensemble, ground, write_stack
+from landslide.labels.proposals import COLUMNS, FILES, LabelledSet, describe_images, windows_of_scenes
+from landslide.mapping.exclusions import ExclusionSettings
+from landslide.mapping.model import open_model
+from landslide.mapping.plan import make_plan
+from landslide.mapping.scene import open_scene
+from landslide.mapping.settings import MappingSettings
+from landslide.models import ModelSpec, build_model
+from tests.support.map_models import BANDS, SETTINGS, bright_ensemble, ground, write_stack
 
 CORNER = Affine(10, 0, 400_000, 0, -10, 3_100_000)
 SETS = ("--bands", ",".join(BANDS), "--units", "reflectance")
@@ -143,6 +152,22 @@ def test_scenes_of_several_reference_systems_are_ranked_together(world, tmp_path
     np.testing.assert_allclose(there, [401_280, 3_098_720, 402_560, 3_100_000], atol=0.01)
 
 
+def test_windows_of_a_scene_are_described_as_their_patches(world, tmp_path):
+    """Also by a model that does not need all stored bands, which are not read from the scene then."""
+    spec = ModelSpec("unet", BANDS[:2], {"width": 4})
+    save_file({name: value.contiguous() for name, value in build_model(spec).state_dict().items()}, tmp_path / "w")
+    save_ensemble(tmp_path / "model", [Member(1, spec, 0.5, tmp_path / "w")], SETTINGS)
+    model = open_model(str(tmp_path / "model"), tmp_path, torch.device("cpu"))
+    cut = ("tile", world / "scene.tif", "--labels", world / "landslides.gpkg", "-o", tmp_path / "set", *SETS)
+    assert data(*cut).exit_code == 0
+    patches = describe_images(LabelledSet(tmp_path / "set", model).images, model)
+    plan = make_plan(open_scene(world / "scene.tif", level="L1C"), model, MappingSettings(), ExclusionSettings())
+    windows = windows_of_scenes([plan]).windows
+    assert patches.image.shape == (11, 4)
+    for name in ("uncertainty", "expected", "image", "landslides"):
+        np.testing.assert_allclose(getattr(windows, name), getattr(patches, name), rtol=1e-4, atol=1e-6)
+
+
 def test_images_without_masks_of_a_data_set_are_proposed(world, tmp_path):
     root = tmp_path / "set"
     for split, number, masked in (("Train", 1, True), ("Train", 2, False), ("Valid", 1, False), ("Valid", 2, True)):
@@ -164,6 +189,27 @@ def test_images_without_masks_of_a_data_set_are_proposed(world, tmp_path):
     probability, _ = load_ensemble(world / "model" / "ensemble").predict(stored)
     assert table["expected_area_m2"][1] == pytest.approx(100 * probability.sum(dtype=float), rel=1e-4)
     assert table["row"].isna().all()
+    tiles = gpd.read_file(tmp_path / "next" / "next.gpkg", layer="tiles")
+    assert tiles.geometry.union_all().area == 2 * 128**2  # beside each other
+
+
+def test_images_with_coordinates_are_proposed_where_they_lie(world, tmp_path):
+    cut = ("tile", world / "scene.tif", "--labels", world / "landslides.gpkg", "-o", tmp_path / "set", *SETS)
+    assert data(*cut).exit_code == 0
+    (tmp_path / "set/TrainData/mask/mask_3.h5").unlink()
+    (tmp_path / "set/TrainData/mask/mask_8.h5").unlink()
+    next_set = ("next", tmp_path / "set", "--model", world / "model" / "ensemble", "-o")
+    done = data(*next_set, tmp_path / "one")
+    assert "2 of 2 tiles, to be compared with 9 labelled patches" in done.output
+    tiles = gpd.read_file(tmp_path / "one" / "next.gpkg", layer="tiles").sort_values("row")
+    assert (tiles["row"].tolist(), tiles["column"].tolist()) == ([0, 2], [2, 0])
+    np.testing.assert_allclose(tiles.total_bounds, [400_000, 3_096_160, 403_840, 3_100_000])
+    (tmp_path / "set/ValidData/img").mkdir(parents=True)
+    shutil.copyfile(tmp_path / "set/TrainData/img/image_1.h5", tmp_path / "set/ValidData/img/image_1.h5")
+    done = data(*next_set, tmp_path / "two")  # this image has no coordinates
+    assert done.exit_code == 0, done.output
+    tiles = gpd.read_file(tmp_path / "two" / "next.gpkg", layer="tiles")
+    assert tiles.geometry.union_all().area == 3 * 128**2
 
 
 @pytest.mark.parametrize(

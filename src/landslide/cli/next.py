@@ -104,6 +104,8 @@ def _of_scenes(
     options: dict[str, Any],
 ) -> "Candidates":
     """Describe the windows of scenes."""
+    from tqdm.auto import tqdm
+
     from landslide.labels.proposals import windows_of_scenes
     from landslide.labels.tiles import TileSettings
     from landslide.mapping.plan import make_plan
@@ -115,7 +117,7 @@ def _of_scenes(
     scenes = [open_scene(source, **asdict(reading)) for source in sources]
     refuse_equal_names([scene.name for scene in scenes], sources)
     plans = [make_plan(scene, model, MappingSettings(), exclusions, tuple(map(str, dem))) for scene in scenes]
-    return windows_of_scenes(plans, min_valid=min_valid, labelled=labelled, say=click.echo, start=_bar("windows"))
+    return windows_of_scenes(plans, min_valid=min_valid, labelled=labelled, say=tqdm.write, start=_bar("windows"))
 
 
 def _bar(unit: str) -> Any:

@@ -217,7 +217,7 @@ def _strips(
                     valid = np.stack([reasons[part] == Reason.ANALYSED for part in chunk])
                     stored = plan.model.to_stored(np.stack([values[part] for part in chunk]))
                     part = slice(first, first + _CHUNK)
-                    yield rows[part], places[part], _described(predictor, stored, valid)
+                    yield rows[part], places[part], _described(predictor, plan.model, stored, valid)
                 progress(len(columns))
 
 
@@ -255,7 +255,10 @@ def images_without_masks(root: Path, model: MapModel, start: _Start = lambda tot
             remedy="Give scenes, or a data set with images that have no mask yet. A mask that nobody has drawn, such "
             "as one of zeros, has to be moved away.",
         )
-    return Candidates(pd.DataFrame(rows), places, describe_images(images, model, start))
+    table = pd.DataFrame(rows)
+    if any(place.crs is None for place in places):
+        places = beside_each_other(table[[]].reindex(columns=list(POSITION_COLUMNS)))
+    return Candidates(table, places, describe_images(images, model, start))
 
 
 def images_with_masks(root: Path) -> list[Path]:
@@ -301,15 +304,17 @@ def describe_images(images: Sequence[Path], model: MapModel, start: _Start = lam
     for first in range(0, len(images), _CHUNK):
         chunk = images[first : first + _CHUNK]
         stored = np.stack([read_stored(path, bands) for path in chunk]).transpose(0, 3, 1, 2)
-        parts.append(_described(model.ensemble, stored, np.isfinite(stored).all(axis=1)))
+        parts.append(_described(model.ensemble, model, stored, np.isfinite(stored).all(axis=1)))
         progress(len(chunk))
     return Windows.joined(parts)
 
 
-def _described(ensemble: Ensemble, stored: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Windows:
+def _described(ensemble: Ensemble, model: MapModel, stored: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Windows:
+    """Describe windows by the bands that the networks need: of a scene, the others are not read."""
     if not valid.all():
         stored = np.where(valid[:, None], stored, np.nan)  # which an ensemble fills with medians
-    return summarise(stored, ensemble.predict(stored)[0], valid)
+    needed = [place for place, name in enumerate(model.settings.stored) if name in model.bands]
+    return summarise(stored[:, needed], ensemble.predict(stored)[0], valid)
 
 
 def _refuse_other_values(root: Path, model: MapModel) -> None:
