@@ -63,6 +63,7 @@ def test_scores_and_differences_are_means_of_the_seeds(made_up):
         recorded = [one["scores"]["f1_macro"] for one in choice.of(made_up, "coverage", share)]
         assert len(recorded) == 2
         assert choice.mean_scores(made_up, "coverage", share)["f1_macro"] == pytest.approx(np.mean(recorded))
+    assert len(np.unique(choice.counts_of(made_up, "next", 20)[2])) == 20  # ten blocks in each of two folds
     value, low, high = choice.difference(made_up, ("random", 20), ("next", 20))["f1_landslide"]
     of_seeds = [
         one["scores"]["f1_landslide"] - other["scores"]["f1_landslide"]
