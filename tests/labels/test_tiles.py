@@ -208,6 +208,76 @@ def test_other_files_and_other_settings_are_never_replaced(ground, tmp_path):
     assert everything(folder) == before
 
 
+def test_files_of_a_person_in_a_set_stay_when_it_is_cut_again(ground, tmp_path):
+    folder = tmp_path / "set"
+    tile(folder, ground / "stack.tif", stored=RGB)
+    before = everything(folder)
+    mine = {"notes.txt": b"mine", "ValidData/img/image_1.h5": b"an image", "TrainData/img/.hidden": b""}
+    for name, content in mine.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    (folder / "empty").mkdir()
+    (folder / "link").symlink_to(ground / "dem.tif")
+    tile(folder, ground / "stack.tif", stored=RGB)
+    assert (folder / "empty").is_dir()
+    assert (folder / "link").readlink() == ground / "dem.tif"
+    (folder / "link").unlink()
+    assert everything(folder) == before | mine
+    shutil.copyfile(ground / "stack.tif", tmp_path / "more.tif")
+    (folder / "TrainData/img/image_7.h5").write_bytes(b"drawn by hand")
+    before = everything(folder)
+    with pytest.raises(DataError, match=r"image_7\.h5 was not cut by this command, and is in the way"):
+        tile(folder, tmp_path / "more.tif", labels=ground / "landslides.gpkg", dem=ground / "dem.tif", stored=RGB)
+    assert everything(folder) == before
+
+
+def test_a_patch_that_was_lost_is_cut_again_with_its_scene_only(ground, tmp_path):
+    folder = tmp_path / "set"
+    tile(folder, ground / "stack.tif", stored=RGB)
+    before = everything(folder)
+    (folder / "TrainData/img/image_3.h5").unlink()
+    shutil.copyfile(ground / "stack.tif", tmp_path / "more.tif")
+    with pytest.raises(DataError, match=r"image_3\.h5 is missing.\n.*give the scene stack again as well"):
+        tile(folder, tmp_path / "more.tif", labels=ground / "landslides.gpkg", dem=ground / "dem.tif", stored=RGB)
+    result = tile(folder, ground / "stack.tif", stored=RGB)
+    assert (result.changed, result.unchanged) == (1, 5)
+    assert everything(folder) == before
+
+
+def test_a_record_that_contradicts_itself_is_refused(ground, tmp_path):
+    folder = tmp_path / "set"
+    tile(folder, ground / "stack.tif", stored=RGB)
+    before = everything(folder)
+    record = json.loads(before["tiles.json"])
+    lines = before["scenes.csv"].decode()
+    scene = record["scenes"]["stack"]
+    for name, text in (
+        ("scenes.csv", lines.replace("\n2,1,", "\n1,1,")),
+        ("scenes.csv", lines.replace(",stack,", ",another,")),
+        ("tiles.json", json.dumps(record | {"settings": {}})),
+        ("tiles.json", json.dumps(record | {"scenes": {"stack": 5}})),
+        ("tiles.json", json.dumps(record | {"scenes": {"stack": scene | {"rules": {}}}})),
+        ("tiles.json", json.dumps(record | {"scenes": {"stack": scene | {"number": None}}})),
+        ("tiles.json", json.dumps(record | {"scenes": {"stack": scene | {"datetime": "soon"}}})),
+    ):
+        (folder / name).write_text(text)
+        with pytest.raises(DataError, match=r"scenes\.csv or tiles\.json is damaged"):
+            tile(folder, ground / "stack.tif", stored=RGB)
+        assert (folder / name).read_text() == text
+        (folder / name).write_bytes(before[name])
+    assert everything(folder) == before
+
+
+def test_scenes_smaller_than_a_patch_are_named(ground, tmp_path):
+    with rasterio.open(ground / "stack.tif") as source:
+        profile = source.profile | {"height": 300, "width": 100}
+        with rasterio.open(tmp_path / "strip.tif", "w", **profile) as target:
+            target.write(source.read()[..., :100])
+            target.descriptions, target.scales, target.offsets = source.descriptions, source.scales, source.offsets
+    with pytest.raises(DataError, match="strip has 100 x 300 pixels, less than a patch of 128 x 128"):
+        tile(tmp_path / "set", tmp_path / "strip.tif", labels=ground / "landslides.gpkg", stored=RGB)
+
+
 @pytest.mark.parametrize("name", ["scenes.csv", "tiles.json"])
 @pytest.mark.parametrize("length", [0, 60])
 def test_a_damaged_record_is_refused(ground, tmp_path, name, length):

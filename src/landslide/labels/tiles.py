@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 import tempfile
 from collections import Counter
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from rasterio.windows import Window
 
 from landslide.data.patches import write_array
-from landslide.errors import ConfigurationError, DataError
+from landslide.errors import ConfigurationError, DataError, first_few
 from landslide.labels.label_changes import read_changed_patches
 from landslide.labels.places import ORIGIN_COLUMNS
 from landslide.labels.sources import LabelCounts, Labels, LabelSettings
@@ -65,7 +66,9 @@ class TileSettings:
         unknown = [name for name in self.stored if name not in ORIGINAL_BANDS]
         if unknown or not self.stored or len(set(self.stored)) != len(self.stored):
             raise ConfigurationError(
-                f"The bands {', '.join(self.stored)} have unknown ones ({', '.join(unknown)}) or one twice.",
+                f"There is no band {first_few([repr(name) for name in unknown])}."
+                if unknown
+                else f"The bands {', '.join(self.stored)} have one twice.",
                 remedy=f"Use distinct names out of {', '.join(ORIGINAL_BANDS)}.",
             )
 
@@ -163,6 +166,7 @@ def tile_scenes(
     """
     refuse_equal_names([one.scene.name for one in scenes], [one.scene.source for one in scenes])
     for one in scenes:
+        refuse_small_scene(one.scene)
         _require_bands(one.scene, settings.stored, dem)
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -183,8 +187,7 @@ def tile_scenes(
                     remedy="Give other scenes, a smaller --min-valid, or fewer masks.",
                 )
             new.write(partial)
-            if (folder / LABEL_CHANGES).exists():
-                shutil.copyfile(folder / LABEL_CHANGES, partial / LABEL_CHANGES)
+            _keep_other_files(old, folder, partial)
             differences = _differences(old, new, folder, partial)
             result = TiledSet(folder, found, **differences, stored=settings.stored, units=settings.units)
             _replace(folder, partial)
@@ -207,9 +210,15 @@ def tiled_scenes(folder: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        return {str(name): dict(scene) for name, scene in json.loads(path.read_text())["scenes"].items()}
+        scenes = {str(name): dict(scene) for name, scene in json.loads(path.read_text())["scenes"].items()}
+        for scene in scenes.values():
+            if scene["datetime"] is not None:
+                datetime.fromisoformat(scene["datetime"])
+            if type(scene["number"]) is not int or not {"burn", "min_share"} <= scene["rules"].keys():
+                raise ValueError("a scene has no number or no rules")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is damaged.", remedy="Restore it, for example with `dvc checkout`.") from error
+    return scenes
 
 
 @dataclass(frozen=True)
@@ -255,8 +264,12 @@ class _Record:
                 patches = [_Patch.of_line(line) for line in csv.DictReader(file)]
             if not patches:
                 raise ValueError("scenes.csv has no patches")
-            record = cls(content["settings"], content["scenes"], patches)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if len({patch.number for patch in patches}) < len(patches):
+                raise ValueError("scenes.csv names a patch twice")
+            record = cls({name: content["settings"][name] for name in wanted}, tiled_scenes(folder), patches)
+            if missing := {patch.name for patch in patches} - record.scenes.keys():
+                raise ValueError(f"{RECORD} has no scene {first_few(sorted(missing))}")
+        except (OSError, ValueError, KeyError, TypeError, DataError) as error:
             if not (folder / RECORD).exists():
                 raise DataError(
                     f"{folder} exists and was not cut from scenes by this command.", remedy="Choose a new folder."
@@ -430,9 +443,31 @@ def _keep_other_scenes(old: _Record, new: _Record, folder: Path, partial: Path, 
         if patch.name not in named:
             new.patches.append(patch)
             for template in _FOLDERS.values():
-                target = partial / template.format(patch.number)
+                source, target = (root / template.format(patch.number) for root in (folder, partial))
+                if not source.exists():
+                    raise DataError(
+                        f"{source} is missing.", remedy=f"Restore it, or give the scene {patch.name} again as well."
+                    )
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / template.format(patch.number), target)
+                shutil.copyfile(source, target)
+
+
+def _keep_other_files(old: _Record, folder: Path, partial: Path) -> None:
+    """Copy what the older set does not name: the record of changed labels, and files of a person."""
+    cut = {RECORD, "scenes.csv"}
+    cut |= {template.format(patch.number) for patch in old.patches for template in _FOLDERS.values()}
+    for path in sorted(folder.rglob("*")) if folder.exists() else []:
+        name = path.relative_to(folder)
+        target = partial / name
+        if path.is_dir() and not path.is_symlink():
+            target.mkdir(parents=True, exist_ok=True)
+        elif name.as_posix() not in cut:
+            if target.exists():
+                raise DataError(
+                    f"{path} was not cut by this command, and is in the way of a new patch.",
+                    remedy="Move it away, or choose a new folder.",
+                )
+            shutil.copy2(path, target, follow_symlinks=False)
 
 
 def _differences(old: _Record, new: _Record, folder: Path, partial: Path) -> dict[str, int]:
@@ -440,8 +475,8 @@ def _differences(old: _Record, new: _Record, folder: Path, partial: Path) -> dic
     kept = before & after
     changed = sum(
         any(
-            (folder / template.format(n)).read_bytes() != (partial / template.format(n)).read_bytes()
-            for template in _FOLDERS.values()
+            not (folder / name).exists() or (folder / name).read_bytes() != (partial / name).read_bytes()
+            for name in (template.format(n) for template in _FOLDERS.values())
         )
         for n in kept
     )
@@ -465,6 +500,20 @@ def _replace(folder: Path, partial: Path) -> None:
 
 def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
+
+
+def refuse_small_scene(scene: Scene) -> None:
+    """Refuse a scene that holds no window.
+
+    Raises:
+        DataError: It is smaller than a patch.
+    """
+    if min(scene.grid.height, scene.grid.width) < PATCH_SIZE:
+        raise DataError(
+            f"{scene.name} has {scene.grid.width} x {scene.grid.height} pixels, less than a patch of {PATCH_SIZE} x "
+            f"{PATCH_SIZE}.",
+            remedy="Give a larger piece of the scene, or leave it out.",
+        )
 
 
 def _require_bands(scene: Scene, stored: Sequence[str], dem: Sequence[str]) -> None:
@@ -501,7 +550,7 @@ def describe_set(result: TiledSet) -> str:
     bands = "" if result.stored == ORIGINAL_BANDS else f" --bands {','.join(result.stored)}"
     lines = [
         f"{result.folder}: patches: {counts}",
-        f"take it into use: landslide data use {result.folder}{bands}",
+        f"take it into use: landslide data use {shlex.quote(str(result.folder))}{bands}",
     ]
     if result.units != "landslide4sense":
         stored = f"stored: [{', '.join(result.stored)}], " if bands else ""
