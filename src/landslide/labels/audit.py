@@ -95,9 +95,11 @@ def _counts(predictions: Predictions, chosen: npt.NDArray[np.bool_]) -> Array:
     """Count pixels by label and logit, (2, bins)."""
     counts = np.zeros((2, len(_LOGITS)))
     for row in np.flatnonzero(chosen):
-        bins = np.rint((_logit(predictions.probability[row]) - _LOGITS[0]) / (_LOGITS[1] - _LOGITS[0])).astype(int)
+        known = np.isfinite(predictions.probability[row])
+        logits, labels = _logit(predictions.probability[row][known]), predictions.masks[row][known]
+        bins = np.rint((logits - _LOGITS[0]) / (_LOGITS[1] - _LOGITS[0])).astype(int)
         for label in (0, 1):
-            counts[label] += np.bincount(bins[predictions.masks[row] == label], minlength=len(_LOGITS))
+            counts[label] += np.bincount(bins[labels == label], minlength=len(_LOGITS))
     return counts
 
 
@@ -144,7 +146,8 @@ def _logit(probability: Array) -> npt.NDArray[np.float64]:
 
 
 def _sigmoid(x: Array) -> npt.NDArray[np.float64]:
-    return np.asarray(np.exp(-np.logaddexp(0, -x)))
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
+        return np.asarray(np.exp(-np.logaddexp(0, -x)))
 
 
 def noise(predictions: Predictions, by_fold: Mapping[int, FoldReference]) -> Noise:
@@ -160,7 +163,7 @@ def noise(predictions: Predictions, by_fold: Mapping[int, FoldReference]) -> Noi
         confident = by_fold[fold].contradicted(predictions.probability[row], label)
         for kind, chosen in enumerate((label, ~label)):
             wrong[kind] += confident[chosen].sum()
-            labelled[kind] += chosen.sum()
+            labelled[kind] += (chosen & np.isfinite(predictions.probability[row])).sum()
     shares = wrong / np.maximum(labelled, 1)
     return Noise(float(shares[0]), float(shares[1]))
 
@@ -207,7 +210,8 @@ def union_objects(predictions: Predictions, row: int) -> npt.NDArray[np.int32]:
 
 
 def _audited(predictions: Predictions, row: int, reference: FoldReference) -> Iterator[dict[str, Any]]:
-    """Yield the objects of one patch."""
+    """Yield the objects of one patch; pixels without a prediction say nothing."""
+    known = np.isfinite(predictions.probability[row])
     label, predicted = predictions.masks[row] != 0, predicted_mask(predictions, row)
     together, labelled = union_objects(predictions, row), label_objects(label)
     p = reference.calibrated(predictions.probability[row])
@@ -217,12 +221,15 @@ def _audited(predictions: Predictions, row: int, reference: FoldReference) -> It
     doubtful = reference.contradicted(predictions.probability[row], label)
     for number in range(1, int(together.max()) + 1):
         here = together == number
+        judged = here & known
+        if not judged.any():
+            continue
         numbers = np.unique(labelled[here & label]).tolist()
-        n_label, n_predicted = int((here & label).sum()), int((here & predicted).sum())
-        shared = int((here & label & predicted).sum())
+        n_label, n_predicted = int((judged & label).sum()), int((judged & predicted).sum())
+        shared = int((judged & label & predicted).sum())
         kind = (
             "missing"
-            if not n_label
+            if not numbers
             else "no_landslide"
             if max(shared, n_predicted / 2) < _BARELY * n_label
             else "outline"
@@ -232,12 +239,12 @@ def _audited(predictions: Predictions, row: int, reference: FoldReference) -> It
             "row": row,
             "object": number,
             "kind": kind,
-            "score": float(surprise[here].sum() / here.sum() ** _EXPONENT),
+            "score": float(surprise[judged].sum() / judged.sum() ** _EXPONENT),
             "objects": ",".join(map(str, numbers)),
             "pixels": int(shown.sum()),
-            "probability": float(p[shown].mean()),
-            "deviation": float(predictions.deviation[row][shown].mean()),
-            "overlap": shared / int(here.sum()),
+            "probability": float(p[shown & known].mean()),
+            "deviation": float(predictions.deviation[row][shown & known].mean()),
+            "overlap": shared / int(judged.sum()),
             "label_pixels": n_label,
             "predicted_pixels": n_predicted,
             "doubtful_label": int((doubtful & here & label).sum()),

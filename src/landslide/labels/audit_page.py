@@ -69,9 +69,10 @@ def _picture(predictions: Predictions, row: int) -> npt.NDArray[np.uint8]:
 
 
 def _coloured(probability: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Return (H, W, 4) colours of a probability; they are opaque."""
-    colours = probability_colours((probability.clip(0, 1) * 255).round().astype(np.uint8))
-    return np.dstack([colours, np.full(probability.shape, 255, np.uint8)])
+    """Return (H, W, 4) colours of a probability; they are opaque where there is one."""
+    known = np.isfinite(probability)
+    colours = probability_colours((np.where(known, probability, 0).clip(0, 1) * 255).round().astype(np.uint8))
+    return np.dstack([colours, np.where(known, 255, 0).astype(np.uint8)])
 
 
 def _edges(pixels: npt.NDArray[np.bool_]) -> str:

@@ -27,7 +27,7 @@ class Predictions:
         table: The predicted patches (n): the columns of `landslide.data.table.patch_table`, and fold; that is 0 for a
             patch which no member has seen.
         masks: (n, 128, 128) uint8, the labels.
-        probability: (n, 128, 128) float32, landslide probability.
+        probability: (n, 128, 128) float32, landslide probability; NaN where an image is not finite.
         deviation: (n, 128, 128) float32, its standard deviation over the members that predict a patch and over the
             turned and mirrored patches.
         threshold: (n,) landslide probability from which a pixel is a landslide, of the members that predict the patch.
