@@ -96,6 +96,17 @@ def test_the_table_and_the_layers_agree(audit, predictions):
     assert f"{len(predictions.table)} patches" in describe_audit(found)
 
 
+def test_a_label_that_is_predicted_as_it_was_drawn_is_not_listed(predictions, tmp_path):
+    predictions.probability[1] = np.where(predictions.masks[1] == 1, 0.9, 0.03)
+    assert predictions.masks[1].any()
+    found = write_audit(predictions, tmp_path / "audits of may" / "first", most=500, about=ABOUT)
+    candidates = read_candidates(found.folder)
+    assert predictions.table["number"][1] not in candidates["patch"].tolist()
+    assert (candidates["overlap"] < 1).all()
+    assert found.objects > len(candidates) > 0
+    assert describe_audit(found).endswith(f"landslide data apply '{found.folder}'")
+
+
 def test_patches_of_two_reference_systems_share_one_layer(root, predictions, tmp_path):
     rows = []
     for place, number in enumerate(predictions.table["number"]):
@@ -139,6 +150,29 @@ def test_an_audit_without_verdicts_is_replaced_and_one_with_them_is_not(audit, p
     assert len(read_candidates(folder)) == 3
 
 
+def test_what_a_person_put_beside_an_audit_is_never_replaced(audit, predictions):
+    folder, candidates = audit[0].folder, audit[1]
+    (folder / "verdicts.csv").write_text("id,verdict,comment\n1-1,wrong,\n")
+    (folder / ".git").mkdir()
+    with pytest.raises(DataError, match=r"other files, which would be lost: \.git, verdicts\.csv\."):
+        write_audit(predictions, folder, most=3, about=ABOUT)
+    assert (folder / "verdicts.csv").is_file()
+    assert len(read_candidates(folder)) == len(candidates)
+    (folder / "verdicts.csv").unlink()
+    (folder / ".git").rmdir()
+    (folder / ".DS_Store").touch()
+    (folder / "candidates.gpkg-wal").touch()  # QGIS has it open
+    table = pd.read_csv(folder / "candidates.csv", dtype=str)
+    table.loc[1, "verdict"] = "right"
+    table.to_csv(folder / "candidates.csv", index=False)
+    with pytest.raises(DataError, match="holds an audit with 1 verdicts"):
+        write_audit(predictions, folder, most=3, about=ABOUT)
+    table.loc[1, "verdict"] = None
+    table.to_csv(folder / "candidates.csv", index=False)
+    write_audit(predictions, folder, most=3, about=ABOUT)
+    assert len(read_candidates(folder)) == 3
+
+
 def test_somebody_elses_folder_is_never_touched(predictions, tmp_path):
     (tmp_path / "audit").mkdir()
     (tmp_path / "audit" / "thesis.txt").write_text("years of work")
@@ -165,6 +199,8 @@ def test_verdicts_of_the_page_replace_those_of_the_file(audit, tmp_path):
         ("id,verdict\n1-1000,wrong\n", "candidates that this audit does not have: 1-1000"),
         ("id\n1\n", "has no column verdict"),
         ("", "cannot be read"),
+        ("id,verdict\n1-1,wrong\n1-1,right\n", "different verdicts of 1-1"),
+        ("id,verdict\n02. Jan,wrong\n", "may take an id such as 1-2 for a date"),
     ],
 )
 def test_other_verdict_files_are_refused(audit, tmp_path, text, message):
@@ -172,6 +208,18 @@ def test_other_verdict_files_are_refused(audit, tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         read_candidates(audit[0].folder, path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_verdicts_that_a_spreadsheet_saved_are_read(audit, tmp_path, separator, encoding):
+    first = audit[1]["id"][0]
+    lines = [["id", " Verdict", "comment"], [f" {first}", "wrong ", "Fläche; Größe"], ["", "", ""]]
+    text = "".join(separator.join(f'"{cell}"' if ";" in cell else cell for cell in line) + "\r\n" for line in lines)
+    (tmp_path / "verdicts.csv").write_bytes(text.encode(encoding))
+    found = read_candidates(audit[0].folder, tmp_path / "verdicts.csv")
+    assert found.loc[0, ["verdict", "comment"]].tolist() == ["wrong", "Fläche; Größe"]
+    assert (found["verdict"][1:] == "").all()
 
 
 def test_unknown_verdicts_and_missing_files_are_named(audit, tmp_path):

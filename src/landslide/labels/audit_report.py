@@ -1,6 +1,7 @@
 """The result of an audit as a folder: candidates for QGIS, a table, a page with pictures, a record."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ import pandas as pd
 import shapely
 from rasterio.features import shapes
 
-from landslide.errors import DataError
+from landslide.errors import DataError, first_few
 from landslide.files import atomic_write
 from landslide.labels.audit import (
     FoldReference,
@@ -27,7 +28,17 @@ from landslide.labels.audit import (
     union_objects,
 )
 from landslide.labels.audit_page import write_audit_page
-from landslide.labels.candidates import COLUMNS, KINDS, PAGE, RECORD, read_candidates, write_candidates
+from landslide.labels.candidates import (
+    CANDIDATES,
+    COLUMNS,
+    CSV,
+    KINDS,
+    PAGE,
+    RECORD,
+    read_candidates,
+    verdicts_given,
+    write_candidates,
+)
 from landslide.labels.places import Place, common_crs, patch_places
 from landslide.labels.predictions import Predictions
 from landslide.locks import locked
@@ -65,9 +76,21 @@ def refuse_folder(folder: Path) -> None:
         return
     if not (folder / RECORD).is_file():
         raise DataError(f"{folder} exists and holds no audit.", remedy="Choose a new folder with --output.")
+    ours = (CANDIDATES, CSV, RECORD, PAGE)
+    others = [
+        path.name
+        for path in sorted(folder.iterdir())
+        if path.name not in ours and (path.is_dir() or not path.name.startswith((".", f"{CANDIDATES}-")))
+    ]
+    if others:
+        raise DataError(
+            f"{folder} holds an audit and other files, which would be lost: {first_few(others)}.",
+            remedy="Move them away, or choose a new folder with --output.",
+        )
     given = read_candidates(folder)
     touched = (given["verdict"] != "") | (given["comment"] != "") | (given["mask_md5"] == "")  # or drawn by a person
-    if n := int(touched.sum()):
+    in_table = verdicts_given(folder / CSV) if (folder / CSV).exists() else 0
+    if n := max(int(touched.sum()), in_table):
         raise DataError(
             f"{folder} holds an audit with {n} verdicts, comments or polygons of a person.",
             remedy="Apply them with `landslide data apply`, or choose a new folder with --output.",
@@ -103,7 +126,8 @@ def write_audit(
         if len(by_fold) == 1:
             say("all patches are of one fold: its own labels calibrate it, so wrong ones stand out a little less")
         objects = audited_objects(predictions, by_fold)
-        listed = objects[objects["score"] > 0].head(most).reset_index(drop=True)
+        doubted = objects[(objects["score"] > 0) & (objects["overlap"] < 1)]  # equal outlines leave nothing to look at
+        listed = doubted.head(most).reset_index(drop=True)
         created = datetime.now(UTC)
         places = patch_places(predictions.root, predictions.table)
         frame = _candidates(predictions, listed, by_fold, places)
@@ -139,14 +163,14 @@ def write_audit(
 def describe_audit(found: Audit) -> str:
     """Return what an audit found, and what to do with it, as a short text."""
     listed = ", ".join(f"{n} {KINDS[kind]}" for kind, n in found.listed.items())
-    name = found.folder.name
+    folder = shlex.quote(str(found.folder))
     return "\n".join(
         [
             f"{found.patches:,} patches with {found.objects:,} labelled or predicted landslides; listed: {listed}",
             f"estimated noise: {100 * found.noise.false_landslide:.1f} % of the labelled pixels are no landslide, "
             f"{100 * found.noise.missed_landslide:.2f} % of the others are",
             f"look at them: {found.folder / PAGE} in a browser, or candidates.gpkg in QGIS",
-            f"then, with the verdicts: landslide data apply {name}",
+            f"then, with the verdicts: landslide data apply {folder}",
         ]
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
 
@@ -132,6 +133,16 @@ def read_candidates(folder: Path, verdicts: Path | None = None) -> gpd.GeoDataFr
     return frame
 
 
+def verdicts_given(path: Path) -> int:
+    """Count the lines of a table of candidates or verdicts in which a person wrote a verdict or a comment.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    table = _read_verdicts(path)
+    return int((table.reindex(columns=["verdict", "comment"], fill_value="") != "").any(axis=1).sum())
+
+
 def _with_drawn(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """Name the polygons that a person drew: they have no id."""
     for name in ("id", "kind", "objects", "scene", "mask_md5"):
@@ -144,24 +155,39 @@ def _with_drawn(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
 
 
 def _read_verdicts(path: Path) -> pd.DataFrame:
+    """Read a table as the page saves it, or as a spreadsheet does afterwards: other separators, encodings, blanks."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        content = path.read_bytes()
+        try:
+            text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        except UnicodeDecodeError:
+            text = content.decode("cp1252")  # of spreadsheets on Windows
+        separator = max(",;\t", key=text.partition("\n")[0].count)
+        table = pd.read_csv(StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False)
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read: {error}.", remedy="Give the CSV file that the page of the audit saved."
         ) from error
+    table.columns = table.columns.str.strip().str.lower()
     if missing := [name for name in ("id", "verdict") if name not in table]:
         raise DataError(
             f"{path} has no column {first_few(missing)}.", remedy="Give the CSV file that the page of the audit saved."
         )
-    return table.drop_duplicates("id", keep="last")
+    table = table.fillna("").map(str.strip)
+    table = table.loc[(table != "").any(axis=1)].drop_duplicates(["id", "verdict"], keep="last")
+    if twice := sorted(set(table["id"][table["id"].duplicated()])):
+        raise DataError(
+            f"{path} has different verdicts of {first_few(twice)}.", remedy="Delete the lines that do not count."
+        )
+    return table
 
 
 def _with_verdicts(frame: gpd.GeoDataFrame, table: pd.DataFrame, path: Path) -> gpd.GeoDataFrame:
     if unknown := sorted({*table["id"]} - {*frame["id"]}):
         raise DataError(
             f"{path} has verdicts of candidates that this audit does not have: {first_few(unknown)}.",
-            remedy="Give the file of this audit.",
+            remedy="Give the file of this audit as the page saved it; a spreadsheet may take an id such as 1-2 for "
+            "a date.",
         )
     by_id = table.set_index("id")
     for name in ("verdict", "comment"):
