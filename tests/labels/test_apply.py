@@ -4,10 +4,12 @@ import csv
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pyogrio
 import pytest
 import shapely
 from click.testing import CliRunner, Result
@@ -317,6 +319,64 @@ def test_folders_of_others_stay(tmp_path):
     done = apply(audit)
     assert done.exit_code == 1
     assert "is not ./data" in done.output
+
+
+def in_qgis(audit: Path, **columns: object) -> Path:
+    """Give the candidates these columns."""
+    frame = gpd.read_file(audit / CANDIDATES, layer="candidates").assign(**columns)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'crs' was not provided")  # in pixels
+        frame.to_file(audit / CANDIDATES, layer="candidates")
+    return audit
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"patch": "one"}, "there is no patch one"),
+        ({"patch": 1.5}, "there is no patch 1.5"),
+        ({"patch": None}, "its column patch is empty"),
+        ({"geometry": [shapely.Point(50.5, -50.5)]}, "it has no polygon"),
+        ({"geometry": [shapely.LineString([(20, -20), (90, -70)])]}, "it has no polygon"),
+        ({"geometry": [shapely.Polygon()]}, "it has no polygon"),
+    ],
+)
+def test_columns_of_other_types_and_geometries_that_are_no_polygons_are_named(tmp_path, columns, message):
+    root = build_set(tmp_path / "set")
+    audit = in_qgis(write_audit(tmp_path / "audit", root, [Judged("missing", 1, LANDSLIDE)]), **columns)
+    done = apply(audit, "-o", tmp_path / "new")
+    assert done.exit_code == 1
+    assert message in done.output
+    assert not (tmp_path / "new").exists()
+
+
+def test_numbers_of_patches_may_have_become_texts(tmp_path):
+    root = build_set(tmp_path / "set")
+    audit = in_qgis(write_audit(tmp_path / "audit", root, [Judged("missing", 1, LANDSLIDE)]), patch="1")
+    assert "patches that change: 1 of 3 (1)" in apply(audit, "-o", tmp_path / "new").output
+
+
+def test_a_layer_without_geometries_and_a_record_of_another_kind_are_refused(tmp_path):
+    root = build_set(tmp_path / "set")
+    audit = write_audit(tmp_path / "audit", root, [Judged("missing", 1, LANDSLIDE)])
+    record = json.loads((audit / "audit.json").read_text())
+    (audit / "audit.json").write_text(json.dumps(record | {"data": 5}))
+    assert "it names the data set 5" in apply(audit, "-o", tmp_path / "new").output
+    (audit / "audit.json").write_text(json.dumps(record))
+    frame = gpd.read_file(audit / CANDIDATES, layer="candidates").drop(columns="geometry")
+    (audit / CANDIDATES).unlink()
+    pyogrio.write_dataframe(frame, audit / CANDIDATES, layer="candidates", driver="GPKG")
+    assert "has no column geometry" in apply(audit, "-o", tmp_path / "new").output
+
+
+def test_a_data_set_that_moved_can_be_named(tmp_path):
+    root = build_set(tmp_path / "set")
+    audit = write_audit(tmp_path / "audit", root, [Judged("missing", 1, LANDSLIDE)])
+    root.rename(tmp_path / "elsewhere")
+    done = apply(audit, "-o", tmp_path / "new")
+    assert "Say where it is now: `landslide data apply AUDIT DIR`" in done.output
+    done = apply(audit, tmp_path / "elsewhere", "-o", tmp_path / "new")
+    assert done.exit_code == 0, done.output
 
 
 def test_verdicts_of_the_page_count_and_a_dry_run_writes_nothing(tmp_path):

@@ -110,7 +110,7 @@ def read_candidates(folder: Path, verdicts: Path | None = None) -> gpd.GeoDataFr
         raise DataError(
             f"{path} cannot be read: {error}.", remedy="Give the folder that `landslide data audit` wrote."
         ) from error
-    if missing := [name for name in COLUMNS if name not in frame]:
+    if missing := [name for name in (*COLUMNS, "geometry") if name not in frame]:
         raise DataError(
             f"{path} has no column {first_few(missing)}.", remedy="Restore it, or run `landslide data audit` again."
         )

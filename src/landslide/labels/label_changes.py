@@ -104,7 +104,13 @@ def plan_changes(audit: Path, root: Path | None = None, verdicts: Path | None = 
     """
     record = _read_record(audit)
     frame = read_candidates(audit, verdicts)
-    root = root or Path(record["data"])
+    if root is None:
+        root = Path(record["data"])
+        if not root.is_dir():
+            raise DataError(
+                f"{root} does not exist; it is the data set that was audited.",
+                remedy="Say where it is now: `landslide data apply AUDIT DIR`.",
+            )
     refuse_missing(root)
     found = survey(root, bands=record["stored"])
     if found.version is None or not found.report.ok:
@@ -257,7 +263,7 @@ class _Planning:
             raise _UnusableError(
                 "kind", f"its kind is {candidate['kind']!r}", f"write one of {', '.join(KINDS)} into the column kind"
             )
-        if shapely.is_missing(geometry := candidate.geometry) or geometry.is_empty:
+        if not shapely.area(candidate.geometry) > 0:  # nor is a point or a line one
             raise _UnusableError("no_polygon", "it has no polygon", "draw one, or change its verdict")
         own = self.own_row(candidate) if candidate["mask_md5"] else self.row_below(i, candidate)
         system = _name(self.places[own].crs)
@@ -283,18 +289,24 @@ class _Planning:
 
     def own_row(self, candidate: "pd.Series[Any]") -> int:
         """Return the row of the patch of a candidate, whose mask must be the one that was looked at."""
-        number = -1 if pd.isna(candidate["patch"]) else int(candidate["patch"])
-        row = self.row_of.get(number)
+        said = candidate["patch"]
+        try:
+            number = float(said)
+        except (TypeError, ValueError):  # a text, or NA
+            number = float("nan")
+        row = self.row_of.get(int(number)) if number.is_integer() else None
         if row is None:
             raise _UnusableError(
                 "no_patch",
-                f"there is no patch {number}" if number >= 0 else "its column patch is empty",
+                "its column patch is empty"
+                if pd.isna(said)
+                else f"there is no patch {int(number) if number.is_integer() else said}",
                 "give the data set that was audited, and leave the columns of the candidates as they were",
             )
         if self.table["mask_md5"][row] != candidate["mask_md5"]:
             raise _UnusableError(
                 "changed_mask",
-                f"the mask of patch {number} is not the one that was looked at",
+                f"the mask of patch {number:.0f} is not the one that was looked at",
                 "these verdicts may have been applied before; give the data set that was audited, or audit this one",
             )
         return row
@@ -377,6 +389,8 @@ def _read_record(audit: Path) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if missing := [name for name in ("data", "stored", "model_version") if name not in record]:
             raise ValueError(f"it has no {first_few(missing)}")
+        if not isinstance(record["data"], str):
+            raise ValueError(f"it names the data set {record['data']}")
         if not {*record["stored"]} <= {*ORIGINAL_BANDS}:
             raise ValueError(f"it names the bands {record['stored']}")
     except (OSError, ValueError, TypeError) as error:
