@@ -18,6 +18,7 @@ from landslide.data.patches import read_stored, write_array
 from landslide.inference.ensemble import Member, load_ensemble, save_ensemble
 from landslide.labels.choosing import rank_next, summarise
 from landslide.labels.proposals import COLUMNS, FILES, LabelledSet, describe_images, windows_of_scenes
+from landslide.locks import locked
 from landslide.mapping.exclusions import ExclusionSettings
 from landslide.mapping.model import open_model
 from landslide.mapping.plan import make_plan
@@ -247,3 +248,30 @@ def test_a_set_of_other_units_or_without_unlabelled_images_is_refused(world, tmp
     done = data("next", tmp_path / "fits", "-o", tmp_path / "next", "--model", world / "model" / "ensemble")
     assert (done.exit_code, "has a mask" in done.output) == (1, True)
     assert not (tmp_path / "next").exists()
+
+
+def test_two_proposals_do_not_share_a_folder(world, tmp_path):
+    with locked(tmp_path / ".next.lock"):
+        done = next_of(world, world / "other.tif", "-o", tmp_path / "next")
+    assert done.exit_code == 1
+    assert "is locked by" in done.output
+    assert not (tmp_path / "next").exists()
+
+
+def test_a_proposal_does_not_lie_in_a_data_set(world, tmp_path):
+    patches = tmp_path / "patches"
+    (patches / "TrainData/img").mkdir(parents=True)
+    for given in ((patches,), (world / "other.tif", "--labelled", patches)):
+        done = next_of(world, *given, "-o", patches / "next")
+        assert done.exit_code == 2
+        assert "lies in the data set" in done.output
+    assert not (patches / "next").exists()
+
+
+def test_the_next_command_has_its_paths_quoted_and_a_small_scene_is_named(world, tmp_path):
+    done = next_of(world, world / "other.tif", "-o", tmp_path / "in may", "-n", 1)
+    assert f"--area '{tmp_path / 'in may' / 'next.gpkg'}' --area-where" in done.output
+    write_stack(tmp_path / "strip.tif", ground(100, 300)[0], "EPSG:32645", CORNER)
+    done = next_of(world, tmp_path / "strip.tif", "-o", tmp_path / "strip")
+    assert done.exit_code == 1
+    assert "strip has 300 x 100 pixels, less than a patch of 128 x 128" in done.output

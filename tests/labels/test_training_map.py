@@ -197,6 +197,14 @@ def test_the_same_map_is_not_made_again_and_another_one_is_refused(site, tmp_pat
     assert "missing or damaged: labels.tif" in damaged.output
 
 
+def test_a_map_does_not_lie_in_the_data_set(site):
+    before = directory_digest(site.patches)
+    done = map_set(site, site.patches / "maps")
+    assert done.exit_code == 2
+    assert "lies in the data set" in done.output
+    assert directory_digest(site.patches) == before
+
+
 def test_files_of_a_person_are_never_replaced(site, tmp_path):
     (tmp_path / "valley").mkdir()
     (tmp_path / "valley/notes.txt").write_text("mine")

@@ -171,6 +171,8 @@ def _map_training_set(
             f"{folders[0]} is a folder of patches, for which {first_few(without_effect, 20)} has no effect.",
             remedy="Leave it out: the patches were cut already.",
         )
+    if output.resolve().is_relative_to(Path(folders[0]).resolve()):
+        raise click.BadParameter(f"{output} lies in the data set {folders[0]}", param_hint="--output")
     settings = MappingSettings(**{name: ctx.params[name] for name in ("threshold", "augmentation", "min_area")})
     with tempfile.TemporaryDirectory() as folder, tqdm(unit="patch", disable=None) as bar:
         client = connect(default_tracking_uri())

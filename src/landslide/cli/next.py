@@ -1,5 +1,6 @@
 """`landslide data next`."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,10 @@ def next_command(
     from landslide.mapping.model import open_model
 
     proposals.refuse_occupied(output)
+    sets = [Path(source) for source in sources if proposals.is_patch_folder(source)]
+    for root in (*sets, *([labelled] if labelled else [])):
+        if output.resolve().is_relative_to(root.resolve()):
+            raise click.BadParameter(f"{output} lies in the data set {root}", param_hint="--output")
     with tempfile.TemporaryDirectory() as folder:
         loaded = open_model(model, Path(folder))
         done = proposals.LabelledSet(labelled, loaded) if labelled is not None else None
@@ -72,7 +77,7 @@ def next_command(
     if frame.crs is None:
         click.echo(f"draw the masks of the images that {output / 'next.csv'} lists first")
         return
-    tiles = output / "next.gpkg"
+    tiles = shlex.quote(str(output / "next.gpkg"))
     click.echo(f"in QGIS, draw all landslides in the tiles of {tiles}, and tick `labelled` of each finished tile; then")
     click.echo(f'landslide data tile SCENE --labels POLYGONS --area {tiles} --area-where "labelled = 1" -o DIR')
 

@@ -23,7 +23,8 @@ from landslide.errors import ConfigurationError, DataError
 from landslide.inference.ensemble import Ensemble
 from landslide.labels.choosing import Windows, rank_at_random, rank_by_coverage, rank_next, summarise
 from landslide.labels.places import Place, beside_each_other, common_crs, patch_places
-from landslide.labels.tiles import RECORD, why_left_out, window_edges, window_starts
+from landslide.labels.tiles import RECORD, refuse_small_scene, why_left_out, window_edges, window_starts
+from landslide.locks import locked
 from landslide.mapping.model import MapModel
 from landslide.mapping.plan import MapPlan, terrain_of
 from landslide.mapping.products import Column
@@ -154,6 +155,8 @@ def windows_of_scenes(
     Raises:
         DataError: A file cannot be read, or no window is left.
     """
+    for plan in plans:
+        refuse_small_scene(plan.scene)
     grids = [plan.scene.grid for plan in plans]
     total = [len(window_starts(grid.height, PATCH_SIZE)) * len(window_starts(grid.width, PATCH_SIZE)) for grid in grids]
     progress = start(sum(total))
@@ -174,7 +177,7 @@ def windows_of_scenes(
     if not rows:
         raise DataError(
             "No window is left to label. " + "; ".join(left_out) + ".",
-            remedy="Give other scenes, a smaller --min-valid, or fewer masks.",
+            remedy="Give other scenes; a smaller --min-valid or fewer masks leave more of the unlabelled windows.",
         )
     return Candidates(pd.DataFrame(rows), places, Windows.joined(parts))
 
@@ -409,23 +412,28 @@ def write_proposal(
 
     Raises:
         DataError: The folder is occupied or cannot be written.
+        LockedError: Another process writes it.
     """
-    refuse_occupied(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        for name, column in FILES.items():
-            tiles = frame[frame[column] <= number].sort_values(column)
-            if labelled is not None:
-                ticked = labelled.to_crs(frame.crs).reindex(columns=frame.columns)
-                tiles = pd.concat([tiles, ticked.astype(frame.dtypes.drop("geometry").to_dict())], ignore_index=True)
-            write_geopackage(partial / f"{name}.gpkg", {"tiles": tiles}, created, _LAYERS)
-        frame.drop(columns="geometry").to_csv(partial / "next.csv", index=False, lineterminator="\n")
-        partial.rename(folder)
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written: {error.strerror or error}.", remedy="Choose another folder with -o."
-        ) from error
-    finally:
+    folder = folder.absolute()
+    with locked(folder.with_name(f".{folder.name}.lock"), wait=False):
+        refuse_occupied(folder)
+        partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            for name, column in FILES.items():
+                tiles = frame[frame[column] <= number].sort_values(column)
+                if labelled is not None:
+                    ticked = labelled.to_crs(frame.crs).reindex(columns=frame.columns)
+                    tiles = pd.concat(
+                        [tiles, ticked.astype(frame.dtypes.drop("geometry").to_dict())], ignore_index=True
+                    )
+                write_geopackage(partial / f"{name}.gpkg", {"tiles": tiles}, created, _LAYERS)
+            frame.drop(columns="geometry").to_csv(partial / "next.csv", index=False, lineterminator="\n")
+            partial.rename(folder)
+        except OSError as error:
+            raise DataError(
+                f"{folder} cannot be written: {error.strerror or error}.", remedy="Choose another folder with -o."
+            ) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
