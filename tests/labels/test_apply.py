@@ -356,6 +356,16 @@ def test_numbers_of_patches_may_have_become_texts(tmp_path):
     assert "patches that change: 1 of 3 (1)" in apply(audit, "-o", tmp_path / "new").output
 
 
+def test_a_polygon_that_crosses_itself_counts_though_its_halves_cancel_out(tmp_path):
+    root = build_set(tmp_path / "set")
+    crossed = shapely.Polygon([(40, 40), (60, 60), (60, 40), (40, 60)])
+    assert crossed.area == 0
+    done = apply(write_audit(tmp_path / "audit", root, [Judged("missing", 1, crossed)]), "-o", tmp_path / "new")
+    assert done.exit_code == 0, done.output
+    mask = masks(tmp_path / "new", (1,))[1]
+    assert [mask[50, 42], mask[50, 57], mask[42, 50]] == [1, 1, 0]
+
+
 def test_a_layer_without_geometries_and_a_record_of_another_kind_are_refused(tmp_path):
     root = build_set(tmp_path / "set")
     audit = write_audit(tmp_path / "audit", root, [Judged("missing", 1, LANDSLIDE)])

@@ -263,7 +263,7 @@ class _Planning:
             raise _UnusableError(
                 "kind", f"its kind is {candidate['kind']!r}", f"write one of {', '.join(KINDS)} into the column kind"
             )
-        if not shapely.area(candidate.geometry) > 0:  # nor is a point or a line one
+        if shapely.get_dimensions(geometry := candidate.geometry) < 2 or geometry.is_empty:  # -1 is a missing one
             raise _UnusableError("no_polygon", "it has no polygon", "draw one, or change its verdict")
         own = self.own_row(candidate) if candidate["mask_md5"] else self.row_below(i, candidate)
         system = _name(self.places[own].crs)
