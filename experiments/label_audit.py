@@ -363,7 +363,7 @@ def first(arguments: argparse.Namespace) -> None:
     predictions, _ = predicted(arguments.data, arguments.out, list(range(1, N_FOLDS + 1)))
     objects = audited_objects(predictions, references(predictions))[:SHOWN]
     numbers = predictions.table["number"].to_numpy()[objects["row"]]
-    ids = [f"{number}-{one}" for number, one in zip(numbers, objects["object"], strict=True)]
+    ids = [f"p{number}-{one}" for number, one in zip(numbers, objects["object"], strict=True)]
     table = objects[["kind", "score", "label_pixels", "predicted_pixels", "probability"]].round(3).assign(id=ids)
     said = pd.read_csv(FIRST, keep_default_na=False).set_index("id") if FIRST.exists() else pd.DataFrame()
     for name in ("verdict", "comment"):

@@ -98,6 +98,16 @@ def test_polygons_outside_are_counted_and_invalid_ones_mended(tmp_path):
     assert mask[36:, 56:].all()
 
 
+def test_polygons_of_collections_count_and_points_and_lines_are_counted(tmp_path):
+    line, point = shapely.LineString([(400_000, 5_000_000), (400_100, 5_000_000)]), shapely.Point(400_000, 5_000_000)
+    mixed = shapely.GeometryCollection([line, box(0, 0, 5, 5), shapely.MultiPolygon([box(10, 0, 15, 5)])])
+    frame = gpd.GeoDataFrame(geometry=[mixed, line, point, box(20, 0, 25, 5), None], crs=UTM)
+    frame.to_file(tmp_path / "labels.geojson", driver="GeoJSON")
+    found = labels(tmp_path / "labels.geojson")
+    assert (found.counts.used, found.counts.no_polygons) == (2, 2)
+    assert found.mask(ALL)[0].nonzero()[0].tolist() == [*range(5), *range(10, 15), *range(20, 25)]
+
+
 def test_landslides_after_the_scene_are_left_out(tmp_path):
     dates = ["2024-06-12", "2024-06-13", "2023-01-01", None]
     places = [box(10 * i, 0, 10 * i + 5, 5) for i in range(4)]

@@ -185,7 +185,7 @@ def _candidates(
     geometries = [_polygon(_judged(predictions, one), places[one["row"]]) for one in found]
     columns = {
         "rank": np.arange(1, len(listed) + 1),
-        "id": [f"{number}-{one}" for number, one in zip(numbers, listed["object"], strict=True)],
+        "id": [f"p{number}-{one}" for number, one in zip(numbers, listed["object"], strict=True)],
         "verdict": "",
         "comment": "",
         "reason": [

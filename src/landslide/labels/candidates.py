@@ -37,7 +37,7 @@ VERDICTS = MappingProxyType(
 COLUMNS = MappingProxyType(
     {
         "rank": Column("int", "From 1: look at these first"),
-        "id": Column("text", "Patch and number of the candidate in it; stays when others are sorted or deleted"),
+        "id": Column("text", "Patch and number of the candidate in it, p17-2; stays when others are sorted or deleted"),
         "kind": Column("text", "What may be wrong: " + "; ".join(f"{name}: {text}" for name, text in KINDS.items())),
         "score": Column("float", "How much the networks contradict the label, from 0", "", 3),
         "verdict": Column(
@@ -186,12 +186,11 @@ def _with_verdicts(frame: gpd.GeoDataFrame, table: pd.DataFrame, path: Path) -> 
     if unknown := sorted({*table["id"]} - {*frame["id"]}):
         raise DataError(
             f"{path} has verdicts of candidates that this audit does not have: {first_few(unknown)}.",
-            remedy="Give the file of this audit as the page saved it; a spreadsheet may take an id such as 1-2 for "
-            "a date.",
+            remedy="Give the file of this audit as the page saved it.",
         )
     by_id = table.set_index("id")
     for name in ("verdict", "comment"):
         if name in by_id:
             said = frame["id"].map(by_id[name])
-            frame[name] = said.where(said.notna(), frame[name])
+            frame[name] = said.where(said.fillna("") != "", frame[name])
     return frame

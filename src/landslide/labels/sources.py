@@ -70,12 +70,14 @@ class LabelCounts:
         outside: Polygons that do not.
         mended: Invalid polygons among those used, which were made valid.
         too_late: Polygons left out because their event came after the scene.
+        no_polygons: Points and lines, which are left out; of collections, only the polygons count.
     """
 
     used: int = 0
     outside: int = 0
     mended: int = 0
     too_late: int = 0
+    no_polygons: int = 0
 
 
 class Labels:
@@ -163,7 +165,7 @@ class Labels:
         self._raster = self._stack.enter_context(warped(dataset, self._grid, Resampling.nearest))
 
     def _read_polygons(self, path: Path, when: datetime | None) -> None:
-        frame = _read(path, self._settings)
+        frame, others = _read(path, self._settings)
         late = _too_late(path, frame, self._settings.date_field, when)
         frame = frame[~late]
         try:
@@ -189,7 +191,9 @@ class Labels:
         kept[invalid] = shapely.make_valid(kept[invalid], method="structure", keep_collapsed=False)
         self._polygons = kept[~shapely.is_empty(kept)]
         self._tree = shapely.STRtree(self._polygons)
-        self.counts = LabelCounts(len(self._polygons), int((~inside).sum()), int(invalid.sum()), int(late.sum()))
+        self.counts = LabelCounts(
+            len(self._polygons), int((~inside).sum()), int(invalid.sum()), int(late.sum()), others
+        )
 
 
 def _extent(grid: Grid) -> str:
@@ -197,8 +201,8 @@ def _extent(grid: Grid) -> str:
     return f"longitude {west:.4f} to {east:.4f}, latitude {south:.4f} to {north:.4f}"
 
 
-def _read(path: Path, settings: LabelSettings) -> gpd.GeoDataFrame:
-    """Return the polygons of a vector file, with their attributes."""
+def _read(path: Path, settings: LabelSettings) -> tuple[gpd.GeoDataFrame, int]:
+    """Return the polygons of a vector file with their attributes, and the number of points and lines beside them."""
     try:
         layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
         if settings.layer is None and len(layers) > 1:
@@ -227,6 +231,9 @@ def _read(path: Path, settings: LabelSettings) -> gpd.GeoDataFrame:
     if not isinstance(frame, gpd.GeoDataFrame):
         frame = gpd.GeoDataFrame(geometry=[])
     kinds = sorted(set(frame.geom_type.dropna()))
+    collections = (frame.geom_type == "GeometryCollection").to_numpy()
+    frame.loc[collections, frame.geometry.name] = [_polygons_of(one) for one in frame.geometry[collections]]
+    others = int((~frame.geom_type.isin(["Polygon", "MultiPolygon"]) & frame.geometry.notna()).sum())
     frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])]
     if frame.empty and not settings.allow_empty:
         if settings.where:
@@ -240,7 +247,18 @@ def _read(path: Path, settings: LabelSettings) -> gpd.GeoDataFrame:
         raise DataError(
             f"{path} has no coordinate reference system.", remedy="Save it with one, for example from QGIS."
         )
-    return frame
+    return frame, others
+
+
+def _polygons_of(collection: shapely.Geometry) -> shapely.Geometry:
+    """Return the polygons of a collection of geometries; the collection itself if it has none."""
+    parts = [
+        part
+        for member in shapely.get_parts(collection)
+        for part in (shapely.get_parts(member) if member.geom_type.startswith("Multi") else [member])
+        if part.geom_type == "Polygon"
+    ]
+    return shapely.MultiPolygon(parts) if parts else collection
 
 
 def _too_late(path: Path, frame: gpd.GeoDataFrame, field: str | None, when: datetime | None) -> npt.NDArray[np.bool_]:
