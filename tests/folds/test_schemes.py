@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from landslide.data.positions import landslide4sense_positions
 from landslide.errors import ConfigurationError, DataError
+from landslide.folds.clusters import block_features
 from landslide.folds.parts import adjacent_to, inner_validation
 from landslide.folds.schemes import BLOCK_SIDE, SCHEMES, assign, neighbour_blocks, tile_blocks
 from tests.support.patch_tables import build_patch_table
@@ -40,10 +41,18 @@ def official_positions() -> np.ndarray:
 
 
 def split(scheme: str, n: int, n_folds: int, seed: int = 0) -> np.ndarray:
-    """Folds of n patches in rows of 7 tiles; every third patch has landslides."""
-    positions = np.stack([np.ones(n, int), *np.divmod(np.arange(n), 7)], axis=1)
+    """Folds of n patches in rows of 7 tiles; every third patch has landslides.
+
+    Under the scheme `scene` there are as many scenes as folds.
+    """
+    scene = np.sort(np.arange(n) % n_folds) if scheme == "scene" else np.ones(n, int)
+    positions = np.stack([scene, *np.divmod(np.arange(n), 7)], axis=1)
     pixels = np.where(np.arange(n) % 3 == 0, np.arange(n), 0)
-    return assign(range(n), scheme=scheme, n_folds=n_folds, seed=seed, positive_pixels=pixels, scenes=positions)
+    statistics = np.random.default_rng(n).random((n, 2, 3))
+    return assign(
+        range(n), scheme=scheme, n_folds=n_folds, seed=seed, positive_pixels=pixels, scenes=positions,
+        statistics=statistics,
+    )  # fmt: skip
 
 
 # ---- every scheme
@@ -109,7 +118,7 @@ RECORDED_OFFICIAL = {
 }
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", RECORDED)
 def test_names_in_natural_order_get_the_recorded_folds(scheme):
     positions = np.concatenate([grid(5, 6, 1), grid(5, 6, 2)])
     pixels = np.where(np.arange(60) % 3 == 0, np.arange(60) * 7 % 40, 0)
@@ -137,11 +146,14 @@ def names_of_patches() -> st.SearchStrategy[list[object]]:
 def test_the_folds_do_not_depend_on_the_order_of_the_patches(scheme, names, n_folds, seed, random):
     n = len(names)
     pixels, positions = np.arange(n) * 7 % 4, grid(-(-n // 6), 6)[:n]
+    statistics = np.random.default_rng(seed).random((n, 2, 3))
+    if scheme == "scene":
+        positions[:, 0] = np.arange(n) % n_folds
 
     def folds(order: list[int]) -> np.ndarray:
         return assign(
             [names[i] for i in order], scheme=scheme, n_folds=n_folds, seed=seed,
-            positive_pixels=pixels[order], scenes=positions[order],
+            positive_pixels=pixels[order], scenes=positions[order], statistics=statistics[order],
         )  # fmt: skip
 
     order = random.sample(range(n), n)
@@ -325,10 +337,120 @@ def test_patches_of_a_scene_are_adjacent_across_edges_and_corners():
     ],
     ids=["none", "too few", "no column", "one NaN", "one NA in the patch table"],
 )
-def test_scene_blocked_folds_without_all_positions_are_an_explained_error(scenes):
-    with pytest.raises(ConfigurationError, match="need scene, row and column of every patch") as error:
-        assign(range(10), scheme="scene_blocked", scenes=scenes)
+@pytest.mark.parametrize("scheme", ["scene_blocked", "scene"])
+def test_folds_by_position_without_all_positions_are_an_explained_error(scheme, scenes):
+    with pytest.raises(ConfigurationError, match=f"{scheme} folds need scene, row and column of every patch") as error:
+        assign(range(10), scheme=scheme, scenes=scenes)
     assert "scenes.csv" in error.value.remedy
+
+
+# ---- whole scenes
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=2, max_size=9), st.integers(2, 5), st.integers(0, 100))
+def test_scene_folds_never_split_a_scene_and_use_the_largest_first(sizes, n_folds, seed):
+    if len(sizes) < n_folds:
+        return
+    positions = np.concatenate([grid(1, size, scene=scene) for scene, size in enumerate(sizes)])
+    folds = assign(range(len(positions)), scheme="scene", n_folds=n_folds, seed=seed, scenes=positions)
+    fold_of_scene = {scene: set(folds[positions[:, 0] == scene].tolist()) for scene in range(len(sizes))}
+    assert all(len(of_scene) == 1 for of_scene in fold_of_scene.values())
+    # Greedy, written out independently: the largest scenes open the folds, later ones fill the smallest.
+    expected: list[list[int]] = [[] for _ in range(n_folds)]
+    for scene in sorted(range(len(sizes)), key=lambda scene: (-sizes[scene], scene)):
+        min(expected, key=lambda fold: (sum(sizes[one] for one in fold), expected.index(fold))).append(scene)
+    assert [{s for s, of in fold_of_scene.items() if of == {fold}} for fold in range(1, n_folds + 1)] == [
+        set(fold) for fold in expected
+    ]
+
+
+def test_official_scenes_are_test_folds_once_or_in_groups():
+    positions = official_positions()
+    sizes = np.bincount(positions[:, 0])
+    folds = assign(range(OFFICIAL), scheme="scene", scenes=positions)
+    assert np.bincount(folds)[1:].tolist() == sorted((size for size in sizes.tolist() if size), reverse=True)
+    folds = assign(range(OFFICIAL), scheme="scene", n_folds=3, scenes=positions)
+    assert np.bincount(folds)[1:].tolist() == [3033, 494, 150 + 121 + 1]
+
+
+@pytest.mark.parametrize(
+    ("scenes", "expected"),
+    [
+        (1, r"of 1 scene, too few for 5 folds(.|\n)*-> Use folds\.scheme: cluster"),
+        (2, r"of 2 scenes, too few for 5 folds(.|\n)*-> Set folds\.n_folds to 2, or use folds\.scheme: cluster"),
+        (4, r"of 4 scenes, too few for 5 folds(.|\n)*-> Set folds\.n_folds to 4 or fewer, or use"),
+    ],
+)
+def test_too_few_scenes_are_counted_and_the_remedy_works(scenes, expected):
+    positions = np.concatenate([grid(3, 4, scene) for scene in range(scenes)])
+    with pytest.raises(ConfigurationError, match=expected):
+        assign(range(len(positions)), scheme="scene", scenes=positions)
+    if scenes > 1:
+        assert set(assign(range(len(positions)), scheme="scene", n_folds=scenes, scenes=positions)) == set(
+            range(1, scenes + 1)
+        )
+
+
+# ---- clusters
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(2, 6).flatmap(lambda k: st.tuples(st.just(k), st.integers(2 * k, 500))),
+    st.booleans(),
+    st.sampled_from(["random", "equal", "one outlier"]),
+    st.integers(0, 2**32 - 1),
+)
+def test_cluster_folds_keep_blocks_and_a_least_size(sizes, placed, values, seed):
+    n_folds, n = sizes
+    positions = grid(-(-n // 11), 11)[:n] if placed else None
+    statistics = np.random.default_rng(seed).random((n, 2, 3))
+    if values != "random":
+        statistics[:] = 0.7
+    if values == "one outlier":
+        statistics[n // 2] = 1000
+    folds = assign(range(n), scheme="cluster", n_folds=n_folds, seed=seed, scenes=positions, statistics=statistics)
+    patches = np.bincount(folds, minlength=n_folds + 1)[1:]
+    assert patches.min() >= max(1, n // (2 * n_folds))
+    assert patches.tolist() == sorted(patches, reverse=True)
+    side = max(s for s in range(1, 5) if s == 1 or n >= 8 * n_folds * s * s)
+    blocks = tile_blocks(positions, side) if placed else np.arange(n) // side**2
+    assert all(len(set(folds[blocks == block])) == 1 for block in np.unique(blocks))
+
+
+def test_cluster_folds_find_kinds_of_ground_in_any_order_of_the_patches():
+    """Three kinds of ground in 9 x 12 tiles each: one fold each, whatever the seed and the order."""
+    positions = grid(27, 12)
+    kind = positions[:, 1] // 9
+    means = np.array([[0.2, 0.5, 10.0], [0.2, 0.9, 10.0], [0.2, 0.5, 40.0]])[kind]
+    n = len(kind)
+    noise = np.random.default_rng(0).normal(size=(n, 3)) * [0, 0.01, 0.5]  # the first band is constant
+    statistics = np.stack([means + noise, np.ones((n, 3))], axis=1)
+    for seed in range(5):
+        folds = assign(range(n), scheme="cluster", n_folds=3, seed=seed, scenes=positions, statistics=statistics)
+        assert len(set(zip(kind, folds, strict=True))) == 3
+    shuffled = np.random.default_rng(1).permutation(n)
+    again = assign(
+        shuffled, scheme="cluster", n_folds=3, seed=4, scenes=positions[shuffled], statistics=statistics[shuffled]
+    )
+    np.testing.assert_array_equal(again, folds[shuffled])
+
+
+def test_block_is_described_by_mean_and_deviation_over_all_its_pixels():
+    pixels = np.random.default_rng(0).normal(size=(12, 2, 16)) * [[1.0], [5.0]] + np.arange(12)[:, None, None]
+    blocks = np.repeat([0, 2, 1], [3, 4, 5])
+    of_blocks = [pixels[blocks == block].transpose(1, 0, 2).reshape(2, -1) for block in range(3)]
+    raw = np.array([[*values.mean(axis=1), *values.std(axis=1)] for values in of_blocks])
+    statistics = np.stack([pixels.mean(axis=2), pixels.std(axis=2)], axis=1)
+    features = block_features(statistics, blocks)
+    np.testing.assert_allclose(features, (raw - raw.mean(axis=0)) / raw.std(axis=0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("statistics", [None, np.zeros((9, 2, 3)), np.zeros((10, 3))])
+def test_cluster_folds_without_statistics_are_an_explained_error(statistics):
+    with pytest.raises(ConfigurationError, match=r"need the band statistics(.|\n)*patch_statistics"):
+        assign(range(10), scheme="cluster", statistics=statistics)
 
 
 def test_positions_can_be_given_as_the_patch_table():

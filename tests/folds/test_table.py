@@ -231,6 +231,33 @@ def test_patches_without_position_do_not_change_the_blocks_of_others():
     assert (grown.dropna().groupby("scene")["fold"].nunique() == 1).all()
 
 
+def test_whole_scenes_keep_their_fold_and_new_ones_join_the_smallest():
+    old = [*grid_positions(3, 3, 1), *grid_positions(2, 2, 2), (3, 0, 0)]
+    table = build_patch_table(image_names(old), old)
+    folds = assign(table["number"].tolist(), scheme="scene", n_folds=2, scenes=np.array(old))
+    previous = as_recorded(table.assign(fold=folds))
+    assert folds.tolist() == [1] * 9 + [2] * 5
+    # Tiles far from those known, of a known scene and of one whose patches are all gone; a small and a large new scene.
+    kept = [*grid_positions(3, 3, 1), *grid_positions(2, 2, 2)]
+    new = [(1, 40, 40), (3, 50, 50), (9, 0, 0), *grid_positions(5, 1, 8)]
+    grown = extend_fold_table(
+        build_patch_table(image_names(kept + new), kept + new), previous, n_folds=2, whole_scenes=True
+    )
+    assert (grown.groupby("scene")["fold"].nunique() == 1).all()
+    assert grown.groupby("scene")["fold"].first().to_dict() == {1: 1, 2: 2, 3: 2, 8: 2, 9: 1}
+
+
+def test_new_blocks_join_the_cluster_that_they_resemble():
+    old = grid_positions(8, 8)
+    kind = np.array([column // 4 for _, _, column in old])
+    previous = as_recorded(build_patch_table(image_names(old), old).assign(fold=1 + kind))
+    new = [*grid_positions(2, 2, 5), *grid_positions(2, 2, 6), (1, 8, 0)]
+    statistics = np.ones((len(old + new), 2, 3)) + np.r_[kind, [0] * 4, [1] * 4, 1][:, None, None]
+    table = build_patch_table(image_names(old + new), old + new)
+    grown = extend_fold_table(table, previous, n_folds=2, statistics=statistics)
+    assert grown["fold"].tolist()[-9:] == [1] * 4 + [2] * 4 + [1]  # the last one joins its neighbours
+
+
 def test_a_hundred_patches_added_to_the_official_set_are_assigned_quickly():
     positions = [tuple(p) for p in landslide4sense_positions()[["scene", "row", "column"]].to_numpy().tolist()]
     table = build_patch_table(image_names(positions), positions)

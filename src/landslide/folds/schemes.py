@@ -15,15 +15,22 @@ import numpy.typing as npt
 import pandas as pd
 
 from landslide.errors import ConfigurationError, first_few
+from landslide.folds.clusters import cluster_blocks
 
-Scheme = Literal["contiguous", "random", "stratified", "scene_blocked"]
+Scheme = Literal["contiguous", "random", "stratified", "scene_blocked", "scene", "cluster"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
+ELSEWHERE: dict[str, str] = {"scene": "another scene", "cluster": "another cluster"}
+"""What the test fold is to the training part, under the schemes that test on other ground than they train on."""
+GAPPED: tuple[str, ...] = ("scene_blocked", *ELSEWHERE)
+"""The schemes under which training leaves out a ring of tiles around what is tested."""
 # Side in tiles of the largest block of neighbouring tiles that is drawn, or put into a validation part, as a whole.
 BLOCK_SIDE = 4
 # The same for scene-blocked folds: larger, so that few tiles adjoin another fold, and multiples of that side.
 _FOLD_BLOCK_SIDES = (12, 8)
 # Number of blocks of these sides that each fold should get.
 _FOLD_BLOCKS = 5
+# The same for clusters: enough blocks to find groups among them, each small beside the smallest group allowed.
+_CLUSTER_BLOCKS = 8
 
 
 def assign(
@@ -34,6 +41,7 @@ def assign(
     seed: int = 0,
     positive_pixels: npt.ArrayLike | None = None,
     scenes: npt.ArrayLike | None = None,
+    statistics: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.int64]:
     """Assign a fold to every patch.
 
@@ -42,20 +50,24 @@ def assign(
             is taken as the order of the tiles, so a patch gets the same fold in any order of the names.
         scheme: `contiguous` (the authors' protocol: fold 1 is the last fifth in natural order, fold k takes
             [int(n a), int(n b)) for (a, b) = (.8, 1), (.6, .8), (.4, .6), (.2, .4), (0, .2)), `random`, `stratified`
-            (random, with equal shares of patches by landslide pixels), or `scene_blocked` (blocks of neighbouring tiles
+            (random, with equal shares of patches by landslide pixels), `scene_blocked` (blocks of neighbouring tiles
             stay together; no tile has a neighbour on the other side if training leaves out the tiles that
-            `landslide.folds.parts.adjacent_to` finds).
+            `landslide.folds.parts.adjacent_to` finds), `scene` (whole scenes, the largest first, each into the fold
+            with the fewest patches), or `cluster` (blocks of neighbouring tiles, grouped by their band statistics, see
+            `landslide.folds.clusters`).
         n_folds: Number of folds.
         seed: Seed of the random schemes.
         positive_pixels: (n,) landslide pixels of each patch; `stratified` needs it, `scene_blocked` balances by it.
-        scenes: (n, 3) scene, row and column of each patch; `scene_blocked` needs it.
+        scenes: (n, 3) scene, row and column of each patch; `scene_blocked` and `scene` need it. Without it, the blocks
+            of `cluster` are runs of consecutive patches.
+        statistics: (n, 2, bands) means and standard deviations of each patch's bands; `cluster` needs it.
 
     Returns:
         (n,) int64 fold numbers 1..n_folds in the order given; every fold holds at least one patch.
 
     Raises:
-        ConfigurationError: On an unknown scheme, a name that occurs twice, too few patches, or a missing argument of
-            the scheme.
+        ConfigurationError: On an unknown scheme, a name that occurs twice, too few patches or scenes, or a missing
+            argument of the scheme.
     """
     n = len(names)
     if scheme not in SCHEMES:
@@ -87,17 +99,38 @@ def assign(
             )
         # Sorted by landslide pixels with random ties, then dealt out round by round in random order.
         folds = _deal(np.lexsort((rng.random(n), -pixels)), n_folds, rng)
-    else:
-        positions = np.asarray(scenes, dtype=object)
-        if positions.shape != (n, 3) or pd.isna(positions).any():
+    elif scheme == "cluster":
+        described = np.asarray(statistics, np.float64)
+        if described.shape[:2] != (n, 2):
             raise ConfigurationError(
-                "The scene_blocked folds need scene, row and column of every patch, and some are missing.",
-                remedy="Put a scenes.csv (n,scene,row,column) next to the data, or choose another scheme.",
+                "The cluster folds need the band statistics of every patch.",
+                remedy="Pass what landslide.data.band_statistics.patch_statistics returns, or choose another scheme.",
             )
-        folds = _scene_blocked(positions[order].astype(np.int64), n_folds, rng, pixels)
+        side = _block_side(n, _CLUSTER_BLOCKS // 2 * n_folds)  # of which two fit into each of so many parts
+        positions = None if scenes is None else _checked_positions(scenes, scheme, n)[order]
+        blocks = neighbour_runs(n, side) if positions is None else tile_blocks(positions, side)
+        folds = cluster_blocks(described[order], blocks, n_folds, seed) + 1
+    else:
+        positions = _checked_positions(scenes, scheme, n)[order]
+        folds = (
+            _scene_blocked(positions, n_folds, rng, pixels)
+            if scheme == "scene_blocked"
+            else _whole_scenes(positions[:, 0], n_folds)
+        )
     in_given_order = np.empty(n, np.int64)
     in_given_order[order] = folds
     return in_given_order
+
+
+def _checked_positions(scenes: npt.ArrayLike | None, scheme: str, n: int) -> npt.NDArray[np.int64]:
+    """Return the positions as (n, 3) int64, if there is one for every patch."""
+    positions = np.asarray(scenes, dtype=object)
+    if positions.shape != (n, 3) or pd.isna(positions).any():
+        raise ConfigurationError(
+            f"The {scheme} folds need scene, row and column of every patch, and some are missing.",
+            remedy="Put a scenes.csv (n,scene,row,column) next to the data, or choose another scheme.",
+        )
+    return positions.astype(np.int64)
 
 
 def _natural_order(names: Sequence[object]) -> npt.NDArray[np.int64]:
@@ -153,12 +186,32 @@ def _scene_blocked(
     if positive_pixels is not None and np.sum(positive_pixels) > 0:
         pixels = np.bincount(blocks, weights=np.asarray(positive_pixels, np.float64), minlength=n_blocks)
         load = load + pixels / pixels.sum()
+    return _deal_by_load(load, np.lexsort((rng.random(n_blocks), -load)), n_folds)[blocks]
+
+
+def _whole_scenes(scenes: npt.NDArray[np.int64], n_folds: int) -> npt.NDArray[np.int64]:
+    """Assign whole scenes, largest first, to the fold with the fewest patches; of equal ones by number."""
+    numbers, scene_of_patch, patches = np.unique(scenes, return_inverse=True, return_counts=True)
+    if len(numbers) < n_folds:
+        fewer = f"Set folds.n_folds to {len(numbers)}" + (" or fewer, or use" if len(numbers) > 2 else ", or use")
+        raise ConfigurationError(
+            f"The patches are of {len(numbers)} scene{'s' if len(numbers) > 1 else ''}, too few for {n_folds} folds of "
+            "whole scenes.",
+            remedy=f"{fewer if len(numbers) > 1 else 'Use'} folds.scheme: cluster, whose folds are groups of similar "
+            "ground.",
+        )
+    order = np.argsort(-patches, kind="stable")
+    return _deal_by_load(patches.astype(np.float64), order, n_folds)[scene_of_patch.reshape(-1)]
+
+
+def _deal_by_load(load: npt.NDArray[np.float64], order: npt.NDArray[np.int64], n_folds: int) -> npt.NDArray[np.int64]:
+    """Deal out parts in an order, each to the fold with the smallest load so far; return the fold of each part."""
     fold_load = np.zeros(n_folds)
-    fold_of_block = np.empty(n_blocks, np.int64)
-    for block in np.lexsort((rng.random(n_blocks), -load)):
-        fold_of_block[block] = np.argmin(fold_load)
-        fold_load[fold_of_block[block]] += load[block]
-    return fold_of_block[blocks] + 1
+    folds = np.empty(len(load), np.int64)
+    for part in order:
+        folds[part] = np.argmin(fold_load)
+        fold_load[folds[part]] += load[part]
+    return folds + 1
 
 
 def _block_side(n: int, parts: int) -> int:

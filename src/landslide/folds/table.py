@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from landslide.errors import ConfigurationError, DataError, first_few
+from landslide.folds.clusters import most_similar_groups
 from landslide.folds.schemes import BLOCK_SIDE, neighbour_runs, tile_blocks
 from landslide.schema import POSITION_COLUMNS
 
@@ -24,7 +25,14 @@ _EDGES = ((-1, 0), (1, 0), (0, -1), (0, 1))
 _CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 
 
-def extend_fold_table(table: pd.DataFrame, previous: pd.DataFrame, *, n_folds: int) -> pd.DataFrame:
+def extend_fold_table(
+    table: pd.DataFrame,
+    previous: pd.DataFrame,
+    *,
+    n_folds: int,
+    whole_scenes: bool = False,
+    statistics: npt.NDArray[np.float64] | None = None,
+) -> pd.DataFrame:
     """Give every patch a fold: its fold in an older table, or the fold of its neighbours.
 
     Patches are matched by image digest. If several images are identical, position or number decides. If the image
@@ -36,6 +44,10 @@ def extend_fold_table(table: pd.DataFrame, previous: pd.DataFrame, *, n_folds: i
         table: Patch table in natural order (see `landslide.data.table.patch_table`).
         previous: Older fold table, including removed patches: columns number, image_md5, scene, row, column and fold.
         n_folds: Number of folds.
+        whole_scenes: Keep every scene in one fold, as the scheme `scene` does: new tiles take the fold of their scene,
+            new scenes, the largest first, the fold with the fewest patches.
+        statistics: (n, 2, bands) band statistics of the patches (see `landslide.data.band_statistics`), under the
+            scheme `cluster`: a block that is not assigned goes to the fold whose ground it resembles most instead.
 
     Returns:
         The patch table with an int64 column `fold` (1..n_folds). If it has no positions, recognised patches get
@@ -53,8 +65,11 @@ def extend_fold_table(table: pd.DataFrame, previous: pd.DataFrame, *, n_folds: i
         )
     fold = previous_folds(table, previous)
     table = _with_previous_positions(table, previous)
-    _join_neighbours(table, previous, fold, n_folds)
-    _deal_blocks(table, fold, n_folds)
+    if whole_scenes:
+        _join_scenes(table, previous, fold, n_folds)
+    else:
+        _join_neighbours(table, previous, fold, n_folds)
+    _deal_blocks(table, fold, n_folds, statistics)
     empty = sorted(set(range(1, n_folds + 1)) - set(fold.tolist()))
     if empty:
         raise DataError(
@@ -246,14 +261,29 @@ def _join_neighbours(table: pd.DataFrame, previous: pd.DataFrame, fold: npt.NDAr
             fold[i] = min(votes, key=lambda f: (-votes[f], size[f], f))
 
 
+def _join_scenes(table: pd.DataFrame, previous: pd.DataFrame, fold: npt.NDArray[np.int64], n_folds: int) -> None:
+    """Give new tiles the fold of their scene, and new scenes the fold with the fewest patches, in place."""
+    scenes = table["scene"]
+    for scene in scenes[(fold == 0) & scenes.notna()].value_counts(sort=True).index:
+        members = (scenes == scene).fillna(False).to_numpy(bool)
+        known = [*previous.loc[(previous["scene"] == scene).fillna(False), "fold"], *fold[members & (fold > 0)]]
+        smallest = int(np.bincount(fold, minlength=n_folds + 1)[1:].argmin()) + 1
+        fold[members & (fold == 0)] = Counter(known).most_common(1)[0][0] if known else smallest
+
+
 def _votes(position: Position, offsets: Iterable[tuple[int, int]], fold_at: dict[Hashable, int]) -> Counter[int]:
     scene, row, column = position
     around = [(scene, row + down, column + right) for down, right in offsets]
     return Counter(fold_at[p] for p in around if p in fold_at)
 
 
-def _deal_blocks(table: pd.DataFrame, fold: npt.NDArray[np.int64], n_folds: int) -> None:
-    """Assign the remaining patches, block by block, to the smallest fold, in place.
+def _deal_blocks(
+    table: pd.DataFrame,
+    fold: npt.NDArray[np.int64],
+    n_folds: int,
+    statistics: npt.NDArray[np.float64] | None,
+) -> None:
+    """Assign the remaining patches, block by block, to the smallest fold or by band statistics, in place.
 
     A block that is partly assigned through its neighbours follows as a whole.
     """
@@ -262,12 +292,16 @@ def _deal_blocks(table: pd.DataFrame, fold: npt.NDArray[np.int64], n_folds: int)
         return
     blocks = _blocks(table)
     pixels = table["positive_pixels"].to_numpy(np.float64)
+    similar = None if statistics is None else most_similar_groups(statistics, blocks, fold)
     drawn = set(blocks[(fold > 0) & has_position(table)].tolist())
     for block in np.unique(blocks[new]):
         members = new[blocks[new] == block]
         if block in drawn:
             neighbours = fold[(blocks == block) & (fold > 0)]
             fold[members] = np.bincount(neighbours).argmax()
+            continue
+        if similar is not None:
+            fold[members] = similar[block]
             continue
         load = np.bincount(fold, minlength=n_folds + 1)[1:] / len(table)
         load = load + np.bincount(fold, weights=pixels, minlength=n_folds + 1)[1:] / max(pixels.sum(), 1.0)
