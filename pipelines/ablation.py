@@ -69,7 +69,9 @@ def ablation_pipeline(
         split_by = replace(row.folds, trained=None)
         if split_by not in tables:
             recorded = split_by.table is not None  # the content of this file may change
-            tables[split_by] = split.with_options(enable_cache=not recorded)(patch_table=patch_table, folds=split_by)
+            tables[split_by] = split.with_options(enable_cache=not recorded)(
+                patch_table=patch_table, folds=split_by, patches=sources[row.bands] if split_by.reads_images else None
+            )
         for settings in row.trainings:
             prefix = f"{row.label}_seed_{settings.seed}_" if seeds else f"{row.label}_"
             inputs = {

@@ -37,7 +37,7 @@ def cross_validate(
         patches: Output of `build_bands`.
         start_from: Registered version to start from, empty to train from scratch.
         bands: Band settings.
-        folds: How many folds there are, which of them are trained, and whether test and training part touch.
+        folds: How many folds there are, which of them are trained, and what is held out with each.
         training: Training settings.
         evaluation: What is drawn.
         train: The step that trains a fold.
@@ -54,7 +54,7 @@ def cross_validate(
     fold_runs = [
         train(
             fold=fold, fold_table=fold_table, patches=patches, cross_validation_run=run, training=training,
-            start_from=start_from, exclude_adjacent=folds.exclude_adjacent, id=f"{prefix}train_fold_{fold}",
+            start_from=start_from, hold_out=folds.hold_out, id=f"{prefix}train_fold_{fold}",
         )
         for fold in folds.trained_folds
     ]  # fmt: skip

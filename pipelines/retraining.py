@@ -87,7 +87,7 @@ def retraining_pipeline(
     patch_table, data_version = ingest(data=data, bands=bands, after=record)
     fold_table, departed_patches, champion, start_from, should_train = plan(
         retraining_run=record, patch_table=patch_table, data_version=data_version,
-        bands=bands, folds=folds, training=training, retraining=retraining,
+        data=data, bands=bands, folds=folds, training=training, retraining=retraining,
     )  # fmt: skip
     patches = build_bands(
         patch_table=patch_table, data_version=data_version, data=data, bands=bands, after=should_train

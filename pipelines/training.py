@@ -39,7 +39,9 @@ def training_pipeline(
     patch_table, data_version = ingest(data=data, bands=bands)
     patches = build_bands(patch_table=patch_table, data_version=data_version, data=data, bands=bands)
     # The content of a table file may change; the later steps compare the content.
-    fold_table = split.with_options(enable_cache=folds.table is None)(patch_table=patch_table, folds=folds)
+    fold_table = split.with_options(enable_cache=folds.table is None)(
+        patch_table=patch_table, folds=folds, patches=patches if folds.reads_images else None
+    )
     run = open_run(fold_table=fold_table, patches=patches, folds=folds, training=training, start_from=start_from)
     fold_runs, scores = cross_validate(
         run=run, fold_table=fold_table, patches=patches, start_from=start_from,

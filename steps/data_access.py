@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel
 from zenml.artifact_stores import BaseArtifactStore
@@ -16,6 +18,7 @@ from zenml.client import Client
 from landslide.bands.build import ensure_cache
 from landslide.bands.cache import BandCache, cache_family, cache_key, open_cache
 from landslide.bands.formulas import BandSettings
+from landslide.data.band_statistics import patch_statistics
 from landslide.data.dvc import newest
 from landslide.data.project import create_version
 from landslide.errors import CacheError
@@ -65,6 +68,14 @@ class PatchSource(BaseModel, frozen=True):
             else:
                 create_version(self.version, folder, project=root.parent)
         return folder
+
+    def statistics(self, patches: pd.DataFrame) -> npt.NDArray[np.float64]:
+        """Return mean and standard deviation of every stored band of each patch, (n, 2, bands), from the files.
+
+        Args:
+            patches: Patch table.
+        """
+        return patch_statistics(self.folder(), patches["image"].tolist(), len(self.bands.stored))
 
     def open_bands(self, patches: pd.DataFrame, *, progress: Callable[[int, int], object] | None = None) -> BandCache:
         """Open the band cache, building it if it is missing or damaged.

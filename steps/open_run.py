@@ -73,7 +73,7 @@ def open_run(
         fold_rows(
             fold_table,
             fold,
-            exclude_adjacent=folds.exclude_adjacent,
+            folds.hold_out,
             validation_fraction=training.inner_fraction,
             seed=training.seed,
         )

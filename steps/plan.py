@@ -18,8 +18,9 @@ from landslide.retraining import record
 from landslide.tracking import registry, runs
 from landslide.training.fold import TrainingSettings
 from steps.code_dependencies import code_digest
+from steps.data_access import PatchSource
 from steps.provenance import tracking_client
-from steps.settings import FoldSettings, RetrainingSettings
+from steps.settings import DataSettings, FoldSettings, RetrainingSettings
 from steps.split import split
 from steps.table_materializer import TableMaterializer
 
@@ -33,6 +34,7 @@ def plan(
     retraining_run: str,
     patch_table: pd.DataFrame,
     data_version: str,
+    data: DataSettings,
     bands: BandSettings,
     folds: FoldSettings,
     training: TrainingSettings,
@@ -50,6 +52,7 @@ def plan(
         retraining_run: Its record.
         patch_table: The patches.
         data_version: Digest of the data set.
+        data: Where the patches are.
         bands: Band settings.
         folds: How to split the first time; later the same settings, because patches keep the champion's folds.
         training: Training settings.
@@ -88,12 +91,21 @@ def plan(
     digest = _digest(request, data_version)
     tags = {"data_version": data_version, "request": digest, "champion": version or "none"}
     runs.set_tags(client, retraining_run, tags)
+    patches = PatchSource(data=data, version=data_version, bands=bands)
     if current is None:
-        fold_table, gone = split.entrypoint(patch_table=patch_table, folds=folds), patch_table.head(0).assign(fold=0)
+        fold_table = split.entrypoint(patch_table=patch_table, folds=folds, patches=patches)
+        gone = patch_table.head(0).assign(fold=0)
     else:
         previous = registry.seen_patches(client, current)
         _refuse_other_folds(folds, registry.cross_validation(client, current).data.params, version)
-        fold_table = extend_fold_table(patch_table, previous, n_folds=folds.n_folds)
+        by_images = folds.scheme == "cluster" and not patch_table["image_md5"].isin(previous["image_md5"]).all()
+        fold_table = extend_fold_table(
+            patch_table,
+            previous,
+            n_folds=folds.n_folds,
+            whole_scenes=folds.scheme == "scene",
+            statistics=patches.statistics(patch_table) if by_images else None,
+        )
         if not folds.allow_duplicates:
             refuse_shared_images(fold_table)
         gone = removed_patches(fold_table, previous)

@@ -3,12 +3,14 @@
 They enter once, in a run configuration (configs/*.yaml), and are validated there by pydantic.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from landslide.errors import ConfigurationError, refuse_settings_without_effect
-from landslide.folds.schemes import SCHEMES
+from landslide.folds.parts import HoldOut
+from landslide.folds.schemes import ELSEWHERE, GAPPED, SCHEMES
 from landslide.inference.symmetries import TestTimeAugmentation
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.schema import SEEDS
@@ -57,21 +59,30 @@ class FoldSettings:
 
     scheme: str = "contiguous"
     """`contiguous` (the authors' folds: fifths in natural file order, fold 1 is the last), `random`, `stratified` (by
-    landslide pixels), or `scene_blocked` (blocks of neighbouring tiles stay together, and training leaves out the tiles
-    that touch the test fold; needs positions). A retraining keeps the champion's."""
+    landslide pixels), `scene_blocked` (blocks of neighbouring tiles stay together; needs positions), `scene` (every
+    scene is in one fold, so each fold is tested on other scenes; needs positions), or `cluster` (blocks of neighbouring
+    tiles, grouped by their band statistics, stand for other scenes in data of one scene). A retraining keeps the
+    champion's."""
     n_folds: int = 5
     """Number of folds, 2 or more. The paper has 5."""
     trained: tuple[int, ...] | None = None
     """The folds that are trained and scored, such as [1] for the 80/20 split of the paper's Tables III to V; all if
     null."""
     seed: int = 0
-    """Seed of the schemes that are random, 0 to 4,294,967,295. Not with `contiguous`."""
+    """Seed of the schemes that are random, and of the draw of the in-scene part, 0 to 4,294,967,295. Not with
+    `contiguous`."""
+    gap: int = 1
+    """Width in tiles of the ring around the test fold, and around the in-scene part, that is not trained on; 0 for
+    none. Only with `scene_blocked`, `scene` and `cluster`, and for patches with a position."""
+    in_scene_fraction: float = 0.1
+    """Share of the other folds that is kept for a second test of the same network, on ground like that of its training
+    (`<score>_in_scene`); at most 0.5, 0 for none. Only with `scene` and `cluster`."""
     allow_duplicates: bool = False
     """Accept an image that occurs under several numbers in different folds: the fold that is tested on it has trained
     on it. Otherwise this is an error that names the patches."""
     table: str | None = None
-    """A recorded fold table (CSV with number, image_md5 and fold) to split by instead. Beside it only the scheme
-    `scene_blocked` has an effect: training then leaves out the tiles that touch the test fold."""
+    """A recorded fold table (CSV with number, image_md5 and fold) to split by instead. Beside it the schemes
+    `scene_blocked`, `scene` and `cluster` have an effect: they say what is left out of training."""
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES or self.n_folds < 2:
@@ -89,16 +100,39 @@ class FoldSettings:
                 f"folds.trained is {list(self.trained)}.",
                 remedy=f"Name distinct folds from 1 to {self.n_folds}, or leave it out to train all.",
             )
+        if self.gap < 0 or not 0 <= self.in_scene_fraction <= 0.5:
+            raise ConfigurationError(
+                f"folds.gap is {self.gap} and folds.in_scene_fraction {self.in_scene_fraction}.",
+                remedy="Set folds.gap to 0 or more, and folds.in_scene_fraction to 0 to 0.5.",
+            )
+        for names, because in self._without_effect():
+            refuse_settings_without_effect(self, "folds", names, because=because)
+
+    def _without_effect(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield names of settings, and why they have no effect."""
+        if self.scheme not in ELSEWHERE:
+            yield ("in_scene_fraction",), f"{self.scheme} folds test on ground like that of the training"
+        if self.scheme not in GAPPED:
+            yield ("gap",), f"{self.scheme} folds have no gap"
+        in_scene = self.hold_out.in_scene_fraction > 0
+        if self.scheme == "scene" and not in_scene:
+            yield ("gap",), "no tile of a scene adjoins another scene, and there is no in-scene part"
         if self.table is not None:
-            names = ("seed",) if self.exclude_adjacent else ("seed", "scheme")
-            refuse_settings_without_effect(self, "folds", names, because="the folds are those of folds.table")
-        elif self.scheme == "contiguous":
-            refuse_settings_without_effect(self, "folds", ("seed",), because="contiguous folds are not random")
+            names = () if self.scheme in GAPPED else ("scheme",)
+            yield (*(() if in_scene else ("seed",)), *names), "the folds are those of folds.table"
+        elif self.scheme == "contiguous" or (self.scheme == "scene" and not in_scene):
+            yield ("seed",), f"{self.scheme} folds are not random"
 
     @property
-    def exclude_adjacent(self) -> bool:
-        """Whether training leaves out the tiles that adjoin the test fold."""
-        return self.scheme == "scene_blocked"
+    def hold_out(self) -> HoldOut:
+        """What is kept out of training and selection beside the test fold."""
+        fraction = self.in_scene_fraction if self.scheme in ELSEWHERE else 0.0
+        return HoldOut(gap=self.gap if self.scheme in GAPPED else 0, in_scene_fraction=fraction, seed=self.seed)
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the split looks at the images themselves."""
+        return self.scheme == "cluster" and self.table is None
 
     @property
     def trained_folds(self) -> list[int]:

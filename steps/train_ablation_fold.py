@@ -9,6 +9,7 @@ from zenml import step
 from zenml.exceptions import RunInterruptedException
 
 from landslide.errors import LandslideError, RegistryError
+from landslide.folds.parts import HoldOut
 from landslide.tracking import runs
 from landslide.training.fold import TrainingSettings
 from steps.data_access import PatchSource
@@ -27,7 +28,7 @@ def train_ablation_fold(
     cross_validation_run: str,
     training: TrainingSettings,
     start_from: str = "",
-    exclude_adjacent: bool = False,
+    hold_out: HoldOut = HoldOut(),  # noqa: B008 (frozen)
 ) -> Annotated[str, "fold_run"]:
     """Train a fold as `train_fold` does, whose arguments these are.
 
@@ -37,7 +38,7 @@ def train_ablation_fold(
     """
     try:
         run_id: str = train_fold.entrypoint(
-            fold, fold_table, patches, cross_validation_run, training, start_from, exclude_adjacent
+            fold, fold_table, patches, cross_validation_run, training, start_from, hold_out
         )
         return run_id
     except RunInterruptedException:  # a pod is being stopped; the step has not failed, and is started again

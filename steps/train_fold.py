@@ -13,7 +13,7 @@ from zenml import step
 from landslide.bands.formulas import BandSettings, resolve_bands
 from landslide.errors import ConfigurationError, TrainingError
 from landslide.files import sha256
-from landslide.folds.parts import fold_rows
+from landslide.folds.parts import HoldOut, fold_rows
 from landslide.inference.ensemble import Member, load_members, recorded_code
 from landslide.inference.own_code import CODE
 from landslide.locks import locked
@@ -36,7 +36,7 @@ def train_fold(
     cross_validation_run: str,
     training: TrainingSettings,
     start_from: str = "",
-    exclude_adjacent: bool = False,
+    hold_out: HoldOut = HoldOut(),  # noqa: B008 (frozen)
 ) -> Annotated[str, "fold_run"]:
     """Train on all folds but one, resuming from the last checkpoint if there is one.
 
@@ -51,7 +51,7 @@ def train_fold(
         training: Training settings.
         start_from: Registered version whose member of the same fold this fold starts from; empty to train from
             scratch.
-        exclude_adjacent: Train on no tile that adjoins one of the test fold.
+        hold_out: What is not trained on beside the test fold.
 
     Returns:
         The id of the fold's run, which holds its model and learning curves; empty without a parent run.
@@ -88,7 +88,7 @@ def train_fold(
                 rows=fold_rows(
                     fold_table,
                     fold,
-                    exclude_adjacent=exclude_adjacent,
+                    hold_out,
                     validation_fraction=training.inner_fraction,
                     seed=training.seed,
                 ),

@@ -202,14 +202,15 @@ def _plan(client, patches=None, data_version="d" * 32 + ".dir", training=None, f
     from landslide.bands.formulas import BandSettings
     from landslide.training.fold import TrainingSettings
     from steps.plan import plan
-    from steps.settings import FoldSettings, RetrainingSettings
+    from steps.settings import DataSettings, FoldSettings, RetrainingSettings
 
     retraining_run = record.open_record(client, f"plan {np.random.default_rng().integers(1 << 60)}")
     names = ("fold_table", "departed", "champion", "start_from", "should_train")
     values = plan.entrypoint(
         retraining_run=retraining_run, patch_table=_patches() if patches is None else patches,
-        data_version=data_version, bands=BandSettings(), folds=FoldSettings(n_folds=2, **folds or {}),
-        training=training or TrainingSettings(), retraining=RetrainingSettings(**options),
+        data_version=data_version, data=DataSettings(), bands=BandSettings(),
+        folds=FoldSettings(n_folds=2, **folds or {}), training=training or TrainingSettings(),
+        retraining=RetrainingSettings(**options),
     )  # fmt: skip
     return retraining_run, dict(zip(names, values, strict=True))
 

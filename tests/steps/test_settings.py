@@ -16,6 +16,12 @@ pytestmark = pytest.mark.slow
         ({"scheme": "stratified", "table": "t.csv"}, "scheme is 'stratified'", "folds.table"),
         ({"scheme": "scene_blocked", "seed": 3, "table": "t.csv"}, "seed is 3", "folds.table"),
         ({"seed": 3, "table": "t.csv"}, "seed is 3", "folds.table"),
+        ({"gap": 2}, "gap is 2", "contiguous folds have no gap"),
+        ({"scheme": "random", "gap": 0}, "gap is 0", "random folds have no gap"),
+        ({"scheme": "scene", "in_scene_fraction": 0.0, "gap": 2}, "gap is 2", "no tile of a scene adjoins another"),
+        ({"scheme": "scene", "in_scene_fraction": 0.0, "seed": 3}, "seed is 3", "scene folds are not random"),
+        ({"scheme": "scene_blocked", "in_scene_fraction": 0.2}, "in_scene_fraction is 0.2", "scene_blocked folds test"),
+        ({"scheme": "cluster", "in_scene_fraction": 0.0, "seed": 3, "table": "t.csv"}, "seed is 3", "folds.table"),
     ],
 )
 def test_fold_setting_without_effect_is_refused(values, named, because):
@@ -28,11 +34,21 @@ def test_fold_setting_without_effect_is_refused(values, named, because):
     [
         {"scheme": "random", "seed": 3},
         {"scheme": "contiguous", "seed": 0, "table": "t.csv"},
-        {"scheme": "scene_blocked", "table": "t.csv"},  # still leaves out the tiles adjacent to the test fold
+        {"scheme": "scene_blocked", "gap": 2, "table": "t.csv"},  # still leaves out tiles around the test fold
+        {"scheme": "scene", "seed": 3, "gap": 2},  # of the in-scene part
+        {"scheme": "scene", "in_scene_fraction": 0.0},
+        {"scheme": "cluster", "in_scene_fraction": 0.0, "seed": 3, "gap": 0},
+        {"scheme": "cluster", "in_scene_fraction": 0.5, "seed": 3, "table": "t.csv"},
     ],
 )
 def test_fold_settings_with_an_effect_are_accepted(values):
     FoldSettings(**values)
+
+
+@pytest.mark.parametrize("values", [{"gap": -1}, {"in_scene_fraction": 0.6}, {"in_scene_fraction": -0.1}])
+def test_gap_and_in_scene_fraction_have_a_range(values):
+    with pytest.raises(ConfigurationError, match=r"folds\.gap to 0 or more(.|\n)*0 to 0\.5"):
+        FoldSettings(scheme="cluster", **values)
 
 
 def test_revision_without_repository_is_refused():

@@ -1,12 +1,17 @@
 """Splitting by a recorded fold table: the same folds, or an error with the reason."""
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 
+from landslide.bands.formulas import BandSettings
+from landslide.data import demo
+from landslide.data.table import patch_table
 from landslide.errors import ConfigurationError, DataError
 from landslide.folds.schemes import SCHEMES
-from steps.settings import FoldSettings
+from steps.data_access import PatchSource
+from steps.settings import DataSettings, FoldSettings
 from steps.split import split
 from tests.support.patch_tables import build_patch_table
 
@@ -77,8 +82,26 @@ def test_invalid_fold_table_file_is_named(text, patches, tmp_path):
         split_by(path, patches)
 
 
-def test_only_scene_blocked_folds_exclude_adjacent_tiles():
-    assert [scheme for scheme in SCHEMES if FoldSettings(scheme=scheme).exclude_adjacent] == ["scene_blocked"]
+def test_spatial_folds_have_a_gap_and_those_elsewhere_an_in_scene_part():
+    held_out = {scheme: FoldSettings(scheme=scheme).hold_out for scheme in SCHEMES}
+    assert [scheme for scheme in SCHEMES if held_out[scheme].gap == 1] == ["scene_blocked", "scene", "cluster"]
+    assert [scheme for scheme in SCHEMES if held_out[scheme].in_scene_fraction == 0.1] == ["scene", "cluster"]
+    blocked = FoldSettings(scheme="scene_blocked", gap=2).hold_out
+    assert (blocked.gap, blocked.in_scene_fraction) == (2, 0)
+
+
+def test_cluster_folds_come_from_the_stored_bands(tmp_path):
+    """Dark and bright tiles alternate in blocks, and the folds follow the images, not the place or the landslides."""
+    demo.generate(tmp_path, scenes=((8, 8),))
+    table = patch_table(tmp_path)
+    bright = ((table["row"] // 2 + table["column"] // 2) % 2 == 1).to_numpy()
+    for image in table["image"][bright]:
+        with h5py.File(tmp_path / image, "r+") as file:
+            file["img"][...] *= 3
+    patches = PatchSource(data=DataSettings(root=str(tmp_path)), version="0" * 32, bands=BandSettings())
+    folds = FoldSettings(scheme="cluster", n_folds=2, seed=1)
+    fold = split.entrypoint(patch_table=table, folds=folds, patches=patches)["fold"].to_numpy()
+    assert (fold == 1 + bright).all() or (fold == 2 - bright).all()
 
 
 def test_masks_without_any_landslide_are_refused():

@@ -168,17 +168,31 @@ def test_non_empty_folder_is_refused_and_unchanged(store, project, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
-@pytest.mark.parametrize("scheme", ["random", "scene_blocked"])
-def test_recorded_folds_replace_the_scheme_except_scene_blocked(store, tmp_path, scheme):
+@pytest.mark.parametrize(
+    ("recorded_folds", "kept"),
+    [
+        ({"scheme": "random"}, {}),
+        ({"scheme": "scene_blocked"}, {"scheme": "scene_blocked"}),  # of before there was a gap
+        (
+            {"scheme": "scene_blocked", "gap": 2, "in_scene_fraction": 0.1},
+            {"scheme": "scene_blocked", "gap": 2},
+        ),
+        (
+            {"scheme": "cluster", "gap": 2, "in_scene_fraction": 0.2},
+            {"scheme": "cluster", "gap": 2, "in_scene_fraction": 0.2, "seed": 4},
+        ),
+        ({"scheme": "cluster", "in_scene_fraction": 0.0}, {"scheme": "cluster", "in_scene_fraction": 0.0}),
+    ],
+)
+def test_recorded_folds_replace_scheme_and_seed_unless_they_say_what_is_left_out(store, tmp_path, recorded_folds, kept):
     client, folder = store
-    folds = {"scheme": scheme, "n_folds": 3, "trained": [1], "seed": 4, "table": None}
+    folds = {"n_folds": 3, "trained": [1], "seed": 4, "table": None, **recorded_folds}
     recorded = {"data": {"root": "data", "positions": "auto", "fetch": True}, "folds": folds, "training": {"epochs": 3}}
     texts = {"configuration.yaml": yaml.safe_dump({"parameters": recorded})}
     source = reproduction.origin(client, add_version(client, folder, texts=texts))
     configuration = yaml.safe_load(reproduction.download(client.tracking_uri, source, tmp_path).read_text())
     settings = TypeAdapter(FoldSettings).validate_python(configuration["parameters"]["folds"])
     table = str(tmp_path / "recorded" / "fold_table.csv")
-    kept = {"scheme": scheme} if scheme == "scene_blocked" else {}
     assert settings == FoldSettings(n_folds=3, trained=(1,), table=table, **kept)
     assert configuration["parameters"]["training"] == {"epochs": 3}
 

@@ -25,11 +25,42 @@ class FoldRows:
     test: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
+@dataclass(frozen=True, kw_only=True)
+class HoldOut:
+    """What else is kept out of training and selection with a test fold.
+
+    Attributes:
+        gap: Width in tiles of the ring around the test fold and around the in-scene part that is not used.
+        in_scene_fraction: Share of the other folds in the in-scene part: ground like that of the training, on which the
+            same network is tested as well. 0 for none.
+        seed: Seed of the draw of the in-scene part.
+    """
+
+    gap: int = 0
+    in_scene_fraction: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class FoldParts:
+    """Which patches of a fold are tested, and which are left to train and select; the others are in the gap.
+
+    Attributes:
+        test: (n,) boolean, the test fold.
+        in_scene: (n,) boolean, the in-scene part.
+        remaining: (n,) boolean, what trains and selects.
+    """
+
+    test: npt.NDArray[np.bool_]
+    in_scene: npt.NDArray[np.bool_]
+    remaining: npt.NDArray[np.bool_]
+
+
 def fold_rows(
     table: pd.DataFrame,
     fold: int,
+    hold_out: HoldOut = HoldOut(),
     *,
-    exclude_adjacent: bool = False,
     validation_fraction: float | None = 0.1,
     seed: int = 0,
 ) -> FoldRows:
@@ -38,8 +69,8 @@ def fold_rows(
     Args:
         table: Fold table in natural order: columns fold, positive_pixels, scene, row, column.
         fold: The test fold.
-        exclude_adjacent: Leave out the tiles that adjoin a tile of the test fold.
-        validation_fraction: Share of the other folds in the inner validation part, on which epoch and threshold are
+        hold_out: What else is not trained on.
+        validation_fraction: Share of what remains in the inner validation part, on which epoch and threshold are
             chosen; if None, they are chosen on the test fold itself, which is the paper's protocol and optimistic.
         seed: Seed of the draw of the validation part.
 
@@ -47,38 +78,68 @@ def fold_rows(
         DataError: If fewer than two patches are left to divide.
     """
     rows = np.arange(len(table))
-    test = (table["fold"] == fold).to_numpy()
-    others = ~test & ~adjacent_to(table, test) if exclude_adjacent else ~test
-    if exclude_adjacent and others.sum() < 2 <= (~test).sum():
-        raise DataError(
-            f"Fold {fold} has {others.sum()} training patches: all others adjoin a tile of the fold.",
-            remedy="Use folds.scheme: contiguous, which trains on these too, more folds, or larger scenes.",
-        )
+    parts = fold_parts(table, fold, hold_out)
+    others = parts.remaining
     if validation_fraction is None:
-        return FoldRows(rows[others], rows[test], rows[test])
+        return FoldRows(rows[others], rows[parts.test], rows[parts.test])
     chosen = inner_validation(table[others], fraction=validation_fraction, seed=seed)
-    return FoldRows(rows[others][~chosen], rows[others][chosen], rows[test])
+    return FoldRows(rows[others][~chosen], rows[others][chosen], rows[parts.test])
 
 
-def adjacent_to(table: pd.DataFrame, test: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Find the patches that adjoin a test patch, across an edge or a corner, and are not test patches themselves.
+def fold_parts(table: pd.DataFrame, fold: int, hold_out: HoldOut = HoldOut()) -> FoldParts:
+    """Find what a fold tests on, and what it may train on.
+
+    The in-scene part is drawn as the inner validation part is: blocks of neighbouring tiles of the other folds.
 
     Args:
-        table: Patch table with columns scene, row and column; a patch without position adjoins none.
+        table: Fold table in natural order: columns fold, positive_pixels, scene, row, column.
+        fold: The test fold.
+        hold_out: What is held out beside it.
+
+    Raises:
+        DataError: If the gap or the in-scene part leaves fewer than two patches.
+    """
+    test = (table["fold"] == fold).to_numpy()
+    in_scene = np.zeros(len(table), bool)
+    others = ~test & ~adjacent_to(table, test, hold_out.gap)
+    if hold_out.in_scene_fraction and others.sum() >= 2:
+        in_scene[others] = inner_validation(table[others], fraction=hold_out.in_scene_fraction, seed=hold_out.seed)
+        others &= ~in_scene & ~adjacent_to(table, in_scene, hold_out.gap)
+    if others.sum() < 2 <= (~test).sum():
+        tiles = f"{hold_out.gap} tile{'' if hold_out.gap == 1 else 's'}"
+        raise DataError(
+            f"Fold {fold} has {others.sum()} training patches: all others are within {tiles} of the test fold"
+            f"{' or of the in-scene part, or in it' if hold_out.in_scene_fraction else ''}.",
+            remedy="Use a smaller folds.gap"
+            + (", folds.in_scene_fraction: 0" if hold_out.in_scene_fraction else "")
+            + ", folds.scheme: contiguous, which trains on all of them, more folds, or larger scenes.",
+        )
+    return FoldParts(test, in_scene, others)
+
+
+def adjacent_to(table: pd.DataFrame, test: npt.NDArray[np.bool_], width: int = 1) -> npt.NDArray[np.bool_]:
+    """Find the patches in the ring around the test patches, across edges and corners, that are none themselves.
+
+    Args:
+        table: Patch table with columns scene, row and column; a patch without position has no neighbours.
         test: (n,) which patches are test patches.
+        width: Width of the ring in tiles: 1 for the patches that adjoin a test patch, 0 for none.
 
     Returns:
         (n,) boolean.
     """
+    if not width:
+        return np.zeros(len(table), bool)
     positions = table[["scene", "row", "column"]].astype("Float64").to_numpy(np.float64, na_value=np.nan)
+    steps = range(-width, width + 1)
     around = {
         (scene, row + down, column + right)
         for scene, row, column in positions[test].tolist()
-        for down in (-1, 0, 1)
-        for right in (-1, 0, 1)
+        for down in steps
+        for right in steps
     }
-    touches = np.array([tuple(position) in around for position in positions.tolist()], bool)
-    return touches & ~test
+    near = np.array([tuple(position) in around for position in positions.tolist()], bool)
+    return near & ~test
 
 
 def inner_validation(table: pd.DataFrame, *, fraction: float = 0.1, seed: int = 0) -> npt.NDArray[np.bool_]:

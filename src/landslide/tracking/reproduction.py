@@ -18,6 +18,7 @@ import yaml
 from safetensors.torch import load_file
 
 from landslide.errors import RegistryError
+from landslide.folds.schemes import ELSEWHERE, GAPPED
 from landslide.inference.ensemble import Member, load_members, recorded_code
 from landslide.tracking import metric_keys, registry, runs
 from landslide.tracking.runs import MlflowClient
@@ -172,8 +173,10 @@ def download(uri: str, source: Origin, home: Path) -> Path:
     content = yaml.safe_load(configuration.read_text())
     parameters = content["parameters"]
     parameters["data"] = {"root": str(home / "data"), "positions": parameters["data"]["positions"]}
-    # The table replaces scheme and seed, but scene-blocked folds still leave out the tiles that touch the test fold.
-    replaced = {"seed"} if parameters["folds"].get("scheme") == "scene_blocked" else {"seed", "scheme"}
+    # The table replaces scheme and seed, except for what they say about the tiles that are left out of training.
+    scheme = parameters["folds"].get("scheme")
+    in_scene = scheme in ELSEWHERE and parameters["folds"]["in_scene_fraction"] > 0
+    replaced = {*(() if scheme in GAPPED else ("scheme",)), *(() if in_scene else ("seed",))}
     folds = {name: value for name, value in parameters["folds"].items() if name not in replaced}
     parameters["folds"] = {**folds, "table": str(table)}
     evaluation = runs.fetch_artifact(client, source.run_id, "evaluation.yaml", folder)
