@@ -60,7 +60,7 @@ def cross_validate(
     ]  # fmt: skip
     scores = evaluate(
         fold_runs=fold_runs, trained_folds=folds.trained_folds, fold_table=fold_table, patches=patches,
-        cross_validation_run=run, evaluation=evaluation, id=f"{prefix}evaluate",
+        cross_validation_run=run, evaluation=evaluation, hold_out=folds.hold_out, id=f"{prefix}evaluate",
     )  # fmt: skip
     return fold_runs, scores
 

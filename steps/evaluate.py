@@ -21,10 +21,13 @@ from landslide.evaluation.scores import (
     FoldEvaluation,
     FoldEvaluator,
     cross_validated,
+    in_scene_scores,
+    patch_report,
     pooled_scores,
     prediction_variants,
     selection_gap,
 )
+from landslide.folds.parts import HoldOut, fold_parts
 from landslide.folds.table import folds_without_landslides
 from landslide.inference.batches import predict_batches
 from landslide.inference.ensemble import Ensemble
@@ -50,6 +53,7 @@ def evaluate(
     patches: PatchSource,
     cross_validation_run: str,
     evaluation: EvaluationSettings,
+    hold_out: HoldOut = HoldOut(),  # noqa: B008 (frozen)
 ) -> Annotated[dict[str, Any], "scores"]:
     """Score the cross-validation, unless its run has the scores of these folds, settings and code.
 
@@ -60,6 +64,7 @@ def evaluate(
         patches: The patches and their bands.
         cross_validation_run: Id of the parent run.
         evaluation: What is drawn, and in which variants is predicted.
+        hold_out: What was held out beside the test folds: an in-scene part is scored too.
 
     Returns:
         `folds`: scores by fold number (as text); `mean`: cross-validated scores with `_std`; `pooled`: scores of all
@@ -88,6 +93,7 @@ def evaluate(
         with tempfile.TemporaryDirectory() as temporary:
             ensemble = Ensemble(*runs.fetch_members(run_id, Path(temporary)))
         member = ensemble.members[0]
+        in_scene = np.flatnonzero(fold_parts(fold_table, fold, hold_out).in_scene)
         drawn = {*_drawn(fold_table, scored, evaluation), *_drawn(fold_table, rows, evaluation)}
         evaluator = FoldEvaluator(threshold=member.threshold, detection_threshold=member.detection_threshold)
         for part, predicted, masks in _predict(ensemble, cache, rows, evaluation):
@@ -98,6 +104,8 @@ def evaluate(
         histories[fold] = runs.epoch_records(client, run_id)
         select_by = client.get_run(run_id).data.params["training.select_by"]
         folds[fold].scores.update(selection_gap(histories[fold], select_by))
+        if len(in_scene):
+            folds[fold].scores.update(_score_in_scene(client, run_id, ensemble, cache, fold_table, in_scene))
         runs.log_scores(client, run_id, folds[fold].scores)
         _note_undefined(client, run_id, folds[fold].truth)
         counts = pd.DataFrame(folds[fold].counts.sum(axis=0))
@@ -139,6 +147,28 @@ def _predict(
         test_time_augmentation=evaluation.test_time_augmentation,
     )
     return predict_batches(network, cache, rows, member.spec.bands, variants, device=ensemble.device)
+
+
+def _score_in_scene(
+    client: runs.MlflowClient,
+    run_id: str,
+    ensemble: Ensemble,
+    cache: BandCache,
+    fold_table: pd.DataFrame,
+    rows: np.ndarray,
+) -> dict[str, float]:
+    """Score the in-scene part with the fold's network and thresholds, and record the counts of its patches."""
+    member, network = ensemble.members[0], ensemble.models[0]
+    evaluator = FoldEvaluator(threshold=member.threshold)
+    own_way = {"": member.prediction}
+    for _, predicted, masks in predict_batches(
+        network, cache, rows, member.spec.bands, own_way, device=ensemble.device
+    ):
+        evaluator.add(predicted, masks)
+    evaluated = evaluator.evaluation()
+    counts = patch_report(fold_table.iloc[rows].assign(fold=member.fold), {member.fold: evaluated})
+    runs.log_text(client, run_id, counts.to_csv(index=False), "in_scene_patches.csv")
+    return in_scene_scores(evaluated)
 
 
 def _drawn(fold_table: pd.DataFrame, rows: np.ndarray, evaluation: EvaluationSettings) -> list[int]:

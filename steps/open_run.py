@@ -100,6 +100,8 @@ def open_run(
         "fold_table": fold_digest,
         "fold_scheme": "table" if folds.table else folds.scheme,
         "folds_trained": folds.trained_text,
+        "left_out": str(folds.hold_out),
+        **({"tested_on": folds.tested_on} if folds.tested_on else {}),
         "training_code": code,
         "band_cache": patches.cache_key,
         "start_from": start_from,

@@ -64,16 +64,17 @@ def register(
         return ""
     client = tracking_client()
     runs.refuse_deleted(client, cross_validation_run)
-    run_tags = client.get_run(cross_validation_run).data.tags
+    run_tags, mean = client.get_run(cross_validation_run).data.tags, scores["mean"]
     lineage = (
         "git_commit", "git_dirty", "requirements_lock", "fold_table", "fold_scheme", "folds_trained", "selection",
-        "start_from",
+        "start_from", "left_out",
     )  # fmt: skip
     tags = {
         "run_id": cross_validation_run,
         "data_version": patches.version,
         **{name: run_tags[name] for name in lineage},
-        **{name: f"{scores['mean'][name]:.6f}" for name in METRIC_NAMES},
+        **{name: run_tags[name] for name in ("tested_on",) if name in run_tags},
+        **{name: f"{mean[name]:.6f}" for name in (*METRIC_NAMES, *registry.IN_SCENE_SCORES) if name in mean},
     }
     # Two pipelines that train the same folds at once would both find no version, or both decide about it.
     with locked(checkpoints() / f"{cross_validation_run}-register.lock"):

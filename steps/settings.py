@@ -130,6 +130,11 @@ class FoldSettings:
         return HoldOut(gap=self.gap if self.scheme in GAPPED else 0, in_scene_fraction=fraction, seed=self.seed)
 
     @property
+    def tested_on(self) -> str | None:
+        """What the test folds are to the training parts, under the schemes that test on other ground."""
+        return ELSEWHERE.get(self.scheme)
+
+    @property
     def reads_images(self) -> bool:
         """Whether the split looks at the images themselves."""
         return self.scheme == "cluster" and self.table is None

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import sys
 import termios
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 from landslide import cli
 from landslide.data.demo import DEMO_VERSION
 from landslide.errors import RegistryError
+from landslide.metrics.counts import METRIC_NAMES
 from landslide.schema import ORIGINAL_BANDS
 from landslide.tracking import registry, reproduction, runs
 from landslide.tracking.registry import Decision
@@ -177,6 +179,29 @@ def test_compare_of_a_version_with_itself_shows_no_difference(client):
     found = json.loads(models(client, "compare", "2", "champion", "--json").stdout)
     assert found["comparable"] is True
     assert found["data"] == found["settings"] == found["code"] == {}
+
+
+def test_list_and_compare_show_what_a_model_scores_elsewhere(tmp_path, store):
+    client = runs.connect(store)
+    add_version(client, tmp_path, score=0.6)
+    assert "in_scene" not in models(client, "list").stdout
+    tags = {"tested_on": "another scene", "left_out": "a ring of 1 tile, 10 % in scene (seed 0)"}
+    add_version(client, tmp_path, score=0.5, f1_macro_in_scene="0.750000", f1_landslide_in_scene="0.7", **tags)
+    run_id = registry.version(client, "2")["run_id"]
+    runs.log_scores(client, run_id, {f"{name}_in_scene": 0.75 for name in METRIC_NAMES})
+    heading, second, first = models(client, "list").stdout.splitlines()
+    columns = [heading.index(name) for name in ("f1_macro_in_scene", "f1_landslide_in_scene", "tested_on")]
+    assert [second[column:].split("  ")[0] for column in columns] == ["75.00", "70.00", "another scene"]
+    assert first[columns[0] :].startswith("- ")
+    listed = json.loads(models(client, "list", "--json").stdout)[0]
+    assert (listed["f1_macro_in_scene"], listed["tested_on"]) == (0.75, "another scene")
+    text = models(client, "compare", "1", "2").stdout
+    assert re.search(r"f1_macro_in_scene +- +75\.00 ± \S+ +-\n", text)
+    assert "version 2: F1 in the scene 75.00, in another scene 50.00; landslide F1 in the scene 75.00" in text
+    assert "the patches left out of training differ: nothing and a ring of 1 tile, 10 % in scene" in text
+    compared = json.loads(models(client, "compare", "1", "2", "--json").stdout)
+    assert compared["tested_on"] == ["", "another scene"]
+    assert compared["scores"]["f1_macro_in_scene"]["b"] == 0.75
 
 
 def test_unknown_version_exits_with_1_and_a_message(client):

@@ -13,11 +13,13 @@ from landslide.evaluation.scores import (
     SUFFIXES,
     FoldEvaluator,
     cross_validated,
+    in_scene_scores,
     patch_report,
     pooled_calibration,
     pooled_scores,
     pooled_thresholds,
     prediction_variants,
+    score_table,
     selection_gap,
     threshold_table,
 )
@@ -48,6 +50,23 @@ def case():
 
 
 # ---- a fold
+
+
+def test_in_scene_part_is_scored_at_both_thresholds_and_shown_by_fold_if_all_have_one():
+    probability, masks = random_predictions(12)
+    fold = evaluate_fold({"": probability}, masks, threshold=0.3)
+    in_scene = in_scene_scores(fold)
+    for ending, threshold in (("", 0.5), ("_tuned", 0.3)):
+        expected = scores(confusion_counts(probability >= threshold, masks))
+        for name in METRIC_NAMES:
+            assert in_scene[f"{name}{ending}_in_scene"] == pytest.approx(expected[name])
+    assert len(in_scene) == 2 * len(METRIC_NAMES)
+    both = {1: fold.scores | in_scene, 2: fold.scores | dict.fromkeys(in_scene, 1.0)}
+    assert cross_validated(both)["miou_in_scene"] == pytest.approx((in_scene["miou_in_scene"] + 1) / 2)
+    assert score_table(both).loc["mean", "miou_in_scene"] == pytest.approx((in_scene["miou_in_scene"] + 1) / 2)
+    one = {**both, 2: fold.scores}
+    assert score_table(one).columns.tolist() == list(METRIC_NAMES)
+    assert "miou_in_scene" not in cross_validated(one)
 
 
 def test_a_fold_is_scored_at_both_thresholds_and_for_every_variant():
@@ -185,13 +204,15 @@ def test_every_recorded_score_is_described(case):
     variants = {"": probability, "_head_average": probability, "_tta": probability}
     fold = evaluate_fold(variants, masks, threshold=0.3, detection_threshold=0.7).scores
     epoch = {f"{part}_{name}": 0.5 for part in ("validation", "test") for name in INTERVAL_NAMES}
-    fold = fold | selection_gap([{"epoch": 1, **epoch}])
+    in_scene = in_scene_scores(evaluate_fold(variants, masks, threshold=0.3))
+    fold = fold | selection_gap([{"epoch": 1, **epoch}]) | in_scene
     recorded = {**fold, **cross_validated({1: fold, 2: fold}), **pooled_scores(patch_report(table, folds))}
     endings = sorted(SUFFIXES, key=len, reverse=True)
     used = set()
     for name in recorded:
         base = name.removesuffix("_std")
         used |= {"_std"} if base != name else set()
+        base = base.replace("_tuned_in_scene", "_in_scene")
         ending = next((e for e in endings if base.endswith(e)), "") if base not in SCORES else ""
         used.add(ending)
         assert base.removesuffix(ending) in SCORES, name

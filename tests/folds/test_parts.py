@@ -103,6 +103,12 @@ def test_in_scene_part_is_blocks_of_the_wanted_size_drawn_by_its_own_seed():
 
 def test_gap_of_an_in_scene_part_that_leaves_nothing_is_named():
     table = build_patch_table(17, [*grid_positions(4, 4), (2, 0, 0)], folds=[1] * 16 + [2])
-    with pytest.raises(DataError, match=r"within 3 tiles of the test fold or of the in-scene part(.|\n)*fraction: 0"):
+    with pytest.raises(
+        DataError, match=r"within 3 tiles of the test fold or in or near the in-scene part(.|\n)*gap, .*fraction: 0"
+    ):
         fold_rows(table, 2, HoldOut(gap=3, in_scene_fraction=0.1))
     fold_rows(table, 2, HoldOut(gap=3))
+    with pytest.raises(
+        DataError, match=r"has 1 training patches: all others are in the in-scene part(.|\n)*Use folds.in"
+    ):
+        fold_rows(table.iloc[14:], 2, HoldOut(in_scene_fraction=0.1))

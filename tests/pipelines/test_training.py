@@ -13,8 +13,11 @@ import yaml
 from click.testing import CliRunner, Result
 
 from landslide.cli import main
+from landslide.data import demo
+from landslide.folds.parts import HoldOut, fold_parts
+from landslide.metrics.counts import scores
 from landslide.paths import band_caches, default_tracking_uri
-from landslide.tracking import registry, runs
+from landslide.tracking import descriptions, registry, runs
 from tests.support import pipeline_runs
 from tests.support.pipeline_runs import write_config
 
@@ -209,6 +212,35 @@ def test_only_the_selected_folds_are_trained_scored_and_registered(data, client,
         curve = {m.step: m.value for m in client.get_metric_history(child.info.run_id, "validation/f1_macro")}
         assert child.data.metrics["f1_macro"] == pytest.approx(curve[epoch], abs=1e-4)
         assert curve[epoch] == max(curve.values())
+
+
+def test_cluster_folds_are_scored_in_the_cluster_and_in_another(client, tmp_path):
+    data = tmp_path / "data"
+    demo.generate(data, scenes=((4, 5),))
+    folds = {"scheme": "cluster", "n_folds": 2, "gap": 0, "in_scene_fraction": 0.2, "seed": 3}
+    config = write_config(tmp_path / "config.yaml", data, folds=folds)
+    pipeline_runs.run_pipeline(config)
+    run = runs.latest_cross_validation(client)
+    assert run.data.tags["tested_on"] == "another cluster"
+    assert run.data.tags["left_out"] == "20 % in scene (seed 3)"
+    table = pd.read_csv(client.download_artifacts(run.info.run_id, "fold_table.csv"))
+    recorded = []
+    for fold, child in runs.fold_runs(client, run.info.run_id).items():
+        in_scene = pd.read_csv(client.download_artifacts(child, "in_scene_patches.csv"))
+        held_out = fold_parts(table, fold, HoldOut(in_scene_fraction=0.2, seed=3)).in_scene
+        assert in_scene["number"].tolist() == table.loc[held_out, "number"].tolist() != []
+        counts = in_scene[["tn", "fp", "fn", "tp"]].to_numpy().sum(axis=0).reshape(2, 2)
+        metrics = client.get_run(child).data.metrics
+        assert metrics["in_scene/f1_macro"] == pytest.approx(scores(counts)["f1_macro"])
+        assert metrics["in_scene/f1_macro"] != metrics["f1_macro"]
+        recorded.append(metrics["in_scene/f1_landslide_tuned"])
+    assert run.data.metrics["in_scene/f1_landslide_tuned"] == pytest.approx(np.mean(recorded))
+    version = registry.version(client, run.data.tags["model_version"])
+    assert version["tested_on"] == "another cluster"
+    assert float(version["f1_macro_in_scene"]) == pytest.approx(run.data.metrics["in_scene/f1_macro"], abs=1e-6)
+    assert "in another cluster" in run.data.tags[descriptions.NOTE]
+    again = pipeline_runs.run_pipeline(config)
+    assert "split" in again.cached  # which has read the images
 
 
 # ---- settings changed on the command line

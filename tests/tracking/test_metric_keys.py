@@ -19,7 +19,7 @@ NAMES = [
     "epoch_processor_seconds", "patches", "new_patches", "f1_macro_difference", "f1_macro_difference_low",
     "champion_miou", "new_challenger_f1_landslide", "relabelled_patches",
     "unchanged_challenger_miou", "unchanged_f1_macro_difference", "unchanged_f1_macro_difference_low",
-    "all_largest_shift", "f1_macro.1",
+    "all_largest_shift", "f1_macro_tuned_in_scene", "f1_macro_tuned_in_scene_std", "f1_macro.1",
 ]  # fmt: skip
 
 
@@ -50,6 +50,8 @@ def test_f1_and_miou_are_in_the_group_that_mlflow_shows_first():
         ("f1_macro_low", "pooled/f1_macro_low"),
         ("f1_macro_tuned_std", "tuned/f1_macro_std"),
         ("detection_f1_tuned", "detection/f1_tuned"),
+        ("f1_macro_in_scene", "in_scene/f1_macro"),
+        ("miou_tuned_in_scene_std", "in_scene/miou_tuned_std"),
         ("validation_half_epoch_miou", "validation/half_epoch_miou"),
         ("learning_rate", "train/learning_rate"),
         ("threshold_std", "calibration/threshold_std"),

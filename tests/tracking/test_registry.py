@@ -119,7 +119,14 @@ def test_scores_of_different_folds_are_not_compared():
     assert registry.decide_by_score(new, old, "f1_macro").alias == "challenger"
     assert "folds_trained differs" in registry.decide_by_score(new, old, "f1_macro").reason
     assert registry.decide_by_score(new, {**old, "folds_trained": "2"}, "f1_macro").alias == "champion"
-    assert registry.decide_by_score({**new, "folds_trained": "all"}, old, "f1_macro").alias == "champion"
+    new = {**new, "folds_trained": "all"}
+    assert registry.decide_by_score(new, old, "f1_macro").alias == "champion"
+    # More was trained on beside the same test folds; older scene-blocked folds had a gap of one tile.
+    ring = {**new, "left_out": "a ring of 1 tile"}
+    assert "left_out differs" in registry.decide_by_score(ring, old, "f1_macro").reason
+    old["fold_scheme"] = "scene_blocked"
+    assert registry.decide_by_score(ring, old, "f1_macro").alias == "champion"
+    assert "left_out differs" in registry.decide_by_score({**ring, "left_out": "nothing"}, old, "f1_macro").reason
 
 
 def test_table_without_registered_model_is_empty(store, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -95,6 +96,18 @@ def test_dvc_shows_eight_scores_and_a_csv_holds_the_rest(report, tmp_path):
     assert table["f1_macro_std"] == 0.01
     assert table["f1_macro_high"] == 0.86543
     assert table["f1_macro"] == json.loads((tmp_path / "reports" / "metrics.json").read_text())["f1_macro"]
+
+
+def test_scores_in_scene_are_shown_beside_those_of_the_test_folds(store, tmp_path):
+    client = runs.connect(store)
+    one = dict.fromkeys(METRIC_NAMES, 0.5) | {f"{name}_in_scene": 0.75 for name in METRIC_NAMES}
+    tables = {"reports/scores.csv": score_table({1: one, 2: one}).to_csv(index_label="fold")}
+    add_version(client, tmp_path, texts=tables, fold_scheme="cluster", tested_on="another cluster")
+    run = runs.latest_cross_validation(client)
+    runs.log_scores(client, run.info.run_id, one | {"threshold": 0.4, "f1_macro_tuned": 0.5, "f1_landslide_tuned": 0.5})
+    text = write_report(tmp_path / "reports", store)
+    assert "F1 in the cluster 75.00, in another cluster 50.00; landslide F1 in the cluster 75.00" in text
+    assert re.search(r"in the cluster +in another cluster +in the cluster(.|\n)*fold 2 +75\.00 +50\.00 +75\.00", text)
 
 
 def test_report_explains_a_missing_area_under_the_curve(report):

@@ -24,7 +24,11 @@ from landslide.ablation.table import SCORES, AblationRow
 from landslide.files import atomic_write
 
 _HEADINGS = {"f1_macro": "F1", "miou": "mIoU", "f1_landslide": "landslide F1"}
-_VARIANTS = {"_head_average": "mean of the heads", "_tta": "mean of the turned patches"}
+_VARIANTS = {
+    "_head_average": ("mean of the heads", ["f1_macro"]),
+    "_tta": ("mean of the turned patches", ["f1_macro"]),
+    "_in_scene": ("in scene", ["f1_macro", "f1_landslide"]),
+}
 _ABSENT = "-"
 _OURS, _PUBLISHED = "#1f6f8b", "#c8553d"
 _STYLE = """body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222; }
@@ -195,9 +199,10 @@ def _cells(table: pd.DataFrame, reference: str) -> list[list[str]]:
         if table[f"paper_{score}"].notna().any():
             columns[f"{heading}, {reference}"] = [_number(value) for value in table[f"paper_{score}"]]
             columns[f"{heading} difference"] = [_number(value, "+.2f") for value in table[f"{score}_minus_paper"]]
-    for variant, heading in _VARIANTS.items():
-        if (scores := table[f"f1_macro{variant}"]).notna().any():
-            columns[f"F1, {heading}"] = [_number(value) for value in scores]
+    for variant, (heading, shown) in _VARIANTS.items():
+        for score in shown:
+            if (scores := table[f"{score}{variant}"]).notna().any():
+                columns[f"{_HEADINGS[score]}, {heading}"] = [_number(value) for value in scores]
     if len(table) > 1:
         columns["F1 over first row [95 %]"] = [
             f"{_number(row['f1_macro_gain'], '+.2f')} {_interval(row, 'f1_macro_gain', '+.2f')}".strip()

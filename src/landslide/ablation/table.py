@@ -22,8 +22,8 @@ from landslide.metrics.bootstrap import RESAMPLES, fold_mean, fold_mean_draws
 
 SCORES = ("f1_macro", "miou", "f1_landslide")
 """The scores of the table."""
-VARIANTS = ("_head_average", "_tta")
-"""Other prediction variants. Their scores are shown as well if the evaluation has them."""
+VARIANTS = ("_head_average", "_tta", "_in_scene")
+"""Other prediction variants, and the in-scene part. Their scores are shown as well if the evaluation has them."""
 
 _OF_A_SCORE = (
     "{}", "{}_low", "{}_high", "{}_spread", "paper_{}", "{}_minus_paper", "{}_gain", "{}_gain_low", "{}_gain_high",
@@ -106,7 +106,8 @@ def ablation_table(rows: Sequence[AblationRow], *, resamples: int = RESAMPLES, s
         One line per row. For each score of `SCORES`: `<score>` (mean over folds and seeds) with its 95 % interval
         `<score>_low` and `_high`, `<score>_spread` (over the seeds), `paper_<score>`, `<score>_minus_paper`, and
         `<score>_gain`: the score minus that of the first row on their `common_patches`, with `<score>_gain_low` and
-        `_gain_high`; `<score>_head_average` and `<score>_tta`, the same patches predicted by these variants. Also row,
+        `_gain_high`; `<score>_head_average` and `<score>_tta`, the same patches predicted by these variants, and
+        `<score>_in_scene`, the in-scene parts of the folds. Also row,
         seeds, folds, scheme, selection, patches, parameters, paper_parameters (millions),
         gflop, seconds (of training, mean over the seeds), runs, failure. Unknown values are NaN or empty.
     """

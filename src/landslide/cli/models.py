@@ -28,8 +28,9 @@ def models_group() -> None:
 def list_versions(as_json: bool) -> None:
     """List the registered versions, newest first.
 
-    Scores are in percent. The decision says why a version is in service or not. A terminal shows what fits into its
-    width; --json gives everything.
+    Scores are in percent; those with _in_scene are of ground like that of the training, the others of what the
+    column tested_on says (docs/reference/folds.md). The decision says why a version is in service or not. A terminal
+    shows what fits into its width; --json gives everything.
     """
     from landslide.paths import default_tracking_uri
     from landslide.tracking import registry, runs
@@ -41,8 +42,10 @@ def list_versions(as_json: bool) -> None:
     if table.empty:
         click.echo("No model is registered yet.")
         return
-    for name in registry.SCORES:
-        table[name] = [f"{100 * value:.2f}" for value in table[name]]
+    if not table["tested_on"].any():
+        table = table.drop(columns=[*registry.IN_SCENE_SCORES, "tested_on"])
+    for name in (name for name in (*registry.SCORES, *registry.IN_SCENE_SCORES) if name in table):
+        table[name] = ["-" if value != value else f"{100 * value:.2f}" for value in table[name]]
     for name in ("data_version", "git_commit"):
         table[name] = [value[:8] for value in table[name]]
     table["created"] = [f"{value:%Y-%m-%d %H:%M}" for value in table["created"]]
@@ -73,7 +76,7 @@ def _fit(columns: dict[str, list[Any]], width: int | None) -> str:
 
     shown = dict(columns)
     text = ""
-    for dropped in ("", "git_commit", "created", "selection", "miou", "data_version"):
+    for dropped in ("", "git_commit", "created", "selection", "miou_in_scene", "miou", "data_version"):
         shown.pop(dropped, None)
         text = tabulate(shown, list(shown), tablefmt="plain", disable_numparse=True)
         heading = text.split("\n", 1)[0]

@@ -49,6 +49,7 @@ SUFFIXES: dict[str, str] = {
     "_low": "Lower end of the 95 % interval of the pooled score.",
     "_high": "Upper end of the 95 % interval of the pooled score.",
     "_test_selected": "At the epoch that is best on the test fold.",
+    "_in_scene": "Of the in-scene part, held-out ground like that of the training; also as `_tuned_in_scene`.",
     "_selection_gap": "By how much that exceeds the epoch that was chosen on inner validation.",
 }
 """What the endings of a score's name mean."""
@@ -168,6 +169,16 @@ class FoldEvaluator:
         return FoldEvaluation(values, counts, patch_score, self._swept, self._calibration)
 
 
+def in_scene_scores(evaluation: FoldEvaluation) -> dict[str, float]:
+    """Return the scores of a fold's in-scene part: `<name>_in_scene` and `<name>_tuned_in_scene` of `METRIC_NAMES`.
+
+    Args:
+        evaluation: The evaluation of its patches by the same network and thresholds as the test fold.
+    """
+    names = [f"{name}{ending}" for ending in ("", "_tuned") for name in METRIC_NAMES]
+    return _suffixed({name: evaluation.scores[name] for name in names}, "_in_scene")
+
+
 def _suffixed(values: Mapping[str, float], suffix: str) -> dict[str, float]:
     return {f"{name}{suffix}": value for name, value in values.items()}
 
@@ -230,11 +241,16 @@ def pooled_scores(report: pd.DataFrame, *, seed: int = 0) -> dict[str, float]:
 
 
 def score_table(folds: Mapping[int, Mapping[str, float]]) -> pd.DataFrame:
-    """Return a table of scores: one row per fold, then mean and std; the columns are `METRIC_NAMES`."""
+    """Return a table of scores: one row per fold, then mean and std.
+
+    The columns are `METRIC_NAMES`, and `<name>_in_scene` if all folds have an in-scene part.
+    """
+    in_scene = [f"{name}_in_scene" for name in METRIC_NAMES]
+    names = [*METRIC_NAMES, *(name for name in in_scene if all(name in values for values in folds.values()))]
     table = pd.DataFrame(
-        [[values[name] for name in METRIC_NAMES] for _, values in sorted(folds.items())],
+        [[values[name] for name in names] for _, values in sorted(folds.items())],
         index=[f"fold {fold}" for fold in sorted(folds)],
-        columns=list(METRIC_NAMES),
+        columns=names,
     )
     table.loc["mean"] = table.mean()
     table.loc["std"] = table.iloc[:-1].std(ddof=0)

@@ -40,6 +40,11 @@ class HoldOut:
     in_scene_fraction: float = 0.0
     seed: int = 0
 
+    def __str__(self) -> str:
+        ring = f"a ring of {self.gap} tile{'' if self.gap == 1 else 's'}" if self.gap else ""
+        part = f"{100 * self.in_scene_fraction:g} % in scene (seed {self.seed})" if self.in_scene_fraction else ""
+        return ", ".join(filter(None, [ring, part])) or "nothing"
+
 
 @dataclass(frozen=True)
 class FoldParts:
@@ -106,13 +111,15 @@ def fold_parts(table: pd.DataFrame, fold: int, hold_out: HoldOut = HoldOut()) ->
         in_scene[others] = inner_validation(table[others], fraction=hold_out.in_scene_fraction, seed=hold_out.seed)
         others &= ~in_scene & ~adjacent_to(table, in_scene, hold_out.gap)
     if others.sum() < 2 <= (~test).sum():
-        tiles = f"{hold_out.gap} tile{'' if hold_out.gap == 1 else 's'}"
+        width = f"{hold_out.gap} tile{'' if hold_out.gap == 1 else 's'}"
+        within = [f"within {width} of the test fold"] if hold_out.gap else []
+        part = [f"{'in or near' if hold_out.gap else 'in'} the in-scene part"] if hold_out.in_scene_fraction else []
+        remedies = ["a smaller folds.gap"] if hold_out.gap else []
+        remedies += ["folds.in_scene_fraction: 0"] if hold_out.in_scene_fraction else []
         raise DataError(
-            f"Fold {fold} has {others.sum()} training patches: all others are within {tiles} of the test fold"
-            f"{' or of the in-scene part, or in it' if hold_out.in_scene_fraction else ''}.",
-            remedy="Use a smaller folds.gap"
-            + (", folds.in_scene_fraction: 0" if hold_out.in_scene_fraction else "")
-            + ", folds.scheme: contiguous, which trains on all of them, more folds, or larger scenes.",
+            f"Fold {fold} has {others.sum()} training patches: all others are {' or '.join(within + part)}.",
+            remedy=f"Use {', '.join(remedies)}, folds.scheme: contiguous, which trains on all of them, more folds, or "
+            "larger scenes.",
         )
     return FoldParts(test, in_scene, others)
 

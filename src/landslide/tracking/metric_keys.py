@@ -12,7 +12,7 @@ _SHOWN_FIRST = ("f1_macro", "miou", "f1_landslide")
 _PREFIXES = (
     *("champion", "challenger", "detection", "epoch", "new", "relabelled", "test", "train", "unchanged", "validation"),
 )
-_SUFFIXES = ("head_average", "pooled", "selection_gap", "test_selected", "tta", "tuned")
+_SUFFIXES = ("head_average", "in_scene", "pooled", "selection_gap", "test_selected", "tta", "tuned")
 # Names without a prefix or suffix of these.
 _OTHERS = {
     "learning_rate": "train",

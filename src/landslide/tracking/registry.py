@@ -18,6 +18,7 @@ import pandas as pd
 
 from landslide.data.demo import DEMO_VERSION
 from landslide.errors import ComparisonError, RegistryError
+from landslide.folds.parts import HoldOut
 from landslide.schema import ORIGINAL_BANDS
 from landslide.tracking import descriptions
 from landslide.tracking.runs import (
@@ -40,7 +41,9 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 NONE_IN_SERVICE = "no model was in service"
 # Columns of the table of versions.
 SCORES = ("f1_macro", "f1_landslide", "miou")
-_TEXTS = ("data_version", "selection", "git_commit", "decision", "rolled_back")
+IN_SCENE_SCORES = tuple(f"{name}_in_scene" for name in SCORES)
+"""Recorded with a version beside its scores if its folds have an in-scene part; `tested_on` says what those are of."""
+_TEXTS = ("tested_on", "data_version", "selection", "git_commit", "decision", "rolled_back")
 _OTHER_VERSION = (
     "Promote another version (`landslide models list`, `landslide models promote`), or run the pipeline that trained "
     "it once more, which registers it again."
@@ -49,7 +52,7 @@ _NO_CHAMPION = (
     "Put a version into service with `landslide models promote` (`landslide models list` shows them), or train a first "
     "model: make run."
 )
-_COLUMNS = ("version", "aliases", *SCORES, *_TEXTS, "created", "run_id")
+_COLUMNS = ("version", "aliases", *SCORES, *IN_SCENE_SCORES, *_TEXTS, "created", "run_id")
 
 
 @dataclass(frozen=True)
@@ -221,8 +224,9 @@ def versions(client: MlflowClient) -> pd.DataFrame:
 
     Returns:
         Columns version (int), aliases (comma-separated), f1_macro, f1_landslide, miou (cross-validated means, NaN
-        where not recorded), data_version, selection, git_commit, decision, rolled_back (when, as ISO 8601; empty if
-        it was not, or was promoted since), created (UTC), run_id.
+        where not recorded), the same with `_in_scene`, tested_on (what the test folds are to the training parts, such
+        as "another scene"; empty if they are ground of the same scenes), data_version, selection, git_commit, decision,
+        rolled_back (when, as ISO 8601; empty if it was not, or was promoted since), created (UTC), run_id.
     """
     aliases: dict[str, list[str]] = {}
     try:
@@ -235,7 +239,7 @@ def versions(client: MlflowClient) -> pd.DataFrame:
         {
             "version": int(one.version),
             "aliases": ", ".join(aliases.get(str(one.version), [])),
-            **{name: float(one.tags.get(name, "nan")) for name in SCORES},
+            **{name: float(one.tags.get(name, "nan")) for name in (*SCORES, *IN_SCENE_SCORES)},
             **{name: one.tags.get(name, "") for name in _TEXTS},
             "created": datetime.fromtimestamp(one.creation_timestamp / 1000, UTC),
             "run_id": one.tags.get("run_id", one.run_id),
@@ -271,8 +275,8 @@ def decide_by_score(candidate: Mapping[str, str], champion: Mapping[str, str] | 
         return Decision(CHAMPION, "the same cross-validation, registered again")
     if gives_way(champion, candidate):
         return Decision(CHAMPION, describe_giving_way(champion))
-    champion = {"folds_trained": "all", **champion}  # which older versions do not say
-    for name in ("data_version", "fold_table", "folds_trained", "selection"):
+    candidate, champion = with_older_defaults(candidate), with_older_defaults(champion)
+    for name in ("data_version", "fold_table", "folds_trained", "left_out", "selection"):
         if candidate[name] != champion.get(name):
             return Decision(CHALLENGER, f"not comparable with the champion: its {name} differs")
     new, old = float(candidate[metric]), float(champion[metric])
@@ -280,6 +284,12 @@ def decide_by_score(candidate: Mapping[str, str], champion: Mapping[str, str] | 
     return (
         Decision(CHAMPION, f"better: {comparison}") if new > old else Decision(CHALLENGER, f"not better: {comparison}")
     )
+
+
+def with_older_defaults(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of a version with what those of older versions do not say."""
+    gap = 1 if tags.get("fold_scheme") == "scene_blocked" else 0
+    return {"folds_trained": "all", "left_out": str(HoldOut(gap=gap)), **tags}
 
 
 def gives_way(champion: Mapping[str, str], candidate: Mapping[str, str]) -> bool:

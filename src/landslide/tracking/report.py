@@ -16,7 +16,7 @@ from landslide.files import atomic_write
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.paths import default_tracking_uri
 from landslide.tracking import metric_keys, registry, runs
-from landslide.tracking.descriptions import HEADINGS
+from landslide.tracking.descriptions import HEADINGS, side_by_side, side_by_side_columns
 from landslide.tracking.runs import MlflowClient, MlflowException, Run
 
 # `dvc metrics show` prints them in one line.
@@ -79,6 +79,7 @@ def _render(client: MlflowClient, run: Run, scores: pd.DataFrame, uri: str, fold
         "",
         "Scores in percent at threshold 0.5; F1 and mIoU are means over both classes, the others of the landslide "
         "class.",
+        *_side_by_side(scores, metrics, tags),
         f"At the tuned thresholds (mean {metrics['threshold']:.2f}): F1 {metrics['f1_macro_tuned'] * 100:.2f}, "
         f"landslide F1 {metrics['f1_landslide_tuned'] * 100:.2f}.",
         *_empty_folds(tags),
@@ -93,6 +94,18 @@ def _render(client: MlflowClient, run: Run, scores: pd.DataFrame, uri: str, fold
         "look further   make ui",
     ]
     return "\n".join(lines)
+
+
+def _side_by_side(scores: pd.DataFrame, metrics: dict[str, float], tags: dict[str, str]) -> list[str]:
+    """Show the scores on ground like that of the training beside those of the test folds, if there are both."""
+    tested_on = tags.get("tested_on")
+    if not tested_on or not (sentence := side_by_side(metrics, tested_on)):
+        return []
+    columns = side_by_side_columns(tested_on)
+    table = 100 * scores.loc[[row for row in scores.index if row != "std"], list(columns)]
+    table.columns = pd.MultiIndex.from_tuples(columns.values())
+    text = table.to_string(float_format=lambda value: f"{value:.2f}", index_names=False)
+    return ["", str(text), "", f"The same networks, in percent: {sentence}."]
 
 
 def _trained(scores: pd.DataFrame, run: Run) -> str:

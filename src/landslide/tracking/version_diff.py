@@ -10,9 +10,15 @@ import pandas as pd
 
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.tracking import metric_keys, registry, runs
+from landslide.tracking.descriptions import side_by_side
 from landslide.tracking.runs import MlflowClient
 
-_COMPARABLE = {"data_version": "data", "fold_table": "folds", "selection": "way of choosing the epoch"}
+_COMPARABLE = {
+    "data_version": "data",
+    "fold_table": "folds",
+    "left_out": "patches left out of training",
+    "selection": "way of choosing the epoch",
+}
 _CODE = ("git_commit", "git_dirty", "training_code", "requirements_lock", "start_from")
 
 
@@ -22,7 +28,10 @@ class VersionComparison:
 
     Attributes:
         versions: The two version numbers, `a` and `b`.
-        scores: Rows are scores (`f1_macro`, ...); columns a, a_std, b, b_std (over folds) and difference, b - a.
+        scores: Rows are scores (`f1_macro`, ..., and `f1_macro_in_scene`, ... if a version has them); columns a, a_std,
+            b, b_std (over folds) and difference, b - a.
+        tested_on: What the test folds of each version are to its training parts, such as `another scene`; empty if
+            they are ground of the same scenes.
         decisions: What was decided about each version, empty if nothing was.
         obstacles: Why the scores do not compare; empty when they do.
         data: Number of patches of each version, of common patches, and of those in another fold; empty if data and
@@ -33,6 +42,7 @@ class VersionComparison:
 
     versions: tuple[str, str]
     scores: pd.DataFrame
+    tested_on: tuple[str, str]
     decisions: tuple[str, str]
     obstacles: list[str]
     data: dict[str, int]
@@ -47,6 +57,7 @@ class VersionComparison:
                 name: {key: None if pd.isna(value) else float(value) for key, value in row.items()}
                 for name, row in self.scores.to_dict(orient="index").items()
             },
+            "tested_on": list(self.tested_on),
             "decisions": list(self.decisions),
             "comparable": not self.obstacles,
             "obstacles": self.obstacles,
@@ -62,11 +73,14 @@ class VersionComparison:
             {
                 a: [_percent(row["a"], row["a_std"]) for _, row in self.scores.iterrows()],
                 b: [_percent(row["b"], row["b_std"]) for _, row in self.scores.iterrows()],
-                "difference": [f"{100 * value:+.2f}" for value in self.scores["difference"]],
+                "difference": ["-" if pd.isna(v) else f"{100 * v:+.2f}" for v in self.scores["difference"]],
             },
             index=self.scores.index,
         )
         lines = ["", table.to_string(), "", "Cross-validated scores in percent, with the standard deviation of folds."]
+        sides = zip((a, b), "ab", self.tested_on, strict=True)
+        both = [(name, side_by_side(self._scores_of(column), ground)) for name, column, ground in sides]
+        lines += [f"{name}: {text}." for name, text in both if text]
         decided = [f"  {name}: {text}" for name, text in zip((a, b), self.decisions, strict=True) if text]
         lines += ["", "Decisions", *decided] if decided else []
         if self.obstacles:
@@ -77,6 +91,10 @@ class VersionComparison:
             lines += ["", heading, *(f"  {name}: {x} -> {y}" for name, (x, y) in pairs.items())]
             lines += [] if pairs else ["  no difference"]
         return "\n".join(lines)
+
+    def _scores_of(self, column: str) -> dict[str, float]:
+        """Return the scores of version a or b that are known."""
+        return {str(name): float(value) for name, value in self.scores[column].dropna().items()}
 
 
 def compare(client: MlflowClient, a: str, b: str) -> VersionComparison:
@@ -90,15 +108,18 @@ def compare(client: MlflowClient, a: str, b: str) -> VersionComparison:
     Raises:
         RegistryError: If a version or its run is missing.
     """
-    tags = [registry.version(client, name) for name in (a, b)]
+    tags = [registry.with_older_defaults(registry.version(client, name)) for name in (a, b)]
     recorded = [registry.cross_validation(client, one) for one in tags]
+    metrics = [metric_keys.metrics(run) for run in recorded]
+    in_scene = [f"{name}_in_scene" for name in METRIC_NAMES]
+    names = [*METRIC_NAMES, *(name for name in in_scene if any(name in one for one in metrics))]
     scores = pd.DataFrame(
         {
-            f"{column}{suffix}": [one.get(f"{name}{suffix}", float("nan")) for name in METRIC_NAMES]
-            for column, one in zip("ab", map(metric_keys.metrics, recorded), strict=True)
+            f"{column}{suffix}": [one.get(f"{name}{suffix}", float("nan")) for name in names]
+            for column, one in zip("ab", metrics, strict=True)
             for suffix in ("", "_std")
         },
-        index=pd.Index(METRIC_NAMES, name="score"),
+        index=pd.Index(names, name="score"),
     )
     scores["difference"] = scores["b"] - scores["a"]
     obstacles = [
@@ -110,6 +131,7 @@ def compare(client: MlflowClient, a: str, b: str) -> VersionComparison:
     return VersionComparison(
         versions=(tags[0]["version"], tags[1]["version"]),
         scores=scores,
+        tested_on=(tags[0].get("tested_on", ""), tags[1].get("tested_on", "")),
         decisions=(tags[0].get("decision", ""), tags[1].get("decision", "")),
         obstacles=obstacles,
         data={} if same_patches else _patches(client, recorded[0].info.run_id, recorded[1].info.run_id),
@@ -148,4 +170,4 @@ def _patches(client: MlflowClient, a: str, b: str) -> dict[str, int]:
 
 
 def _percent(mean: float, std: float) -> str:
-    return f"{100 * mean:.2f} ± {100 * std:.2f}"
+    return "-" if pd.isna(mean) else f"{100 * mean:.2f} ± {100 * std:.2f}"
