@@ -10,6 +10,11 @@ time. Results with different settings or data are refused. Each training writes 
 learning curves and scores (JSON), the counts of every test patch (CSV), and the weights. `table` needs the first two,
 which are kept in docs/results.
 
+With `folds.scheme: contiguous`, the test folds are ground of the same scene. `cluster` and `scene` test on other
+ground, with the settings n_folds, seed, gap and in_scene_fraction of docs/reference/folds.md. Each training is then
+scored on its in-scene part as well, in the same record (`<score>_in_scene`) and in a second CSV file, and `table` shows
+both.
+
 Search for a recipe on folds that are not reported: `--without 1 3` excludes the patches of these folds, which then
 cannot be test folds either.
 """
@@ -34,12 +39,20 @@ from tabulate import tabulate
 from landslide.bands.build import ensure_cache
 from landslide.bands.cache import BandCache
 from landslide.bands.formulas import BandSettings
+from landslide.data.band_statistics import patch_statistics
 from landslide.data.digests import directory_digest
 from landslide.data.table import patch_table
 from landslide.evaluation.figures import calibration_figure, thresholds_figure
-from landslide.evaluation.scores import FoldEvaluator, patch_report, prediction_variants, selection_gap, threshold_table
-from landslide.folds.parts import FoldRows, inner_validation
-from landslide.folds.schemes import assign
+from landslide.evaluation.scores import (
+    FoldEvaluator,
+    in_scene_scores,
+    patch_report,
+    prediction_variants,
+    selection_gap,
+    threshold_table,
+)
+from landslide.folds.parts import FoldRows, HoldOut, fold_parts, inner_validation
+from landslide.folds.schemes import ELSEWHERE, assign
 from landslide.inference.batches import predict_batches
 from landslide.inference.prediction import PredictionSettings
 from landslide.metrics.bootstrap import resampling_blocks
@@ -47,6 +60,8 @@ from landslide.metrics.calibration import Calibration
 from landslide.metrics.counts import patch_counts
 from landslide.models import build_model
 from landslide.models.complexity import complexity
+from landslide.schema import POSITION_COLUMNS
+from landslide.tracking.descriptions import side_by_side_columns
 from landslide.training.augmentation import AugmentationSettings
 from landslide.training.fold import FoldResult, FoldTask, TrainingSettings, device_of, train_fold
 from landslide.training.optimizers import CosineSchedule, StepSchedule
@@ -95,7 +110,7 @@ def read_grid(path: Path) -> dict[str, Any]:
     read = {
         "grid": (parameters, {"name", "data", "bands", "folds", "seeds", "training", "evaluation", "rows"}),
         "bands": (parameters["bands"], {"stored"}),
-        "folds": (parameters["folds"], {"scheme", "trained"}),
+        "folds": (parameters["folds"], {"scheme", "trained", "n_folds", "seed", "gap", "in_scene_fraction"}),
         "evaluation": (parameters.get("evaluation", {}), {"test_time_augmentation"}),
         **{row["name"]: (row, {"name", "paper", "training"}) for row in parameters["rows"]},
     }
@@ -112,8 +127,11 @@ def read_grid(path: Path) -> dict[str, Any]:
             )
     if parameters.get("evaluation", {}).get("test_time_augmentation", TURNS) != TURNS:
         raise SystemExit(f"{path}: evaluation.test_time_augmentation has to be {TURNS}.")
-    if parameters["folds"].get("scheme", "contiguous") != "contiguous":
-        raise SystemExit(f"{path}: folds.scheme has to be contiguous.")
+    folds = parameters["folds"]
+    if folds.get("scheme", "contiguous") not in ("contiguous", *ELSEWHERE):
+        raise SystemExit(f"{path}: folds.scheme has to be contiguous, {' or '.join(ELSEWHERE)}.")
+    if folds.get("scheme", "contiguous") == "contiguous" and (unused := set(folds) - {"scheme", "trained"}):
+        raise SystemExit(f"{path}: folds.{min(unused)} has no effect with contiguous folds.")
     return parameters
 
 
@@ -128,7 +146,7 @@ def train(arguments: argparse.Namespace) -> None:
         raise SystemExit(f"Fold {min(both)} is left out, and the grid tests on it. Change folds.trained.")
     bands = BandSettings(stored=tuple(parameters["bands"]["stored"]))
     table = patch_table(arguments.data, positions=parameters["data"].get("positions", "auto"))
-    table = table.assign(fold=assign(table["number"].tolist(), scheme="contiguous"))
+    table = table.assign(fold=folds_of(parameters, arguments.data, table))
     digest = directory_digest(arguments.data)[0]
     cache = ensure_cache(arguments.out / "caches", arguments.data, table, digest, bands)
     kept = ~table["fold"].isin(arguments.without).to_numpy()
@@ -139,12 +157,39 @@ def train(arguments: argparse.Namespace) -> None:
                     continue
                 settings = settings_of(parameters["training"], row, seed)
                 facts = {"row": row["name"], "data_version": digest, "without_folds": arguments.without}
-                facts |= {"fold": fold, "settings": plain(settings)}
+                facts |= {"fold": fold, "settings": plain(settings), **protocol(parameters)}
                 path = arguments.out / file_name(row["name"], fold, seed)
                 if path.with_suffix(".json").exists():
                     load_record(path.with_suffix(".json"), facts)
                 else:
-                    train_one(cache, table, kept, settings, fold, path, facts)
+                    train_one(cache, table, kept, settings, hold_out(parameters), fold, path, facts)
+
+
+def protocol(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return what a record says about the folds; nothing if they are contiguous."""
+    folds = {"n_folds": 5, "seed": 0, "gap": 1, "in_scene_fraction": 0.1} | parameters["folds"]
+    if folds.get("scheme", "contiguous") == "contiguous":
+        return {}
+    return {"folds": {name: value for name, value in folds.items() if name != "trained"}}
+
+
+def hold_out(parameters: dict[str, Any]) -> HoldOut:
+    """Return what is not trained on beside a test fold."""
+    folds = protocol(parameters).get("folds", {})
+    return HoldOut(**{name: folds[name] for name in ("gap", "in_scene_fraction", "seed") if name in folds})
+
+
+def folds_of(parameters: dict[str, Any], data: Path, table: pd.DataFrame) -> np.ndarray:
+    """Return the fold of every patch."""
+    folds = protocol(parameters).get("folds", {"scheme": "contiguous", "n_folds": 5, "seed": 0})
+    statistics = None
+    if folds["scheme"] == "cluster":
+        statistics = patch_statistics(data, table["image"].tolist(), len(parameters["bands"]["stored"]))
+    positions = table[list(POSITION_COLUMNS)]
+    return assign(
+        table["number"].tolist(), scheme=folds["scheme"], n_folds=folds["n_folds"], seed=folds["seed"],
+        scenes=None if positions.isna().any(axis=None) else positions, statistics=statistics,
+    )  # fmt: skip
 
 
 def refuse_unknown_rows(names: list[str], parameters: dict[str, Any]) -> None:
@@ -163,7 +208,7 @@ def load_record(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     """Return the record of a finished training; exit with a message if its settings or data differ from `wanted`."""
     found: dict[str, Any] = json.loads(path.read_text())
     for name, value in wanted.items():
-        recorded = found[name]
+        recorded = found.get(name)
         if name == "settings":  # settings newer than the record have their defaults
             recorded = plain(settings_of({}, {"training": recorded}, recorded["seed"]))
         if recorded != value:
@@ -176,17 +221,19 @@ def train_one(
     table: pd.DataFrame,
     kept: np.ndarray,
     settings: TrainingSettings,
+    held: HoldOut,
     fold: int,
     path: Path,
     facts: dict[str, Any],
 ) -> None:
     """Train, score and record one fold; its JSON file is written last."""
-    test = (table["fold"] == fold).to_numpy()
-    rows = np.flatnonzero(kept & ~test)
+    used = np.flatnonzero(kept)
+    parts = fold_parts(table.iloc[used], fold, held)
+    rows = used[parts.remaining]
     chosen = inner_validation(table.iloc[rows], fraction=settings.validation_fraction, seed=settings.seed)
     task = FoldTask(
         cache=cache,
-        rows=FoldRows(rows[~chosen], rows[chosen], np.flatnonzero(test)),
+        rows=FoldRows(rows[~chosen], rows[chosen], used[parts.test]),
         bands=tuple(settings.bands),
         settings=settings,
         checkpoints=path.with_suffix(".checkpoints"),
@@ -195,6 +242,9 @@ def train_one(
     result = train_fold(task)
     shutil.copyfile(result.weights, path.with_suffix(".safetensors"))
     facts |= score_one(cache, table, settings, fold, result, path.with_suffix(".csv"))
+    if parts.in_scene.any():
+        part = table.iloc[used[parts.in_scene]].assign(fold=fold)
+        facts["scores"] |= score_in_scene(cache, part, settings, result, path.with_suffix(".in_scene.csv"))
     unfinished = path.with_suffix(".json.unfinished")
     unfinished.write_text(json.dumps(facts, indent=1))
     unfinished.replace(path.with_suffix(".json"))
@@ -238,11 +288,26 @@ def score_one(
     }
 
 
+def score_in_scene(
+    cache: BandCache, part: pd.DataFrame, settings: TrainingSettings, result: FoldResult, counts: Path
+) -> dict[str, float]:
+    """Predict the in-scene part; write the counts of its patches and return its scores."""
+    model = build_model(result.spec, load_file(result.weights))
+    evaluator, own_way = FoldEvaluator(threshold=result.threshold), {"": PredictionSettings()}
+    rows, device = part.index.to_numpy(np.int64), device_of(settings)
+    for _, predicted, masks in predict_batches(model, cache, rows, tuple(settings.bands), own_way, device=device):
+        evaluator.add(predicted, masks)
+    evaluated = evaluator.evaluation()
+    patch_report(part, {int(part["fold"].iloc[0]): evaluated}).to_csv(counts, index=False)
+    return in_scene_scores(evaluated)
+
+
 def recorded(
     parameters: dict[str, Any], out: Path, row: dict[str, Any], seed: int, variant: str = ""
 ) -> list[dict[str, Any]]:
     """Return the finished trainings of a row with a seed: the records with the counts of the test patches."""
     wanted = {"settings": plain(settings_of(parameters["training"], row, seed)), "without_folds": []}
+    wanted |= protocol(parameters)
     records = []
     for fold in parameters["folds"]["trained"]:
         path = out / f"{file_name(row['name'], fold, seed)}.json"
@@ -261,8 +326,8 @@ def finished_rows(parameters: dict[str, Any], out: Path, variant: str, seconds: 
     from landslide.ablation.table import AblationRow, TrainedRow  # imports MLflow, which training does not need
 
     wanted = set(parameters["folds"]["trained"])
-    tags = {"folds_trained": ", ".join(map(str, sorted(wanted))), "fold_scheme": "contiguous"}
-    tags |= {"selection": "inner_validation"}
+    tags = {"folds_trained": ", ".join(map(str, sorted(wanted))), "selection": "inner_validation"}
+    tags |= {"fold_scheme": parameters["folds"].get("scheme", "contiguous")}
     rows, versions = [], set()
     for row in parameters["rows"]:
         trained = []
@@ -336,11 +401,15 @@ def gains(rows: "list[AblationRow]", name: str) -> str:
 
 def every_training(parameters: dict[str, Any], out: Path, seconds: str) -> str:
     """Return the scores of every finished training as Markdown, with one prediction per patch."""
-    lines = [["training", "seed", "fold", *HEADINGS.values(), "epoch", seconds.replace("_", " ")]]
+    elsewhere = ELSEWHERE.get(parameters["folds"].get("scheme", "contiguous"))
+    columns = dict(HEADINGS)
+    if elsewhere is not None:
+        columns = {name: ", ".join(heading) for name, heading in side_by_side_columns(elsewhere).items()}
+    lines = [["training", "seed", "fold", *columns.values(), "epoch", seconds.replace("_", " ")]]
     for row in parameters["rows"]:
         for seed in parameters["seeds"]:
             for one in recorded(parameters, out, row, seed):
-                values = [f"{100 * one['scores'][name]:.2f}" for name in HEADINGS]
+                values = [f"{100 * one['scores'].get(name, np.nan):.2f}" for name in columns]
                 cells = [row["name"], str(seed), str(one["fold"]), *values, str(one["epoch"]), f"{one[seconds]:.0f}"]
                 lines.append(cells)
     return markdown(lines)

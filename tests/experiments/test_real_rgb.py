@@ -11,14 +11,21 @@ import pandas as pd
 import pytest
 import yaml
 
+from landslide.bands.formulas import BandSettings
 from landslide.data import demo
+from landslide.data.table import patch_table
+from landslide.folds.parts import fold_parts
 from landslide.metrics.counts import scores
+from steps.data_access import PatchSource
+from steps.settings import DataSettings, FoldSettings
+from steps.split import split
 from tests.support import pipeline_runs
 
 pytestmark = pytest.mark.slow
 trained = pytest.mark.soak  # the results of three short trainings
 
 SCRIPT = pipeline_runs.ROOT / "experiments" / "real_rgb.py"
+RGB = ("B4", "B3", "B2")
 GRID = {
     "data": {"root": "data", "positions": "auto"},
     "bands": {"stored": ["B4", "B3", "B2"]},
@@ -149,6 +156,34 @@ def test_a_result_older_than_a_setting_counts_if_it_has_the_default(run, results
         run("table", config, "--out", copied(results, tmp_path / "other", "U_Net-*", settings=older))
 
 
+@trained
+def test_clusters_are_tested_on_with_an_in_scene_part(run, patches, tmp_path, capsys):
+    folds = {"scheme": "cluster", "n_folds": 3, "seed": 2, "gap": 0, "in_scene_fraction": 0.3, "trained": [2]}
+    grid = GRID | {"folds": folds, "rows": GRID["rows"][:1]}
+    config, found = tmp_path / "grid.yaml", tmp_path / "results"
+    config.write_text(yaml.safe_dump({"parameters": grid}))
+    run("train", config, "--data", patches, "--out", found)
+    (path,) = found.glob("*.json")
+    record, tested = json.loads(path.read_text()), pd.read_csv(path.with_suffix(".csv"))
+    in_scene = pd.read_csv(path.with_suffix(".in_scene.csv"))
+    assert not set(in_scene["number"]) & set(tested["number"])
+    counted = scores(in_scene[["tn", "fp", "fn", "tp"]].sum().to_numpy().reshape(2, 2))
+    assert record["scores"]["f1_macro_in_scene"] == pytest.approx(counted["f1_macro"])
+    settings = FoldSettings(**folds)
+    source = PatchSource(data=DataSettings(root=str(patches)), version="", bands=BandSettings(stored=RGB))
+    table = split.entrypoint(patch_table=patch_table(patches), folds=settings, patches=source)
+    assert tested["number"].tolist() == table.loc[table["fold"] == 2, "number"].tolist()
+    assert in_scene["number"].tolist() == table.loc[fold_parts(table, 2, settings.hold_out).in_scene, "number"].tolist()
+    capsys.readouterr()
+    run("table", config, "--out", found)
+    text = capsys.readouterr().out
+    assert re.search(r"F1, in the cluster \| +F1, in another cluster", text)
+    assert f"{100 * counted['f1_macro']:.2f}" in text
+    config.write_text(yaml.safe_dump({"parameters": grid | {"folds": folds | {"seed": 3}}}))
+    with pytest.raises(SystemExit, match="other values of folds"):
+        run("table", config, "--out", found)
+
+
 def copied(results: Path, folder: Path, only: str = "*", **changes) -> Path:
     """Copy the records, and change those whose name matches."""
     shutil.copytree(results, folder, ignore=shutil.ignore_patterns("caches"))
@@ -240,7 +275,7 @@ def test_settings_equal_those_of_the_ablation_pipeline(run):
     ("change", "named"),
     [
         ({"folds": {"scheme": "random", "trained": [1]}}, "folds.scheme"),
-        ({"folds": {"n_folds": 3, "trained": [1]}}, "folds has 'n_folds'"),
+        ({"folds": {"n_folds": 3, "trained": [1]}}, "folds.n_folds has no effect"),
         (
             {"training": GRID["training"] | {"selection": "test_fold", "monitor_test_fold": False}},
             "another selection",
