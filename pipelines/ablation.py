@@ -17,6 +17,7 @@ from pipelines.grid import RowSettings, expand_rows
 from steps.ablation_table import tabulate
 from steps.build_bands import build_bands
 from steps.ingest import ingest
+from steps.measure_bands import measure_bands
 from steps.open_run import open_run
 from steps.settings import DataSettings, EvaluationSettings, FoldSettings
 from steps.split import split
@@ -69,8 +70,11 @@ def ablation_pipeline(
         split_by = replace(row.folds, trained=None)
         if split_by not in tables:
             recorded = split_by.table is not None  # the content of this file may change
+            statistics = (
+                measure_bands(patch_table=patch_table, patches=sources[row.bands]) if split_by.reads_images else None
+            )
             tables[split_by] = split.with_options(enable_cache=not recorded)(
-                patch_table=patch_table, folds=split_by, patches=sources[row.bands] if split_by.reads_images else None
+                patch_table=patch_table, folds=split_by, band_statistics=statistics
             )
         for settings in row.trainings:
             prefix = f"{row.label}_seed_{settings.seed}_" if seeds else f"{row.label}_"

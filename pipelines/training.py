@@ -9,6 +9,7 @@ from pipelines.configured import configured_pipeline
 from pipelines.cross_validation import cross_validate
 from steps.build_bands import build_bands
 from steps.ingest import ingest
+from steps.measure_bands import measure_bands
 from steps.open_run import open_run
 from steps.register import register
 from steps.settings import DataSettings, EvaluationSettings, FoldSettings, RegistrationSettings
@@ -38,9 +39,10 @@ def training_pipeline(
     """
     patch_table, data_version = ingest(data=data, bands=bands)
     patches = build_bands(patch_table=patch_table, data_version=data_version, data=data, bands=bands)
+    statistics = measure_bands(patch_table=patch_table, patches=patches) if folds.reads_images else None
     # The content of a table file may change; the later steps compare the content.
     fold_table = split.with_options(enable_cache=folds.table is None)(
-        patch_table=patch_table, folds=folds, patches=patches if folds.reads_images else None
+        patch_table=patch_table, folds=folds, band_statistics=statistics
     )
     run = open_run(fold_table=fold_table, patches=patches, folds=folds, training=training, start_from=start_from)
     fold_runs, scores = cross_validate(

@@ -19,6 +19,7 @@ from landslide.tracking import registry, runs
 from landslide.training.fold import TrainingSettings
 from steps.code_dependencies import code_digest
 from steps.data_access import PatchSource
+from steps.measure_bands import measure_bands
 from steps.provenance import tracking_client
 from steps.settings import DataSettings, FoldSettings, RetrainingSettings
 from steps.split import split
@@ -93,7 +94,8 @@ def plan(
     runs.set_tags(client, retraining_run, tags)
     patches = PatchSource(data=data, version=data_version, bands=bands)
     if current is None:
-        fold_table = split.entrypoint(patch_table=patch_table, folds=folds, patches=patches)
+        statistics = measure_bands.entrypoint(patch_table=patch_table, patches=patches) if folds.reads_images else None
+        fold_table = split.entrypoint(patch_table=patch_table, folds=folds, band_statistics=statistics)
         gone = patch_table.head(0).assign(fold=0)
     else:
         previous = registry.seen_patches(client, current)

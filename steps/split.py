@@ -12,21 +12,20 @@ from landslide.errors import DataError
 from landslide.folds.schemes import assign
 from landslide.folds.table import read_folds, refuse_shared_images
 from steps.code_dependencies import depends_on_code_of
-from steps.data_access import PatchSource
 from steps.settings import FoldSettings
 from steps.table_materializer import TableMaterializer
 
 
 @step(cache_policy=depends_on_code_of("steps.split"), output_materializers={"fold_table": TableMaterializer})
 def split(
-    patch_table: pd.DataFrame, folds: FoldSettings, patches: PatchSource | None = None
+    patch_table: pd.DataFrame, folds: FoldSettings, band_statistics: pd.DataFrame | None = None
 ) -> Annotated[pd.DataFrame, "fold_table"]:
     """Assign the folds, by a scheme or as a recorded table has them.
 
     Args:
         patch_table: The patches in natural order.
         folds: How to split.
-        patches: The patches, if the scheme looks at the images (`FoldSettings.reads_images`).
+        band_statistics: What `measure_bands` returns, for a scheme that needs it (`FoldSettings.reads_images`).
 
     Returns:
         The patch table with a column `fold` (1..n_folds).
@@ -39,13 +38,15 @@ def split(
             f"None of the {len(patch_table)} masks has a landslide: there is nothing to learn.",
             remedy="See that the masks are 1 on landslides and 0 elsewhere.",
         )
-    table = patch_table.assign(fold=_folds(patch_table, folds, patches))
+    table = patch_table.assign(fold=_folds(patch_table, folds, band_statistics))
     if not folds.allow_duplicates:
         refuse_shared_images(table)
     return table
 
 
-def _folds(patch_table: pd.DataFrame, folds: FoldSettings, patches: PatchSource | None) -> npt.NDArray[np.int64]:
+def _folds(
+    patch_table: pd.DataFrame, folds: FoldSettings, band_statistics: pd.DataFrame | None
+) -> npt.NDArray[np.int64]:
     if folds.table is not None:
         return read_folds(Path(folds.table), patch_table, n_folds=folds.n_folds)
     positions = patch_table[["scene", "row", "column"]]
@@ -56,5 +57,5 @@ def _folds(patch_table: pd.DataFrame, folds: FoldSettings, patches: PatchSource 
         seed=folds.seed,
         positive_pixels=patch_table["positive_pixels"].to_numpy(),
         scenes=None if positions.isna().any(axis=None) else positions.to_numpy("float64"),
-        statistics=patches.statistics(patch_table) if folds.reads_images and patches else None,
+        statistics=None if band_statistics is None else band_statistics.to_numpy().reshape(len(patch_table), 2, -1),
     )

@@ -17,6 +17,7 @@ from landslide.data.table import patch_table
 from landslide.folds.parts import fold_parts
 from landslide.metrics.counts import scores
 from steps.data_access import PatchSource
+from steps.measure_bands import measure_bands
 from steps.settings import DataSettings, FoldSettings
 from steps.split import split
 from tests.support import pipeline_runs
@@ -171,7 +172,9 @@ def test_clusters_are_tested_on_with_an_in_scene_part(run, patches, tmp_path, ca
     assert record["scores"]["f1_macro_in_scene"] == pytest.approx(counted["f1_macro"])
     settings = FoldSettings(**folds)
     source = PatchSource(data=DataSettings(root=str(patches)), version="", bands=BandSettings(stored=RGB))
-    table = split.entrypoint(patch_table=patch_table(patches), folds=settings, patches=source)
+    listed = patch_table(patches)
+    statistics = measure_bands.entrypoint(patch_table=listed, patches=source)
+    table = split.entrypoint(patch_table=listed, folds=settings, band_statistics=statistics)
     assert tested["number"].tolist() == table.loc[table["fold"] == 2, "number"].tolist()
     assert in_scene["number"].tolist() == table.loc[fold_parts(table, 2, settings.hold_out).in_scene, "number"].tolist()
     capsys.readouterr()

@@ -11,6 +11,7 @@ from landslide.data.table import patch_table
 from landslide.errors import ConfigurationError, DataError
 from landslide.folds.schemes import SCHEMES
 from steps.data_access import PatchSource
+from steps.measure_bands import measure_bands
 from steps.settings import DataSettings, FoldSettings
 from steps.split import split
 from tests.support.patch_tables import build_patch_table
@@ -100,7 +101,8 @@ def test_cluster_folds_come_from_the_stored_bands(tmp_path):
             file["img"][...] *= 3
     patches = PatchSource(data=DataSettings(root=str(tmp_path)), version="0" * 32, bands=BandSettings())
     folds = FoldSettings(scheme="cluster", n_folds=2, seed=1)
-    fold = split.entrypoint(patch_table=table, folds=folds, patches=patches)["fold"].to_numpy()
+    statistics = measure_bands.entrypoint(patch_table=table, patches=patches)
+    fold = split.entrypoint(patch_table=table, folds=folds, band_statistics=statistics)["fold"].to_numpy()
     assert (fold == 1 + bright).all() or (fold == 2 - bright).all()
 
 
