@@ -64,7 +64,8 @@ def register(
         return ""
     client = tracking_client()
     runs.refuse_deleted(client, cross_validation_run)
-    run_tags, mean = client.get_run(cross_validation_run).data.tags, scores["mean"]
+    run_tags = registry.with_older_defaults(client.get_run(cross_validation_run).data.tags)
+    mean = scores["mean"]
     lineage = (
         "git_commit", "git_dirty", "requirements_lock", "fold_table", "fold_scheme", "folds_trained", "selection",
         "start_from", "left_out",
