@@ -192,6 +192,10 @@ def test_images_without_masks_of_a_data_set_are_proposed(world, tmp_path):
     assert table["row"].isna().all()
     tiles = gpd.read_file(tmp_path / "next" / "next.gpkg", layer="tiles")
     assert tiles.geometry.union_all().area == 2 * 128**2  # beside each other
+    write_array(root / "ValidData/img/image_1.h5", "img", np.full((128, 128, 3), np.nan))
+    done = data("next", root, "-o", tmp_path / "again", "--model", world / "model" / "ensemble")
+    assert (done.exit_code, "no pixel in which every band has a value: image_1.h5" in done.output) == (1, True)
+    assert not (tmp_path / "again").exists()
 
 
 def test_images_with_coordinates_are_proposed_where_they_lie(world, tmp_path):

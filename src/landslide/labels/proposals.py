@@ -19,7 +19,7 @@ import shapely
 
 from landslide.data.patches import find_patches, numbered_files, read_stored
 from landslide.data.positions import read_positions
-from landslide.errors import ConfigurationError, DataError
+from landslide.errors import ConfigurationError, DataError, first_few
 from landslide.inference.ensemble import Ensemble
 from landslide.labels.choosing import Windows, rank_at_random, rank_by_coverage, rank_next, summarise
 from landslide.labels.places import Place, beside_each_other, common_crs, patch_places
@@ -300,15 +300,24 @@ def describe_images(images: Sequence[Path], model: MapModel, start: _Start = lam
         start: As of `windows_of_scenes`.
 
     Raises:
-        DataError: A file is damaged, or has other bands than the model.
+        DataError: A file is damaged, has other bands than the model, or no value at all.
     """
-    progress, parts = start(len(images)), []
+    progress, parts, empty = start(len(images)), [], list[str]()
     bands = len(model.settings.stored)
     for first in range(0, len(images), _CHUNK):
         chunk = images[first : first + _CHUNK]
         stored = np.stack([read_stored(path, bands) for path in chunk]).transpose(0, 3, 1, 2)
-        parts.append(_described(model.ensemble, model, stored, np.isfinite(stored).all(axis=1)))
+        valid = np.isfinite(stored).all(axis=1)
+        filled = valid.any(axis=(1, 2))
+        empty += [path.name for path, some in zip(chunk, filled, strict=True) if not some]
+        if not empty:
+            parts.append(_described(model.ensemble, model, stored, valid))
         progress(len(chunk))
+    if empty:
+        raise DataError(
+            f"{len(empty)} images have no pixel in which every band has a value: {first_few(empty)}.",
+            remedy="Mend them, or move them away.",
+        )
     return Windows.joined(parts)
 
 
