@@ -3,7 +3,7 @@
     source activate.sh
     python experiments/label_audit.py corrupt --data DIR --out RESULTS    # RESULTS/data: a tenth of the labels wrong
     python experiments/label_audit.py train --data RESULTS/data --config configs/own_rgb.yaml --out RESULTS
-    python experiments/label_audit.py measure --out RESULTS --name rgb --folds 2 5
+    python experiments/label_audit.py measure --out RESULTS --name rgb --folds 2 3 5
     python experiments/label_audit.py first --data DIR --out RESULTS      # of networks that were trained on DIR itself
     python experiments/label_audit.py write                               # the tables of docs/explanation/results.md
 
