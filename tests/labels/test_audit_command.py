@@ -7,7 +7,6 @@ import pytest
 from click.testing import CliRunner
 
 from landslide import cli
-from landslide.data import demo
 from landslide.data.digests import directory_digest
 from landslide.data.table import patch_table
 from landslide.labels.candidates import read_candidates
@@ -15,13 +14,6 @@ from landslide.tracking import registry, runs
 from tests.support.versions import add_version
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("set") / "data"
-    demo.generate(root, scenes=((2, 3),))
-    return root
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pytest
 from rasterio.features import rasterize
 from rasterio.warp import transform_geom
 
-from landslide.data import demo
 from landslide.data.table import patch_table
 from landslide.errors import DataError
 from landslide.labels.audit_report import describe_audit, write_audit
@@ -21,13 +20,6 @@ from landslide.labels.predictions import Predictions
 from landslide.schema import ORIGINAL_BANDS
 
 ABOUT = {"data": "data", "data_version": "0" * 32 + ".dir", "model_version": "3"}
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("set") / "data"
-    demo.generate(root, scenes=((2, 3),))
-    return root
 
 
 @pytest.fixture

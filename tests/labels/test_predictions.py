@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from landslide.bands.formulas import BandSettings, engineer
-from landslide.data import demo
 from landslide.data.patches import read_mask, read_stored
 from landslide.data.table import patch_table
 from landslide.inference.ensemble import Ensemble
@@ -14,13 +13,6 @@ from landslide.labels.predictions import predict_out_of_fold
 from tests.support.versions import members
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("set") / "data"
-    demo.generate(root, scenes=((2, 3),))
-    return root
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,8 @@ def import_command(
     from them, never resampled, and written in the Landslide4Sense layout; names.csv says where each comes from.
     """
     from landslide.labels.contact_sheet import refuse_picture
-    from landslide.labels.importing import ImportSettings, draw_preview, plan_import, refuse_output, write_import
+    from landslide.labels.importing import ImportSettings, draw_preview, plan_import, write_import
+    from landslide.labels.new_folder import refuse_output
     from landslide.schema import ORIGINAL_BANDS
 
     if preview is not None and preview.resolve().is_relative_to(output.resolve()):

@@ -51,9 +51,10 @@ def next_command(
 
     from landslide.labels import proposals
     from landslide.labels.choosing import Windows
+    from landslide.labels.new_folder import refuse_output
     from landslide.mapping.model import open_model
 
-    proposals.refuse_occupied(output)
+    refuse_output(output)
     sets = [Path(source) for source in sources if proposals.is_patch_folder(source)]
     for root in (*sets, *([labelled] if labelled else [])):
         if output.resolve().is_relative_to(root.resolve()):

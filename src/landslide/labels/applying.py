@@ -8,9 +8,8 @@ from landslide.data.digests import content_digest, file_digest, listing_digest
 from landslide.data.patches import write_array
 from landslide.data.project import install_and_pin, refuse_unless_replaceable
 from landslide.errors import ConfigurationError, DataError, first_few
-from landslide.labels.importing import refuse_output
 from landslide.labels.label_changes import LabelChanges, changes_file
-from landslide.locks import locked
+from landslide.labels.new_folder import new_folder, refuse_output
 from landslide.schema import LABEL_CHANGES, PATCH_SIZE
 
 _DONE = {"no_landslide": "removed", "missing": "added", "outline": "redrawn"}
@@ -57,18 +56,8 @@ def write_changed(plan: LabelChanges, output: Path) -> str:
         DataError: The folder is not empty, or a file cannot be copied or has changed meanwhile.
         LockedError: Another process writes it.
     """
-    output = output.absolute()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with locked(output.with_name(f".{output.name}.lock"), wait=False):
-        refuse_output(output)
-        partial = output.with_name(f".{output.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            version = _write_files(plan, partial)
-            partial.replace(output)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return version
+    with new_folder(output) as partial:
+        return _write_files(plan, partial)
 
 
 def install_changed(plan: LabelChanges, project: Path) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,6 @@ import shapely
 from rasterio.features import shapes
 
 from landslide.errors import DataError, first_few
-from landslide.files import atomic_write
 from landslide.labels.audit import (
     FoldReference,
     Noise,
@@ -39,9 +37,9 @@ from landslide.labels.candidates import (
     verdicts_given,
     write_candidates,
 )
+from landslide.labels.new_folder import new_folder
 from landslide.labels.places import Place, common_crs, patch_places
 from landslide.labels.predictions import Predictions
-from landslide.locks import locked
 from landslide.schema import PATCH_SIZE
 
 _PIXEL_AREA = 100.0  # m2
@@ -119,9 +117,7 @@ def write_audit(
         LockedError: Another process writes it.
     """
     folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder.with_name(f".{folder.name}.lock"), wait=False):
-        refuse_folder(folder)
+    with new_folder(folder, refuse_folder) as partial:
         by_fold = references(predictions)
         if len(by_fold) == 1:
             say("all patches are of one fold: its own labels calibrate it, so wrong ones stand out a little less")
@@ -131,32 +127,21 @@ def write_audit(
         created = datetime.now(UTC)
         places = patch_places(predictions.root, predictions.table)
         frame = _candidates(predictions, listed, by_fold, places)
-        layers = {"candidates": frame, **_context(predictions, listed, places)}
-        estimate = noise(predictions, by_fold)
+        write_candidates(partial, {"candidates": frame, **_context(predictions, listed, places)}, created)
+        write_audit_page(partial / PAGE, predictions, frame, listed, about)
         counts = {kind: int((listed["kind"] == kind).sum()) for kind in KINDS}
-        found = Audit(folder, len(predictions.table), len(objects), counts, estimate)
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
-            write_candidates(partial, layers, created)
-            write_audit_page(partial / PAGE, predictions, frame, listed, about)
-            record = {
-                **about,
-                "stored": list(predictions.stored),
-                "patches": found.patches,
-                "objects": found.objects,
-                "listed": counts,
-                "noise": asdict(estimate),
-                "folds": {str(fold): asdict(reference) for fold, reference in sorted(by_fold.items())},
-                "created": created.isoformat(timespec="seconds"),
-            }
-            with atomic_write(partial / RECORD) as path:
-                path.write_text(json.dumps(record, indent=2) + "\n")
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        found = Audit(folder, len(predictions.table), len(objects), counts, noise(predictions, by_fold))
+        record = {
+            **about,
+            "stored": list(predictions.stored),
+            "patches": found.patches,
+            "objects": found.objects,
+            "listed": counts,
+            "noise": asdict(found.noise),
+            "folds": {str(fold): asdict(reference) for fold, reference in sorted(by_fold.items())},
+            "created": created.isoformat(timespec="seconds"),
+        }
+        (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n")
     return found
 
 

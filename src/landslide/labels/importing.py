@@ -1,7 +1,6 @@
 """Patches from images and masks that people already have: any of some formats, paired by name, cut, never resampled."""
 
 import csv
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from landslide.labels.array_files import FORMATS, StoredArray, UnusableFileError
 from landslide.labels.contact_sheet import Sample, choose, pairs_figure, picture_of, write_picture
 from landslide.labels.mask_coding import FoundValues, LandslideCoding, MaskValues
 from landslide.labels.name_pairs import Key, distinct_numbers, pair_names
-from landslide.locks import locked
+from landslide.labels.new_folder import new_folder
 from landslide.schema import LAYOUTS, ORIGINAL_BANDS, PATCH_SIZE, POSITION_COLUMNS
 
 NAMES = "names.csv"
@@ -167,16 +166,6 @@ class ImportPlan:
         return any(len(pair.tiles) > 1 for pair in self.pairs)
 
 
-def refuse_output(folder: Path) -> None:
-    """Refuse a folder that is not new or empty.
-
-    Raises:
-        DataError: It is not.
-    """
-    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
-        raise DataError(f"{folder} exists and is not an empty folder.", remedy="Choose a new folder.")
-
-
 def plan_import(folder: Path, settings: ImportSettings) -> ImportPlan:
     """Read all images and masks of a folder, and find out how they become patches; bad files are faults of the plan.
 
@@ -218,17 +207,8 @@ def write_import(plan: ImportPlan, output: Path) -> None:
         LockedError: Another process writes this data set.
     """
     plan.refuse_faults()
-    output = output.absolute()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with locked(output.with_name(f".{output.name}.lock"), wait=False):
-        refuse_output(output)
-        partial = output.with_name(f".{output.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            _write_all(plan, partial)
-            partial.rename(output)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(output) as partial:
+        _write_all(plan, partial)
 
 
 def draw_preview(plan: ImportPlan, path: Path) -> None:

@@ -1,7 +1,6 @@
 """Windows of scenes without labels, or images without masks, ranked by what a network would learn from them."""
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ from landslide.data.positions import read_positions
 from landslide.errors import ConfigurationError, DataError, first_few
 from landslide.inference.ensemble import Ensemble
 from landslide.labels.choosing import Windows, rank_at_random, rank_by_coverage, rank_next, summarise
+from landslide.labels.new_folder import new_folder
 from landslide.labels.places import Place, beside_each_other, common_crs, patch_places
 from landslide.labels.tiles import RECORD, refuse_small_scene, why_left_out, window_edges, window_starts
-from landslide.locks import locked
 from landslide.mapping.model import MapModel
 from landslide.mapping.plan import MapPlan, terrain_of
 from landslide.mapping.products import Column
@@ -398,12 +397,6 @@ def ranked(candidates: Candidates, labelled: Windows | None = None, *, seed: int
     return frame.sort_values("rank", ignore_index=True)
 
 
-def refuse_occupied(folder: Path) -> None:
-    """Refuse a folder that holds anything: a proposal may have a person's ticks."""
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise DataError(f"{folder} exists and is not an empty folder.", remedy="Choose a new folder with -o.")
-
-
 def write_proposal(
     folder: Path, frame: gpd.GeoDataFrame, number: int, created: datetime, labelled: gpd.GeoDataFrame | None = None
 ) -> None:
@@ -423,26 +416,12 @@ def write_proposal(
         DataError: The folder is occupied or cannot be written.
         LockedError: Another process writes it.
     """
-    folder = folder.absolute()
-    with locked(folder.with_name(f".{folder.name}.lock"), wait=False):
-        refuse_occupied(folder)
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            partial.mkdir(parents=True)
-            for name, column in FILES.items():
-                tiles = frame[frame[column] <= number].sort_values(column)
-                if labelled is not None:
-                    ticked = labelled.to_crs(frame.crs).reindex(columns=frame.columns)
-                    tiles = pd.concat(
-                        [tiles, ticked.astype(frame.dtypes.drop("geometry").to_dict())], ignore_index=True
-                    )
-                write_geopackage(partial / f"{name}.gpkg", {"tiles": tiles}, created, _LAYERS)
-            frame.drop(columns="geometry").to_csv(partial / "next.csv", index=False, lineterminator="\n")
-            partial.rename(folder)
-        except OSError as error:
-            raise DataError(
-                f"{folder} cannot be written: {error.strerror or error}.", remedy="Choose another folder with -o."
-            ) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(folder) as partial:
+        for name, column in FILES.items():
+            tiles = frame[frame[column] <= number].sort_values(column)
+            if labelled is not None:
+                ticked = labelled.to_crs(frame.crs).reindex(columns=frame.columns)
+                ticked = ticked.astype(frame.dtypes.drop("geometry").to_dict())
+                tiles = pd.concat([tiles, ticked], ignore_index=True)
+            write_geopackage(partial / f"{name}.gpkg", {"tiles": tiles}, created, _LAYERS)
+        frame.drop(columns="geometry").to_csv(partial / "next.csv", index=False, lineterminator="\n")
