@@ -12,8 +12,6 @@ import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import shapely
-from rasterio.features import shapes
 
 from landslide.errors import DataError, first_few
 from landslide.labels.audit import (
@@ -40,7 +38,6 @@ from landslide.labels.candidates import (
 from landslide.labels.new_folder import new_folder
 from landslide.labels.places import Place, common_crs, patch_places
 from landslide.labels.predictions import Predictions
-from landslide.schema import PATCH_SIZE
 
 _PIXEL_AREA = 100.0  # m2
 
@@ -167,7 +164,7 @@ def _candidates(
     rows = listed["row"].to_numpy()
     numbers = table["number"].to_numpy()[rows]
     found = listed.to_dict("records")
-    geometries = [_polygon(_judged(predictions, one), places[one["row"]]) for one in found]
+    geometries = [places[one["row"]].polygon(_judged(predictions, one)) for one in found]
     columns = {
         "rank": np.arange(1, len(listed) + 1),
         "id": [f"p{number}-{one}" for number, one in zip(numbers, listed["object"], strict=True)],
@@ -207,21 +204,13 @@ def _judged(predictions: Predictions, one: Mapping[Any, Any]) -> npt.NDArray[np.
     return np.asarray(here & chosen)
 
 
-def _polygon(pixels: npt.NDArray[np.bool_], place: Place) -> shapely.Geometry:
-    """Return pixels as a polygon, or several, in the reference system of their patch."""
-    values = pixels.astype(np.uint8)
-    parts = [shapely.geometry.shape(outline) for outline, _ in shapes(values, values != 0, 4, place.transform)]
-    return shapely.union_all(parts)
-
-
 def _context(predictions: Predictions, listed: pd.DataFrame, places: list[Place]) -> dict[str, gpd.GeoDataFrame]:
     """Return the labels and the outlines of the patches that hold candidates."""
     rows = np.unique(listed["row"].to_numpy())
     numbers = predictions.table["number"].to_numpy()
-    whole = np.ones((PATCH_SIZE, PATCH_SIZE), bool)
-    patches = [_polygon(whole, places[row]) for row in rows]
+    patches = [places[row].outline for row in rows]
     labelled = [row for row in rows if predictions.masks[row].any()]
-    labels = [_polygon(predictions.masks[row] != 0, places[row]) for row in labelled]
+    labels = [places[row].polygon(predictions.masks[row] != 0) for row in labelled]
     return {
         "labels": _in_common_crs(pd.DataFrame({"patch": numbers[labelled]}), labels, np.array(labelled, int), places),
         "patches": _in_common_crs(pd.DataFrame({"patch": numbers[rows]}), patches, rows, places),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import shapely
 from rasterio.crs import CRS
-from rasterio.features import rasterize, shapes
+from rasterio.features import rasterize
 
 from landslide.data.check import render_findings, survey
 from landslide.data.patches import Finding, read_mask
@@ -219,7 +219,7 @@ class _Planning:
         for row, place in enumerate(self.places):
             systems.setdefault(_name(place.crs), []).append(row)
         self.trees = {
-            name: (np.array(rows), shapely.STRtree([_outline(self.places[row]) for row in rows]))
+            name: (np.array(rows), shapely.STRtree([self.places[row].outline for row in rows]))
             for name, rows in systems.items()
         }
         self.geometries = {name: self.in_system(self.places[rows[0]].crs) for name, rows in systems.items()}
@@ -350,9 +350,7 @@ class _Planning:
                 f"{objects.max()} labelled landslides",
                 "write the numbers of those that the polygon replaces, or write another kind: missing adds the polygon",
             )
-        chosen = np.isin(objects, numbers).astype(np.uint8)
-        polygons = shapes(chosen, mask=chosen != 0, connectivity=4, transform=self.places[own].transform)
-        return shapely.union_all([shapely.geometry.shape(outline) for outline, _ in polygons])
+        return self.places[own].polygon(np.isin(objects, numbers))
 
     def mask(self, row: int) -> Mask:
         """Return the mask of a patch as it is."""
@@ -403,12 +401,6 @@ def _read_record(audit: Path) -> dict[str, Any]:
 
 def _name(crs: CRS | None) -> str:
     return "" if crs is None else crs.to_wkt()
-
-
-def _outline(place: Place) -> shapely.Geometry:
-    west, north = place.transform @ (0, 0)
-    east, south = place.transform @ (PATCH_SIZE, PATCH_SIZE)
-    return shapely.box(west, south, east, north)
 
 
 def _burnt(geometry: shapely.Geometry, place: Place) -> Mask:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import shapely
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
+from rasterio.features import shapes
 
 from landslide.data.digests import ignored_files
 from landslide.data.patches import numbered_files
@@ -51,6 +54,17 @@ class Place:
         west, north = self.transform @ (0, 0)
         east, south = self.transform @ (PATCH_SIZE, PATCH_SIZE)
         return west, south, east, north
+
+    @property
+    def outline(self) -> shapely.Polygon:
+        """The outline of the patch."""
+        return shapely.box(*self.edges)
+
+    def polygon(self, pixels: npt.NDArray[np.bool_]) -> shapely.Geometry:
+        """Return pixels (128, 128) of the patch as one geometry along their edges."""
+        values = pixels.astype(np.uint8)
+        parts = shapes(values, mask=pixels, connectivity=4, transform=self.transform)
+        return shapely.union_all([shapely.geometry.shape(outline) for outline, _ in parts])
 
 
 def holds_patches(folder: Path) -> bool:
