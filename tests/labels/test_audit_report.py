@@ -14,7 +14,7 @@ from rasterio.warp import transform_geom
 from landslide.data.table import patch_table
 from landslide.errors import DataError
 from landslide.labels.audit_report import describe_audit, write_audit
-from landslide.labels.candidates import COLUMNS, read_candidates, write_candidates
+from landslide.labels.candidates import CHANGES, COLUMNS, read_candidates, write_candidates
 from landslide.labels.places import patch_places
 from landslide.labels.predictions import Predictions
 from landslide.schema import ORIGINAL_BANDS
@@ -227,6 +227,7 @@ def test_the_page_needs_nothing_else_and_shows_every_candidate(audit, prediction
     assert not re.search(r"(src|href)=.?https?://", page)
     data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert [one["id"] for one in data["candidates"]] == audit[1]["id"].tolist()
+    assert {kind: change for kind, (_, _, change) in data["kinds"].items()} == CHANGES
     patch = data["patches"][str(predictions.table["number"][0])]
     assert patch["image"].startswith("data:image/jpeg;base64,")
     edges = re.findall(r"M(\d+) (\d+)([hv])(\d+)", patch["prediction"])

@@ -12,7 +12,7 @@ import pandas as pd
 from landslide.data.patches import read_stored
 from landslide.files import atomic_write
 from landslide.labels.audit import predicted_mask, union_objects
-from landslide.labels.candidates import KINDS, VERDICTS
+from landslide.labels.candidates import CHANGES, KINDS, VERDICTS
 from landslide.labels.contact_sheet import picture_of
 from landslide.labels.predictions import Predictions
 from landslide.mapping.colours import CANDIDATE_COLOURS
@@ -53,7 +53,10 @@ def write_audit_page(
         item["box"] = _box(union_objects(predictions, row) == number)
     data = {
         "about": {name: str(about.get(name, "")) for name in ("data", "data_version", "model_version")},
-        "kinds": {kind: [text, colour] for (kind, text), colour in zip(KINDS.items(), CANDIDATE_COLOURS, strict=True)},
+        "kinds": {
+            kind: [text, colour, CHANGES[kind]]
+            for (kind, text), colour in zip(KINDS.items(), CANDIDATE_COLOURS, strict=True)
+        },
         "verdicts": dict(VERDICTS),
         "patches": patches,
         "candidates": items,

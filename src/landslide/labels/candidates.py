@@ -25,6 +25,15 @@ KINDS = MappingProxyType(
 )
 """What may be wrong with a label."""
 
+CHANGES = MappingProxyType(
+    {
+        "no_landslide": "removes the label",
+        "missing": "adds the prediction to the labels",
+        "outline": "replaces the label by the prediction",
+    }
+)
+"""What the verdict `wrong` does, by kind."""
+
 VERDICTS = MappingProxyType(
     {
         "wrong": "the label is wrong: change it",
