@@ -39,6 +39,13 @@ def test_tiles_adjacent_to_the_test_fold_can_be_excluded(fraction):
         assert sorted(of_first["row"].unique()) == list(range(6 - gap))
 
 
+def test_a_gap_wider_than_the_scenes_leaves_other_scenes_and_patches_without_position():
+    positions = [*grid_positions(4, 4), *grid_positions(2, 2, scene=2), (None, None, None), (1, None, None)]
+    table = build_patch_table(len(positions), positions, folds=[1] * 8 + [2] * 14)
+    found = fold_parts(table, 1, HoldOut(gap=10**9)).remaining  # as one given in metres
+    assert np.flatnonzero(found).tolist() == [16, 17, 18, 19, 20, 21]
+
+
 def test_fold_whose_other_tiles_all_adjoin_it_is_named():
     table = build_patch_table(4, folds=[1, 1, 2, 2], positions=[(1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1)])
     with pytest.raises(DataError, match=r"Fold 1 has 0 training patches(.|\n)*contiguous"):

@@ -138,14 +138,12 @@ def adjacent_to(table: pd.DataFrame, test: npt.NDArray[np.bool_], width: int = 1
     if not width:
         return np.zeros(len(table), bool)
     positions = table[["scene", "row", "column"]].astype("Float64").to_numpy(np.float64, na_value=np.nan)
-    steps = range(-width, width + 1)
-    around = {
-        (scene, row + down, column + right)
-        for scene, row, column in positions[test].tolist()
-        for down in steps
-        for right in steps
-    }
-    near = np.array([tuple(position) in around for position in positions.tolist()], bool)
+    near = np.zeros(len(table), bool)
+    for scene in np.unique(positions[test, 0]):
+        here = np.flatnonzero(positions[:, 0] == scene)
+        places = positions[here, 1:]
+        for place in places[test[here]]:
+            near[here] |= (np.abs(places - place) <= width).all(axis=1)
     return near & ~test
 
 
