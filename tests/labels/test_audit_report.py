@@ -18,6 +18,7 @@ from landslide.labels.candidates import CHANGES, COLUMNS, read_candidates, write
 from landslide.labels.places import patch_places
 from landslide.labels.predictions import Predictions
 from landslide.schema import ORIGINAL_BANDS
+from tests.support.full_disk import files_limited
 
 ABOUT = {"data": "data", "data_version": "0" * 32 + ".dir", "model_version": "3"}
 
@@ -163,6 +164,16 @@ def test_what_a_person_put_beside_an_audit_is_never_replaced(audit, predictions)
     table.to_csv(folder / "candidates.csv", index=False)
     write_audit(predictions, folder, most=3, about=ABOUT)
     assert len(read_candidates(folder)) == 3
+
+
+@pytest.mark.parametrize("file", ["candidates.gpkg", "audit.html"])
+def test_a_full_disk_is_that_of_the_folder_and_the_audit_before_stays(audit, predictions, file):
+    folder, candidates = audit[0].folder, audit[1]
+    size = (folder / file).stat().st_size
+    with files_limited(size // 2), pytest.raises(DataError, match=rf"{folder} cannot be written(.|\n)*its disk"):
+        write_audit(predictions, folder, most=500, about=ABOUT)
+    assert len(read_candidates(folder)) == len(candidates)
+    assert [path.name for path in folder.parent.iterdir() if path.name.endswith(".partial")] == []
 
 
 def test_somebody_elses_folder_is_never_touched(predictions, tmp_path):

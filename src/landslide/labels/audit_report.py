@@ -110,7 +110,7 @@ def write_audit(
         say: Called with lines for people.
 
     Raises:
-        DataError: The folder holds something else, or verdicts.
+        DataError: The folder holds something else, or verdicts, or cannot be written.
         LockedError: Another process writes it.
     """
     folder = folder.resolve()
