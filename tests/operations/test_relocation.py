@@ -38,6 +38,15 @@ def note(home: Path, name: str = "before") -> str:
     return Path(client.download_artifacts(run.info.run_id, "note.txt")).read_text()
 
 
+def test_artifacts_of_a_store_with_a_relative_address_lie_beside_it(empty_store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy2(empty_store, "mlflow.db")
+    for _ in range(2):  # the second time, the experiment exists
+        client = runs.connect("sqlite:///mlflow.db")
+        (experiment,) = client.search_experiments(filter_string=f"name = '{runs.EXPERIMENT}'")
+        assert experiment.artifact_location == (tmp_path / "mlartifacts").as_uri()
+
+
 def test_moved_store_is_refused_until_it_is_relocated(moved):
     with pytest.raises(RegistryError, match=r"was moved or copied from .*be#fore, 100% it's") as error:
         runs.connect(f"sqlite:///{moved}/mlflow.db")

@@ -66,7 +66,7 @@ def connect(uri: str) -> MlflowClient:
     """Connect this process to a tracking store and registry, and make sure that the experiment exists.
 
     Args:
-        uri: Address of an MLflow server, or `sqlite:///<absolute path>`; artifacts of a sqlite store are in
+        uri: Address of an MLflow server, or `sqlite:///<path>`; artifacts of a sqlite store are in
             `mlartifacts` next to the file.
 
     Returns:
@@ -207,7 +207,9 @@ def _create_experiment(client: MlflowClient, uri: str) -> None:
 
 def _artifacts(uri: str) -> Path | None:
     """Return the folder of the artifacts of a sqlite store; None for a server, which knows it."""
-    return Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts" if uri.startswith("sqlite:///") else None
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///")).absolute().with_name("mlartifacts")
 
 
 def _check_location(uri: str, recorded: str) -> None:
