@@ -447,10 +447,18 @@ def test_block_is_described_by_mean_and_deviation_over_all_its_pixels():
     np.testing.assert_allclose(features, (raw - raw.mean(axis=0)) / raw.std(axis=0), rtol=1e-9)
 
 
-@pytest.mark.parametrize("statistics", [None, np.zeros((9, 2, 3)), np.zeros((10, 3))])
+@pytest.mark.parametrize("statistics", [None, np.zeros((9, 2, 3)), np.zeros((10, 3)), np.zeros((10, 2))])
 def test_cluster_folds_without_statistics_are_an_explained_error(statistics):
     with pytest.raises(ConfigurationError, match=r"need the band statistics(.|\n)*patch_statistics"):
         assign(range(10), scheme="cluster", statistics=statistics)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_cluster_folds_name_the_images_without_finite_values(value):
+    statistics = np.random.default_rng(0).random((20, 2, 3))
+    statistics[[2, 7], 1, 1] = value
+    with pytest.raises(DataError, match=r"2 patches have values that are no finite numbers: image_2, image_7\."):
+        assign([f"image_{number}" for number in range(20)], scheme="cluster", statistics=statistics)
 
 
 def test_positions_can_be_given_as_the_patch_table():

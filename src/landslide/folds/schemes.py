@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from landslide.errors import ConfigurationError, first_few
+from landslide.errors import ConfigurationError, DataError, first_few
 from landslide.folds.clusters import cluster_blocks
 
 Scheme = Literal["contiguous", "random", "stratified", "scene_blocked", "scene", "cluster"]
@@ -68,6 +68,7 @@ def assign(
     Raises:
         ConfigurationError: On an unknown scheme, a name that occurs twice, too few patches or scenes, or a missing
             argument of the scheme.
+        DataError: If `statistics` are no finite numbers.
     """
     n = len(names)
     if scheme not in SCHEMES:
@@ -101,10 +102,16 @@ def assign(
         folds = _deal(np.lexsort((rng.random(n), -pixels)), n_folds, rng)
     elif scheme == "cluster":
         described = np.asarray(statistics, np.float64)
-        if described.shape[:2] != (n, 2):
+        if described.ndim != 3 or described.shape[:2] != (n, 2):
             raise ConfigurationError(
                 "The cluster folds need the band statistics of every patch.",
                 remedy="Pass what landslide.data.band_statistics.patch_statistics returns, or choose another scheme.",
+            )
+        wrong = [str(names[place]) for place in np.flatnonzero(~np.isfinite(described).all(axis=(1, 2))).tolist()]
+        if wrong:
+            raise DataError(
+                f"The images of {len(wrong)} patches have values that are no finite numbers: {first_few(wrong)}.",
+                remedy="Mend or remove them; `landslide data check` names what is wrong.",
             )
         side = _block_side(n, _CLUSTER_BLOCKS // 2 * n_folds)  # of which two fit into each of so many parts
         positions = None if scenes is None else _checked_positions(scenes, scheme, n)[order]
