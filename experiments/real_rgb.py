@@ -42,6 +42,7 @@ from landslide.bands.formulas import BandSettings
 from landslide.data.band_statistics import patch_statistics
 from landslide.data.digests import directory_digest
 from landslide.data.table import patch_table
+from landslide.errors import ConfigurationError
 from landslide.evaluation.figures import calibration_figure, thresholds_figure
 from landslide.evaluation.scores import (
     FoldEvaluator,
@@ -132,6 +133,12 @@ def read_grid(path: Path) -> dict[str, Any]:
         raise SystemExit(f"{path}: folds.scheme has to be contiguous, {' or '.join(ELSEWHERE)}.")
     if folds.get("scheme", "contiguous") == "contiguous" and (unused := set(folds) - {"scheme", "trained"}):
         raise SystemExit(f"{path}: folds.{min(unused)} has no effect with contiguous folds.")
+    if unknown := set(folds["trained"]) - set(range(1, folds.get("n_folds", 5) + 1)):
+        raise SystemExit(f"{path}: folds.trained has {min(unknown)}, and there are {folds.get('n_folds', 5)} folds.")
+    try:
+        hold_out(parameters)
+    except ConfigurationError as error:
+        raise SystemExit(f"{path}: {error}") from error
     return parameters
 
 

@@ -100,11 +100,6 @@ class FoldSettings:
                 f"folds.trained is {list(self.trained)}.",
                 remedy=f"Name distinct folds from 1 to {self.n_folds}, or leave it out to train all.",
             )
-        if self.gap < 0 or not 0 <= self.in_scene_fraction <= 0.5:
-            raise ConfigurationError(
-                f"folds.gap is {self.gap} and folds.in_scene_fraction {self.in_scene_fraction}.",
-                remedy="Set folds.gap to 0 or more, and folds.in_scene_fraction to 0 to 0.5.",
-            )
         for names, because in self._without_effect():
             refuse_settings_without_effect(self, "folds", names, because=because)
 

@@ -279,6 +279,11 @@ def test_settings_equal_those_of_the_ablation_pipeline(run):
     [
         ({"folds": {"scheme": "random", "trained": [1]}}, "folds.scheme"),
         ({"folds": {"n_folds": 3, "trained": [1]}}, "folds.n_folds has no effect"),
+        ({"folds": {"trained": [6]}}, "folds.trained has 6, and there are 5 folds"),
+        ({"folds": {"scheme": "scene", "n_folds": 3, "trained": [0]}}, "folds.trained has 0, and there are 3 folds"),
+        ({"folds": {"scheme": "cluster", "gap": -1, "trained": [1]}}, "folds.gap is -1"),
+        ({"folds": {"scheme": "cluster", "gap": 1.5, "trained": [1]}}, "folds.gap is 1.5"),
+        ({"folds": {"scheme": "cluster", "in_scene_fraction": float("nan"), "trained": [1]}}, "in_scene_fraction nan"),
         (
             {"training": GRID["training"] | {"selection": "test_fold", "monitor_test_fold": False}},
             "another selection",

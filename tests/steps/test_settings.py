@@ -45,9 +45,9 @@ def test_fold_settings_with_an_effect_are_accepted(values):
     FoldSettings(**values)
 
 
-@pytest.mark.parametrize("values", [{"gap": -1}, {"in_scene_fraction": 0.6}, {"in_scene_fraction": -0.1}])
+@pytest.mark.parametrize("values", [{"gap": -1}, {"gap": 1.5}, {"in_scene_fraction": 0.6}, {"in_scene_fraction": -0.1}])
 def test_gap_and_in_scene_fraction_have_a_range(values):
-    with pytest.raises(ConfigurationError, match=r"folds\.gap to 0 or more(.|\n)*0 to 0\.5"):
+    with pytest.raises(ConfigurationError, match=r"folds\.gap to 0 or more, in whole tiles(.|\n)*0 to 0\.5"):
         FoldSettings(scheme="cluster", **values)
 
 

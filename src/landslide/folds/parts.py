@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from landslide.errors import DataError
+from landslide.errors import ConfigurationError, DataError
 from landslide.folds.schemes import neighbour_blocks
 
 
@@ -34,11 +34,21 @@ class HoldOut:
         in_scene_fraction: Share of the other folds in the in-scene part: ground like that of the training, on which the
             same network is tested as well. 0 for none.
         seed: Seed of the draw of the in-scene part.
+
+    Raises:
+        ConfigurationError: If the gap is no number of tiles, or the fraction is not within 0 and 0.5.
     """
 
     gap: int = 0
     in_scene_fraction: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.gap, int) or self.gap < 0 or not 0 <= self.in_scene_fraction <= 0.5:
+            raise ConfigurationError(
+                f"folds.gap is {self.gap} and folds.in_scene_fraction {self.in_scene_fraction}.",
+                remedy="Set folds.gap to 0 or more, in whole tiles, and folds.in_scene_fraction to 0 to 0.5.",
+            )
 
     def __str__(self) -> str:
         ring = f"a ring of {self.gap} tile{'' if self.gap == 1 else 's'}" if self.gap else ""
