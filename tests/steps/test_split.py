@@ -46,6 +46,18 @@ def test_recorded_folds_are_restored_in_patch_order(recorded, patches):
     assert table.dtypes.equals(by_scheme.dtypes)  # so that equal tables have equal digests
 
 
+def test_a_recorded_table_that_divides_scenes_is_no_table_of_whole_scenes(recorded):
+    def divided(scenes: list[int]) -> pd.DataFrame:
+        table = build_patch_table(len(FOLDS), [(scene, 0, at) for at, scene in enumerate(scenes)])
+        return split.entrypoint(
+            table.assign(positive_pixels=1), FoldSettings(n_folds=2, scheme="scene", table=str(recorded))
+        )
+
+    with pytest.raises(ConfigurationError, match=r"2 scenes are in several folds: 4, 5\.(.|\n)*whole scenes"):
+        divided([4, 4, 5, 5, 6, 7, 8])
+    assert divided(FOLDS)["fold"].tolist() == FOLDS
+
+
 def test_patches_missing_from_the_table_are_named(recorded, patches):
     patches.loc[[2, 4], "image_md5"] = "f" * 32
     with pytest.raises(DataError, match=r"2 of 7 patches .*: 3, 5\.(.|\n)*data version"):
