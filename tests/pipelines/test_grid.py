@@ -109,6 +109,7 @@ def test_rotations_without_both_gradients_are_refused_before_training(evaluation
         ({"model": "lite_unet", "model_options": {"encoder_weights": "ImageNet"}}, "encoder_weights is 'ImageNet'"),
         ({"epochs": True}, r"training\.epochs is true"),
         ({"model": "smp:Unet:resnet18", "model_options": {"encoder_weights": "imagnet"}}, "no weights 'imagnet'"),
+        ({"model": "smp:Unet:resnet18", "model_options": {"encoder_weights": "csmask"}}, "no weights 'csmask'"),
     ],
 )
 def test_errors_of_the_first_batch_are_found_before_training(training, named):

@@ -4,7 +4,7 @@ Every model maps float (B, C, H, W) to a dictionary of logits by resolution, {"1
 128-pixel input, with one entry for one head.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from inspect import signature
@@ -42,6 +42,9 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
     "lite_unet": LiteUNet,
 }
 MODEL_NAMES = tuple(_MODELS)
+_LIBRARIES: dict[str, tuple[Callable[..., nn.Module], str]] = {
+    "smp": (SmpModel, "smp:<Architecture>:<encoder>"),
+}
 
 
 def create_model(name: str, in_channels: int, **options: Any) -> nn.Module:
@@ -51,7 +54,8 @@ def create_model(name: str, in_channels: int, **options: Any) -> nn.Module:
         name: One of `MODEL_NAMES`, or `smp:<Architecture>:<encoder>` for a network of
             segmentation_models.pytorch.
         in_channels: Number of input bands C.
-        **options: The network's own options, such as `width`.
+        **options: The network's own options, such as `width`. Weights that are given to the bands by name need
+            `build_model`.
 
     Returns:
         A module that maps float (B, C, H, W) to logits (B, 2, S, S) by resolution S.
@@ -62,23 +66,30 @@ def create_model(name: str, in_channels: int, **options: Any) -> nn.Module:
     return model_from_options(name, in_channels, options)
 
 
-def model_from_options(name: str, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
-    """Create a network as `create_model` does, with options that a user wrote: any of their names may be wrong."""
+def model_from_options(
+    name: str, in_channels: int, options: Mapping[str, Any], bands: Sequence[str] | None = None
+) -> nn.Module:
+    """Create a network as `create_model` does, with options that a user wrote: any of their names may be wrong.
+
+    Args:
+        name: Network name.
+        in_channels: Number of input bands.
+        options: The network's own options.
+        bands: Names of the input bands, for weights that are given to the bands by name.
+    """
     network: Callable[..., nn.Module]
-    if name.startswith("smp:"):
-        parts = name.split(":")
-        if len(parts) != 3:
-            raise ConfigurationError(
-                f"{name!r} is no name of a peer network.", remedy="Write smp:<Architecture>:<encoder>."
-            )
-        _, architecture, encoder = parts
-        network = partial(SmpModel, architecture, encoder)
+    library, *parts = name.split(":")
+    if parts and library in _LIBRARIES:
+        peer, form = _LIBRARIES[library]
+        if len(parts) != 2:
+            raise ConfigurationError(f"{name!r} is no name of a peer network.", remedy=f"Write {form}.")
+        network = partial(peer, *parts, bands)
     elif name in _MODELS:
         network = _MODELS[name]
     else:
+        forms = (form for _, form in _LIBRARIES.values())
         raise ConfigurationError(
-            f"There is no model {name!r}.",
-            remedy=f"Use one of {', '.join(MODEL_NAMES)}, or smp:<Architecture>:<encoder>.",
+            f"There is no model {name!r}.", remedy=f"Use one of {', '.join(MODEL_NAMES)}, or {', '.join(forms)}."
         )
     if name in _MODELS:
         require_known(f"Model {name!r}", options, _options_of(network))
@@ -116,13 +127,16 @@ def refuse_missing_pretraining(name: str, options: Mapping[str, Any]) -> None:
     """Check that a network can start from the pretrained weights that its options name, without reading them.
 
     Raises:
-        ConfigurationError: If there are no such weights, or those of `lite_unet` are not installed.
+        ConfigurationError: If there are no such weights, or the package that brings them is not installed. Weights that
+            are downloaded are not checked further.
     """
     weights = options.get("encoder_weights")
+    library, *parts = name.split(":")
     if name == "lite_unet":
         encoder_weights_file(weights)
-    elif name.startswith("smp:"):
-        refuse_unknown_weights(name.rpartition(":")[2], weights)
+    elif library == "smp" and len(parts) == 2:
+        architecture, encoder = parts
+        refuse_unknown_weights(architecture, encoder, weights)
 
 
 def without_pretraining(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,7 +210,7 @@ class StandardizedModel(nn.Module):
 def build_model(spec: ModelSpec, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
     """Build the network of a specification, with trained weights if given, else as it starts to be trained."""
     options = spec.options if weights is None else without_pretraining(spec.options)
-    model = model_from_options(spec.name, len(spec.bands), options)
+    model = model_from_options(spec.name, len(spec.bands), options, spec.bands)
     if spec.mean is not None and spec.std is not None:
         model = StandardizedModel(model, torch.tensor(spec.mean), torch.tensor(spec.std))
     if weights is not None:

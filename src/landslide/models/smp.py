@@ -1,12 +1,18 @@
 """Networks of segmentation_models.pytorch with the interface of this project."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from landslide.errors import ConfigurationError
+from landslide.models import csmask, ssl4eo
 from landslide.models.blocks import N_CLASSES
+from landslide.models.stored_weights import load_into
+
+SENTINEL2_WEIGHTS = (*csmask.LEVELS, *dict.fromkeys(weights for weights, _ in ssl4eo.ADDRESSES))
+"""Values of `encoder_weights` that this project adds to those of the library."""
 
 
 class SmpModel(nn.Module):
@@ -15,11 +21,17 @@ class SmpModel(nn.Module):
     Args:
         architecture: Architecture name of the library, such as `Unet` or `DeepLabV3Plus`.
         encoder: Encoder name of the library, such as `resnet34`.
+        bands: Names of the input bands, which `SENTINEL2_WEIGHTS` need; None if they are unknown.
         in_channels: Number of input bands C.
         **options: Further arguments of the library; no pretrained weights unless `encoder_weights` asks.
+
+    Raises:
+        ConfigurationError: On an option that does not exist, or weights that are missing or do not fit.
     """
 
-    def __init__(self, architecture: str, encoder: str, in_channels: int, /, **options: Any) -> None:
+    def __init__(
+        self, architecture: str, encoder: str, bands: Sequence[str] | None, in_channels: int, /, **options: Any
+    ) -> None:
         import segmentation_models_pytorch as smp
 
         super().__init__()
@@ -30,6 +42,11 @@ class SmpModel(nn.Module):
                 f"{architecture!r} of segmentation_models.pytorch does not take the option {min(unknown)!r}.",
                 remedy=f"It takes {', '.join(sorted(_options_of(architecture)))}.",
             )
+        weights = options["encoder_weights"]
+        sentinel2 = weights in SENTINEL2_WEIGHTS
+        if sentinel2:
+            refuse_unknown_weights(architecture, encoder, weights)
+            options["encoder_weights"] = None
         try:
             self.network = smp.create_model(
                 architecture, encoder, in_channels=in_channels, classes=N_CLASSES, **options
@@ -39,6 +56,14 @@ class SmpModel(nn.Module):
                 f"segmentation_models.pytorch cannot build {architecture!r} with encoder {encoder!r}: {error}",
                 remedy="Use a pair that the library offers, as in smp:Unet:resnet34.",
             ) from error
+        if sentinel2:
+            if bands is None:
+                raise ConfigurationError(
+                    f"encoder_weights {weights!r} are given to the bands by name, and the names are unknown.",
+                    remedy="Build the network with landslide.models.build_model, whose specification names the bands.",
+                )
+            stored = csmask.read(weights, bands) if weights in csmask.LEVELS else ssl4eo.read(weights, encoder)
+            load_into(self.network, stored, bands)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Map x (B, C, H, W) to {"<H>": logits (B, 2, H, W)}."""
@@ -46,20 +71,34 @@ class SmpModel(nn.Module):
         return {str(logits.shape[-1]): logits}
 
 
-def refuse_unknown_weights(encoder: str, weights: str | None) -> None:
-    """Check, without fetching them, that the library knows weights of an encoder.
+def refuse_unknown_weights(architecture: str, encoder: str, weights: str | None) -> None:
+    """Check, without fetching them, that there are weights of this name for an encoder.
 
     Raises:
-        ConfigurationError: If it does not.
+        ConfigurationError: If there are none, or those of a package that is not installed.
     """
     import segmentation_models_pytorch as smp
 
-    known = smp.encoders.encoders.get(encoder, {}).get("pretrained_settings")
-    if weights is not None and known is not None and weights not in known:
+    published = smp.encoders.encoders.get(encoder, {}).get("pretrained_settings")
+    ours = _sentinel2_weights(architecture, encoder)
+    known = [*sorted(published or ()), *ours]
+    checked = published is not None or weights in SENTINEL2_WEIGHTS  # the library checks those of timm itself
+    if weights is not None and checked and weights not in known:
+        alternative = f"Use one of {', '.join(known)}, or leave" if known else "Leave"
         raise ConfigurationError(
-            f"segmentation_models.pytorch has no weights {weights!r} of encoder {encoder!r}.",
-            remedy=f"Use one of {', '.join(sorted(known))}, or leave encoder_weights out for random weights.",
+            f"There are no weights {weights!r} of encoder {encoder!r} in {architecture!r}.",
+            remedy=f"{alternative} encoder_weights out for random weights.",
         )
+    if weights in csmask.LEVELS:
+        csmask.package_folder(weights)
+
+
+def _sentinel2_weights(architecture: str, encoder: str) -> list[str]:
+    """Return those of `SENTINEL2_WEIGHTS` that fit a network."""
+    fitting = [weights for weights, of_encoder in ssl4eo.ADDRESSES if of_encoder == encoder]
+    if (architecture.lower(), encoder) == (csmask.ARCHITECTURE, csmask.ENCODER):
+        fitting += csmask.LEVELS
+    return fitting
 
 
 def _options_of(architecture: str) -> set[str]:
