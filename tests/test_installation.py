@@ -36,7 +36,7 @@ LOCK = ROOT / "requirements.lock"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = ("training", "mapping", "pipelines", "kubeflow")
 OURS = {"landslide", "steps", "pipelines", "stacks"}
-NOT_LOCKED = {"ukis_csmask"}  # the extra `clouds`
+NOT_LOCKED = {"ukis_csmask", "terratorch"}  # the extra `clouds`, and networks that need a package of their own
 WITH_CLOUDS = "csmask.py"  # reads files of the extra `clouds`, which includes `mapping`
 WITH_MLFLOW = ("tracking", "retraining")
 
@@ -244,6 +244,7 @@ def test_health_names_the_extra_that_is_missing(tmp_path):
     [
         ("lite_unet", "timm", "pip install timm"),
         ("smp:Unet:resnet18", "segmentation_models_pytorch", "pip install segmentation-models-pytorch timm"),
+        ("terratorch:UNetDecoder:prithvi_eo_v2_tiny_tl", "terratorch", "pip install terratorch"),
     ],
 )
 def test_a_network_without_its_package_names_the_package_to_install(network, module, remedy, monkeypatch):

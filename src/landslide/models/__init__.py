@@ -19,6 +19,7 @@ from landslide.models.lite_unet import LiteUNet, encoder_weights_file
 from landslide.models.options import require_known
 from landslide.models.rau_net import RAUNet, rau_net_small
 from landslide.models.smp import SmpModel, refuse_unknown_weights
+from landslide.models.terratorch import TerraTorchModel, require_bool
 from landslide.models.unet import UNet
 
 __all__ = [
@@ -44,6 +45,7 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
 MODEL_NAMES = tuple(_MODELS)
 _LIBRARIES: dict[str, tuple[Callable[..., nn.Module], str]] = {
     "smp": (SmpModel, "smp:<Architecture>:<encoder>"),
+    "terratorch": (TerraTorchModel, "terratorch:<Decoder>:<backbone>"),
 }
 
 
@@ -51,8 +53,8 @@ def create_model(name: str, in_channels: int, **options: Any) -> nn.Module:
     """Create a network with freshly initialised weights.
 
     Args:
-        name: One of `MODEL_NAMES`, or `smp:<Architecture>:<encoder>` for a network of
-            segmentation_models.pytorch.
+        name: One of `MODEL_NAMES`, `smp:<Architecture>:<encoder>` for a network of segmentation_models.pytorch, or
+            `terratorch:<Decoder>:<backbone>` for one of TerraTorch.
         in_channels: Number of input bands C.
         **options: The network's own options, such as `width`. Weights that are given to the bands by name need
             `build_model`.
@@ -120,6 +122,8 @@ def required_packages(name: str) -> tuple[str, ...]:
     """
     if name.startswith("smp:"):
         return ("segmentation-models-pytorch", "timm")
+    if name.startswith("terratorch:"):
+        return ("terratorch",)
     return ("timm",) if name == "lite_unet" else ()
 
 
@@ -137,11 +141,14 @@ def refuse_missing_pretraining(name: str, options: Mapping[str, Any]) -> None:
     elif library == "smp" and len(parts) == 2:
         architecture, encoder = parts
         refuse_unknown_weights(architecture, encoder, weights)
+    elif library == "terratorch":
+        require_bool(options.get("pretrained", False))
 
 
 def without_pretraining(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of the same network without pretrained weights, so that none are fetched."""
-    return {**options, "encoder_weights": None} if "encoder_weights" in options else dict(options)
+    random = {"encoder_weights": None, "pretrained": False}
+    return {name: random.get(name, value) for name, value in options.items()}
 
 
 def main_logits(logits: dict[str, Tensor], size: int) -> Tensor:

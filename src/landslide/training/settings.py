@@ -58,8 +58,9 @@ class TrainingSettings:
     """The input bands: a group (`14`, `17`, `21`, `23`, `25`, `26`, `sentinel_only`, `rgb`), `all` for every available
     band, or a list of names. The groups with a number are the first n bands, the rows of the paper's Table IV."""
     model: str = "rau_net"
-    """The network: `unet`, `rau_net`, `rau_net_small`, `l4s_baseline`, `lite_unet`, or `smp:<Architecture>:<encoder>`
-    of segmentation_models.pytorch. `rau_net` is the paper's best (Fig. 4, Table VI)."""
+    """The network: `unet`, `rau_net`, `rau_net_small`, `l4s_baseline`, `lite_unet`, `smp:<Architecture>:<encoder>` of
+    segmentation_models.pytorch, or `terratorch:<Decoder>:<backbone>` of TerraTorch. `rau_net` is the paper's best
+    (Fig. 4, Table VI)."""
     model_options: Mapping[str, Any] = field(default_factory=dict)
     """The network's own options, such as `width` (docs/reference/networks.md)."""
     standardize: bool = False
