@@ -13,6 +13,7 @@ both patches. How near follows from the kernels of the selected bands (`BandSett
 `canny` carries farther along an edge stays: it has no bound, and masking for it would empty the whole patch.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -50,6 +51,23 @@ class AugmentationSettings:
     """Also make a patch brighter or darker: all reflectances are multiplied by exp(u), u uniform between -illumination
     and +illumination; 0 or more. Indices, bands scaled per patch, and terrain do not change with light. Not in the
     paper."""
+    haze: float = 0.0
+    """Also add or remove haze: u times the standard deviation of a band in the patch is added to every reflectance, u
+    uniform between -haze and +haze and falling with the wavelength as Rayleigh and aerosol scattering do; 0 or more."""
+    gain: float = 0.0
+    """Also change the spectra of the ground: each reflectance is multiplied by exp(u) around the mean of the patch and
+    shifted by v standard deviations, u and v uniform between -gain and +gain and drawn for each band; 0 or more."""
+    sharpness: float = 0.0
+    """Also blur or sharpen: u times the difference to the mean of 3 x 3 pixels is added, u uniform between -sharpness
+    and +sharpness; 0 to 1."""
+    warp: float = 0.0
+    """Probability of a random affine warp: rotation by any angle, scale 1/1.5 to 1.5, shear up to 0.15."""
+    band_dropout: float = 0.0
+    """Probability that a patch loses one band: it is set to its mean over the patch."""
+    statistics_mixing: float = 0.0
+    """Probability that mean and standard deviation of the bands are mixed with those of another training patch."""
+    amplitude_mixing: float = 0.0
+    """Probability that the amplitude spectrum is mixed with that of another training patch."""
     plain_epochs: int = 4
     """Number of epochs at the end without augmentation; 0 or more."""
 
@@ -81,11 +99,16 @@ class Choices:
     flips: Tensor
     pastes: Tensor
     brightness: Tensor
+    uniform: Tensor | None = None
 
     def __getitem__(self, patches: slice) -> "Choices":
         """Return the choices for some patches of the batch."""
         return Choices(
-            self.quarter_turns[patches], self.flips[:, patches], self.pastes[patches], self.brightness[patches]
+            self.quarter_turns[patches],
+            self.flips[:, patches],
+            self.pastes[patches],
+            self.brightness[patches],
+            None if self.uniform is None else self.uniform[patches],
         )
 
 
@@ -111,7 +134,28 @@ class Augmentation:
             for n, source in _NORMALIZED_BANDS.items()
             if n in names and source in names
         ]
+        self.n_bands = len(names)
+        self.mixes = settings.statistics_mixing > 0 or settings.amplitude_mixing > 0
+        self.varies = self.mixes or any(
+            (settings.haze, settings.gain, settings.sharpness, settings.warp, settings.band_dropout)
+        )
         self._reflectances = [i for i, name in enumerate(names) if name in _REFLECTANCES]
+
+        wavelength = {
+            "B1": 443,
+            "B2": 490,
+            "B3": 560,
+            "B4": 665,
+            "B5": 705,
+            "B6": 740,
+            "B7": 783,
+            "B8": 842,
+            "B9": 945,
+            "B10": 1375,
+            "B11": 1610,
+            "B12": 2190,
+        }
+        self._scattering = torch.tensor([(490 / wavelength.get(names[i], 560)) ** 2 for i in self._reflectances])
 
     def draw(self, batch: int, generator: torch.Generator) -> Choices:
         """Draw the choices for the patches of a batch; `generator` is the only source of randomness."""
@@ -125,10 +169,18 @@ class Augmentation:
         brightness = torch.zeros(batch)
         if settings.illumination:
             brightness = settings.illumination * (2 * torch.rand(batch, generator=generator) - 1)
-        return Choices(quarter_turns, flips, pastes, brightness)
+        uniform = None
+        if self.varies:
+            uniform = torch.rand(batch, 24 + 2 * self.n_bands, generator=generator)
+        return Choices(quarter_turns, flips, pastes, brightness, uniform)
 
     def __call__(
-        self, images: Tensor, masks: Tensor, donors: Sequence[tuple[Tensor, Tensor]], choices: Choices
+        self,
+        images: Tensor,
+        masks: Tensor,
+        donors: Sequence[tuple[Tensor, Tensor]],
+        choices: Choices,
+        partners: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Augment one batch.
 
@@ -152,10 +204,58 @@ class Augmentation:
         for i, (donor_images, donor_masks) in enumerate(donors):
             wanted = (choices.pastes > i).to(images.device, non_blocking=True)
             images, masks = self._paste(images, masks, donor_images, donor_masks, wanted)
+        if choices.uniform is not None:
+            images, masks = self._vary(images, masks, choices.uniform.to(images.device, non_blocking=True), partners)
         if settings.illumination:
             factor = choices.brightness.exp()[:, None, None, None]
             images[:, self._reflectances] *= factor.to(images.device, non_blocking=True)
         return images, masks
+
+    def _vary(self, images: Tensor, masks: Tensor, u: Tensor, partners: Tensor | None) -> tuple[Tensor, Tensor]:
+        s, r = self.settings, self._reflectances
+        if s.warp:
+            angle, scale, shear = (u[:, 1] * 2 - 1) * math.pi / 4, 1.5 ** (u[:, 2] * 2 - 1), (u[:, 3] * 2 - 1) * 0.15
+            on = u[:, 0] < s.warp
+            one, zero = torch.ones_like(angle), torch.zeros_like(angle)
+            cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+            theta = torch.stack([torch.stack([cos, shear - sin, zero], 1), torch.stack([sin + shear, cos, zero], 1)], 1)
+            same = torch.stack([torch.stack([one, zero, zero], 1), torch.stack([zero, one, zero], 1)], 1)
+            grid = F.affine_grid(torch.where(on[:, None, None], theta, same), list(images.shape), align_corners=False)
+            images = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+            masks = F.grid_sample(
+                masks[:, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False
+            )[:, 0].to(masks.dtype)
+        if partners is not None and s.statistics_mixing:
+            mean, std = images.mean((2, 3), keepdim=True), images.std((2, 3), keepdim=True) + 1e-6
+            mean2, std2 = partners.mean((2, 3), keepdim=True), partners.std((2, 3), keepdim=True) + 1e-6
+            weight = torch.where(u[:, 4] < s.statistics_mixing, u[:, 5], 0.0)[:, None, None, None]
+            images = (images - mean) / std * (std + weight * (std2 - std)) + mean + weight * (mean2 - mean)
+        if partners is not None and s.amplitude_mixing:
+            weight = torch.where(u[:, 6] < s.amplitude_mixing, u[:, 7], 0.0)[:, None, None, None]
+            spectrum, other = torch.fft.rfft2(images), torch.fft.rfft2(partners)
+            amplitude = spectrum.abs()
+            ratio = 1 + weight * (other.abs() / (amplitude + 1e-6) - 1)
+            images = torch.fft.irfft2(spectrum * ratio, s=images.shape[-2:])
+        if s.sharpness:
+            blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+            images = images + (s.sharpness * (u[:, 8] * 2 - 1))[:, None, None, None] * (images - blurred)
+        images = images.clone()
+        if s.gain or s.haze:
+            band = images[:, r]
+            mean, std = band.mean((2, 3), keepdim=True), band.std((2, 3), keepdim=True)
+            if s.gain:
+                slope = (s.gain * (u[:, 24 : 24 + len(r)] * 2 - 1)).exp()[:, :, None, None]
+                shift = (s.gain * (u[:, 24 + self.n_bands : 24 + self.n_bands + len(r)] * 2 - 1))[:, :, None, None]
+                band = (band - mean) * slope + mean + shift * std
+            if s.haze:
+                haze = (s.haze * (u[:, 9] * 2 - 1))[:, None] * self._scattering.to(u.device)
+                band = band + haze[:, :, None, None] * std
+            images[:, r] = band
+        if s.band_dropout:
+            lost = torch.where(u[:, 10] < s.band_dropout, (u[:, 11] * self.n_bands).long(), -1)
+            mask = lost[:, None] == torch.arange(self.n_bands, device=u.device)
+            images = torch.where(mask[:, :, None, None], images.mean((2, 3), keepdim=True), images)
+        return images.contiguous(memory_format=torch.channels_last), masks
 
     def _rotate(self, images: Tensor, masks: Tensor, quarter_turns: Tensor) -> tuple[Tensor, Tensor]:
         """Rotate each patch counter-clockwise by its number of quarter turns."""
