@@ -59,6 +59,7 @@ BANDS = BandSettings(stored=("B4", "B3", "B2"))
 TEST_FOLDS = {0: 1, 1: 3}  # by seed
 SHARES = (5, 10, 20, 36, 60, 100)  # percent of the patches of the other folds
 STRATEGIES = ("next", "random", "coverage")
+SCRATCH = "scratch"  # the labels of the random strategy, and a network that starts from random weights
 FIRST, LAST = "start", "all"  # names of the trainings that the strategies share
 BUDGET = 4800  # training patches seen by each training
 LEAST_EPOCHS = 3
@@ -78,7 +79,11 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.patches:
         table = table.iloc[np.arange(arguments.patches) * len(table) // arguments.patches]
     for seed in arguments.seeds:
-        Experiment(data, out, table, cache, seed, arguments.budget, digest).run()
+        experiment = Experiment(data, out, table, cache, seed, arguments.budget, digest)
+        for share in arguments.scratch:
+            experiment.scratch(share)
+        if not arguments.scratch:
+            experiment.run()
 
 
 class Experiment:
@@ -112,6 +117,11 @@ class Experiment:
                 labelled = self.choose(strategy, share, labelled, previous)
                 previous = self.train(strategy, share, labelled)
         self.train(LAST, SHARES[-1], np.ones(len(self.pool), bool))
+
+    def scratch(self, share: int) -> None:
+        """Train on a share of the random strategy from random weights."""
+        chosen = rank_at_random(np.zeros(len(self.pool), bool), self.number(share), seed=self.seed)
+        self.train(SCRATCH, share, np.isin(np.arange(len(self.pool)), chosen))
 
     def number(self, share: int) -> int:
         """Return how many patches of the pool are labelled at a share in percent."""
@@ -167,6 +177,8 @@ class Experiment:
         path = self.path(strategy, share)
         rows = self.rows(labelled)
         settings = self.settings(len(rows.training))
+        if strategy == SCRATCH:
+            settings = replace(settings, model_options={})
         facts = {
             "seed": self.seed,
             "fold": TEST_FOLDS[self.seed],
@@ -278,8 +290,21 @@ def write(arguments: argparse.Namespace) -> None:
     if arguments.out:
         RECORD.write_text(packed(gathered(arguments.out)))
     record = json.loads(RECORD.read_text())
+    if arguments.scratch:
+        add_scratch(record, arguments.scratch)
+        RECORD.write_text(packed(record))
     draw(record)
     PAGE.write_text(filled(PAGE.read_text(), record))
+
+
+def add_scratch(record: dict[str, Any], out: Path) -> None:
+    """Put the finished trainings from random weights into a record, in place; exit if they are of another run."""
+    record["trainings"] = [one for one in record["trainings"] if one["strategy"] != SCRATCH]
+    for path in sorted(out.glob(f"seed*-{SCRATCH}-*.json")):
+        found = json.loads(path.read_text())
+        tested = record["tests"][str(found["seed"])]
+        refuse_differences(path, found, {name: record[name] for name in ("data_version", "budget")} | tested)
+        record["trainings"].append(described({"choice_seconds": 0.0, **found}))
 
 
 def gathered(out: Path) -> dict[str, Any]:
@@ -296,13 +321,14 @@ def gathered(out: Path) -> dict[str, Any]:
     common = {name: trainings[0][name] for name in ("data_version", "budget", "torch")}
     settings = {name: value for name, value in trainings[0]["settings"].items() if name not in ("epochs", "seed")}
     tests = {str(one["seed"]): {name: one[name] for name in ("fold", "test", "blocks")} for one in trainings}
+    return {**common, "settings": settings, "tests": tests, "trainings": [described(one) for one in trainings]}
+
+
+def described(training: dict[str, Any]) -> dict[str, Any]:
+    """Return what the record keeps of a training."""
     own = ("seed", "strategy", "share", "labelled", "training_patches", "epoch", "threshold", "processor_seconds")
     own += ("choice_seconds", "scores", "scores_half", "counts")
-    described = [
-        {name: one[name] for name in own} | {"epochs": one["settings"]["epochs"], "threshold": one["threshold"]}
-        for one in trainings
-    ]
-    return {**common, "settings": settings, "tests": tests, "trainings": described}
+    return {name: training[name] for name in own} | {"epochs": training["settings"]["epochs"]}
 
 
 def packed(record: dict[str, Any]) -> str:
@@ -323,6 +349,8 @@ def wanted_trainings() -> Iterable[tuple[str, int]]:
 
 def name_of(strategy: str, share: int) -> str:
     """Return under which name the training of a strategy at a share is recorded."""
+    if strategy == SCRATCH:
+        return SCRATCH
     return {SHARES[0]: FIRST, SHARES[-1]: LAST}.get(share, strategy)
 
 
@@ -363,6 +391,7 @@ def difference(
 def filled(page: str, record: dict[str, Any]) -> str:
     """Return the page with its marked parts written from the record."""
     written = {"facts": facts, "curves": curves, "differences": differences, "needed": needed}
+    written["pretraining"] = pretraining
 
     def part(found: re.Match[str]) -> str:
         return f"{found[1]}{written[found[2]](record)}{found[3]}"
@@ -373,7 +402,8 @@ def filled(page: str, record: dict[str, Any]) -> str:
 def facts(record: dict[str, Any]) -> str:
     """Return as Markdown what was trained and tested."""
     first, last = of(record, "next", SHARES[0]), of(record, "next", SHARES[-1])
-    hours = sum(one["processor_seconds"] + one["choice_seconds"] for one in record["trainings"]) / 3600
+    pretrained = [one for one in record["trainings"] if one["strategy"] != SCRATCH]
+    hours = sum(one["processor_seconds"] + one["choice_seconds"] for one in pretrained) / 3600
     tests = record["tests"].values()
     folds = " and ".join(str(tested["fold"]) for tested in tests)
     patches = " and ".join(str(len(tested["test"])) for tested in tests)
@@ -390,7 +420,7 @@ def facts(record: dict[str, Any]) -> str:
         f"about {record['budget']:,} patches ({epochs[0][0]} epochs at {SHARES[0]} %, {epochs[1][0]} at "
         f"{SHARES[-1]} %) |",
         "| chosen on inner validation | epoch and threshold, on a tenth of the labelled patches |",
-        f"| trainings | {len(record['trainings'])}, {hours:.1f} hours of one core with the choices |",
+        f"| trainings | {len(pretrained)}, {hours:.1f} hours of one core with the choices |",
         f"| data | digest `{record['data_version']}` |",
     ]
     return "\n".join(lines)
@@ -416,6 +446,22 @@ def differences(record: dict[str, Any]) -> str:
     for share in SHARES[1:-1]:
         found = {other: difference(record, (other, share), ("next", share)) for other in others}
         lines.append(f"| {share} % | {' | '.join(points(found[other][name]) for name in SCORES for other in others)} |")
+    return "\n".join(lines)
+
+
+def pretraining(record: dict[str, Any]) -> str:
+    """Return as Markdown the scores with and without pretraining, by share of labels drawn at random."""
+    heading = [f"{title}, {start}" for title in SCORES.values() for start in ("ImageNet", "random weights", "gain")]
+    lines = [f"| labelled | {' | '.join(heading)} |", "|---|" + "---|" * len(heading)]
+    for share in SHARES:
+        if len(of(record, SCRATCH, share)) < len(TEST_FOLDS):
+            continue
+        with_weights, without = mean_scores(record, "random", share), mean_scores(record, SCRATCH, share)
+        gain = difference(record, (SCRATCH, share), ("random", share))
+        cells = [
+            f"{100 * with_weights[name]:.1f} | {100 * without[name]:.1f} | {points(gain[name])}" for name in SCORES
+        ]
+        lines.append(f"| {share} % | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -477,9 +523,19 @@ def main() -> None:
     running.add_argument("--seeds", type=int, nargs="+", choices=list(TEST_FOLDS), default=list(TEST_FOLDS))
     running.add_argument("--budget", type=int, default=BUDGET, help="training patches seen by each training")
     running.add_argument("--patches", type=int, help="only this many of the patches, for a try")
+    running.add_argument(
+        "--scratch",
+        type=int,
+        nargs="*",
+        choices=SHARES,
+        default=[],
+        metavar="SHARE",
+        help="train at these shares from random weights, on the labels of the random strategy, and nothing else",
+    )
     running.set_defaults(run=run)
     writing = commands.add_parser("write", help="write record, picture and tables")
     writing.add_argument("--out", type=Path, help="folder of finished trainings; the record as it is if left out")
+    writing.add_argument("--scratch", type=Path, help="folder of finished trainings from random weights, to add")
     writing.set_defaults(run=write)
     arguments = parser.parse_args()
     try:

@@ -71,6 +71,7 @@ from landslide.training.settings import SelectionSchedule
 if TYPE_CHECKING:
     from landslide.ablation.table import AblationRow
 
+HELD_OUT = {"n_folds": 5, "seed": 0, "gap": 1, "in_scene_fraction": 0.1}  # settings of folds of other ground
 CELLS = ["tn", "fp", "fn", "tp"]
 TURNS = "flips_and_rotations"
 HEADINGS = {"f1_macro": "F1", "miou": "mIoU", "f1_landslide": "landslide F1"}
@@ -111,7 +112,7 @@ def read_grid(path: Path) -> dict[str, Any]:
     read = {
         "grid": (parameters, {"name", "data", "bands", "folds", "seeds", "training", "evaluation", "rows"}),
         "bands": (parameters["bands"], {"stored"}),
-        "folds": (parameters["folds"], {"scheme", "trained", "n_folds", "seed", "gap", "in_scene_fraction"}),
+        "folds": (parameters["folds"], {"scheme", "trained", "scored", *HELD_OUT}),
         "evaluation": (parameters.get("evaluation", {}), {"test_time_augmentation"}),
         **{row["name"]: (row, {"name", "paper", "training"}) for row in parameters["rows"]},
     }
@@ -135,6 +136,8 @@ def read_grid(path: Path) -> dict[str, Any]:
         raise SystemExit(f"{path}: folds.{min(unused)} has no effect with contiguous folds.")
     if unknown := set(folds["trained"]) - set(range(1, folds.get("n_folds", 5) + 1)):
         raise SystemExit(f"{path}: folds.trained has {min(unknown)}, and there are {folds.get('n_folds', 5)} folds.")
+    if unknown := set(folds.get("scored", [])) - set(range(1, 6)):
+        raise SystemExit(f"{path}: folds.scored has {min(unknown)}, and there are 5 contiguous folds.")
     try:
         hold_out(parameters)
     except ConfigurationError as error:
@@ -153,12 +156,12 @@ def train(arguments: argparse.Namespace) -> None:
         raise SystemExit(f"Fold {min(both)} is left out, and the grid tests on it. Change folds.trained.")
     bands = BandSettings(stored=tuple(parameters["bands"]["stored"]))
     table = patch_table(arguments.data, positions=parameters["data"].get("positions", "auto"))
-    table = table.assign(fold=folds_of(parameters, arguments.data, table))
+    table = table.assign(fold=folds_of(parameters, arguments.data, table), scored=scored(parameters, table))
     digest = directory_digest(arguments.data)[0]
     cache = ensure_cache(arguments.out / "caches", arguments.data, table, digest, bands)
     kept = ~table["fold"].isin(arguments.without).to_numpy()
-    for seed in parameters["seeds"]:
-        for fold in parameters["folds"]["trained"]:
+    for seed in arguments.seeds or parameters["seeds"]:
+        for fold in arguments.folds or parameters["folds"]["trained"]:
             for row in parameters["rows"]:
                 if arguments.only and row["name"] not in arguments.only:
                     continue
@@ -174,7 +177,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 def protocol(parameters: dict[str, Any]) -> dict[str, Any]:
     """Return what a record says about the folds; nothing if they are contiguous."""
-    folds = {"n_folds": 5, "seed": 0, "gap": 1, "in_scene_fraction": 0.1} | parameters["folds"]
+    folds = HELD_OUT | parameters["folds"]
     if folds.get("scheme", "contiguous") == "contiguous":
         return {}
     return {"folds": {name: value for name, value in folds.items() if name != "trained"}}
@@ -197,6 +200,13 @@ def folds_of(parameters: dict[str, Any], data: Path, table: pd.DataFrame) -> np.
         table["number"].tolist(), scheme=folds["scheme"], n_folds=folds["n_folds"], seed=folds["seed"],
         scenes=None if positions.isna().any(axis=None) else positions, statistics=statistics,
     )  # fmt: skip
+
+
+def scored(parameters: dict[str, Any], table: pd.DataFrame) -> np.ndarray:
+    """Return which patches are scored when they are tested."""
+    if "scored" not in parameters["folds"]:
+        return np.ones(len(table), bool)
+    return np.isin(assign(table["number"].tolist(), scheme="contiguous"), parameters["folds"]["scored"])
 
 
 def refuse_unknown_rows(names: list[str], parameters: dict[str, Any]) -> None:
@@ -238,9 +248,10 @@ def train_one(
     parts = fold_parts(table.iloc[used], fold, held)
     rows = used[parts.remaining]
     chosen = inner_validation(table.iloc[rows], fraction=settings.validation_fraction, seed=settings.seed)
+    tested = np.flatnonzero((table["fold"] == fold) & table["scored"])
     task = FoldTask(
         cache=cache,
-        rows=FoldRows(rows[~chosen], rows[chosen], used[parts.test]),
+        rows=FoldRows(rows[~chosen], rows[chosen], tested),
         bands=tuple(settings.bands),
         settings=settings,
         checkpoints=path.with_suffix(".checkpoints"),
@@ -248,7 +259,7 @@ def train_one(
     )
     result = train_fold(task)
     shutil.copyfile(result.weights, path.with_suffix(".safetensors"))
-    facts |= score_one(cache, table, settings, fold, result, path.with_suffix(".csv"))
+    facts |= score_one(cache, table.iloc[tested], settings, result, path.with_suffix(".csv"))
     if parts.in_scene.any():
         part = table.iloc[used[parts.in_scene]].assign(fold=fold)
         facts["scores"] |= score_in_scene(cache, part, settings, result, path.with_suffix(".in_scene.csv"))
@@ -259,11 +270,11 @@ def train_one(
 
 
 def score_one(
-    cache: BandCache, table: pd.DataFrame, settings: TrainingSettings, fold: int, result: FoldResult, counts: Path
+    cache: BandCache, tested: pd.DataFrame, settings: TrainingSettings, result: FoldResult, counts: Path
 ) -> dict[str, Any]:
-    """Predict the test fold in every variant; write the counts of its patches and return the other facts to record."""
+    """Predict the tested patches in every variant; write their counts and return the other facts to record."""
     bands, device = tuple(settings.bands), device_of(settings)
-    rows = np.flatnonzero(table["fold"] == fold)
+    rows = tested.index.to_numpy(np.int64)
     model = build_model(result.spec, load_file(result.weights))
     heads = len(model(torch.zeros(1, len(bands), 128, 128)))
     variants = prediction_variants(PredictionSettings(), several_heads=heads > 1, test_time_augmentation=TURNS)
@@ -273,7 +284,7 @@ def score_one(
         for variant, of_variant in cells.items():
             of_variant.append(patch_counts(predicted[variant], masks).reshape(-1, 4))
     evaluated = evaluator.evaluation()
-    report = patch_report(table, {fold: evaluated})
+    report = patch_report(tested.drop(columns="scored"), {int(tested["fold"].iloc[0]): evaluated})
     for variant, of_variant in cells.items():
         report[[f"{cell}{variant}" for cell in CELLS]] = np.concatenate(of_variant)
     report.drop(columns="detection_score").to_csv(counts, index=False)
@@ -462,6 +473,8 @@ def main() -> None:
     training.add_argument("--out", type=Path, required=True)
     training.add_argument("--without", type=int, nargs="*", default=[], help="folds whose patches are excluded")
     training.add_argument("--only", nargs="*", default=[], help="names of rows")
+    training.add_argument("--seeds", type=int, nargs="*", default=[], help="seeds, to run side by side")
+    training.add_argument("--folds", type=int, nargs="*", default=[], help="test folds, likewise")
     training.set_defaults(run=train)
     tables = commands.add_parser("table", help="print the tables of all finished trainings")
     tables.add_argument("config", type=Path)

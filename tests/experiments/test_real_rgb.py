@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from landslide.bands.formulas import BandSettings
 from landslide.data import demo
 from landslide.data.table import patch_table
 from landslide.folds.parts import fold_parts
+from landslide.folds.schemes import assign
 from landslide.metrics.counts import scores
 from steps.data_access import PatchSource
 from steps.measure_bands import measure_bands
@@ -187,6 +189,26 @@ def test_clusters_are_tested_on_with_an_in_scene_part(run, patches, tmp_path, ca
         run("table", config, "--out", found)
 
 
+@trained
+def test_only_the_patches_of_some_contiguous_folds_are_scored(run, patches, tmp_path):
+    folds = {"scheme": "cluster", "n_folds": 2, "gap": 0, "in_scene_fraction": 0.2, "trained": [1, 2]}
+    found = {}
+    for name, scored in (("all", {}), ("some", {"scored": [1, 3]})):
+        config = tmp_path / f"{name}.yaml"
+        grid = GRID | {"folds": folds | scored, "rows": GRID["rows"][:1], "seeds": [0, 1]}
+        config.write_text(yaml.safe_dump({"parameters": grid}))
+        run("train", config, "--data", patches, "--out", tmp_path / name, "--seeds", 1, "--folds", 2)
+        (path,) = (tmp_path / name).glob("*.json")
+        assert path.stem == "U_Net-fold2-seed1"
+        found[name] = pd.read_csv(path.with_suffix(".csv"))
+    numbers = patch_table(patches)["number"]
+    wanted = numbers[np.isin(assign(numbers.tolist(), scheme="contiguous"), (1, 3))]
+    kept = found["all"][found["all"]["number"].isin(wanted)]
+    assert 0 < len(kept) < len(found["all"])
+    assert found["some"]["number"].tolist() == kept["number"].tolist()
+    assert found["some"]["tp"].tolist() == kept["tp"].tolist()  # the same network
+
+
 def copied(results: Path, folder: Path, only: str = "*", **changes) -> Path:
     """Copy the records, and change those whose name matches."""
     shutil.copytree(results, folder, ignore=shutil.ignore_patterns("caches"))
@@ -282,6 +304,8 @@ def test_settings_equal_those_of_the_ablation_pipeline(run):
         ({"folds": {"trained": [6]}}, "folds.trained has 6, and there are 5 folds"),
         ({"folds": {"scheme": "scene", "n_folds": 3, "trained": [0]}}, "folds.trained has 0, and there are 3 folds"),
         ({"folds": {"scheme": "cluster", "gap": -1, "trained": [1]}}, "folds.gap is -1"),
+        ({"folds": {"scheme": "cluster", "scored": [1, 6], "trained": [1]}}, "folds.scored has 6"),
+        ({"folds": {"scheme": "contiguous", "scored": [1], "trained": [1]}}, "folds.scored has no effect"),
         ({"folds": {"scheme": "cluster", "gap": 1.5, "trained": [1]}}, "folds.gap is 1.5"),
         ({"folds": {"scheme": "cluster", "in_scene_fraction": float("nan"), "trained": [1]}}, "in_scene_fraction nan"),
         (
