@@ -112,7 +112,7 @@ def read_grid(path: Path) -> dict[str, Any]:
     read = {
         "grid": (parameters, {"name", "data", "bands", "folds", "seeds", "training", "evaluation", "rows"}),
         "bands": (parameters["bands"], {"stored"}),
-        "folds": (parameters["folds"], {"scheme", "trained", "scored", *HELD_OUT}),
+        "folds": (parameters["folds"], {"scheme", "trained", "scored", "left_out", *HELD_OUT}),
         "evaluation": (parameters.get("evaluation", {}), {"test_time_augmentation"}),
         **{row["name"]: (row, {"name", "paper", "training"}) for row in parameters["rows"]},
     }
@@ -136,8 +136,9 @@ def read_grid(path: Path) -> dict[str, Any]:
         raise SystemExit(f"{path}: folds.{min(unused)} has no effect with contiguous folds.")
     if unknown := set(folds["trained"]) - set(range(1, folds.get("n_folds", 5) + 1)):
         raise SystemExit(f"{path}: folds.trained has {min(unknown)}, and there are {folds.get('n_folds', 5)} folds.")
-    if unknown := set(folds.get("scored", [])) - set(range(1, 6)):
-        raise SystemExit(f"{path}: folds.scored has {min(unknown)}, and there are 5 contiguous folds.")
+    for name in ("scored", "left_out"):
+        if unknown := set(folds.get(name, [])) - set(range(1, 6)):
+            raise SystemExit(f"{path}: folds.{name} has {min(unknown)}, and there are 5 contiguous folds.")
     try:
         hold_out(parameters)
     except ConfigurationError as error:
@@ -159,7 +160,7 @@ def train(arguments: argparse.Namespace) -> None:
     table = table.assign(fold=folds_of(parameters, arguments.data, table), scored=scored(parameters, table))
     digest = directory_digest(arguments.data)[0]
     cache = ensure_cache(arguments.out / "caches", arguments.data, table, digest, bands)
-    kept = ~table["fold"].isin(arguments.without).to_numpy()
+    kept = ~table["fold"].isin([0, *arguments.without]).to_numpy()
     for seed in arguments.seeds or parameters["seeds"]:
         for fold in arguments.folds or parameters["folds"]["trained"]:
             for row in parameters["rows"]:
@@ -190,23 +191,31 @@ def hold_out(parameters: dict[str, Any]) -> HoldOut:
 
 
 def folds_of(parameters: dict[str, Any], data: Path, table: pd.DataFrame) -> np.ndarray:
-    """Return the fold of every patch."""
+    """Return the fold of every patch, 0 for those that are left out."""
     folds = protocol(parameters).get("folds", {"scheme": "contiguous", "n_folds": 5, "seed": 0})
-    statistics = None
+    used = ~in_contiguous_folds(table, folds.get("left_out", []))
+    part, statistics = table[used], None
     if folds["scheme"] == "cluster":
-        statistics = patch_statistics(data, table["image"].tolist(), len(parameters["bands"]["stored"]))
-    positions = table[list(POSITION_COLUMNS)]
-    return assign(
-        table["number"].tolist(), scheme=folds["scheme"], n_folds=folds["n_folds"], seed=folds["seed"],
+        statistics = patch_statistics(data, part["image"].tolist(), len(parameters["bands"]["stored"]))
+    positions = part[list(POSITION_COLUMNS)]
+    found = np.zeros(len(table), np.int64)
+    found[used] = assign(
+        part["number"].tolist(), scheme=folds["scheme"], n_folds=folds["n_folds"], seed=folds["seed"],
         scenes=None if positions.isna().any(axis=None) else positions, statistics=statistics,
     )  # fmt: skip
+    return found
+
+
+def in_contiguous_folds(table: pd.DataFrame, folds: list[int]) -> np.ndarray:
+    """Return which patches are in some of the five contiguous folds."""
+    return np.isin(assign(table["number"].tolist(), scheme="contiguous"), folds)
 
 
 def scored(parameters: dict[str, Any], table: pd.DataFrame) -> np.ndarray:
     """Return which patches are scored when they are tested."""
     if "scored" not in parameters["folds"]:
         return np.ones(len(table), bool)
-    return np.isin(assign(table["number"].tolist(), scheme="contiguous"), parameters["folds"]["scored"])
+    return in_contiguous_folds(table, parameters["folds"]["scored"])
 
 
 def refuse_unknown_rows(names: list[str], parameters: dict[str, Any]) -> None:

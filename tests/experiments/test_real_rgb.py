@@ -209,6 +209,18 @@ def test_only_the_patches_of_some_contiguous_folds_are_scored(run, patches, tmp_
     assert found["some"]["tp"].tolist() == kept["tp"].tolist()  # the same network
 
 
+def test_folds_that_are_left_out_have_no_fold_and_do_not_change_the_others(run, patches):
+    table = patch_table(patches)
+    inside = np.isin(assign(table["number"].tolist(), scheme="contiguous"), (1, 3))
+    grid = GRID | {"folds": {"scheme": "cluster", "n_folds": 2, "trained": [1], "left_out": [1, 3]}}
+    folds = run.module.folds_of(grid, patches, table)
+    assert (folds[inside] == 0).all()
+    others = table[~inside]
+    without = GRID | {"folds": {"scheme": "cluster", "n_folds": 2, "trained": [1]}}
+    assert folds[~inside].tolist() == run.module.folds_of(without, patches, others).tolist()
+    assert set(folds[~inside]) == {1, 2}
+
+
 def copied(results: Path, folder: Path, only: str = "*", **changes) -> Path:
     """Copy the records, and change those whose name matches."""
     shutil.copytree(results, folder, ignore=shutil.ignore_patterns("caches"))
@@ -305,6 +317,7 @@ def test_settings_equal_those_of_the_ablation_pipeline(run):
         ({"folds": {"scheme": "scene", "n_folds": 3, "trained": [0]}}, "folds.trained has 0, and there are 3 folds"),
         ({"folds": {"scheme": "cluster", "gap": -1, "trained": [1]}}, "folds.gap is -1"),
         ({"folds": {"scheme": "cluster", "scored": [1, 6], "trained": [1]}}, "folds.scored has 6"),
+        ({"folds": {"scheme": "cluster", "left_out": [0], "trained": [1]}}, "folds.left_out has 0"),
         ({"folds": {"scheme": "contiguous", "scored": [1], "trained": [1]}}, "folds.scored has no effect"),
         ({"folds": {"scheme": "cluster", "gap": 1.5, "trained": [1]}}, "folds.gap is 1.5"),
         ({"folds": {"scheme": "cluster", "in_scene_fraction": float("nan"), "trained": [1]}}, "in_scene_fraction nan"),

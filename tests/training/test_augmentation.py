@@ -383,12 +383,48 @@ def test_changed_light_equals_engineering_the_patch_under_that_light():
     )
 
 
+@pytest.mark.parametrize("reflectance", [False, True])
+def test_changed_colours_equal_engineering_the_patch_with_these_colours(reflectance):
+    """Of the bands that follow a change of B1 to B12, all agree with a patch that has these colours from the start."""
+    raw = 0.7 * raw_patches(40, size=16) + 0.3
+    names = (*BAND_NAMES, "red_global", "green_global", "blue_global")
+    band_settings = BandSettings(global_rgb=True, reflectance=reflectance)
+    before, masks = with_all_bands(raw, band_settings), torch.zeros(40, 16, 16, dtype=torch.uint8)
+    augment = Augmentation(
+        AugmentationSettings(rotation_probability=0.0, max_pastes=0, band_gain=0.3, haze=0.2), names, band_settings
+    )
+    choices = augment.draw(40, generator())
+    after, _ = augment(before, masks, [], choices)
+    gains, haze = choices.gains.exp().numpy(), choices.haze.numpy()
+    assert gains.min() < 0.8
+    assert gains.max() > 1.25
+    assert np.abs(haze).max() > 0.15
+    nanometres = np.array([443, 492, 560, 665, 704, 741, 783, 833, 945, 1374, 1614, 2202])
+    coloured = raw.copy()
+    means = raw[:, :12].mean(axis=(2, 3), keepdims=True)
+    coloured[:, :12] *= gains[:, :, None, None]
+    coloured[:, :12] += means * haze[:, None, None, None] * ((492 / nanometres) ** 2)[:, None, None]
+    filtered = ("gaussian", "median", "gradient_x", "gradient_y", "canny")  # of a gray that is scaled per patch
+    following = [i for i, name in enumerate(names) if name not in filtered]
+    torch.testing.assert_close(
+        after[:, following], with_all_bands(coloured, band_settings)[:, following], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_colours_change_without_the_sources_of_an_index():
+    augment = augmentation(("ndvi", "slope", "gray", "B8"), rotation_probability=0.0, max_pastes=0, band_gain=0.3)
+    before = numbered(8, channels=4)
+    after, _ = augment(before, torch.zeros(8, 6, 6, dtype=torch.uint8), [], generator())
+    assert torch.equal(after[:, :2], before[:, :2])
+    assert (after[:, 2:] != before[:, 2:]).flatten(1).any(dim=1).all()
+
+
 @pytest.mark.parametrize("mode", ["published", "consistent"])
 def test_the_generator_determines_the_result_and_inputs_are_unchanged(mode):
     images, masks = with_all_bands(raw_patches(10, size=16)), block_masks(10, size=16)
     donors = [(with_all_bands(raw_patches(10, s, 16)), block_masks(10, s, 16)) for s in (1, 2)]
     copies = [t.clone() for t in (images, masks, *donors[0], *donors[1])]
-    augment = augmentation(mode=mode, flips=True, illumination=0.3)
+    augment = augmentation(mode=mode, flips=True, illumination=0.3, band_gain=0.2, haze=0.2)
     torch.manual_seed(1)
     first = augment(images, masks, donors, generator(5))
     torch.manual_seed(2)
@@ -412,6 +448,7 @@ def test_the_defaults_are_those_of_the_paper():
     defaults = AugmentationSettings()
     assert (defaults.mode, defaults.rotation_probability, defaults.max_pastes) == ("published", 0.7, 2)
     assert (defaults.flips, defaults.illumination, defaults.plain_epochs) == (False, 0.0, 4)
+    assert (defaults.band_gain, defaults.haze) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -421,6 +458,9 @@ def test_the_defaults_are_those_of_the_paper():
         {"rotation_probability": -0.1},
         {"max_pastes": -1},
         {"illumination": -0.1},
+        {"band_gain": -0.1},
+        {"haze": -0.1},
+        {"haze": 1.1},
         {"plain_epochs": -1},
     ],
 )

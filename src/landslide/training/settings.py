@@ -100,8 +100,6 @@ class TrainingSettings:
     average_decay: float | None = None
     """Keep an exponential moving average of the weights, with this decay per step, between 0 and 1. The average is what
     is selected, scored and recorded. No average if null."""
-    outline_smoothing: int = 0
-    """Pixels by which the outlines are smoothed."""
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     """How training patches are varied."""
     selection: Literal["inner_validation", "test_fold"] = "inner_validation"

@@ -1,0 +1,118 @@
+"""Scores trained networks on the same test patches in other light and colours, as in another scene.
+
+    python experiments/real_rgb.py train configs/real_rgb_search.yaml --data DIR --out RESULTS
+    python experiments/other_colours.py configs/real_rgb_search.yaml --data DIR --out RESULTS
+
+Light and colours differ between scenes, by the sun, the air and the ground, and are the same within one. So all test
+patches are changed alike: each band is multiplied by a common factor exp(N(0, 0.25)) and its own, exp(N(0, 0.15)), and
+N(0, 5) digital numbers of eight bits are added. Eight such changes are drawn once. The spread is assumed, not measured:
+this compares recipes, and is no forecast for a scene. Writes other_colours.json to RESULTS and prints a table.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from real_rgb import file_name, folds_of, load_record, markdown, read_grid, scored, settings_of
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from landslide.bands.batches import PatchBatches
+from landslide.bands.build import ensure_cache
+from landslide.bands.formulas import BandSettings
+from landslide.data.digests import directory_digest
+from landslide.data.table import patch_table
+from landslide.inference.prediction import landslide_probability
+from landslide.metrics.counts import patch_counts, scores
+from landslide.models import ModelSpec, build_model
+
+_CHANGES, _SEED, _BATCH = 8, 7, 16
+_COMMON, _OWN, _OFFSET = 0.25, 0.15, 5.0
+
+
+def changes(bands: int) -> list[tuple[Tensor, Tensor]]:
+    """Return the factors and offsets of each change, (bands, 1, 1)."""
+    rng = np.random.default_rng(_SEED)
+    drawn = []
+    for _ in range(_CHANGES):
+        factors = np.exp(rng.normal(0, _COMMON) + rng.normal(0, _OWN, bands))
+        drawn.append((factors, rng.normal(0, _OFFSET, bands)))
+    return [tuple(torch.tensor(part, dtype=torch.float32)[:, None, None] for part in one) for one in drawn]  # type: ignore[misc]
+
+
+def changed(images: Tensor, change: tuple[Tensor, Tensor]) -> Tensor:
+    """Return 8-bit patches (B, C, H, W) in other colours, rounded and cut off at 0 and 255."""
+    factors, offsets = change
+    return (images * factors + offsets).round().clamp(0, 255)
+
+
+def landslide_f1(model: nn.Module, images: Tensor, masks: Tensor) -> float:
+    """Return the landslide F1 at threshold 0.5."""
+    counts = np.zeros((2, 2), np.int64)
+    for some, truth in zip(images.split(_BATCH), masks.split(_BATCH), strict=True):
+        counts += patch_counts(landslide_probability(model, some), truth).sum(axis=0)
+    return scores(counts)["f1_landslide"]
+
+
+def trained_network(path: Path, settings: Any) -> nn.Module:
+    """Return the network of a finished training."""
+    weights = load_file(path)
+    mean, std = (tuple(weights[name].flatten().tolist()) for name in ("mean", "std"))
+    return build_model(
+        ModelSpec(settings.model, tuple(settings.bands), dict(settings.model_options), mean, std), weights
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    parameters, out = read_grid(arguments.config), arguments.out
+    table = patch_table(arguments.data, positions=parameters["data"].get("positions", "auto"))
+    folds, tested = folds_of(parameters, arguments.data, table), scored(parameters, table)
+    digest = directory_digest(arguments.data)[0]
+    bands = BandSettings(stored=tuple(parameters["bands"]["stored"]))
+    cache = ensure_cache(out / "caches", arguments.data, table, digest, bands)
+    record = out / "other_colours.json"
+    known: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
+    for row in parameters["rows"]:
+        for seed in parameters["seeds"]:
+            settings = settings_of(parameters["training"], row, seed)
+            for fold in parameters["folds"]["trained"]:
+                path = out / f"{file_name(row['name'], fold, seed)}.json"
+                weights = path.with_suffix(".safetensors")
+                if path.stem in known or not path.exists() or not weights.exists():
+                    continue
+                load_record(path, {"data_version": digest})
+                names = tuple(settings.bands)
+                rows = np.flatnonzero((folds == fold) & tested)
+                batches = PatchBatches(cache, rows, names, torch.device("cpu"))
+                images, masks = batches.batch(torch.arange(len(rows)))
+                model = trained_network(weights, settings)
+                found = [landslide_f1(model, images, masks)]
+                found += [landslide_f1(model, changed(images, change), masks) for change in changes(len(names))]
+                known[path.stem] = {"own": found[0], "changed": found[1:]}
+                record.write_text(json.dumps(known, indent=1))
+    print(shown(parameters, known))
+
+
+def shown(parameters: dict[str, Any], known: dict[str, Any]) -> str:
+    """Return the mean landslide F1 of every row whose trainings are all known, in own and in other colours."""
+    lines = [["landslide F1", "own colours", "other colours: mean", "lowest", "highest"]]
+    for row in parameters["rows"]:
+        names = [file_name(row["name"], f, s) for s in parameters["seeds"] for f in parameters["folds"]["trained"]]
+        if all(name in known for name in names):
+            own = np.mean([known[name]["own"] for name in names])
+            others = np.mean([known[name]["changed"] for name in names], axis=0)
+            values = [own, others.mean(), others.min(), others.max()]
+            lines.append([row["name"], *(f"{100 * value:.1f}" for value in values)])
+    return markdown(lines)
+
+
+if __name__ == "__main__":
+    main()
