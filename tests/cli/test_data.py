@@ -90,12 +90,23 @@ def test_version_is_the_package_version():
 # ---- demo
 
 
-def test_demo_passes_folder_and_seed_to_the_generator(tmp_path, monkeypatch):
-    calls = []
-    monkeypatch.setattr(demo, "generate", lambda destination, *, seed: calls.append((destination, seed)))
-    assert landslide_data("demo", tmp_path / "a", "--seed", 7).exit_code == 0
-    assert landslide_data("demo", tmp_path / "b").exit_code == 0
-    assert calls == [(tmp_path / "a", 7), (tmp_path / "b", 0)]
+def test_demo_writes_the_set_of_the_given_seed_and_country(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "generate", partial(demo.generate, scenes=((1, 1),)))
+    assert landslide_data("demo", tmp_path / "default").exit_code == 0
+    assert landslide_data("demo", tmp_path / "other", "--seed", 7, "--country", 2).exit_code == 0
+    demo.generate(tmp_path / "expected default", seed=0, country=1)
+    demo.generate(tmp_path / "expected other", seed=7, country=2)
+    for name in ("default", "other"):
+        assert version_of(tmp_path / name) == version_of(tmp_path / f"expected {name}")
+
+
+@pytest.mark.parametrize("country", ["0", "3", "-1"])
+def test_demo_refuses_an_unknown_country(tmp_path, country):
+    result = landslide_data("demo", tmp_path / "data", "--country", country)
+    assert result.exit_code == 1
+    assert f"country = {country}" in result.stderr
+    assert "Choose one of 1, 2." in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_demo_refuses_a_non_empty_folder(rgb_set):

@@ -14,6 +14,7 @@ from landslide.errors import ConfigurationError, DataError
 SMALL = ((2, 2), (1, 3))
 # If a byte of the data set changes, this digest and `data.dvc` have to change too.
 SMALL_MD5 = "e6b0bcad3bec15baebf5c5132b54b20f"
+SECOND_COUNTRY_MD5 = "302216302215926d8f22e7b314d8da77"
 
 
 def digest(folder: Path) -> str:
@@ -49,8 +50,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndar
     return images, np.stack([mask for _, mask in patches])
 
 
-def test_bytes_equal_the_pinned_ones_on_every_machine(small: Path) -> None:
+@pytest.fixture(scope="session")
+def second_country(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "second"
+    demo.generate(folder, country=2, scenes=SMALL)
+    return folder
+
+
+def test_bytes_equal_the_pinned_ones_on_every_machine(small: Path, second_country: Path) -> None:
     assert digest(small) == SMALL_MD5
+    assert digest(second_country) == SECOND_COUNTRY_MD5
 
 
 def test_equal_seeds_write_equal_bytes_and_other_seeds_different_ones(small: Path, tmp_path: Path) -> None:
@@ -58,6 +67,53 @@ def test_equal_seeds_write_equal_bytes_and_other_seeds_different_ones(small: Pat
     demo.generate(tmp_path / "other", scenes=SMALL, seed=1)
     assert digest(tmp_path / "again") == digest(small)
     assert digest(tmp_path / "other") != digest(small)
+
+
+def test_another_country_has_other_spectra_of_the_same_terrain_and_landslides(
+    small: Path, second_country: Path
+) -> None:
+    for n in range(1, 8):
+        (first, mask), (second, other_mask) = read(small, n), read(second_country, n)
+        np.testing.assert_array_equal(mask, other_mask)
+        np.testing.assert_array_equal(first[..., 12:], second[..., 12:])  # slope, elevation
+        assert (first[..., :12] != second[..., :12]).mean() > 0.8
+
+
+def test_landslides_of_the_second_country_are_bare_among_drier_vegetation(small: Path, second_country: Path) -> None:
+    def medians(folder: Path) -> tuple[float, float]:
+        """The median NDVI on landslides and beside them."""
+        patches = [read(folder, n) for n in range(1, 8)]
+        index = ndvi(np.stack([image * demo.DIVISORS for image, _ in patches]))
+        masks = np.stack([mask for _, mask in patches])
+        return float(np.median(index[masks == 1])), float(np.median(index[masks == 0]))
+
+    first, second = medians(small), medians(second_country)
+    assert second[0] < second[1] - 0.1
+    assert second[1] < first[1] - 0.05
+
+
+@pytest.mark.parametrize("country", demo.COUNTRIES.values())
+def test_countries_are_physically_plausible(country: demo.Country) -> None:
+    """Leaves reflect near infrared, bare soil short-wave infrared, water little; haze is blue; the sun is up."""
+    red, infrared, short_wave = 3, 7, 10
+    for plants in (country.forest, country.meadow):
+        assert plants[infrared] > 3 * plants[red]
+    for ground in (country.bare, country.rock):
+        assert ground[infrared] < 2 * ground[red]
+        assert ground[short_wave] > ground[infrared]
+    assert max(country.water) < 300
+    assert list(country.haze[:4]) == sorted(country.haze[:4], reverse=True)
+    assert all(isinstance(value, int) and 0 < value < 10_000 for value in (*country.forest, *country.bare))
+    assert np.linalg.norm(country.sun) == pytest.approx(1.0, abs=1e-8)
+    assert country.sun[2] > 0.5
+
+
+@pytest.mark.parametrize("country", [0, 3, "2"])
+def test_an_unknown_country_is_refused(tmp_path: Path, country: object) -> None:
+    with pytest.raises(ConfigurationError, match="no such country") as caught:
+        demo.generate(tmp_path / "data", country=country)
+    assert "1, 2" in caught.value.remedy
+    assert not list(tmp_path.iterdir())
 
 
 def test_files_have_the_official_format(small: Path) -> None:

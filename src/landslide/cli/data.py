@@ -31,11 +31,12 @@ data_group.add_command(next_command)
 @data_group.command(epilog="Example: landslide data demo /tmp/valley --seed 1")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--seed", default=0, show_default=True, help="Seed of the terrain.")
-def demo(folder: Path, seed: int) -> None:
+@click.option("--country", default=1, show_default=True, help="1, or 2 for other spectra on the same terrain.")
+def demo(folder: Path, seed: int, country: int) -> None:
     """Generate a small data set in DIR, which must be empty or missing."""
     from landslide.data.demo import generate
 
-    generate(folder, seed=seed)
+    generate(folder, seed=seed, country=country)
     click.echo(f"generated a demo data set in {folder}")
 
 

@@ -37,19 +37,59 @@ LANDSLIDE_SHARE = 0.0225  # of the pixels; 2.318 % in the real training set
 
 DIVISORS = tuple(STORED_DIVISORS.values())
 
-# Reflectance times 10,000 of B1-B12 at full sun, over the haze that the atmosphere adds to it. Orders of
-# magnitude as in the real patches; bare ground is one spectrum, whether a field, a river bed or a landslide.
-HAZE = (870, 590, 380, 210, 220, 200, 180, 170, 90, 4, 30, 20)
-FOREST = (110, 120, 230, 150, 390, 1400, 1850, 1850, 740, 6, 960, 400)
-MEADOW = (150, 210, 400, 310, 680, 1800, 2300, 2420, 940, 8, 1600, 800)
-BARE = (340, 520, 710, 900, 1050, 1380, 1550, 1560, 780, 14, 2050, 1560)
-ROCK = (330, 500, 640, 740, 800, 900, 960, 960, 560, 22, 1350, 1150)
-WATER = (110, 120, 120, 80, 70, 60, 50, 45, 20, 2, 25, 15)
-
-SUN = (0.5, 0.5, 0.70710678)  # unit vector to the sun along rows, along columns and up: in the south-east
+Spectrum = tuple[int, ...]  # reflectance times 10,000 of B1-B12
 
 
-def generate(destination: Path, *, seed: int = 0, scenes: Sequence[tuple[int, int]] = DEFAULT_SCENES) -> None:
+@dataclass(frozen=True)
+class Country:
+    """What the terrain of a seed looks like from above.
+
+    Attributes:
+        haze: What the atmosphere adds to every pixel.
+        forest: Spectrum at full sun, like the following ones.
+        meadow: Likewise.
+        bare: Bare ground is one spectrum, whether a field, a river bed or a landslide.
+        rock: Likewise.
+        water: Likewise.
+        sun: Unit vector to the sun along rows, along columns and up.
+    """
+
+    haze: Spectrum
+    forest: Spectrum
+    meadow: Spectrum
+    bare: Spectrum
+    rock: Spectrum
+    water: Spectrum
+    sun: tuple[float, float, float]
+
+
+COUNTRIES = {
+    # Green, with the sun in the south-east. Orders of magnitude as in the real patches.
+    1: Country(
+        haze=(870, 590, 380, 210, 220, 200, 180, 170, 90, 4, 30, 20),
+        forest=(110, 120, 230, 150, 390, 1400, 1850, 1850, 740, 6, 960, 400),
+        meadow=(150, 210, 400, 310, 680, 1800, 2300, 2420, 940, 8, 1600, 800),
+        bare=(340, 520, 710, 900, 1050, 1380, 1550, 1560, 780, 14, 2050, 1560),
+        rock=(330, 500, 640, 740, 800, 900, 960, 960, 560, 22, 1350, 1150),
+        water=(110, 120, 120, 80, 70, 60, 50, 45, 20, 2, 25, 15),
+        sun=(0.5, 0.5, 0.70710678),
+    ),
+    # South of the equator: drier, on red soil rich in iron and dark rock, dusty, with a lower sun in the north-east.
+    2: Country(
+        haze=(1010, 710, 480, 290, 290, 260, 230, 220, 110, 5, 38, 26),
+        forest=(120, 130, 250, 170, 420, 1390, 1800, 1820, 730, 6, 1030, 440),
+        meadow=(170, 240, 440, 350, 730, 1790, 2230, 2350, 930, 8, 1720, 890),
+        bare=(250, 350, 580, 1090, 1300, 1510, 1660, 1740, 870, 15, 2350, 1800),
+        rock=(260, 380, 470, 530, 570, 620, 650, 660, 400, 18, 950, 850),
+        water=(160, 200, 270, 260, 190, 110, 90, 80, 40, 2, 35, 20),
+        sun=(-0.48, 0.64, 0.6),
+    ),
+}
+
+
+def generate(
+    destination: Path, *, seed: int = 0, country: int = 1, scenes: Sequence[tuple[int, int]] = DEFAULT_SCENES
+) -> None:
     """Write a generated data set in the Landslide4Sense layout, completely or not at all.
 
     `TrainData/img/image_N.h5` holds `img`, float64 (128, 128, 14); `TrainData/mask/mask_N.h5` holds `mask`,
@@ -59,22 +99,28 @@ def generate(destination: Path, *, seed: int = 0, scenes: Sequence[tuple[int, in
     Args:
         destination: A folder that is missing or empty.
         seed: Seed; another seed gives another terrain.
+        country: Key of `COUNTRIES`; another country gives other spectra of the same terrain and landslides.
         scenes: (rows, columns) of each scene, counted in patches.
 
     Raises:
         DataError: The destination is not empty, is no folder, or cannot be written.
-        ConfigurationError: A scene has no rows or no columns, or there is no scene.
+        ConfigurationError: A scene has no rows or no columns, or there is no scene; or there is no such country.
     """
     if not scenes or any(rows < 1 or columns < 1 for rows, columns in scenes):
         raise ConfigurationError(
             f"scenes = {list(scenes)}: each scene needs at least one row and one column of patches.",
             remedy="Give pairs of positive numbers, for example (4, 5).",
         )
+    if country not in COUNTRIES:
+        raise ConfigurationError(
+            f"country = {country}: there is no such country.",
+            remedy=f"Choose one of {', '.join(map(str, COUNTRIES))}.",
+        )
     destination = Path(destination).resolve()
     _refuse_what_is_not_empty(destination)
     partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
     try:
-        _write_all(partial, seed, scenes)
+        _write_all(partial, seed, COUNTRIES[country], scenes)
         partial.rename(destination)
     except OSError as error:
         raise DataError(
@@ -88,7 +134,7 @@ def generate(destination: Path, *, seed: int = 0, scenes: Sequence[tuple[int, in
 def scene(
     seed: int, number: int, height: int, width: int
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8], Floats]:
-    """Return one scene as a whole.
+    """Return one scene of the first country as a whole.
 
     Args:
         seed: Seed; another seed gives another terrain.
@@ -102,7 +148,7 @@ def scene(
         float64 (height, width).
     """
     random = _Random(seed, number, height, width)
-    bands, mask = _scene(random)
+    bands, mask = _scene(random, COUNTRIES[1])
     return bands, mask, _relief(random)[1]
 
 
@@ -116,12 +162,12 @@ def _refuse_what_is_not_empty(destination: Path) -> None:
         )
 
 
-def _write_all(folder: Path, seed: int, scenes: Sequence[tuple[int, int]]) -> None:
+def _write_all(folder: Path, seed: int, country: Country, scenes: Sequence[tuple[int, int]]) -> None:
     for kind in ("img", "mask"):
         (folder / "TrainData" / kind).mkdir(parents=True)
     positions: list[tuple[int, int, int, int]] = []
     for scene, (rows, columns) in enumerate(scenes, start=1):
-        image, mask = _scene(_Random(seed, scene, rows * PATCH, columns * PATCH))
+        image, mask = _scene(_Random(seed, scene, rows * PATCH, columns * PATCH), country)
         for row in range(rows):
             for column in range(columns):
                 n = len(positions) + 1
@@ -133,14 +179,14 @@ def _write_all(folder: Path, seed: int, scenes: Sequence[tuple[int, int]]) -> No
         csv.writer(file, lineterminator="\n").writerows([("n", "scene", "row", "column"), *positions])
 
 
-def _scene(random: "_Random") -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
+def _scene(random: "_Random", country: Country) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
     """Return the integer bands (H, W, 14) and the landslide mask (H, W) of one scene."""
     height, elevation = _relief(random)
     gradient = _gradient(elevation)
     steepness = np.sqrt(gradient[0] * gradient[0] + gradient[1] * gradient[1])
-    layers = _land_cover(random, height)
+    layers = _land_cover(random, height, country)
     bare, mask = _landslides(random, gradient, steepness, rock=layers[-1][1])
-    bands = _reflectance(random, [*layers, (BARE, bare)], _illumination(gradient))
+    bands = _reflectance(random, country, [*layers, (country.bare, bare)], _illumination(gradient, country.sun))
     bands += [_degrees(steepness), elevation]
     return np.stack([_rounded(band).astype(np.int16) for band in bands], axis=-1), mask
 
@@ -256,19 +302,19 @@ def _degrees(steepness: Floats) -> Floats:
     return np.where(steepness > 1.0, 90.0 - degrees, degrees)
 
 
-def _illumination(gradient: tuple[Floats, Floats]) -> Floats:
+def _illumination(gradient: tuple[Floats, Floats], sun: tuple[float, float, float]) -> Floats:
     """Return diffuse and direct light relative to flat ground, the latter by Lambert's cosine law."""
     down, right = gradient
-    cosine: Floats = (SUN[2] - SUN[0] * down - SUN[1] * right) / np.sqrt(1.0 + down * down + right * right)
-    return 0.3 + 0.7 * np.maximum(cosine, 0.0) / SUN[2]
+    cosine: Floats = (sun[2] - sun[0] * down - sun[1] * right) / np.sqrt(1.0 + down * down + right * right)
+    return 0.3 + 0.7 * np.maximum(cosine, 0.0) / sun[2]
 
 
 # --- land cover ---------------------------------------------------------------------------------------------
 
-Layer = tuple[tuple[int, ...], Floats]  # a spectrum and the share of each pixel (0 to 1) that it covers
+Layer = tuple[Spectrum, Floats]  # a spectrum and the share of each pixel (0 to 1) that it covers
 
 
-def _land_cover(random: _Random, height: Floats) -> list[Layer]:
+def _land_cover(random: _Random, height: Floats, country: Country) -> list[Layer]:
     """Return the layers over the forest, from the lowest to the topmost, which is rock."""
     floor = _ramp(height, 0.03, 0.01)
     open_land = _ramp(random.noise("meadows", 128, octaves=5) + 0.4 * height, 0.66, 0.76)
@@ -279,12 +325,12 @@ def _land_cover(random: _Random, height: Floats) -> list[Layer]:
     water = floor * _ramp(bed, 0.006, 0.003)
     crags = _ramp(random.noise("crags", 64, octaves=5, persistence=0.6) + 0.55 * height, 1.02, 1.12)
     return [
-        (MEADOW, meadow),
-        (BARE, clearing),
-        (BARE, floor * _bare_fields(random)),
-        (BARE, gravel),
-        (WATER, water),
-        (ROCK, crags),
+        (country.meadow, meadow),
+        (country.bare, clearing),
+        (country.bare, floor * _bare_fields(random)),
+        (country.bare, gravel),
+        (country.water, water),
+        (country.rock, crags),
     ]
 
 
@@ -380,7 +426,7 @@ def _discs(
 # --- reflectance at the sensor -----------------------------------------------------------------------------------
 
 
-def _reflectance(random: _Random, layers: list[Layer], light: Floats) -> list[Floats]:
+def _reflectance(random: _Random, country: Country, layers: list[Layer], light: Floats) -> list[Floats]:
     """Return the 12 bands (H, W) of the layers over forest, lit, under haze and with the sensor's noise."""
     texture = 0.7 + 0.6 * random.noise("texture", 64, octaves=6, persistence=0.8)
     greenness = 0.6 + 0.8 * random.noise("greenness", 128, octaves=3)
@@ -388,7 +434,7 @@ def _reflectance(random: _Random, layers: list[Layer], light: Floats) -> list[Fl
     pixels = np.arange(light.size).reshape(light.shape)
     bands = []
     for band in range(12):
-        ground = np.full(light.shape, float(FOREST[band]))
+        ground = np.full(light.shape, float(country.forest[band]))
         if 5 <= band <= 8:  # red edge to water vapour: where leaves are bright
             ground *= greenness
         for spectrum, share in layers:
@@ -397,5 +443,5 @@ def _reflectance(random: _Random, layers: list[Layer], light: Floats) -> list[Fl
             bits = random.bits(f"sensor {band}", pixels)
         sixteen = (bits >> np.uint64(16 * (band % 4))).astype(np.int64) & 0xFFFF
         noise = ((sixteen & 255) + (sixteen >> 8)) / 255.0 - 1.0  # triangular, -1 to 1
-        bands.append(np.maximum(haze * HAZE[band] + light * texture * ground * (1 + 0.08 * noise), 1.0))
+        bands.append(np.maximum(haze * country.haze[band] + light * texture * ground * (1 + 0.08 * noise), 1.0))
     return bands
