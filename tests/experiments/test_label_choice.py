@@ -42,7 +42,7 @@ def made_up():
 
 def test_the_page_shows_the_record(made_up):
     page = choice.PAGE.read_text()
-    assert page.count("<!-- choice: ") == 4
+    assert page.count("<!-- choice: ") == 5
     assert choice.filled(page, made_up) != page
     if choice.RECORD.exists():
         record = json.loads(choice.RECORD.read_text())
@@ -55,7 +55,7 @@ def test_the_page_shows_the_record(made_up):
             pooled = scores(counts[0][counts[1] == choice.TEST_FOLDS[one["seed"]]].sum(axis=0))
             assert {name: round(pooled[name], 6) for name in choice.SCORES}.items() <= one["scores"].items()
     else:
-        assert page.count("Not measured yet.") == 4
+        assert page.count("Not measured yet.") == 5
 
 
 def test_scores_and_differences_are_means_of_the_seeds(made_up):
@@ -100,6 +100,29 @@ def test_the_packed_record_is_the_record(made_up):
     assert len(text.splitlines()) == len(made_up["trainings"]) + 3
 
 
+def test_trainings_from_random_weights_are_added_to_the_record_of_the_same_data(made_up, tmp_path):
+    for seed in choice.TEST_FOLDS:
+        (alike,) = [one for one in choice.of(made_up, "random", 20) if one["seed"] == seed]
+        worse = [[0, missed + hits // 2, hits - hits // 2] for _, missed, hits in alike["counts"]]
+        training = {**alike, "strategy": choice.SCRATCH, "counts": worse, "settings": {"epochs": 20}}
+        training |= dict.fromkeys(("training_patches", "epoch", "threshold", "scores_half"), 0)
+        training |= {"data_version": "0.dir", "budget": 4800, **made_up["tests"][str(seed)]}
+        (tmp_path / f"seed{seed}-scratch-020.json").write_text(json.dumps(training))
+    record = {**made_up, "trainings": list(made_up["trainings"])}
+    choice.add_scratch(record, tmp_path)
+    choice.add_scratch(record, tmp_path)  # again: nothing twice
+    assert len(record["trainings"]) == len(made_up["trainings"]) + 2
+    (line,) = choice.pretraining(record).splitlines()[2:]
+    gain = choice.difference(record, (choice.SCRATCH, 20), ("random", 20))["f1_landslide"]
+    assert line.startswith("| 20 % | ")
+    assert line.endswith(f"| {choice.points(gain)} |")
+    assert gain[1] > 0
+    assert choice.filled(choice.PAGE.read_text(), record)
+    (tmp_path / "seed0-scratch-020.json").write_text(json.dumps({**training, "data_version": "1.dir"}))
+    with pytest.raises(SystemExit, match="other values of data_version"):
+        choice.add_scratch(record, tmp_path)
+
+
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
     """Seed 0 on 60 small images of dark ground with bright landslides, with trainings of 8 patches."""
@@ -114,6 +137,16 @@ def experiment(tmp_path_factory):
     cache = ensure_cache(folder / "caches", folder / "data", table, digest, choice.BANDS)
     table = table.assign(fold=assign(table["number"].tolist(), scheme="contiguous"), cache_row=range(len(table)))
     return choice.Experiment(folder / "data", folder, table, cache, 0, 8, digest)
+
+
+@pytest.mark.soak
+def test_random_weights_get_the_labels_of_the_random_strategy(experiment):
+    experiment.scratch(20)
+    trained = json.loads(experiment.path(choice.SCRATCH, 20).with_suffix(".json").read_text())
+    order = choice.rank_at_random(np.zeros(len(experiment.pool), bool), experiment.number(20), seed=0)
+    assert trained["labelled"] == experiment.numbers(np.isin(np.arange(len(experiment.pool)), order))
+    assert trained["settings"]["model_options"] == {}
+    assert choice.configured().model_options == {"encoder_weights": "imagenet"}
 
 
 def test_strategies_uncover_more_labels_share_by_share(experiment):
