@@ -20,7 +20,7 @@ from benchmarks.measure import MEMORY_SETTINGS, Comparison, write
 from benchmarks.steps import peak_gflops, processor_has_bf16
 
 QUICK = ("steps", "bands", "build", "batches", "gpu", "scale")
-NAMES = (*QUICK, "map", "map_gpu", "run_share")
+NAMES = (*QUICK, "epoch", "map", "map_gpu", "run_share")
 
 
 def machine() -> dict[str, object]:
