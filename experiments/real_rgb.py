@@ -450,7 +450,7 @@ def selection_gaps(parameters: dict[str, Any], out: Path) -> str:
         if gaps := [of_fold for of_fold in scores if "f1_macro_selection_gap" in of_fold]:
             means = [np.mean([100 * gap[f"{name}_selection_gap"] for gap in gaps]) for name in HEADINGS]
             lines.append([row["name"], str(len(gaps)), *(f"{mean:+.2f}" for mean in means)])
-    return markdown(lines)
+    return markdown(lines) if len(lines) > 1 else ""
 
 
 def markdown(lines: list[list[str]]) -> str:

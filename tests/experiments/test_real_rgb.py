@@ -354,7 +354,11 @@ def test_a_table_without_results_is_an_error(run, config, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "folder", "more"),
-    [("real_rgb", ".", ["--gains-of", "Lite U-Net, ImageNet"]), ("record_to_text_rgb", "record_to_text_rgb", [])],
+    [
+        ("real_rgb", ".", ["--gains-of", "Lite U-Net, ImageNet"]),
+        ("real_rgb_clusters", "clusters", ["--gains-of", "Lite U-Net, ImageNet, colours"]),
+        ("record_to_text_rgb", "record_to_text_rgb", []),
+    ],
 )
 def test_the_results_page_agrees_with_the_records(name, folder, more, run, capsys):
     page = (pipeline_runs.ROOT / "docs" / "explanation" / "results.md").read_text().splitlines()

@@ -1,0 +1,70 @@
+"""The scores of the same patches in other light and colours."""
+
+import importlib.util
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.support import pipeline_runs
+
+pytestmark = pytest.mark.slow
+
+EXPERIMENTS = pipeline_runs.ROOT / "experiments"
+PAGE = pipeline_runs.ROOT / "docs" / "explanation" / "results.md"
+SEARCH = pipeline_runs.ROOT / "docs" / "results" / "search"
+
+
+@pytest.fixture(scope="module")
+def colours():
+    sys.path.insert(0, str(EXPERIMENTS))
+    specification = importlib.util.spec_from_file_location("other_colours", EXPERIMENTS / "other_colours.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    sys.path.remove(str(EXPERIMENTS))
+    return module
+
+
+class Bright(nn.Module):
+    """Calls a pixel a landslide if its first band is above 100."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        called = (x[:, 0] > 100).float()
+        return {"128": 10 * torch.stack([1 - called, called], dim=1)}
+
+
+def test_a_change_is_one_factor_and_offset_for_each_band(colours):
+    drawn = colours.changes(3)
+    assert len(drawn) == 8
+    images = torch.arange(0, 250, 10).float().expand(2, 3, 5, 25).clone()
+    for factors, offsets in drawn:
+        other = colours.changed(images, (factors, offsets))
+        assert torch.equal(other, other.round())
+        assert other.min() >= 0
+        assert other.max() <= 255
+        inside = (other > 0) & (other < 255)
+        expected = images * factors + offsets
+        assert (other - expected)[inside].abs().max() <= 0.5
+    assert len({tuple(factors.flatten().tolist()) for factors, _ in drawn}) == 8
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(drawn, colours.changes(3), strict=True))
+    logs = np.log([factors.flatten().numpy() for factors, _ in drawn])
+    assert 0.1 < logs.mean(axis=1).std() < 0.5  # the light of the whole patch
+    assert 0.05 < (logs - logs.mean(axis=1, keepdims=True)).std() < 0.25  # the colour
+
+
+def test_a_network_that_goes_by_brightness_loses_in_other_light(colours):
+    images, masks = torch.full((3, 3, 128, 128), 80.0), torch.zeros(3, 128, 128, dtype=torch.int64)
+    images[:, :, :40, :40], masks[:, :40, :40] = 120.0, 1
+    assert colours.landslide_f1(Bright(), images, masks) == 1
+    darker = (torch.full((3, 1, 1), 0.7), torch.zeros(3, 1, 1))
+    assert colours.landslide_f1(Bright(), colours.changed(images, darker), masks) == 0
+
+
+def test_the_page_shows_the_record(colours):
+    parameters = colours.read_grid(pipeline_runs.ROOT / "configs" / "real_rgb_search.yaml")
+    table = colours.shown(parameters, json.loads((SEARCH / "other_colours.json").read_text()))
+    assert table.strip() in PAGE.read_text()
+    assert len(table.splitlines()) == 2 + len(parameters["rows"])
