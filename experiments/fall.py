@@ -1,7 +1,7 @@
 """Takes apart the fall of the scores from the training's own ground to other ground.
 
-    python experiments/real_rgb.py train configs/real_rgb_clusters.yaml --data DIR --out RESULTS
-    python experiments/fall.py configs/real_rgb_clusters.yaml --data DIR --out RESULTS --row "Lite U-Net, ImageNet"
+    python experiments/real_rgb.py train experiments/real_rgb_clusters.yaml --data DIR --out RESULTS
+    python experiments/fall.py experiments/real_rgb_clusters.yaml --data DIR --out RESULTS --row "Lite U-Net, ImageNet"
 
 Prints Markdown tables from the networks of a row: landslide F1 on the in-scene part and on the test cluster; there, at
 the best threshold, with bands standardised by the test cluster's own statistics, and with batch normalisation by the

@@ -1,7 +1,7 @@
 """Scores trained networks on the same test patches in other light and colours, as in another scene.
 
-    python experiments/real_rgb.py train configs/real_rgb_search.yaml --data DIR --out RESULTS
-    python experiments/other_colours.py configs/real_rgb_search.yaml --data DIR --out RESULTS
+    python experiments/real_rgb.py train experiments/real_rgb_search.yaml --data DIR --out RESULTS
+    python experiments/other_colours.py experiments/real_rgb_search.yaml --data DIR --out RESULTS
 
 Light and colours differ between scenes, by the sun, the air and the ground, and are the same within one. So all test
 patches are changed alike: each band is multiplied by a common factor exp(N(0, 0.25)) and its own, exp(N(0, 0.15)), and

@@ -64,7 +64,7 @@ def test_a_network_that_goes_by_brightness_loses_in_other_light(colours):
 
 
 def test_the_page_shows_the_record(colours):
-    parameters = colours.read_grid(pipeline_runs.ROOT / "configs" / "real_rgb_search.yaml")
+    parameters = colours.read_grid(EXPERIMENTS / "real_rgb_search.yaml")
     table = colours.shown(parameters, json.loads((SEARCH / "other_colours.json").read_text()))
     assert table.strip() in PAGE.read_text()
     assert len(table.splitlines()) == 2 + len(parameters["rows"])

@@ -355,14 +355,14 @@ def test_a_table_without_results_is_an_error(run, config, tmp_path):
 @pytest.mark.parametrize(
     ("name", "folder", "more"),
     [
-        ("real_rgb", ".", ["--gains-of", "Lite U-Net, ImageNet"]),
-        ("real_rgb_clusters", "clusters", ["--gains-of", "Lite U-Net, ImageNet, colours"]),
-        ("record_to_text_rgb", "record_to_text_rgb", []),
+        ("configs/real_rgb", ".", ["--gains-of", "Lite U-Net, ImageNet"]),
+        ("experiments/real_rgb_clusters", "clusters", ["--gains-of", "Lite U-Net, ImageNet, colours"]),
+        ("configs/record_to_text_rgb", "record_to_text_rgb", []),
     ],
 )
 def test_the_results_page_agrees_with_the_records(name, folder, more, run, capsys):
     page = (pipeline_runs.ROOT / "docs" / "explanation" / "results.md").read_text().splitlines()
-    config, records = pipeline_runs.ROOT / "configs" / f"{name}.yaml", pipeline_runs.ROOT / "docs" / "results" / folder
+    config, records = pipeline_runs.ROOT / f"{name}.yaml", pipeline_runs.ROOT / "docs" / "results" / folder
     capsys.readouterr()
     run("table", config, "--out", records, *more)
     plain, turned = capsys.readouterr().out.split("# Mean of the eight symmetries")
