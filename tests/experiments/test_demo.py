@@ -1,21 +1,18 @@
 """The record of the demo: the pages of the documentation show its figures, and its seeds agree."""
 
-import importlib.util
 import json
 
 import numpy as np
 import yaml
 
+from tests.support.experiments import load
 from tests.support.pipeline_runs import ROOT
 
 RECORD = json.loads((ROOT / "docs" / "results" / "demo.json").read_text())
 
 
 def script():
-    specification = importlib.util.spec_from_file_location("demo_experiment", ROOT / "experiments" / "demo.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load("demo")
 
 
 def test_pages_show_the_recorded_figures():

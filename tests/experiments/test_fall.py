@@ -1,6 +1,5 @@
 """The analysis of the fall of scores on other ground."""
 
-import importlib.util
 import sys
 
 import numpy as np
@@ -16,6 +15,7 @@ from landslide.data import demo
 from landslide.data.table import patch_table
 from landslide.models import ModelSpec, build_model
 from tests.support import pipeline_runs
+from tests.support.experiments import load
 
 pytestmark = pytest.mark.slow
 
@@ -25,12 +25,7 @@ BANDS = ("B4", "B3", "B2")
 
 @pytest.fixture(scope="module")
 def fall():
-    sys.path.insert(0, str(EXPERIMENTS))
-    specification = importlib.util.spec_from_file_location("fall", EXPERIMENTS / "fall.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    sys.path.remove(str(EXPERIMENTS))
-    return module
+    return load("fall")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The measurement of the audit: its record and page, the errors that are put in, and how rankings are counted."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -12,11 +11,9 @@ from landslide.data import demo
 from landslide.data.patches import read_mask
 from landslide.data.table import patch_table
 from landslide.labels.candidates import VERDICTS
-from tests.support.pipeline_runs import ROOT
+from tests.support.experiments import load
 
-specification = importlib.util.spec_from_file_location("label_audit", ROOT / "experiments" / "label_audit.py")
-audit = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(audit)
+audit = load("label_audit")
 
 
 def test_the_page_shows_the_record_and_the_verdicts():

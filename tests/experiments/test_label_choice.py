@@ -1,6 +1,5 @@
 """The measurement of the choice of labels: its record, the page that shows it, and how patches are uncovered."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -13,12 +12,10 @@ from landslide.data.table import patch_table
 from landslide.folds.schemes import assign
 from landslide.metrics.bootstrap import difference_draws
 from landslide.metrics.counts import scores
+from tests.support.experiments import load
 from tests.support.map_models import ground
-from tests.support.pipeline_runs import ROOT
 
-specification = importlib.util.spec_from_file_location("label_choice", ROOT / "experiments" / "label_choice.py")
-choice = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(choice)
+choice = load("label_choice")
 
 
 @pytest.fixture(scope="module")

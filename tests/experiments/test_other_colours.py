@@ -1,8 +1,6 @@
 """The scores of the same patches in other light and colours."""
 
-import importlib.util
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ import torch
 from torch import nn
 
 from tests.support import pipeline_runs
+from tests.support.experiments import load
 
 pytestmark = pytest.mark.slow
 
@@ -20,12 +19,7 @@ SEARCH = pipeline_runs.ROOT / "docs" / "results" / "search"
 
 @pytest.fixture(scope="module")
 def colours():
-    sys.path.insert(0, str(EXPERIMENTS))
-    specification = importlib.util.spec_from_file_location("other_colours", EXPERIMENTS / "other_colours.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    sys.path.remove(str(EXPERIMENTS))
-    return module
+    return load("other_colours")
 
 
 class Bright(nn.Module):

@@ -1,6 +1,5 @@
 """The comparison on real patches, here run on generated ones: it resumes, and its table agrees with its records."""
 
-import importlib.util
 import json
 import re
 import shutil
@@ -23,6 +22,7 @@ from steps.measure_bands import measure_bands
 from steps.settings import DataSettings, FoldSettings
 from steps.split import split
 from tests.support import pipeline_runs
+from tests.support.experiments import load
 
 pytestmark = pytest.mark.slow
 trained = pytest.mark.soak  # the results of three short trainings
@@ -75,9 +75,7 @@ def config(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run():
-    specification = importlib.util.spec_from_file_location("real_rgb", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    module = load("real_rgb")
 
     def call(*arguments: object) -> None:
         sys.argv = [str(SCRIPT), *map(str, arguments)]

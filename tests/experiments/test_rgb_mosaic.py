@@ -1,6 +1,5 @@
 """The mosaic of real patches: its record, the page that shows it, and how its tiles are joined and measured."""
 
-import importlib.util
 import json
 import re
 
@@ -9,6 +8,7 @@ import pandas as pd
 import pytest
 
 from landslide.data.positions import landslide4sense_positions
+from tests.support.experiments import load
 from tests.support.pipeline_runs import ROOT
 
 RECORD = json.loads((ROOT / "docs" / "results" / "rgb_mosaic.json").read_text())
@@ -16,10 +16,7 @@ RECORD = json.loads((ROOT / "docs" / "results" / "rgb_mosaic.json").read_text())
 
 @pytest.fixture(scope="module")
 def mosaic():
-    specification = importlib.util.spec_from_file_location("rgb_mosaic", ROOT / "experiments" / "rgb_mosaic.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load("rgb_mosaic")
 
 
 @pytest.fixture(scope="module")

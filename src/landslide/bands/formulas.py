@@ -53,7 +53,7 @@ BAND_GROUPS: dict[str, tuple[str, ...]] = {
 }
 
 _GRAY_BANDS = ("gray", "gaussian", "median", "gradient_x", "gradient_y", "canny")
-_REQUIRED: dict[str, tuple[str, ...]] = {
+SOURCES: dict[str, tuple[str, ...]] = {  # stored bands of each formula, of an index in the order of its terms
     "red_normalized": ("B4",),
     "green_normalized": ("B3",),
     "blue_normalized": ("B2",),
@@ -188,12 +188,12 @@ def available_bands(stored: Sequence[str] = ORIGINAL_BANDS, *, global_rgb: bool 
     the `GLOBAL_RGB_BANDS` of the stored colours follow.
     """
     engineered = (*ENGINEERED_BANDS, *GLOBAL_RGB_BANDS) if global_rgb else ENGINEERED_BANDS
-    return (*stored, *(name for name in engineered if set(_REQUIRED[name]) <= set(stored)))
+    return (*stored, *(name for name in engineered if set(SOURCES[name]) <= set(stored)))
 
 
 def source_bands(names: Sequence[str]) -> tuple[str, ...]:
     """Return the stored bands from which bands are computed, in the order of `ORIGINAL_BANDS`."""
-    needed = {source for name in names for source in _REQUIRED.get(name, (name,))}
+    needed = {source for name in names for source in SOURCES.get(name, (name,))}
     return tuple(name for name in ORIGINAL_BANDS if name in needed)
 
 
@@ -338,12 +338,12 @@ def _all_but_median(
         if name in band:
             target[:] = band[name]
         elif name.endswith("_normalized"):
-            target[:] = _min_max(band[_REQUIRED[name][0]])
+            target[:] = _min_max(band[SOURCES[name][0]])
         elif name in GLOBAL_RGB_BANDS:
-            (source,) = _REQUIRED[name]
+            (source,) = SOURCES[name]
             target[:] = np.clip(band[source] * (STORED_DIVISORS[source] / _GLOBAL_RGB_MAXIMUM), 0.0, 1.0)
         elif name in ("ndvi", "ndmi", "nbr"):
-            target[:] = _normalized_difference(*(_index_input(band, n, settings) for n in _REQUIRED[name]))
+            target[:] = _normalized_difference(*(_index_input(band, n, settings) for n in SOURCES[name]))
         elif gray is not None and name != "median":
             target[:] = _gray_feature(name, gray, settings)
     return out, gray.eight_bits if gray is not None and "median" in names else None

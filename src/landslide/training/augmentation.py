@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from landslide.bands.formulas import GLOBAL_RGB_BANDS, BandSettings
+from landslide.bands.formulas import GLOBAL_RGB_BANDS, SOURCES, BandSettings
 from landslide.errors import ConfigurationError, refuse_settings_without_effect
 from landslide.inference.symmetries import NO_GRADIENTS, flip, gradient_channels, rotate
 from landslide.schema import ORIGINAL_BANDS, STORED_DIVISORS
 
-_NORMALIZED_BANDS = {"red_normalized": "B4", "green_normalized": "B3", "blue_normalized": "B2"}
-
+_NORMALIZED_BANDS = ("red_normalized", "green_normalized", "blue_normalized")
+_INDICES = ("ndvi", "ndmi", "nbr")
 _REFLECTANCES = {*(name for name in ORIGINAL_BANDS if name not in ("slope", "dem")), "gray", *GLOBAL_RGB_BANDS}
 # Central wavelengths of the stored Sentinel-2 bands in nm (ESA, Sentinel-2 spectral response functions).
 _WAVELENGTHS = {
@@ -35,8 +35,8 @@ _WAVELENGTHS = {
     "B11": 1614, "B12": 2202,
 }  # fmt: skip
 _SPECTRAL = tuple(_WAVELENGTHS)
-_SAME_COLOUR = {**dict(zip(GLOBAL_RGB_BANDS, ("B4", "B3", "B2"), strict=True)), "gray": "B3"}
-_INDICES = {"ndvi": ("B8", "B4"), "ndmi": ("B8", "B11"), "nbr": ("B8", "B12")}
+# Which of them a band that is computed from reflectances changes with; gray only if its three sources are not selected.
+_SAME_COLOUR = {**{name: SOURCES[name][0] for name in GLOBAL_RGB_BANDS}, "gray": "B3"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,21 +136,23 @@ class Augmentation:
         self._neighbourhood = [names.index(name) for name in reach]
         self._radius = max(reach.values(), default=0)
         self._normalized = [
-            (names.index(n), names.index(source))
-            for n, source in _NORMALIZED_BANDS.items()
-            if n in names and source in names
+            (names.index(name), names.index(SOURCES[name][0]))
+            for name in _NORMALIZED_BANDS
+            if {name, *SOURCES[name]} <= set(names)
         ]
         self._reflectances = [i for i, name in enumerate(names) if name in _REFLECTANCES]
         self._colours = torch.tensor(
             [_SPECTRAL.index(_SAME_COLOUR.get(names[i], names[i])) for i in self._reflectances]
         )
         self._scattering = torch.tensor([(492 / _WAVELENGTHS[_SPECTRAL[i]]) ** 2 for i in self._colours.tolist()])
-        self._channel = {name: i for i, name in enumerate(names)}
+        self._gray: list[int] = []
+        if {"gray", *SOURCES["gray"]} <= set(names):
+            self._gray = [names.index(name) for name in ("gray", *SOURCES["gray"])]
         scales = STORED_DIVISORS if bands.reflectance else {}
         self._indices = [
-            (self._channel[index], self._channel[a], self._channel[b], scales.get(a, 1.0), scales.get(b, 1.0))
-            for index, (a, b) in _INDICES.items()
-            if {index, a, b} <= set(names)
+            (names.index(name), names.index(a), names.index(b), scales.get(a, 1.0), scales.get(b, 1.0))
+            for name, (a, b) in ((name, SOURCES[name]) for name in _INDICES)
+            if {name, a, b} <= set(names)
         ]
 
     def draw(self, batch: int, generator: torch.Generator) -> Choices:
@@ -210,9 +212,9 @@ class Augmentation:
         gains = choices.gains[:, self._colours].exp()[:, :, None, None].to(images.device, non_blocking=True)
         haze = (choices.haze[:, None] * self._scattering)[:, :, None, None].to(images.device, non_blocking=True)
         images[:, self._reflectances] = before * gains + haze * before.mean(dim=(2, 3), keepdim=True)
-        channel = self._channel
-        if {"gray", "B2", "B3", "B4"} <= set(channel):
-            images[:, channel["gray"]] = images[:, [channel["B2"], channel["B3"], channel["B4"]]].mean(dim=1)
+        if self._gray:
+            gray, *sources = self._gray
+            images[:, gray] = images[:, sources].mean(dim=1)
         for index, a, b, scale_a, scale_b in self._indices:
             one, two = scale_a * images[:, a], scale_b * images[:, b]
             images[:, index] = ((one - two) / (one + two).clamp_min(1e-8)).clamp(-1, 1)
