@@ -10,7 +10,6 @@ test cluster's own statistics; recall by the size of landslides; and on which gr
 """
 
 import argparse
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,35 +18,42 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from real_rgb import file_name, folds_of, hold_out, markdown, read_grid, recorded, scored, settings_of
-from safetensors.torch import load_file
+from real_rgb import (
+    file_name,
+    hold_out,
+    markdown,
+    read_grid,
+    read_patches,
+    recorded,
+    refuse_unknown_rows,
+    settings_of,
+    trained_network,
+)
 from torch import Tensor, nn
 
 from landslide.bands.batches import PatchBatches
-from landslide.bands.build import ensure_cache
 from landslide.bands.cache import BandCache
-from landslide.bands.formulas import BandSettings
 from landslide.bands.statistics import band_statistics
-from landslide.data.digests import directory_digest
-from landslide.data.table import patch_table
 from landslide.folds.parts import fold_parts
 from landslide.inference.prediction import landslide_probability
 from landslide.metrics.thresholds import threshold_counts
-from landslide.models import ModelSpec, build_model
+from landslide.training.settings import TrainingSettings
+
+Rows = npt.NDArray[np.int64]
 
 _SIZES = (0, 30, 100, 300, 1_000, np.inf)  # pixels of 100 square metres
 _BATCH = 16
 _BRIGHT = 50  # mean of the three bands, about the median of all patches
 
 
-def with_input_statistics(model: Any, cache: BandCache, rows: npt.NDArray[np.int64], bands: tuple[str, ...]) -> None:
+def with_input_statistics(model: Any, cache: BandCache, rows: Rows, bands: tuple[str, ...]) -> None:
     """Standardise the input of a network by the statistics of some patches, in place."""
     mean, std = band_statistics(cache, rows, bands)
     model.mean.copy_(torch.from_numpy(mean)[:, None, None])
     model.std.copy_(torch.from_numpy(std)[:, None, None])
 
 
-def with_batch_statistics(model: Any, cache: BandCache, rows: npt.NDArray[np.int64], bands: tuple[str, ...]) -> None:
+def with_batch_statistics(model: Any, cache: BandCache, rows: Rows, bands: tuple[str, ...]) -> None:
     """Replace the statistics of batch normalisation by the means over batches of some patches, in place."""
     layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     for layer in layers:
@@ -64,7 +70,7 @@ def with_batch_statistics(model: Any, cache: BandCache, rows: npt.NDArray[np.int
 
 
 def probabilities(
-    model: nn.Module, cache: BandCache, rows: npt.NDArray[np.int64], bands: tuple[str, ...]
+    model: nn.Module, cache: BandCache, rows: Rows, bands: tuple[str, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return images, probabilities and masks of some patches."""
     source = PatchBatches(cache, rows, bands, torch.device("cpu"))
@@ -125,53 +131,50 @@ def main() -> None:
     parser.add_argument("--row", required=True)
     arguments = parser.parse_args()
     parameters = read_grid(arguments.config)
-    (row,) = [row for row in parameters["rows"] if row["name"] == arguments.row]
-    table = patch_table(arguments.data, positions=parameters["data"].get("positions", "auto"))
-    table = table.assign(fold=folds_of(parameters, arguments.data, table))
-    usable = ~scored(parameters, table) if "scored" in parameters["folds"] else np.ones(len(table), bool)
-    table = table.assign(usable=usable)
-    bands = BandSettings(stored=tuple(parameters["bands"]["stored"]))
-    cache = ensure_cache(arguments.out / "caches", arguments.data, table, directory_digest(arguments.data)[0], bands)
+    refuse_unknown_rows([arguments.row], parameters)
+    row = next(row for row in parameters["rows"] if row["name"] == arguments.row)
+    cache, table, _ = read_patches(parameters, arguments.data, arguments.out)
+    if "scored" in parameters["folds"]:
+        table["scored"] = ~table["scored"]
     lines, sizes, colours = [], [], {}
     for seed in parameters["seeds"]:
         settings = settings_of(parameters["training"], row, seed)
         for record in recorded(parameters, arguments.out, row, seed):
-            lines.append(analysed(arguments.out, cache, table, settings, parameters, row, record, sizes, colours))
+            parts = fold_parts(table, record["fold"], hold_out(parameters))
+            near, far = (np.flatnonzero(part & table["scored"]) for part in (parts.in_scene, parts.test))
+            path = arguments.out / f"{file_name(row['name'], record['fold'], seed)}.safetensors"
+            scores = analysed(path, cache, settings, near, far, record["scores"]["threshold"], sizes, colours)
+            lines.append([str(seed), str(record["fold"]), *scores])
+    if not lines:
+        raise SystemExit(f"{arguments.out} has no finished training of {arguments.row!r}.\n  -> Train it first.")
     print(scores_table(lines))
     print(size_table(sizes))
     print(colour_table(colours))
 
 
 def analysed(
-    out: Path, cache: BandCache, table: Any, settings: Any, parameters: dict[str, Any], row: dict[str, Any],
-    record: dict[str, Any], sizes: list[Any], colours: dict[str, Any],
-) -> list[Any]:  # fmt: skip
-    """Return the scores of one network; append what is found by size and colour."""
-    names, fold = tuple(settings.bands), record["fold"]
-    weights = load_file(out / f"{file_name(row['name'], fold, settings.seed)}.safetensors")
-    mean, std = (tuple(weights[name].flatten().tolist()) for name in ("mean", "std"))
-    spec = ModelSpec(settings.model, names, dict(settings.model_options), mean, std)
-    parts = fold_parts(table, fold, hold_out(parameters))
-    here, there = (np.flatnonzero(part & table["usable"]) for part in (parts.in_scene, parts.test))
-    model = build_model(spec, weights)
-    near_images, near, near_masks = probabilities(model, cache, here, names)
-    images, far, masks = probabilities(model, cache, there, names)
-    sizes.append((recall_by_size(near, near_masks), recall_by_size(far, masks)))
-    for side, (shown, probability, truth) in enumerate([(near_images, near, near_masks), (images, far, masks)]):
-        landslide, called = (truth > 0).numpy(), (probability >= 0.5).numpy()
-        for name, where in ground(shown, names).items():
+    weights: Path, cache: BandCache, settings: TrainingSettings, near: Rows, far: Rows, threshold: float,
+    sizes: list[Any], colours: dict[str, Any],
+) -> list[float]:  # fmt: skip
+    """Return the scores of one network in scene (near) and elsewhere (far); append what is found by size and colour."""
+    names = tuple(settings.bands)
+    model = trained_network(weights, settings)
+    sides = [probabilities(model, cache, rows, names) for rows in (near, far)]
+    sizes.append(tuple(recall_by_size(probability, masks) for _, probability, masks in sides))
+    for side, (images, probability, masks) in enumerate(sides):
+        landslide, called = (masks > 0).numpy(), (probability >= 0.5).numpy()
+        for name, where in ground(images, names).items():
             total = colours.setdefault(name, np.zeros((2, 3), np.int64))
             total[side] += [int(part.sum()) for part in (where, where & landslide, where & called & ~landslide)]
+    (_, here, here_masks), (_, there, masks) = sides
     changed = []
-    changes: list[Callable[..., None]] = [with_input_statistics, with_batch_statistics]
-    for change in changes:
-        other = build_model(spec, weights)
-        change(other, cache, there, names)
-        changed.append(f1(probabilities(other, cache, there, names)[1], masks))
-    tuned = record["scores"]["threshold"]
+    for change in (with_input_statistics, with_batch_statistics):
+        other = trained_network(weights, settings)
+        change(other, cache, far, names)
+        changed.append(f1(probabilities(other, cache, far, names)[1], masks))
     return [
-        str(settings.seed), str(fold), f1(near, near_masks), f1(far, masks), f1(far, masks, tuned),
-        best_f1(far, masks), *changed, 100 * float(near_masks.float().mean()), 100 * float(masks.float().mean()),
+        f1(here, here_masks), f1(there, masks), f1(there, masks, threshold), best_f1(there, masks), *changed,
+        100 * float(here_masks.float().mean()), 100 * float(masks.float().mean()),
     ]  # fmt: skip
 
 

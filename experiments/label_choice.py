@@ -391,8 +391,8 @@ def difference(
 
 def filled(page: str, record: dict[str, Any]) -> str:
     """Return the page with its marked parts written from the record."""
-    written = {"facts": facts, "curves": curves, "differences": differences, "needed": needed}
-    written["pretraining"] = pretraining
+    parts = (facts, curves, differences, needed, pretraining)
+    written = {write_part.__name__: write_part for write_part in parts}
 
     def part(found: re.Match[str]) -> str:
         return f"{found[1]}{written[found[2]](record)}{found[3]}"

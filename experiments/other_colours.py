@@ -11,23 +11,29 @@ this compares recipes, and is no forecast for a scene. Writes other_colours.json
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from real_rgb import file_name, folds_of, load_record, markdown, read_grid, scored, settings_of
-from safetensors.torch import load_file
+from real_rgb import (
+    file_name,
+    load_record,
+    markdown,
+    plain,
+    protocol,
+    read_grid,
+    read_patches,
+    settings_of,
+    trained_network,
+)
 from torch import Tensor, nn
 
 from landslide.bands.batches import PatchBatches
-from landslide.bands.build import ensure_cache
-from landslide.bands.formulas import BandSettings
-from landslide.data.digests import directory_digest
-from landslide.data.table import patch_table
+from landslide.files import sha256
 from landslide.inference.prediction import landslide_probability
 from landslide.metrics.counts import patch_counts, scores
-from landslide.models import ModelSpec, build_model
 
 _CHANGES, _SEED, _BATCH = 8, 7, 16
 _COMMON, _OWN, _OFFSET = 0.25, 0.15, 5.0
@@ -57,15 +63,6 @@ def landslide_f1(model: nn.Module, images: Tensor, masks: Tensor) -> float:
     return scores(counts)["f1_landslide"]
 
 
-def trained_network(path: Path, settings: Any) -> nn.Module:
-    """Return the network of a finished training."""
-    weights = load_file(path)
-    mean, std = (tuple(weights[name].flatten().tolist()) for name in ("mean", "std"))
-    return build_model(
-        ModelSpec(settings.model, tuple(settings.bands), dict(settings.model_options), mean, std), weights
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
@@ -73,31 +70,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     parameters, out = read_grid(arguments.config), arguments.out
-    table = patch_table(arguments.data, positions=parameters["data"].get("positions", "auto"))
-    folds, tested = folds_of(parameters, arguments.data, table), scored(parameters, table)
-    digest = directory_digest(arguments.data)[0]
-    bands = BandSettings(stored=tuple(parameters["bands"]["stored"]))
-    cache = ensure_cache(out / "caches", arguments.data, table, digest, bands)
+    cache, table, digest = read_patches(parameters, arguments.data, out)
     record = out / "other_colours.json"
     known: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
-    for row in parameters["rows"]:
-        for seed in parameters["seeds"]:
-            settings = settings_of(parameters["training"], row, seed)
-            for fold in parameters["folds"]["trained"]:
-                path = out / f"{file_name(row['name'], fold, seed)}.json"
-                weights = path.with_suffix(".safetensors")
-                if path.stem in known or not path.exists() or not weights.exists():
-                    continue
-                load_record(path, {"data_version": digest})
-                names = tuple(settings.bands)
-                rows = np.flatnonzero((folds == fold) & tested)
-                batches = PatchBatches(cache, rows, names, torch.device("cpu"))
-                images, masks = batches.batch(torch.arange(len(rows)))
-                model = trained_network(weights, settings)
-                found = [landslide_f1(model, images, masks)]
-                found += [landslide_f1(model, changed(images, change), masks) for change in changes(len(names))]
-                known[path.stem] = {"own": found[0], "changed": found[1:]}
-                record.write_text(json.dumps(known, indent=1))
+    wanted = {"data_version": digest, **protocol(parameters)}
+    for row, seed, fold in product(parameters["rows"], parameters["seeds"], parameters["folds"]["trained"]):
+        path = out / f"{file_name(row['name'], fold, seed)}.json"
+        weights = path.with_suffix(".safetensors")
+        if not path.exists() or not weights.exists():
+            continue
+        settings = settings_of(parameters["training"], row, seed)
+        load_record(path, wanted | {"settings": plain(settings)})
+        if known.get(path.stem, {}).get("weights") == (digest_of_weights := sha256(weights)):
+            continue
+        names = tuple(settings.bands)
+        rows = np.flatnonzero((table["fold"] == fold) & table["scored"])
+        images, masks = PatchBatches(cache, rows, names, torch.device("cpu")).batch(torch.arange(len(rows)))
+        model, others = trained_network(weights, settings), (changed(images, one) for one in changes(len(names)))
+        found = [landslide_f1(model, some, masks) for some in (images, *others)]
+        known[path.stem] = {"weights": digest_of_weights, "own": found[0], "changed": found[1:]}
+        record.write_text(json.dumps(known, indent=1))
     print(shown(parameters, known))
 
 

@@ -35,6 +35,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tabulate import tabulate
+from torch import nn
 
 from landslide.bands.build import ensure_cache
 from landslide.bands.cache import BandCache
@@ -59,7 +60,7 @@ from landslide.inference.prediction import PredictionSettings
 from landslide.metrics.bootstrap import resampling_blocks
 from landslide.metrics.calibration import Calibration
 from landslide.metrics.counts import patch_counts
-from landslide.models import build_model
+from landslide.models import ModelSpec, build_model
 from landslide.models.complexity import complexity
 from landslide.schema import POSITION_COLUMNS
 from landslide.tracking.descriptions import side_by_side_columns
@@ -155,11 +156,7 @@ def train(arguments: argparse.Namespace) -> None:
     refuse_unknown_rows(arguments.only, parameters)
     if both := set(arguments.without) & set(parameters["folds"]["trained"]):
         raise SystemExit(f"Fold {min(both)} is left out, and the grid tests on it. Change folds.trained.")
-    bands = BandSettings(stored=tuple(parameters["bands"]["stored"]))
-    table = patch_table(arguments.data, positions=parameters["data"].get("positions", "auto"))
-    table = table.assign(fold=folds_of(parameters, arguments.data, table), scored=scored(parameters, table))
-    digest = directory_digest(arguments.data)[0]
-    cache = ensure_cache(arguments.out / "caches", arguments.data, table, digest, bands)
+    cache, table, digest = read_patches(parameters, arguments.data, arguments.out)
     kept = ~table["fold"].isin([0, *arguments.without]).to_numpy()
     for seed in arguments.seeds or parameters["seeds"]:
         for fold in arguments.folds or parameters["folds"]["trained"]:
@@ -174,6 +171,25 @@ def train(arguments: argparse.Namespace) -> None:
                     load_record(path.with_suffix(".json"), facts)
                 else:
                     train_one(cache, table, kept, settings, hold_out(parameters), fold, path, facts)
+
+
+def read_patches(parameters: dict[str, Any], data: Path, out: Path) -> tuple[BandCache, pd.DataFrame, str]:
+    """Return the bands of all patches, their table with fold and whether scored, and the digest of the data."""
+    bands = BandSettings(stored=tuple(parameters["bands"]["stored"]))
+    table = patch_table(data, positions=parameters["data"].get("positions", "auto"))
+    table = table.assign(fold=folds_of(parameters, data, table), scored=scored(parameters, table))
+    digest = directory_digest(data)[0]
+    return ensure_cache(out / "caches", data, table, digest, bands), table, digest
+
+
+def trained_network(weights: Path, settings: TrainingSettings) -> nn.Module:
+    """Return the network of a finished training with standardised bands; exit if its weights are not there."""
+    if not weights.exists():
+        raise SystemExit(f"{weights} is missing; the record beside it does not hold the network.\n  -> Train it again.")
+    tensors = load_file(weights)
+    mean, std = (tuple(tensors[name].flatten().tolist()) for name in ("mean", "std"))
+    spec = ModelSpec(settings.model, tuple(settings.bands), dict(settings.model_options), mean, std)
+    return build_model(spec, tensors)
 
 
 def protocol(parameters: dict[str, Any]) -> dict[str, Any]:

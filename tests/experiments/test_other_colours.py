@@ -7,14 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support import pipeline_runs
-from tests.support.experiments import load
+from tests.support.experiments import FOLDER, load
+from tests.support.pipeline_runs import ROOT
 
 pytestmark = pytest.mark.slow
 
-EXPERIMENTS = pipeline_runs.ROOT / "experiments"
-PAGE = pipeline_runs.ROOT / "docs" / "explanation" / "results.md"
-SEARCH = pipeline_runs.ROOT / "docs" / "results" / "search"
+PAGE = ROOT / "docs" / "explanation" / "results.md"
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +55,10 @@ def test_a_network_that_goes_by_brightness_loses_in_other_light(colours):
     assert colours.landslide_f1(Bright(), colours.changed(images, darker), masks) == 0
 
 
-def test_the_page_shows_the_record(colours):
-    parameters = colours.read_grid(EXPERIMENTS / "real_rgb_search.yaml")
-    table = colours.shown(parameters, json.loads((SEARCH / "other_colours.json").read_text()))
+@pytest.mark.parametrize("name", ["search", "clusters"])
+def test_the_page_shows_the_record(name, colours):
+    parameters = colours.read_grid(FOLDER / f"real_rgb_{name}.yaml")
+    record = json.loads((ROOT / "docs" / "results" / name / "other_colours.json").read_text())
+    table = colours.shown(parameters, record)
     assert table.strip() in PAGE.read_text()
-    assert len(table.splitlines()) == 2 + len(parameters["rows"])
+    assert len(table.splitlines()) == 2 + len({training.partition("-")[0] for training in record})
