@@ -8,6 +8,7 @@ from landslide.bands.formulas import BandSettings, resolve_bands
 from landslide.inference.symmetries import gradient_channels
 from landslide.models.complexity import resolutions
 from landslide.schema import PATCH_SIZE
+from landslide.training.augmentation import Augmentation
 from landslide.training.fold import TrainingSettings
 from landslide.training.losses import HEAD_WEIGHTS, head_shares
 from landslide.training.settings import refuse_head_settings_without_effect
@@ -77,8 +78,9 @@ def input_bands(bands: BandSettings, training: TrainingSettings, evaluation: Eva
 
     Raises:
         ConfigurationError: If a selected band is unavailable, if there is no such network or it does not take its
-            options or patches of this size, if only one gradient band is selected and patches are to be rotated, or if
-            a setting of bands or heads has no effect.
+            options or patches of this size, if only one gradient band is selected and patches are to be rotated, if
+            light or colours are to change and no band is a reflectance, or if a setting of bands or heads has no
+            effect.
     """
     names = resolve_bands(training.bands, bands.names)
     bands.refuse_settings_without_effect()
@@ -87,8 +89,8 @@ def input_bands(bands: BandSettings, training: TrainingSettings, evaluation: Eva
     if training.prediction.heads != "main" or training.head_weights != HEAD_WEIGHTS:
         refuse_head_settings_without_effect(training, heads)
     head_shares(heads, size, training.head_weights)
-    turned = {evaluation.test_time_augmentation, training.prediction.augmentation} != {"none"}
-    if turned or training.augmentation.mode == "consistent":
+    Augmentation(training.augmentation, names, bands)
+    if {evaluation.test_time_augmentation, training.prediction.augmentation} != {"none"}:
         gradient_channels(names)
     return names
 

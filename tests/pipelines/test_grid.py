@@ -101,6 +101,12 @@ def test_rotations_without_both_gradients_are_refused_before_training(evaluation
     assert len(expand_rows(both, {**one, "training": {"bands": ["B4", "gradient_x"]}})) == 2
 
 
+def test_changed_colours_of_terrain_are_refused_before_training():
+    row = {"name": "terrain", "training": {"bands": ["slope", "dem"], "augmentation": {"haze": 0.1}}}
+    with pytest.raises(ConfigurationError, match=r"rows\[1\] \(terrain\): .*none of the selected bands"):
+        expand_rows({"name": "paper"}, row)
+
+
 @pytest.mark.parametrize(
     ("training", "named"),
     [

@@ -383,10 +383,14 @@ def test_changed_light_equals_engineering_the_patch_under_that_light():
     )
 
 
+@pytest.mark.parametrize("darkest", [0.0, 0.5])
 @pytest.mark.parametrize("reflectance", [False, True])
-def test_changed_colours_equal_engineering_the_patch_with_these_colours(reflectance):
-    """Of the bands that follow a change of B1 to B12, all agree with a patch that has these colours from the start."""
-    raw = 0.7 * raw_patches(40, size=16) + 0.3
+def test_changed_colours_equal_engineering_the_patch_with_these_colours(reflectance, darkest):
+    """Of the bands that follow a change of B1 to B12, all agree with a patch that has these colours from the start.
+
+    With dark pixels, less haze is taken away than was drawn.
+    """
+    raw = raw_patches(40, size=16) + darkest
     names = (*BAND_NAMES, "red_global", "green_global", "blue_global")
     band_settings = BandSettings(global_rgb=True, reflectance=reflectance)
     before, masks = with_all_bands(raw, band_settings), torch.zeros(40, 16, 16, dtype=torch.uint8)
@@ -403,12 +407,34 @@ def test_changed_colours_equal_engineering_the_patch_with_these_colours(reflecta
     coloured = raw.copy()
     means = raw[:, :12].mean(axis=(2, 3), keepdims=True)
     coloured[:, :12] *= gains[:, :, None, None]
-    coloured[:, :12] += means * haze[:, None, None, None] * ((492 / nanometres) ** 2)[:, None, None]
+    shift = means * haze[:, None, None, None] * ((492 / nanometres) ** 2)[:, None, None]
+    limited = np.maximum(shift, -coloured[:, :12].min(axis=(2, 3), keepdims=True))
+    assert (limited > shift).any() == (darkest == 0)
+    coloured[:, :12] += limited
     filtered = ("gaussian", "median", "gradient_x", "gradient_y", "canny")  # of a gray that is scaled per patch
     following = [i for i, name in enumerate(names) if name not in filtered]
     torch.testing.assert_close(
         after[:, following], with_all_bands(coloured, band_settings)[:, following], rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("change", [{"illumination": 1.0}, {"band_gain": 1.0}, {"haze": 1.0}])
+def test_changed_colours_are_reflectances_in_the_range_of_their_band(change):
+    bands = ("B2", "B3", "B4", "B12", "gray", "red_global", "green_global", "blue_global")
+    images = torch.rand(40, 8, 16, 16, generator=generator()) ** 4
+    augment = augmentation(
+        bands, BandSettings(global_rgb=True), rotation_probability=0.0, max_pastes=0, plain_epochs=0, **change
+    )
+    after, _ = augment(images, torch.zeros(40, 16, 16, dtype=torch.uint8), [], generator())
+    assert after.min() >= 0
+    assert after[:, :5].max() > 1.1
+    assert after[:, 5:].max() == 1
+
+
+def test_colours_of_bands_without_reflectance_cannot_change():
+    settings = AugmentationSettings(haze=0.1)
+    with pytest.raises(ConfigurationError, match="none of the selected bands is a reflectance: slope, ndvi"):
+        Augmentation(settings, ("slope", "ndvi"), DEFAULTS)
 
 
 def test_colours_change_without_the_sources_of_an_index():
@@ -458,7 +484,10 @@ def test_the_defaults_are_those_of_the_paper():
         {"rotation_probability": -0.1},
         {"max_pastes": -1},
         {"illumination": -0.1},
+        {"illumination": 1.1},
         {"band_gain": -0.1},
+        {"band_gain": 1.1},
+        {"band_gain": float("nan")},
         {"haze": -0.1},
         {"haze": 1.1},
         {"plain_epochs": -1},

@@ -56,24 +56,25 @@ class AugmentationSettings:
     """Also flip horizontally and vertically, each with probability 1/2. Not in the paper."""
     illumination: float = 0.0
     """Also make a patch brighter or darker: all reflectances are multiplied by exp(u), u uniform between -illumination
-    and +illumination; 0 or more. Indices, bands scaled per patch, and terrain do not change with light. Not in the
+    and +illumination; 0 to 1. Indices, bands scaled per patch, and terrain do not change with light. Not in the
     paper."""
     band_gain: float = 0.0
     """Also change the colours, as other ground and other air do: each of B1 to B12 is multiplied by exp(u), u uniform
-    between -band_gain and +band_gain and drawn for each band; 0 or more. Indices and gray follow if the bands that they
+    between -band_gain and +band_gain and drawn for each band; 0 to 1. Indices and gray follow if the bands that they
     are computed from are selected. Not in the paper."""
     haze: float = 0.0
     """Also add haze or take it away: to each of B1 to B12, u (492 nm / wavelength)^2 times the band's mean in the patch
-    is added, u uniform between -haze and +haze; 0 to 1. Indices and gray follow as above. Not in the paper."""
+    is added, u uniform between -haze and +haze; 0 to 1. No more is taken away than leaves the darkest pixel at 0.
+    Indices and gray follow as above. Not in the paper."""
     plain_epochs: int = 4
     """Number of epochs at the end without augmentation; 0 or more."""
 
     def __post_init__(self) -> None:
-        lowest = min(self.max_pastes, self.illumination, self.band_gain, self.haze, self.plain_epochs)
-        if not 0 <= self.rotation_probability <= 1 or lowest < 0 or self.haze > 1:
+        shares = (self.rotation_probability, self.illumination, self.band_gain, self.haze)
+        if not all(0 <= share <= 1 for share in shares) or min(self.max_pastes, self.plain_epochs) < 0:
             raise ConfigurationError(
                 f"training.augmentation has a value out of range: {self}.",
-                remedy="Use a probability and a haze between 0 and 1, and 0 or more for the others.",
+                remedy="Use 0 or more for max_pastes and plain_epochs, and 0 to 1 for the other numbers.",
             )
         if self.mode == "none":
             others = (
@@ -125,6 +126,9 @@ class Augmentation:
         settings: What to do.
         band_names: Names of the image channels, in order.
         bands: How the bands were computed.
+
+    Raises:
+        ConfigurationError: If light or colours are to change, and no band is a reflectance.
     """
 
     def __init__(self, settings: AugmentationSettings, band_names: Sequence[str], bands: BandSettings) -> None:
@@ -141,9 +145,17 @@ class Augmentation:
             if {name, *SOURCES[name]} <= set(names)
         ]
         self._reflectances = [i for i, name in enumerate(names) if name in _REFLECTANCES]
+        self._changes_reflectance = bool(settings.illumination or settings.band_gain or settings.haze)
+        if self._changes_reflectance and not self._reflectances:
+            raise ConfigurationError(
+                "training.augmentation changes light or colours, and none of the selected bands is a reflectance: "
+                f"{', '.join(names)}.",
+                remedy="Leave out illumination, band_gain and haze, or select one of B1 to B12 or gray.",
+            )
         self._colours = torch.tensor(
             [_SPECTRAL.index(_SAME_COLOUR.get(names[i], names[i])) for i in self._reflectances]
         )
+        self._clipped = [i for i, name in enumerate(names) if name in GLOBAL_RGB_BANDS]
         self._scattering = torch.tensor([(492 / _WAVELENGTHS[_SPECTRAL[i]]) ** 2 for i in self._colours.tolist()])
         self._gray: list[int] = []
         if {"gray", *SOURCES["gray"]} <= set(names):
@@ -202,16 +214,21 @@ class Augmentation:
         if settings.illumination:
             factor = choices.brightness.exp()[:, None, None, None]
             images[:, self._reflectances] *= factor.to(images.device, non_blocking=True)
-        if (settings.band_gain or settings.haze) and self._reflectances:
+        if settings.band_gain or settings.haze:
             self._recolour(images, choices)
+        if self._changes_reflectance and self._clipped:
+            images[:, self._clipped] = images[:, self._clipped].clamp(0, 1)
         return images, masks
 
     def _recolour(self, images: Tensor, choices: Choices) -> None:
         """Change the colours of the patches, in place."""
         before = images[:, self._reflectances]
+        means = before.mean(dim=(2, 3), keepdim=True)
         gains = choices.gains[:, self._colours].exp()[:, :, None, None].to(images.device, non_blocking=True)
         haze = (choices.haze[:, None] * self._scattering)[:, :, None, None].to(images.device, non_blocking=True)
-        images[:, self._reflectances] = before * gains + haze * before.mean(dim=(2, 3), keepdim=True)
+        before *= gains
+        darkest = before.amin(dim=(2, 3), keepdim=True).clamp_min(0)
+        images[:, self._reflectances] = before + torch.maximum(haze * means, -darkest)
         if self._gray:
             gray, *sources = self._gray
             images[:, gray] = images[:, sources].mean(dim=1)
