@@ -1,6 +1,8 @@
 """Encoders that start from weights trained on Sentinel-2 images, read from files of the published layout."""
 
+import re
 import sys
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -122,6 +124,18 @@ def test_a_file_without_a_layer_is_refused(package, clouds):
         network(CSMASK, "csmask")
 
 
+@pytest.mark.parametrize("content", [b"<html>", b""])
+def test_a_damaged_cloud_network_is_named(content, package):
+    path = package / "model_4b_l1c.onnx"
+    path.unlink()
+    path.write_bytes(content)
+    with pytest.raises(
+        ConfigurationError, match=r"model_4b_l1c\.onnx, .*, cannot be read or holds no weights"
+    ) as error:
+        network(CSMASK, "csmask")
+    assert "--force-reinstall --no-deps ukis-csmask" in error.value.remedy
+
+
 def test_a_missing_file_is_named(package):
     (package / "model_4b_l1c.onnx").unlink()
     with pytest.raises(ConfigurationError, match=r"model_4b_l1c\.onnx of the package ukis-csmask is not installed"):
@@ -201,24 +215,44 @@ def hub(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def save_resnet(encoder: str, folder: Path, weights: str = "ssl4eo_s12_moco") -> dict[str, Tensor]:
-    """Save random weights as TorchGeo publishes them: timm's ResNet for 13 bands, with or without its classifier."""
-    tensors = random_tensors(timm.create_model(encoder, in_chans=13, num_classes=2), seed=0)
-    torch.save(tensors, folder / ssl4eo.ADDRESSES[weights, encoder].rpartition("/")[2])
-    return tensors
+def resnet(encoder: str, n_classes: int = 2) -> dict[str, Tensor]:
+    """Random weights as TorchGeo publishes them: timm's ResNet for 13 bands, with or without its classifier."""
+    return random_tensors(timm.create_model(encoder, in_chans=13, num_classes=n_classes), seed=0)
+
+
+@pytest.fixture
+def publish(tmp_path, monkeypatch) -> Callable[..., Path]:
+    """Put weights at an address of this machine; the name of the file has the digits of its SHA-256, or other ones."""
+
+    def call(
+        tensors: dict[str, Tensor],
+        encoder: str = "resnet18",
+        weights: str = "ssl4eo_s12_moco",
+        digits: str | None = None,
+    ) -> Path:
+        folder = tmp_path / "server"
+        folder.mkdir()
+        torch.save(tensors, folder / "weights")
+        digits = digits or sha256((folder / "weights").read_bytes()).hexdigest()[:8]
+        file = (folder / "weights").rename(folder / f"{encoder}-{digits}.pth")
+        monkeypatch.setitem(ssl4eo.ADDRESSES, (weights, encoder), file.as_uri())
+        return file
+
+    return call
 
 
 @pytest.mark.parametrize(
-    ("architecture", "encoder", "weights", "file"),
+    ("architecture", "encoder", "weights"),
     [
-        ("Unet", "resnet18", "ssl4eo_s12_moco", "resnet18_sentinel2_all_moco-59bfdff9.pth"),
-        ("DeepLabV3Plus", "resnet50", "ssl4eo_s12_moco", "resnet50_sentinel2_all_moco-df8b932e.pth"),
-        ("Unet", "resnet50", "ssl4eo_s12_dino", "resnet50_sentinel2_all_dino-d6c330e9.pth"),
+        ("Unet", "resnet18", "ssl4eo_s12_moco"),
+        ("DeepLabV3Plus", "resnet50", "ssl4eo_s12_moco"),
+        ("Unet", "resnet50", "ssl4eo_s12_dino"),
     ],
 )
-def test_an_encoder_starts_from_ssl4eo(architecture, encoder, weights, file, hub):
-    stored = save_resnet(encoder, hub, weights)
-    assert (hub / file).exists()
+def test_an_encoder_starts_from_ssl4eo(architecture, encoder, weights, hub, publish):
+    assert re.fullmatch(r".*/resnet\d+_sentinel2_all_[a-z]+-[0-9a-f]{8}\.pth", ssl4eo.ADDRESSES[weights, encoder])
+    stored = resnet(encoder)
+    publish(stored, encoder, weights)
     found = network(f"smp:{architecture}:{encoder}", weights).network.encoder.state_dict()
     compared = [name for name in stored if not name.startswith("fc.") and name != "conv1.weight"]
     assert len(compared) > 90
@@ -245,32 +279,23 @@ def test_bands_of_the_weights_in_any_order_keep_the_activations():
     )
 
 
-def test_a_trained_resnet_is_rebuilt_without_the_file(hub):
-    save_resnet("resnet18", hub)
+def test_a_trained_resnet_is_rebuilt_without_the_file(hub, publish):
+    server = publish(resnet("resnet18"))
     spec = ModelSpec("smp:Unet:resnet18", BANDS, {"encoder_weights": "ssl4eo_s12_moco"})
     trained = build_model(spec).train()
     trained(torch.randn(2, 4, 64, 64))["64"].square().mean().backward()
     assert all(parameter.grad is not None for parameter in trained.parameters())
-    next(hub.iterdir()).unlink()
+    server.unlink()
+    (hub / server.name).unlink()
     again = build_model(spec, trained.eval().state_dict())
     x = torch.randn(1, 4, 64, 64)
     with torch.no_grad():
         assert torch.equal(trained(x)["64"], again(x)["64"])
 
 
-def published(monkeypatch, tensors: dict[str, Tensor], folder: Path, digits: str | None = None) -> Path:
-    """Publish weights at an address of this machine; return the file, whose name has the digits of its SHA-256."""
-    folder.mkdir()
-    torch.save(tensors, folder / "weights")
-    digits = digits or sha256((folder / "weights").read_bytes()).hexdigest()[:8]
-    file = (folder / "weights").rename(folder / f"resnet18-{digits}.pth")
-    monkeypatch.setitem(ssl4eo.ADDRESSES, ("ssl4eo_s12_moco", "resnet18"), file.as_uri())
-    return file
-
-
-def test_missing_weights_are_downloaded_once(hub, tmp_path, monkeypatch):
-    tensors = random_tensors(timm.create_model("resnet18", in_chans=13, num_classes=0), seed=1)
-    file = published(monkeypatch, tensors, tmp_path / "server")
+def test_missing_weights_are_downloaded_once(hub, publish):
+    tensors = resnet("resnet18", n_classes=0)
+    file = publish(tensors)
     model = network("smp:Unet:resnet18", "ssl4eo_s12_moco")
     assert torch.equal(model.network.encoder.layer4[0].conv1.weight, tensors["layer4.0.conv1.weight"])
     file.unlink()
@@ -279,8 +304,8 @@ def test_missing_weights_are_downloaded_once(hub, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("digits", "reason"), [("01234567", "invalid hash value"), (None, "No such file")])
-def test_a_failed_download_names_file_address_and_folder(digits, reason, hub, tmp_path, monkeypatch):
-    file = published(monkeypatch, {}, tmp_path / "server", digits)
+def test_a_failed_download_names_file_address_and_folder(digits, reason, hub, publish):
+    file = publish({}, digits=digits)
     if digits is None:
         file.unlink()
     with pytest.raises(ConfigurationError, match=f"{file.name} could not be downloaded: .*{reason}") as error:
@@ -289,23 +314,23 @@ def test_a_failed_download_names_file_address_and_folder(digits, reason, hub, tm
     assert list(hub.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", ["text", "cut off", "a list"])
-def test_a_damaged_file_is_named(content, hub):
-    save_resnet("resnet18", hub)
-    (path,) = hub.iterdir()
-    if content == "a list":
-        torch.save([1, 2], path)
+@pytest.mark.parametrize("content", ["text", "cut off", "other weights", "folder"])
+def test_a_damaged_file_is_named(content, hub, publish):
+    server = publish(resnet("resnet18"))
+    path = hub / server.name
+    if content == "other weights":
+        torch.save(resnet("resnet18", n_classes=0), path)
+    elif content == "folder":
+        path.mkdir()
     else:
-        path.write_bytes(b"<html>" if content == "text" else path.read_bytes()[:100_000])
-    with pytest.raises(ConfigurationError, match=f"{path.name}, the weights .* cannot be read") as error:
+        path.write_bytes(b"<html>" if content == "text" else server.read_bytes()[:100_000])
+    with pytest.raises(ConfigurationError, match=f"{path.name}, the weights .* is damaged or another file") as error:
         network("smp:Unet:resnet18", "ssl4eo_s12_moco")
-    assert "Delete the file" in error.value.remedy
+    assert f"downloaded again from {server.as_uri()}" in error.value.remedy
 
 
-def test_weights_of_another_resnet_are_refused(hub):
-    save_resnet("resnet50", hub)
-    (path,) = hub.iterdir()
-    path.rename(hub / "resnet18_sentinel2_all_moco-59bfdff9.pth")
+def test_weights_of_another_resnet_are_refused(hub, publish):
+    publish(resnet("resnet50"))
     with pytest.raises(ConfigurationError, match=r"do not fit .*: only the file has encoder\.layer1\.0\.bn3"):
         network("smp:Unet:resnet18", "ssl4eo_s12_moco")
 
@@ -326,18 +351,20 @@ def test_a_resnet_is_measured_without_its_weights(hub):
         (CSMASK, "CSMask", "Use one of advprop, imagenet, csmask, csmask_l2a"),
         ("smp:Unet:resnet18", "ssl4eo_s12_dino", "ssl4eo_s12_moco"),
         ("smp:Unet:tu-resnet18", "ssl4eo_s12_moco", "Leave encoder_weights out"),
+        ("smp:Unet:resnet18", ["imagenet"], "Use one of imagenet"),
+        ("smp:Unet:tu-resnet18", True, "Leave encoder_weights out"),
     ],
 )
 def test_weights_of_other_networks_are_refused_before_training(name, weights, remedy, package):
     for attempt in (lambda: network(name, weights), lambda: complexity(name, 4, {"encoder_weights": weights})):
-        with pytest.raises(ConfigurationError, match=f"{weights}") as error:
+        with pytest.raises(ConfigurationError, match=re.escape(f"no weights {weights!r}")) as error:
             attempt()
     assert remedy in error.value.remedy
 
 
 @pytest.mark.parametrize(("name", "weights"), [(CSMASK, "csmask"), ("smp:Unet:resnet18", "ssl4eo_s12_moco")])
-def test_weights_need_the_names_of_the_bands(name, weights, package, hub):
-    save_resnet("resnet18", hub)
+def test_weights_need_the_names_of_the_bands(name, weights, package, hub, publish):
+    publish(resnet("resnet18"))
     with pytest.raises(ConfigurationError, match="by name, and the names are unknown") as error:
         create_model(name, 4, encoder_weights=weights)
     assert "build_model" in error.value.remedy

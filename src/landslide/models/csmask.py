@@ -28,20 +28,27 @@ def read(weights: str, bands: Sequence[str]) -> StoredWeights:
         bands: Names of our bands. With B11 or B12 among them, the weights are those of six bands, else of four.
 
     Raises:
-        ConfigurationError: If a package or the file is missing.
+        ConfigurationError: If a package or the file is missing, or the file is damaged.
     """
     folder = package_folder(weights)
     import onnx
+    from google.protobuf.message import DecodeError
 
     known = _BANDS if {"B11", "B12"} & set(bands) else _BANDS[:4]
     path = folder / f"model_{len(known)}b_{LEVELS[weights]}.onnx"
     if not path.is_file():
         raise _not_installed(weights, f"the file {path.name} of the package ukis-csmask")
     tensors = {}
-    for initializer in onnx.load(str(path)).graph.initializer:
+    try:
+        graph = onnx.load(str(path)).graph
+    except (OSError, DecodeError) as error:
+        raise _damaged(path) from error
+    for initializer in graph.initializer:
         name = initializer.name.removeprefix(_PREFIX)
         if name.startswith(("encoder.", "decoder.")):
             tensors[name] = torch.from_numpy(onnx.numpy_helper.to_array(initializer).astype("float32"))
+    if not tensors:
+        raise _damaged(path)
     return StoredWeights(path, tensors, "encoder._conv_stem.weight", known)
 
 
@@ -58,6 +65,13 @@ def package_folder(weights: str) -> Path:
     if specification is None or specification.origin is None:
         raise _not_installed(weights, "the package ukis-csmask")
     return Path(specification.origin).parent
+
+
+def _damaged(path: Path) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path}, a file of the package ukis-csmask, cannot be read or holds no weights.",
+        remedy="Install the package again: pip install --force-reinstall --no-deps ukis-csmask.",
+    )
 
 
 def _not_installed(weights: str, what: str) -> ConfigurationError:

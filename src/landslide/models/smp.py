@@ -43,9 +43,9 @@ class SmpModel(nn.Module):
                 remedy=f"It takes {', '.join(sorted(_options_of(architecture)))}.",
             )
         weights = options["encoder_weights"]
+        refuse_unknown_weights(architecture, encoder, weights)
         sentinel2 = weights in SENTINEL2_WEIGHTS
         if sentinel2:
-            refuse_unknown_weights(architecture, encoder, weights)
             options["encoder_weights"] = None
         try:
             self.network = smp.create_model(
@@ -71,11 +71,11 @@ class SmpModel(nn.Module):
         return {str(logits.shape[-1]): logits}
 
 
-def refuse_unknown_weights(architecture: str, encoder: str, weights: str | None) -> None:
+def refuse_unknown_weights(architecture: str, encoder: str, weights: Any) -> None:
     """Check, without fetching them, that there are weights of this name for an encoder.
 
     Raises:
-        ConfigurationError: If there are none, or those of a package that is not installed.
+        ConfigurationError: If there are none, their name is no text, or their package is not installed.
     """
     import segmentation_models_pytorch as smp
 
@@ -83,7 +83,7 @@ def refuse_unknown_weights(architecture: str, encoder: str, weights: str | None)
     ours = _sentinel2_weights(architecture, encoder)
     known = [*sorted(published or ()), *ours]
     checked = published is not None or weights in SENTINEL2_WEIGHTS  # the library checks those of timm itself
-    if weights is not None and checked and weights not in known:
+    if weights is not None and (not isinstance(weights, str) or (checked and weights not in known)):
         alternative = f"Use one of {', '.join(known)}, or leave" if known else "Leave"
         raise ConfigurationError(
             f"There are no weights {weights!r} of encoder {encoder!r} in {architecture!r}.",

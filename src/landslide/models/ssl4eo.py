@@ -5,14 +5,13 @@ TorchGeo publishes the weights under the names of timm's ResNets (CC BY 4.0). Th
 `torch.hub`, and downloaded to it if they are missing.
 """
 
-import pickle
 from http.client import HTTPException
 from pathlib import Path
-from zipfile import BadZipFile
 
 import torch
 
 from landslide.errors import ConfigurationError
+from landslide.files import sha256
 from landslide.models.stored_weights import StoredWeights
 
 BANDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B11", "B12")
@@ -41,21 +40,28 @@ def read(weights: str, encoder: str) -> StoredWeights:
     """
     address = ADDRESSES[weights, encoder]
     path = Path(torch.hub.get_dir(), "checkpoints", address.rpartition("/")[2])
+    digits = path.stem.rpartition("-")[2]
     if not path.exists():
-        _download(weights, address, path)
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        tensors = {f"encoder.{name}": value for name, value in stored.items() if not name.startswith("fc.")}
-    except (OSError, EOFError, RuntimeError, AttributeError, pickle.UnpicklingError, BadZipFile) as error:
+        _download(weights, address, path, digits)
+    if not _has_digits(path, digits):
         raise ConfigurationError(
-            f"{path}, the weights {weights!r} of {encoder!r}, cannot be read ({type(error).__name__}).",
-            remedy=f"Delete the file; it is downloaded again from {address}.",
-        ) from error
+            f"{path}, the weights {weights!r} of {encoder!r}, is damaged or another file: its SHA-256 does not begin "
+            f"with {digits}, or it cannot be read.",
+            remedy=f"Delete it; it is downloaded again from {address}.",
+        )
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    tensors = {f"encoder.{name}": value for name, value in stored.items() if not name.startswith("fc.")}
     return StoredWeights(path, tensors, "encoder.conv1.weight", BANDS)
 
 
-def _download(weights: str, address: str, path: Path) -> None:
-    digits = path.stem.rpartition("-")[2]
+def _has_digits(path: Path, digits: str) -> bool:
+    try:
+        return sha256(path).startswith(digits)
+    except OSError:
+        return False
+
+
+def _download(weights: str, address: str, path: Path, digits: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(address, str(path), hash_prefix=digits, progress=False)
