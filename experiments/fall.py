@@ -22,6 +22,8 @@ from real_rgb import (
     file_name,
     hold_out,
     markdown,
+    messages,
+    protocol,
     read_grid,
     read_patches,
     recorded,
@@ -112,7 +114,7 @@ def recall_by_size(probability: Tensor, masks: Tensor) -> list[tuple[int, int]]:
 def ground(images: Tensor, bands: tuple[str, ...]) -> dict[str, npt.NDArray[np.bool_]]:
     """Divide the pixels of 8-bit RGB patches by colour."""
     red, green = (images[:, bands.index(name)].numpy() for name in ("B4", "B3"))
-    brightness = images.mean(dim=1).numpy()
+    brightness = images[:, [bands.index(name) for name in ("B4", "B3", "B2")]].mean(dim=1).numpy()
     bright = brightness > _BRIGHT
     green_ground = green > red
     return {
@@ -130,9 +132,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--row", required=True)
     arguments = parser.parse_args()
+    with messages():
+        take_apart(arguments)
+
+
+def take_apart(arguments: argparse.Namespace) -> None:
     parameters = read_grid(arguments.config)
     refuse_unknown_rows([arguments.row], parameters)
     row = next(row for row in parameters["rows"] if row["name"] == arguments.row)
+    settings = settings_of(parameters["training"], row, 0)
+    if not protocol(parameters):
+        raise SystemExit(f"{arguments.config} tests on contiguous folds, which are no other ground.")
+    if not settings.standardize or not {"B4", "B3", "B2"} <= set(settings.bands):
+        raise SystemExit(f"{arguments.row!r} has no standardised bands B4, B3 and B2, which this analysis needs.")
     cache, table, _ = read_patches(parameters, arguments.data, arguments.out)
     if "scored" in parameters["folds"]:
         table["scored"] = ~table["scored"]

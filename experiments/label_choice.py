@@ -527,7 +527,7 @@ def main() -> None:
     running.add_argument(
         "--scratch",
         type=int,
-        nargs="*",
+        nargs="+",
         choices=SHARES,
         default=[],
         metavar="SHARE",

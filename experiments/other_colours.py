@@ -21,6 +21,7 @@ from real_rgb import (
     file_name,
     load_record,
     markdown,
+    messages,
     plain,
     protocol,
     read_grid,
@@ -31,7 +32,7 @@ from real_rgb import (
 from torch import Tensor, nn
 
 from landslide.bands.batches import PatchBatches
-from landslide.files import sha256
+from landslide.files import atomic_write, sha256
 from landslide.inference.prediction import landslide_probability
 from landslide.metrics.counts import patch_counts, scores
 
@@ -69,10 +70,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    parameters, out = read_grid(arguments.config), arguments.out
-    cache, table, digest = read_patches(parameters, arguments.data, out)
+    with messages():
+        print(scored(read_grid(arguments.config), arguments.data, arguments.out))
+
+
+def scored(parameters: dict[str, Any], data: Path, out: Path) -> str:
+    """Score all trainings that are not scored yet, and return the table of all; exit if there is no training."""
+    cache, table, digest = read_patches(parameters, data, out)
     record = out / "other_colours.json"
-    known: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
+    known: dict[str, Any] = read_record(record) if record.exists() else {}
     wanted = {"data_version": digest, **protocol(parameters)}
     for row, seed, fold in product(parameters["rows"], parameters["seeds"], parameters["folds"]["trained"]):
         path = out / f"{file_name(row['name'], fold, seed)}.json"
@@ -86,11 +92,24 @@ def main() -> None:
         names = tuple(settings.bands)
         rows = np.flatnonzero((table["fold"] == fold) & table["scored"])
         images, masks = PatchBatches(cache, rows, names, torch.device("cpu")).batch(torch.arange(len(rows)))
+        if not torch.equal(images, images.round().clamp(0, 255)):
+            raise SystemExit(f"{data} has no patches of eight bits, for which these changes are defined.")
         model, others = trained_network(weights, settings), (changed(images, one) for one in changes(len(names)))
         found = [landslide_f1(model, some, masks) for some in (images, *others)]
         known[path.stem] = {"weights": digest_of_weights, "own": found[0], "changed": found[1:]}
-        record.write_text(json.dumps(known, indent=1))
-    print(shown(parameters, known))
+        with atomic_write(record) as unfinished:
+            unfinished.write_text(json.dumps(known, indent=1))
+    if not known:
+        raise SystemExit(f"{out} has no finished training of the grid with its weights.\n  -> Train it first.")
+    return shown(parameters, known)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    try:
+        known: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise SystemExit(f"{path} is damaged.\n  -> Delete it; the trainings are scored again.") from error
+    return known
 
 
 def shown(parameters: dict[str, Any], known: dict[str, Any]) -> str:

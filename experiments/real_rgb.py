@@ -23,8 +23,11 @@ import argparse
 import json
 import platform
 import shutil
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import reduce
+from itertools import product
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,17 +36,19 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tabulate import tabulate
 from torch import nn
 
+from landslide import strict_yaml
 from landslide.bands.build import ensure_cache
 from landslide.bands.cache import BandCache
 from landslide.bands.formulas import BandSettings
 from landslide.data.band_statistics import patch_statistics
 from landslide.data.digests import directory_digest
 from landslide.data.table import patch_table
-from landslide.errors import ConfigurationError
+from landslide.errors import DataError, LandslideError
 from landslide.evaluation.figures import calibration_figure, thresholds_figure
 from landslide.evaluation.scores import (
     FoldEvaluator,
@@ -53,6 +58,7 @@ from landslide.evaluation.scores import (
     selection_gap,
     threshold_table,
 )
+from landslide.files import atomic_write
 from landslide.folds.parts import FoldRows, HoldOut, fold_parts, inner_validation
 from landslide.folds.schemes import ELSEWHERE, assign
 from landslide.inference.batches import predict_batches
@@ -107,9 +113,36 @@ def schedule_of(kind: str, **values: Any) -> StepSchedule | CosineSchedule:
     return StepSchedule(**{name: tuple(map(tuple, rates)) for name, rates in values.items()})
 
 
+@contextmanager
+def messages() -> Iterator[None]:
+    """End the script with the message of an error that the user can act on, without a traceback."""
+    try:
+        yield
+    except LandslideError as error:
+        raise SystemExit(str(error)) from error
+
+
 def read_grid(path: Path) -> dict[str, Any]:
-    """Read a grid; exit with a message if it has settings that this script does not support."""
-    parameters: dict[str, Any] = yaml.safe_load(path.read_text())["parameters"]
+    """Read a grid; exit with a message if it is none, or has settings that these scripts do not support."""
+    try:
+        parameters: dict[str, Any] = strict_yaml.load(path.read_text(), str(path))["parameters"]
+        refuse_unsupported(parameters)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SystemExit(f"{path} cannot be read: {error}") from error
+    except (KeyError, AttributeError, TypeError) as error:
+        raise SystemExit(f"{path} is no grid: {type(error).__name__}: {error}") from error
+    except (ValueError, LandslideError) as error:
+        raise SystemExit(f"{path}: {error}") from error
+    return parameters
+
+
+def refuse_unsupported(parameters: dict[str, Any]) -> None:
+    """Check a grid.
+
+    Raises:
+        ValueError: If it has settings that these scripts do not support, or folds that do not exist.
+        ConfigurationError: If a setting is out of range.
+    """
     read = {
         "grid": (parameters, {"name", "data", "bands", "folds", "seeds", "training", "evaluation", "rows"}),
         "bands": (parameters["bands"], {"stored"}),
@@ -119,32 +152,26 @@ def read_grid(path: Path) -> dict[str, Any]:
     }
     for name, (values, known) in read.items():
         if unknown := set(values) - known:
-            raise SystemExit(f"{path}: {name} has {min(unknown)!r}, which this script does not know.")
-    for row in parameters["rows"]:
-        settings = settings_of(parameters["training"], row, 0)
+            raise ValueError(f"{name} has {min(unknown)!r}, which this script does not know.")
+    for row, seed in product(parameters["rows"], parameters["seeds"]):
+        settings = settings_of(parameters["training"], row, seed)
         if settings.selection != "inner_validation":
-            raise SystemExit(f"{path}: {row['name']} has another selection than inner_validation.")
+            raise ValueError(f"{row['name']} has another selection than inner_validation.")
         if settings.prediction != PredictionSettings():
-            raise SystemExit(
-                f"{path}: {row['name']} has a training.prediction, and rows are scored in the usual variants."
-            )
+            raise ValueError(f"{row['name']} has a training.prediction, and rows are scored in the usual variants.")
     if parameters.get("evaluation", {}).get("test_time_augmentation", TURNS) != TURNS:
-        raise SystemExit(f"{path}: evaluation.test_time_augmentation has to be {TURNS}.")
+        raise ValueError(f"evaluation.test_time_augmentation has to be {TURNS}.")
     folds = parameters["folds"]
     if folds.get("scheme", "contiguous") not in ("contiguous", *ELSEWHERE):
-        raise SystemExit(f"{path}: folds.scheme has to be contiguous, {' or '.join(ELSEWHERE)}.")
+        raise ValueError(f"folds.scheme has to be contiguous, {' or '.join(ELSEWHERE)}.")
     if folds.get("scheme", "contiguous") == "contiguous" and (unused := set(folds) - {"scheme", "trained"}):
-        raise SystemExit(f"{path}: folds.{min(unused)} has no effect with contiguous folds.")
+        raise ValueError(f"folds.{min(unused)} has no effect with contiguous folds.")
     if unknown := set(folds["trained"]) - set(range(1, folds.get("n_folds", 5) + 1)):
-        raise SystemExit(f"{path}: folds.trained has {min(unknown)}, and there are {folds.get('n_folds', 5)} folds.")
+        raise ValueError(f"folds.trained has {min(unknown)}, and there are {folds.get('n_folds', 5)} folds.")
     for name in ("scored", "left_out"):
         if unknown := set(folds.get(name, [])) - set(range(1, 6)):
-            raise SystemExit(f"{path}: folds.{name} has {min(unknown)}, and there are 5 contiguous folds.")
-    try:
-        hold_out(parameters)
-    except ConfigurationError as error:
-        raise SystemExit(f"{path}: {error}") from error
-    return parameters
+            raise ValueError(f"folds.{name} has {min(unknown)}, and there are 5 contiguous folds.")
+    hold_out(parameters)
 
 
 def file_name(row: str, fold: int, seed: int) -> str:
@@ -154,6 +181,10 @@ def file_name(row: str, fold: int, seed: int) -> str:
 def train(arguments: argparse.Namespace) -> None:
     parameters = read_grid(arguments.config)
     refuse_unknown_rows(arguments.only, parameters)
+    if unknown := set(arguments.folds) - set(parameters["folds"]["trained"]):
+        raise SystemExit(f"--folds has {min(unknown)}, on which the grid does not test. Change folds.trained.")
+    if unknown := set(arguments.seeds) - set(parameters["seeds"]):
+        raise SystemExit(f"--seeds has {min(unknown)}, which the grid does not have. Change seeds.")
     if both := set(arguments.without) & set(parameters["folds"]["trained"]):
         raise SystemExit(f"Fold {min(both)} is left out, and the grid tests on it. Change folds.trained.")
     cache, table, digest = read_patches(parameters, arguments.data, arguments.out)
@@ -183,12 +214,17 @@ def read_patches(parameters: dict[str, Any], data: Path, out: Path) -> tuple[Ban
 
 
 def trained_network(weights: Path, settings: TrainingSettings) -> nn.Module:
-    """Return the network of a finished training with standardised bands; exit if its weights are not there."""
+    """Return the network of a finished training; exit if its weights are not there."""
     if not weights.exists():
         raise SystemExit(f"{weights} is missing; the record beside it does not hold the network.\n  -> Train it again.")
-    tensors = load_file(weights)
-    mean, std = (tuple(tensors[name].flatten().tolist()) for name in ("mean", "std"))
-    spec = ModelSpec(settings.model, tuple(settings.bands), dict(settings.model_options), mean, std)
+    try:
+        tensors = load_file(weights)
+    except SafetensorError as error:
+        raise damaged(weights) from error
+    spec = ModelSpec(settings.model, tuple(settings.bands), dict(settings.model_options))
+    if settings.standardize:
+        mean, std = (tuple(tensors[name].flatten().tolist()) for name in ("mean", "std"))
+        spec = replace(spec, mean=mean, std=std)
     return build_model(spec, tensors)
 
 
@@ -248,7 +284,10 @@ def plain(settings: TrainingSettings) -> dict[str, Any]:
 
 def load_record(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     """Return the record of a finished training; exit with a message if its settings or data differ from `wanted`."""
-    found: dict[str, Any] = json.loads(path.read_text())
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise damaged(path) from error
     for name, value in wanted.items():
         recorded = found.get(name)
         if name == "settings":  # settings newer than the record have their defaults
@@ -256,6 +295,10 @@ def load_record(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
         if recorded != value:
             raise SystemExit(f"{path} was trained with other values of {name}.\n  -> Delete it, or use another folder.")
     return found
+
+
+def damaged(path: Path) -> DataError:
+    return DataError(f"{path} is missing or damaged.", remedy=f"Delete {path.with_suffix('.json')} and train again.")
 
 
 def train_one(
@@ -283,15 +326,15 @@ def train_one(
         label=path.name,
     )
     result = train_fold(task)
+    path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(result.weights, path.with_suffix(".safetensors"))
     facts |= score_one(cache, table.iloc[tested], settings, result, path.with_suffix(".csv"))
     if parts.in_scene.any():
         part = table.iloc[used[parts.in_scene]].assign(fold=fold)
         facts["scores"] |= score_in_scene(cache, part, settings, result, path.with_suffix(".in_scene.csv"))
-    unfinished = path.with_suffix(".json.unfinished")
-    unfinished.write_text(json.dumps(facts, indent=1))
-    unfinished.replace(path.with_suffix(".json"))
-    shutil.rmtree(task.checkpoints)
+    with atomic_write(path.with_suffix(".json")) as unfinished:
+        unfinished.write_text(json.dumps(facts, indent=1))
+    shutil.rmtree(task.checkpoints, ignore_errors=True)
 
 
 def score_one(
@@ -357,10 +400,13 @@ def recorded(
         if path.exists():
             records.append(load_record(path, wanted))
             wanted["data_version"] = records[-1]["data_version"]
-            patches = pd.read_csv(path.with_suffix(".csv"))
-            first = patches.columns.get_loc("tn")
             cells = dict(zip([f"{cell}{variant}" for cell in CELLS], CELLS, strict=True))
-            records[-1]["patches"] = patches[[*patches.columns[:first], *cells]].rename(columns=cells)
+            try:
+                patches = pd.read_csv(path.with_suffix(".csv"))
+                first = patches.columns.get_loc("tn")
+                records[-1]["patches"] = patches[[*patches.columns[:first], *cells]].rename(columns=cells)
+            except (OSError, ValueError, KeyError) as error:
+                raise damaged(path.with_suffix(".csv")) from error
     return records
 
 
@@ -509,8 +555,8 @@ def main() -> None:
     tables.add_argument("--figures", metavar="ROW", help="draw calibration.png and thresholds.png of this row")
     tables.set_defaults(run=print_tables)
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    arguments.run(arguments)
+    with messages():
+        arguments.run(arguments)
 
 
 if __name__ == "__main__":

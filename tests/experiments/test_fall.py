@@ -90,6 +90,24 @@ def test_every_pixel_has_one_ground(fall):
     assert kinds.any(axis=(1, 2, 3)).all()
 
 
+@pytest.mark.parametrize(
+    ("folds", "training", "named"),
+    [
+        ({"scheme": "contiguous", "trained": [1]}, {"bands": list(BANDS), "standardize": True}, "contiguous folds"),
+        ({"scheme": "cluster", "trained": [1]}, {"bands": list(BANDS)}, "no standardised bands B4, B3 and B2"),
+        ({"scheme": "cluster", "trained": [1]}, {"bands": ["B8"], "standardize": True}, "no standardised bands B4"),
+    ],
+)
+def test_a_grid_that_cannot_be_taken_apart_is_refused(folds, training, named, fall, tmp_path, monkeypatch):
+    config = tmp_path / "grid.yaml"
+    grid = {"data": {}, "bands": {"stored": ["B4", "B3", "B2", "B8"]}, "folds": folds, "seeds": [0]}
+    config.write_text(yaml.safe_dump({"parameters": grid | {"training": training, "rows": [{"name": "U-Net"}]}}))
+    words = [config, "--row", "U-Net", "--data", tmp_path, "--out", tmp_path]
+    monkeypatch.setattr(sys, "argv", ["fall", *map(str, words)])
+    with pytest.raises(SystemExit, match=named):
+        fall.main()
+
+
 @pytest.mark.soak
 def test_the_tables_come_from_the_networks_of_a_row(fall, tmp_path, capsys):
     import h5py

@@ -1,12 +1,16 @@
 """The scores of the same patches in other light and colours."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
+from landslide.data import demo
+from landslide.schema import ORIGINAL_BANDS
 from tests.support.experiments import FOLDER, load
 from tests.support.pipeline_runs import ROOT
 
@@ -53,6 +57,22 @@ def test_a_network_that_goes_by_brightness_loses_in_other_light(colours):
     assert colours.landslide_f1(Bright(), images, masks) == 1
     darker = (torch.full((3, 1, 1), 0.7), torch.zeros(3, 1, 1))
     assert colours.landslide_f1(Bright(), colours.changed(images, darker), masks) == 0
+
+
+def test_without_trainings_there_is_no_table(colours, tmp_path, monkeypatch):
+    demo.generate(tmp_path / "data", scenes=((4, 5),))
+    config = tmp_path / "grid.yaml"
+    folds = {"scheme": "contiguous", "trained": [1]}
+    grid = {"data": {}, "bands": {"stored": list(ORIGINAL_BANDS)}, "folds": folds, "seeds": [0]}
+    training = {"bands": ["B4", "B3", "B2"]}
+    config.write_text(yaml.safe_dump({"parameters": grid | {"training": training, "rows": [{"name": "U-Net"}]}}))
+    words = [config, "--data", tmp_path / "data", "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["other_colours", *map(str, words)])
+    with pytest.raises(SystemExit, match="has no finished training of the grid"):
+        colours.main()
+    (tmp_path / "out" / "other_colours.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"other_colours\.json is damaged"):
+        colours.main()
 
 
 @pytest.mark.parametrize("name", ["search", "clusters"])

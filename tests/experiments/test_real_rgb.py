@@ -326,6 +326,10 @@ def test_settings_equal_those_of_the_ablation_pipeline(run):
         ({"training": GRID["training"] | {"prediction": {"heads": "average"}}}, "has a training.prediction"),
         ({"evaluation": {"test_time_augmentation": "rotations"}}, "has to be flips_and_rotations"),
         ({"rows": [{"name": "U-Net", "bands": {"dtype": "float32"}}]}, "U-Net has 'bands'"),
+        ({"rows": [{"name": "U-Net", "training": {"epoch": 3}}]}, "grid.yaml is no grid: .*'epoch'"),
+        ({"rows": [{"training": {}}]}, "grid.yaml is no grid: KeyError: 'name'"),
+        ({"folds": 3}, "grid.yaml is no grid"),
+        ({"training": GRID["training"] | {"augmentation": {"mode": "published", "haze": 2}}}, "out of range"),
     ],
 )
 def test_an_unsupported_grid_is_refused(run, patches, tmp_path, change, named):
@@ -333,6 +337,40 @@ def test_an_unsupported_grid_is_refused(run, patches, tmp_path, change, named):
     path.write_text(yaml.safe_dump({"parameters": GRID | change}))
     with pytest.raises(SystemExit, match=named):
         run("train", path, "--data", patches, "--out", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [(None, "No such file"), ("parameters: [", "flow"), ("a: 1\na: 2", "occurs twice"), ("rows: []", "'parameters'")],
+)
+def test_a_file_that_is_no_grid_is_named(run, tmp_path, content, named):
+    path = tmp_path / "grid.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SystemExit, match=f"grid.yaml .*(?s:.*){named}"):
+        run("table", path, "--out", tmp_path)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--folds", 2), ("--seeds", 7)])
+def test_folds_and_seeds_outside_the_grid_are_refused(run, patches, config, tmp_path, option, value):
+    with pytest.raises(SystemExit, match=f"{option} has {value}"):
+        run("train", config, "--data", patches, "--out", tmp_path, option, value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_patches_are_named_without_a_traceback(run, config, tmp_path):
+    with pytest.raises(SystemExit, match="nowhere"):
+        run("train", config, "--data", tmp_path / "nowhere", "--out", tmp_path / "out")
+
+
+@trained
+@pytest.mark.parametrize(("suffix", "content"), [("json", "{"), ("csv", ""), ("csv", None), ("csv", "number\n1")])
+def test_a_damaged_record_is_named(run, results, config, tmp_path, suffix, content):
+    folder = copied(results, tmp_path / "damaged")
+    path = folder / f"U_Net-fold1-seed0.{suffix}"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(SystemExit, match=f"{path.name} is missing or damaged.*\n.*Delete .*seed0.json and train again"):
+        run("table", config, "--out", folder)
 
 
 @trained
