@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt
 
 from landslide.errors import ConfigurationError, DataError
 from landslide.mapping.demo_scene import write_demo_scene
-from landslide.mapping.exclusions import ExclusionSettings, area_polygons, cloud_source, read_cloud_polygons
+from landslide.mapping.exclusions import ExclusionSettings, area_polygons, cloud_source, read_mask_polygons
 from landslide.mapping.grid import Grid
 from landslide.mapping.reader import SceneReader
 from landslide.mapping.reasons import Reason
@@ -150,15 +150,16 @@ def test_cloud_polygons_of_older_products(tmp_path, zipped):
 def test_cloud_polygons_without_clouds_in_another_zone_and_damaged(tmp_path, stack):
     path = tmp_path / "MSK_CLOUDS_B00.gml"
     path.write_text(gml("", envelope=""))
-    assert read_cloud_polygons(str(path), stack.grid) == []
+    assert read_mask_polygons(str(path), stack.grid) == []
     path.write_text(gml(epsg=32644))
-    (polygon,) = read_cloud_polygons(str(path), stack.grid)
+    ((kind, polygon),) = read_mask_polygons(str(path), stack.grid)
+    assert kind == "OPAQUE"
     there = gpd.GeoSeries([shapely.box(LEFT + 200, TOP - 2800, LEFT + 700, TOP - 2400)], crs=32644).to_crs(32645)[0]
     assert polygon.symmetric_difference(there).area == pytest.approx(100 * 100, rel=0.02)  # the hole
     for content, message in (("<x", "cannot be read"), (gml(envelope=""), "reference system is missing")):
         path.write_text(content)
         with pytest.raises(DataError, match=message):
-            read_cloud_polygons(str(path), stack.grid)
+            read_mask_polygons(str(path), stack.grid)
 
 
 def test_defects_of_the_needed_bands(tmp_path):
@@ -177,6 +178,34 @@ def test_defects_of_the_needed_bands(tmp_path):
     assert not reasons_of(scene, clouds="none").any()
     row = reasons_of(scene, ("B4", "B11"), clouds="none")[0, :16:2]
     assert row.tolist() == [0, 0, Reason.DEFECTIVE, 0, Reason.DEFECTIVE, Reason.NO_DATA, 0, Reason.DEFECTIVE]
+
+
+def test_defects_of_older_products(tmp_path):
+    """Polygons of the needed bands; degraded and partially corrected pixels stay."""
+    product = write_demo_scene(tmp_path, **SMALL)
+    quality = next(product.rglob("IMG_DATA")).parent / "QI_DATA"
+    quality.mkdir()
+    kinds = {
+        "DEFECT": ["QT_DEFECTIVE_PIXELS"],
+        "NODATA": ["QT_NODATA_PIXELS", "QT_PARTIALLY_CORRECTED_PIXELS"],
+        "SATURA": ["QT_SATURATED_PIXELS_L1A", "QT_SATURATED_PIXELS_L1B"],
+        "TECQUA": ["MSI_LOST", "MSI_DEG"],
+    }
+    expected, row = np.zeros((HEIGHT, WIDTH), np.uint8), 0
+    for file, types in kinds.items():
+        members = ""
+        for kind in types:
+            member = MEMBER.format(outline=ring((row, row + 4), (0, 20)), hole=ring((row + 1, row + 2), (1, 2)))
+            members += member.replace("OPAQUE", kind)
+            if kind in ("QT_DEFECTIVE_PIXELS", "QT_NODATA_PIXELS", "QT_SATURATED_PIXELS_L1A", "MSI_LOST"):
+                expected[row : row + 4, :20] = Reason.NO_DATA if kind == "QT_NODATA_PIXELS" else Reason.DEFECTIVE
+                expected[row + 1, 1] = 0
+            row += 10
+        (quality / f"MSK_{file}_B11.gml").write_text(gml(members))
+        (quality / f"MSK_{file}_B12.gml").write_text(gml("", envelope=""))
+    scene = open_scene(product)
+    assert (reasons_of(scene, ("B4", "B11", "B12")) == expected).all()
+    assert not reasons_of(scene, ("B4", "B12")).any()
 
 
 # --- masks and areas ------------------------------------------------------------------------------------------

@@ -57,6 +57,14 @@ _SCENE_SNOW = {11: Reason.SNOW}
 # pixels (3, 5, 8) and pixels without data (6). Degraded or partially corrected ones stay.
 _DEFECTS = {3: Reason.DEFECTIVE, 5: Reason.DEFECTIVE, 8: Reason.DEFECTIVE, 6: Reason.NO_DATA}
 
+# The same in the polygons of older products.
+_DEFECT_TYPES = {
+    "MSI_LOST": Reason.DEFECTIVE,
+    "QT_DEFECTIVE_PIXELS": Reason.DEFECTIVE,
+    "QT_SATURATED_PIXELS_L1A": Reason.DEFECTIVE,
+    "QT_NODATA_PIXELS": Reason.NO_DATA,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExclusionSettings:
@@ -135,6 +143,9 @@ class Exclusions:
         for band, path in scene.classification.quality.items():
             if band in bands:
                 self._add_raster(path, _DEFECTS, _codes_of_layers)
+        for band, paths in scene.classification.quality_vectors.items():
+            if band in bands:
+                self._add_defects(paths)
         if settings.clouds == "csmask":
             folder = work_folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             cloud_mask = folder / "clouds.tif"
@@ -179,13 +190,20 @@ class Exclusions:
             if layers:
                 self._add_raster(classification.clouds, layers, _codes_of_layers)
         elif classification.cloud_vectors is not None and clouds:
-            self._add_polygons(read_cloud_polygons(classification.cloud_vectors, self._grid), Reason.CLOUD)
+            polygons = read_mask_polygons(classification.cloud_vectors, self._grid)
+            self._add_polygons([polygon for _, polygon in polygons], Reason.CLOUD)
         has_snow = classification.scene is not None or classification.clouds is not None
         if settings.snow and not has_snow:
             raise ConfigurationError(
                 f"{scene.source}: nothing says where snow is, so it cannot be left out.",
                 remedy="Leave --snow out, or give a mask of the snow with --mask.",
             )
+
+    def _add_defects(self, paths: Sequence[str]) -> None:
+        polygons = [one for path in paths for one in read_mask_polygons(path, self._grid)]
+        for reason in sorted({*_DEFECT_TYPES.values()}):
+            if found := [polygon for kind, polygon in polygons if _DEFECT_TYPES.get(kind) == reason]:
+                self._add_polygons(found, reason)
 
     def _add_mask(self, path: str) -> None:
         if path.lower().endswith(_RASTERS):
@@ -389,34 +407,42 @@ def _box_polygons(box: tuple[float, float, float, float], grid: Grid) -> list[Ba
     return _inside(gpd.GeoSeries(boxes, crs="OGC:CRS84"), grid, steps=_BOX_STEPS)
 
 
-def read_cloud_polygons(path: str, grid: Grid) -> list[BaseGeometry]:
-    """Return the polygons of MSK_CLOUDS_B00.gml, opaque and cirrus; most files have none.
+def read_mask_polygons(path: str, grid: Grid) -> list[tuple[str, BaseGeometry]]:
+    """Return the polygons of a mask of an older product, such as MSK_CLOUDS_B00.gml; most files have none.
 
     Args:
         path: The file, or its path in a zip as GDAL writes it (`/vsizip/`).
         grid: The polygons are in its reference system.
 
+    Returns:
+        The type of each mask, such as OPAQUE, CIRRUS or QT_DEFECTIVE_PIXELS, and its polygon.
+
     Raises:
         DataError: The file is damaged.
     """
-    remedy = "Download the product again, or leave its clouds unused with --clouds none."
     try:
         root = ElementTree.fromstring(_read_file(path))
-        polygons, names = [], set()
-        for element in root.iter():
-            tag = element.tag.rpartition("}")[2]
-            if name := element.get("srsName"):
-                names.add(name)
-            if tag == "Polygon":
-                polygons.append(_gml_polygon(element))
-        if not polygons:
+        names = {name for element in root.iter() if (name := element.get("srsName"))}
+        found = [
+            (" ".join(kind.text or "" for kind in _named(mask, "maskType")).strip(), _gml_polygon(polygon))
+            for mask in _named(root, "MaskFeature")
+            for polygon in _named(mask, "Polygon")
+        ]
+        if not found:
             return []
         if len(names) != 1:
             raise ValueError(f"its reference system is {' and '.join(sorted(names)) or 'missing'}")
         crs = CRS.from_epsg(int(names.pop().rpartition(":")[2]))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, ElementTree.ParseError, CRSError) as error:
+        remedy = "Download the product again, or take this file out of it: what it masks is then analysed."
         raise DataError(f"{path} cannot be read: {error}.", remedy=remedy) from error
-    return list(gpd.GeoSeries(polygons, crs=crs).to_crs(grid.crs))
+    types, polygons = zip(*found, strict=True)
+    return list(zip(types, gpd.GeoSeries(polygons, crs=crs).to_crs(grid.crs), strict=True))
+
+
+def _named(element: ElementTree.Element, name: str) -> list[ElementTree.Element]:
+    """Return the elements of a name, whatever their namespace."""
+    return [one for one in element.iter() if one.tag.rpartition("}")[2] == name]
 
 
 def _gml_polygon(element: ElementTree.Element) -> BaseGeometry:

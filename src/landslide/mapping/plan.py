@@ -109,8 +109,6 @@ class MapPlan:
             "augmentation": self.model.augmentation,
         }
         del settings["engine"]
-        layers = scene.classification
-        own = [layers.scene and layers.scene.path, layers.clouds, layers.cloud_vectors, *layers.quality.values()]
         return {
             "scene": {
                 **{name: getattr(scene, name) for name in ("name", "level", "baseline", "sensor", "datetime")},
@@ -120,7 +118,7 @@ class MapPlan:
                     name: [band.index, band.scale, band.offset, str(band.nodata), band.saturated, _state(band.path)]
                     for name, band in scene.bands.items()
                 },
-                "classification": [_state(path) for path in own if path],
+                "classification": [_state(path) for path in scene.classification.files],
             },
             "elevation model": [[_place(path), _state(path)] for path in self.dem],
             "model": self.model.digest,

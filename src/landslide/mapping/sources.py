@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -26,6 +27,7 @@ SENTINEL2_BANDS = ORIGINAL_BANDS[:12]
 _IMAGES = (".jp2", ".tif", ".tiff", ".vrt")
 _METADATA = re.compile(r"MTD_MSIL(1C|2A)\.xml")
 _QUALITY = re.compile(r"MSK_QUALIT_(B\w\w)\.(?:jp2|tif)")
+_QUALITY_VECTORS = re.compile(r"MSK_(?:TECQUA|DEFECT|NODATA|SATURA)_(B\w\w)\.gml")
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,21 @@ class Classification:
         clouds: MSK_CLASSI_B00, three layers: opaque clouds, cirrus, snow.
         cloud_vectors: MSK_CLOUDS_B00.gml, polygons of clouds before processing baseline 04.00.
         quality: MSK_QUALIT of each band, eight layers of defects.
+        quality_vectors: MSK_TECQUA, MSK_DEFECT, MSK_NODATA and MSK_SATURA of each band, polygons of defects before
+            processing baseline 04.00.
     """
 
     scene: Image | None = None
     clouds: str | None = None
     cloud_vectors: str | None = None
     quality: Mapping[str, str] = field(default_factory=dict)
+    quality_vectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files."""
+        single = [self.scene.path if self.scene else None, self.clouds, self.cloud_vectors]
+        return (*filter(None, single), *self.quality.values(), *chain.from_iterable(self.quality_vectors.values()))
 
 
 @dataclass(frozen=True)
@@ -215,11 +226,16 @@ def _only_metadata(root: str, content: Mapping[str, bytes | None]) -> tuple[str,
 def _classification(root: str, files: Iterable[str], images: Mapping[str, Image]) -> Classification:
     names = {PurePosixPath(file).name: f"{root}/{file}" for file in files}
     quality = {band_of_text(m[1]): path for name, path in names.items() if (m := _QUALITY.fullmatch(name))}
+    vectors: dict[str, tuple[str, ...]] = {}
+    for name, path in sorted(names.items()):
+        if (m := _QUALITY_VECTORS.fullmatch(name)) and (band := band_of_text(m[1])) in SENTINEL2_BANDS:
+            vectors[band] = (*vectors.get(band, ()), path)
     return Classification(
         scene=images.get(SCENE_CLASSIFICATION),
         clouds=names.get("MSK_CLASSI_B00.jp2") or names.get("MSK_CLASSI_B00.tif"),
         cloud_vectors=names.get("MSK_CLOUDS_B00.gml"),
         quality={band: path for band, path in quality.items() if band in SENTINEL2_BANDS},
+        quality_vectors=vectors,
     )
 
 
