@@ -272,3 +272,37 @@ def test_a_failed_run_leaves_no_terrain(tmp_path):
     with pytest.raises(DataError, match=r"cannot be read"):
         prepare_terrain([path], SCENE, tmp_path)
     assert not list(tmp_path.glob("*terrain*"))
+
+
+@pytest.mark.parametrize("order", [(179, -180), (-180, 179)])
+def test_tiles_on_both_sides_of_the_180th_meridian_join(tmp_path, order):
+    """As those of the Copernicus DEM, in degrees; the scene lies on both."""
+    pixel, crs = 1 / 1200, CRS.from_epsg(32601)
+    steps = pixel * (np.arange(1200) + 0.5)
+    for west in order:
+        east_of_179 = (west - 179) % 360 + steps
+        z = (500 * east_of_179[None, :] + 300 * (1 - steps[:, None])).astype(np.float32)
+        write(tmp_path / f"{west}.tif", z, Affine(pixel, 0, west, 0, -pixel, 65), "EPSG:4326")
+    (x,), (y,) = rasterio.warp.transform("EPSG:4326", crs, [180], [64.5])
+    scene = Grid(crs, Affine(10, 0, round(x) - 2000, 0, -10, round(y) + 2000), 400, 400)
+    terrain = prepare_terrain([tmp_path / f"{west}.tif" for west in order], scene, tmp_path)
+    assert terrain.coverage == 1
+    layers, grid = read(terrain)
+    rows, columns = np.indices(layers[0].shape)
+    xs, ys = grid.transform @ (columns.ravel() + 0.5, rows.ravel() + 0.5)
+    longitude, latitude = map(np.array, rasterio.warp.transform(crs, "EPSG:4326", xs, ys))
+    expected = 500 * ((longitude - 179) % 360) + 300 * (latitude - 64)
+    assert layers[0].ravel() == pytest.approx(expected, abs=0.01)
+    assert layers[1] == pytest.approx(np.median(layers[1]), abs=0.01)
+
+
+def test_longitudes_from_0_to_360(tmp_path):
+    pixel, crs = 1 / 4, CRS.from_epsg(32618)
+    longitude = pixel * (np.arange(1440) + 0.5)
+    z = np.broadcast_to(10 * longitude, (80, 1440)).astype(np.float32)
+    path = write(tmp_path / "dem.tif", z, Affine(pixel, 0, 0, 0, -pixel, 10), "EPSG:4326")
+    scene = Grid(crs, Affine(1000, 0, 450_000, 0, -1000, 50_000), 100, 100)
+    layers, grid = read(prepare_terrain([path], scene, tmp_path))
+    (x,), _ = rasterio.warp.transform(crs, "EPSG:4326", *([v] for v in grid.transform @ (2.5, 2.5)))
+    assert np.isfinite(layers[0]).all()
+    assert layers[0, 2, 2] == pytest.approx(10 * (x + 360), abs=0.1)

@@ -90,7 +90,7 @@ def prepare_terrain(paths: Sequence[str | Path], grid: Grid, folder: Path) -> Te
         options = {"nodata": math.nan, **interpolation_only(1)}
         mosaics = [
             stack.enter_context(warped(mosaic, target, Resampling.bilinear, **options))
-            for mosaic in _mosaics(models, stack)
+            for mosaic in _mosaics(models, grid.footprint.centroid.x, stack)
         ]
         path = folder / "terrain.tif"
         path.unlink(missing_ok=True)  # there may be no space for two
@@ -226,19 +226,46 @@ def _utm(scene: Grid) -> CRS:
     return CRS.from_epsg((32600 if centre.y >= 0 else 32700) + zone)
 
 
-def _mosaics(models: Sequence[DatasetReader], stack: ExitStack) -> list[DatasetReader]:
-    """Join the rasters of one reference system and pixel size, so that nothing is missing at their seams."""
+def _mosaics(models: Sequence[DatasetReader], longitude: float, stack: ExitStack) -> list[DatasetReader]:
+    """Join the rasters of one reference system and pixel size, so that nothing is missing at their seams.
+
+    Args:
+        models: The rasters.
+        longitude: Degrees; where rasters in degrees are joined, so that those on both sides of the 180th meridian are
+            neighbours. A joined raster that goes beyond it is returned twice, a whole turn apart, because each is
+            read only between -180 and 180 degrees.
+        stack: Closes the joined rasters.
+    """
     groups: dict[tuple[str, float, float], list[DatasetReader]] = {}
     for model in models:
         sizes = (round(model.transform.a, 12), round(model.transform.e, 12))
         groups.setdefault((model.crs.to_wkt(), *sizes), []).append(model)
-    return [stack.enter_context(rasterio.open(_mosaic(group))) for group in groups.values()]
+    mosaics = []
+    for group in groups.values():
+        transforms = [model.transform for model in group]
+        if group[0].crs.is_geographic:
+            transforms = [_turned(model.transform, round((longitude - _centre(model)) / 360)) for model in group]
+        mosaics.append(_mosaic(group, transforms))
+        east = max((one @ (model.width, 0))[0] for one, model in zip(transforms, group, strict=True))
+        if group[0].crs.is_geographic and (min(one.c for one in transforms) < -180 or east > 180):
+            mosaics.append(_mosaic(group, [_turned(one, -1 if east > 180 else 1) for one in transforms]))
+    return [stack.enter_context(rasterio.open(mosaic)) for mosaic in mosaics]
 
 
-def _mosaic(models: Sequence[DatasetReader]) -> str:
+def _centre(model: DatasetReader) -> float:
+    return float((model.transform @ (model.width / 2, model.height / 2))[0])
+
+
+def _turned(transform: Affine, turns: int) -> Affine:
+    """Return the transform of a raster in degrees, moved to the east by whole turns."""
+    moved: Affine = Affine.translation(360 * turns, 0) @ transform
+    return moved
+
+
+def _mosaic(models: Sequence[DatasetReader], transforms: Sequence[Affine]) -> str:
     """Return a virtual raster (XML of GDAL) of rasters with one reference system and pixel size."""
-    first = models[0].transform
-    corners = [(~first @ model.transform) @ (0, 0) for model in models]  # in pixels of the first one
+    first = transforms[0]
+    corners = [(~first @ one) @ (0, 0) for one in transforms]  # in pixels of the first one
     left, top = (min(values) for values in zip(*corners, strict=True))
     sizes = [(x - left + model.width, y - top + model.height) for (x, y), model in zip(corners, models, strict=True)]
     width, height = (math.ceil(round(max(values), 6)) for values in zip(*sizes, strict=True))
