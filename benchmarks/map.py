@@ -190,12 +190,12 @@ def terratorch(scene: Path, ensemble: Path, out: Path, device: str) -> None:
 
 def ours(scene: Path, ensemble: Path, out: Path, device: str, precision: "Precision" = "float32") -> None:
     """`landslide map`, with all its products."""
-    from landslide.mapping.exclusions import ExclusionSettings
     from landslide.mapping.model import open_model
     from landslide.mapping.plan import make_plan
-    from landslide.mapping.scene import open_scene
     from landslide.mapping.scene_map import default_workers, map_scene
     from landslide.mapping.settings import MappingSettings
+    from landslide.scenes.exclusions import ExclusionSettings
+    from landslide.scenes.scene import open_scene
 
     maps = out.with_suffix("")
     model = open_model(str(ensemble), maps, torch.device(device))

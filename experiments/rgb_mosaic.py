@@ -37,14 +37,14 @@ from landslide.data.table import patch_table
 from landslide.errors import LandslideError
 from landslide.folds.parts import FoldRows, adjacent_to, inner_validation
 from landslide.inference.ensemble import Member, save_ensemble
-from landslide.mapping.exclusions import ExclusionSettings
 from landslide.mapping.model import MapModel, open_model
-from landslide.mapping.mosaic import SCALE
 from landslide.mapping.plan import make_plan
-from landslide.mapping.scene import open_scene
 from landslide.mapping.scene_map import default_workers, map_scene
 from landslide.mapping.settings import MappingSettings
 from landslide.metrics.counts import confusion_counts, scores
+from landslide.products.raw_files import SCALE
+from landslide.scenes.exclusions import ExclusionSettings
+from landslide.scenes.scene import open_scene
 from landslide.schema import PATCH_SIZE
 from landslide.training.fold import FoldResult, FoldTask, TrainingSettings, train_fold
 

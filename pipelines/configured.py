@@ -23,10 +23,9 @@ from zenml.client import Client
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 from zenml.pipelines.pipeline_definition import Pipeline
 
-from landslide import strict_yaml
+from landslide import full_disk, strict_yaml
 from landslide.errors import ConfigurationError, LandslideError, LockedError
 from landslide.locks import locked
-from landslide.operations import full_disk
 from landslide.paths import home
 from landslide.termination import Terminated, exit_on_sigterm
 from landslide.tracking import open_runs

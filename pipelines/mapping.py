@@ -6,9 +6,9 @@ zenml pipeline run pipelines.mapping.mapping_pipeline -c configs/mapping.yaml
 from dataclasses import asdict
 
 from landslide.errors import ConfigurationError, LandslideError
-from landslide.mapping.exclusions import ExclusionSettings
-from landslide.mapping.scene import open_scene, refuse_equal_names
 from landslide.mapping.settings import MappingSettings, SceneSettings
+from landslide.scenes.exclusions import ExclusionSettings
+from landslide.scenes.scene import open_scene, refuse_equal_names
 from pipelines.configured import configured_pipeline
 from steps.map_scene import map_scene
 

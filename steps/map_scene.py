@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 from zenml import step
 
-from landslide.mapping.exclusions import ExclusionSettings
 from landslide.mapping.model import open_model
 from landslide.mapping.plan import make_plan
 from landslide.mapping.record import record_map
 from landslide.mapping.report import describe_map
-from landslide.mapping.scene import open_scene
 from landslide.mapping.scene_map import default_workers
 from landslide.mapping.scene_map import map_scene as make_map
 from landslide.mapping.settings import MappingSettings, SceneSettings
+from landslide.scenes.exclusions import ExclusionSettings
+from landslide.scenes.scene import open_scene
 
 logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it counts the rows of every layer
 

@@ -14,9 +14,9 @@ from zenml import step
 from landslide.data.patches import read_stored
 from landslide.inference.ensemble import Ensemble
 from landslide.locks import locked
-from landslide.mapping.model_item import model_item
 from landslide.metrics.counts import METRIC_NAMES
 from landslide.paths import checkpoints
+from landslide.products.model_item import model_item
 from landslide.tracking import registry, runs
 from landslide.training.fold import TrainingSettings
 from steps.data_access import PatchSource

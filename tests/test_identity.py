@@ -1,5 +1,6 @@
 """Licence, citation, changelog, hooks, forms and CONTRIBUTING.md agree with the project."""
 
+import ast
 import hashlib
 import json
 import re
@@ -185,8 +186,32 @@ def test_contributing_names_files_and_code_that_exist():
     assert [name for name in used if not re.search(rf"\b{name}\b", source)] == []
 
 
-def test_contributing_lists_every_package_of_the_library():
+LIBRARY = ROOT / "src" / "landslide"
+
+
+def packages_in_order() -> list[str]:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     table = text[text.index("The packages of `src/landslide`") : text.index("A package imports only")]
-    packages = {path.parent.name for path in (ROOT / "src" / "landslide").glob("*/__init__.py")}
-    assert packages == set(re.findall(r"`(\w+)`", table)) - {"landslide"}
+    return [name for name in re.findall(r"`(\w+)`", table) if name != "landslide"]
+
+
+def test_contributing_lists_every_package_of_the_library():
+    assert set(packages_in_order()) == {path.parent.name for path in LIBRARY.glob("*/__init__.py")}
+
+
+def test_a_package_imports_only_packages_above_it():
+    order, upwards = packages_in_order(), []
+    for path in LIBRARY.rglob("*.py"):
+        own = path.relative_to(LIBRARY).parts[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                module = node.module or ""
+                names = [f"{module}.{alias.name}" for alias in node.names] if module == "landslide" else [module]
+            else:
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                used = f"{name}.".split(".")[1] if name.startswith("landslide.") else ""
+                above = order[: order.index(own) + 1] if own in order else []
+                if used in order and used not in above and own != "__main__.py":
+                    upwards.append(f"{path.relative_to(LIBRARY)} imports {name}")
+    assert upwards == []

@@ -23,7 +23,7 @@ from landslide.data.project import forgotten_changes
 from landslide.labels.candidates import CANDIDATES
 from landslide.labels.label_changes import read_changed_patches
 from landslide.labels.objects import label_objects
-from landslide.mapping.demo_scene import write_demo_scene
+from landslide.scenes.demo_scene import write_demo_scene
 from landslide.schema import LABEL_CHANGES
 from tests.support.audits import Judged, write_audit
 from tests.support.patch_sets import build_image, image_path, mask_path, write_h5

@@ -19,12 +19,12 @@ from landslide.inference.ensemble import Member, load_ensemble, save_ensemble
 from landslide.labels.choosing import rank_next, summarise
 from landslide.labels.proposals import COLUMNS, FILES, LabelledSet, describe_images, windows_of_scenes
 from landslide.locks import locked
-from landslide.mapping.exclusions import ExclusionSettings
 from landslide.mapping.model import open_model
 from landslide.mapping.plan import make_plan
-from landslide.mapping.scene import open_scene
 from landslide.mapping.settings import MappingSettings
 from landslide.models import ModelSpec, build_model
+from landslide.scenes.exclusions import ExclusionSettings
+from landslide.scenes.scene import open_scene
 from tests.support.map_models import BANDS, SETTINGS, bright_ensemble, ground, write_stack
 
 CORNER = Affine(10, 0, 400_000, 0, -10, 3_100_000)

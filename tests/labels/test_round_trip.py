@@ -20,16 +20,16 @@ from landslide.folds.parts import fold_rows
 from landslide.inference.ensemble import Member, save_ensemble
 from landslide.labels.sources import LabelSettings
 from landslide.labels.tiles import LabelledScene, TileSettings, tile_scenes
-from landslide.mapping.demo_scene import write_demo_scene
-from landslide.mapping.exclusions import ExclusionSettings
 from landslide.mapping.model import open_model
 from landslide.mapping.plan import make_plan
-from landslide.mapping.reader import SceneReader
-from landslide.mapping.scene import open_scene
 from landslide.mapping.scene_map import map_scene
 from landslide.mapping.settings import MappingSettings
-from landslide.mapping.terrain import prepare_terrain
-from landslide.mapping.units import to_stored
+from landslide.scenes.demo_scene import write_demo_scene
+from landslide.scenes.exclusions import ExclusionSettings
+from landslide.scenes.reader import SceneReader
+from landslide.scenes.scene import open_scene
+from landslide.scenes.terrain import prepare_terrain
+from landslide.scenes.units import to_stored
 from landslide.schema import ORIGINAL_BANDS, STORED_DIVISORS
 from landslide.training.augmentation import AugmentationSettings
 from landslide.training.fold import FoldTask, TrainingSettings, train_fold

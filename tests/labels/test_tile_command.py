@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from landslide.cli import main
 from landslide.data.patches import read_stored
-from landslide.mapping.demo_scene import write_demo_scene
+from landslide.scenes.demo_scene import write_demo_scene
 from tests.support.sentinel2 import sentinel2_folder
 
 pytestmark = pytest.mark.slow

@@ -19,9 +19,9 @@ from landslide.errors import ConfigurationError, DataError
 from landslide.labels import tiles
 from landslide.labels.sources import LabelSettings
 from landslide.labels.tiles import LabelledScene, TileSettings, tile_scenes
-from landslide.mapping.demo_scene import write_demo_scene
-from landslide.mapping.exclusions import ExclusionSettings
-from landslide.mapping.scene import open_scene
+from landslide.scenes.demo_scene import write_demo_scene
+from landslide.scenes.exclusions import ExclusionSettings
+from landslide.scenes.scene import open_scene
 from landslide.schema import ORIGINAL_BANDS, STORED_DIVISORS
 
 pytestmark = pytest.mark.slow

@@ -22,9 +22,9 @@ from landslide.data.table import patch_table
 from landslide.inference.ensemble import Ensemble, Member
 from landslide.labels.sources import LabelSettings
 from landslide.labels.tiles import LabelledScene, TileSettings, tile_scenes
-from landslide.mapping.exclusions import ExclusionSettings
-from landslide.mapping.geotiff import stored_threshold
-from landslide.mapping.scene import open_scene
+from landslide.products.geotiff import stored_threshold
+from landslide.scenes.exclusions import ExclusionSettings
+from landslide.scenes.scene import open_scene
 from landslide.tracking import runs
 from tests.support.map_models import BANDS, SETTINGS, bright_members, ground, write_stack
 from tests.support.patch_sets import write_patch_set

@@ -9,8 +9,9 @@ import torch
 from landslide.bands.formulas import BandSettings
 from landslide.inference.ensemble import Ensemble
 from landslide.mapping.model import MapModel
-from landslide.mapping.mosaic import NO_DATA, RAW_TYPES, SCALE, Mosaic, Windows, read_raw
-from landslide.mapping.reasons import Reason
+from landslide.mapping.mosaic import Mosaic, Windows
+from landslide.products.raw_files import NO_DATA, RAW_TYPES, SCALE, read_raw
+from landslide.scenes.reasons import Reason
 from landslide.schema import STORED_DIVISORS
 from tests.support import versions
 

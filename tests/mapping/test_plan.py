@@ -14,11 +14,11 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from landslide.errors import DataError
-from landslide.mapping.demo_scene import write_demo_scene
-from landslide.mapping.exclusions import ExclusionSettings
 from landslide.mapping.plan import make_plan
-from landslide.mapping.scene import open_scene
 from landslide.mapping.settings import MappingSettings
+from landslide.scenes.demo_scene import write_demo_scene
+from landslide.scenes.exclusions import ExclusionSettings
+from landslide.scenes.scene import open_scene
 from tests.support.map_models import ground, write_stack
 
 pytestmark = pytest.mark.slow

@@ -20,17 +20,17 @@ from affine import Affine
 from rasterio.features import shapes
 
 from landslide.errors import ConfigurationError, DataError
-from landslide.mapping.demo_scene import write_demo_scene
-from landslide.mapping.exclusions import ExclusionSettings
-from landslide.mapping.geotiff import stored_threshold
-from landslide.mapping.grid import WGS84
 from landslide.mapping.map_folder import MapExistsError
 from landslide.mapping.model import open_model
 from landslide.mapping.plan import make_plan
 from landslide.mapping.report import describe_map, describe_plan
-from landslide.mapping.scene import open_scene
 from landslide.mapping.scene_map import map_scene
 from landslide.mapping.settings import MappingSettings
+from landslide.products.geotiff import stored_threshold
+from landslide.scenes.demo_scene import write_demo_scene
+from landslide.scenes.exclusions import ExclusionSettings
+from landslide.scenes.grid import WGS84
+from landslide.scenes.scene import open_scene
 from tests.support import versions
 from tests.support.full_disk import files_limited
 from tests.support.map_models import ground, write_stack
@@ -209,11 +209,11 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import torch
-from landslide.mapping.exclusions import ExclusionSettings
+from landslide.scenes.exclusions import ExclusionSettings
 from landslide.mapping.model import open_model
 from landslide.mapping.plan import make_plan
 from landslide.mapping.report import describe_map, describe_plan
-from landslide.mapping.scene import open_scene
+from landslide.scenes.scene import open_scene
 from landslide.mapping.scene_map import map_scene
 from landslide.mapping.settings import MappingSettings
 model, source, output = sys.argv[1:]

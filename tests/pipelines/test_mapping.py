@@ -7,7 +7,7 @@ import yaml
 from click.testing import CliRunner
 
 from landslide.cli import main
-from landslide.mapping.demo_scene import write_demo_scene
+from landslide.scenes.demo_scene import write_demo_scene
 from landslide.tracking import registry, runs
 from tests.support import versions
 from tests.support.full_disk import files_limited

@@ -8,8 +8,8 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 
-from landslide.mapping.grid import Grid
-from landslide.mapping.products import MapInfo
+from landslide.products.map_info import MapInfo
+from landslide.scenes.grid import Grid
 
 
 def utm_grid(width: int, height: int, zone: str = "EPSG:32633", pixel: float = 10.0) -> Grid:

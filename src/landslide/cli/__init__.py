@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from landslide import full_disk
 from landslide.cli.completion import completion_command
 from landslide.cli.data import data_group
 from landslide.cli.health import health_command
@@ -21,7 +22,6 @@ from landslide.cli.report import report_command
 from landslide.cli.stack import stack_command
 from landslide.cli.train import train_command
 from landslide.errors import LandslideError
-from landslide.operations import full_disk
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 

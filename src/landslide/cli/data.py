@@ -60,7 +60,7 @@ def scene(folder: Path, seed: int, layout: Any, clouds: bool) -> None:
     import shutil
 
     from landslide.errors import DataError
-    from landslide.mapping.demo_scene import write_demo_scene
+    from landslide.scenes.demo_scene import write_demo_scene
 
     if folder.is_dir() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty.", remedy="Choose a new folder, or move its content away.")

@@ -95,9 +95,9 @@ def map_command(
     from landslide.mapping.model import open_model
     from landslide.mapping.plan import make_plan
     from landslide.mapping.report import describe_map, describe_plan
-    from landslide.mapping.scene import open_scene, refuse_equal_names
     from landslide.mapping.scene_map import default_workers
     from landslide.mapping.settings import MappingSettings
+    from landslide.scenes.scene import open_scene, refuse_equal_names
 
     reading, exclusions = settings_of_scenes(options)
     mapping = MappingSettings(**options)

@@ -86,8 +86,8 @@ def next_command(
 def _only_set(sources: tuple[str, ...], options: dict[str, Any], dem: tuple[Path, ...]) -> Path:
     """Return the one data set; refuse what would have no effect."""
     from landslide.errors import ConfigurationError
-    from landslide.mapping.exclusions import ExclusionSettings
     from landslide.mapping.settings import SceneSettings
+    from landslide.scenes.exclusions import ExclusionSettings
 
     if len(sources) > 1:
         raise ConfigurationError(
@@ -115,8 +115,8 @@ def _of_scenes(
     from landslide.labels.proposals import windows_of_scenes
     from landslide.labels.tiles import TileSettings
     from landslide.mapping.plan import make_plan
-    from landslide.mapping.scene import open_scene, refuse_equal_names
     from landslide.mapping.settings import MappingSettings
+    from landslide.scenes.scene import open_scene, refuse_equal_names
 
     TileSettings(min_valid=min_valid)  # refuses a wrong one
     reading, exclusions = settings_of_scenes(options)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from landslide.mapping.exclusions import ExclusionSettings
     from landslide.mapping.settings import SceneSettings
+    from landslide.scenes.exclusions import ExclusionSettings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
@@ -67,8 +67,8 @@ def scene_options(bands: str) -> Callable[[_Command], _Command]:
 
 def settings_of_scenes(options: dict[str, Any]) -> tuple["SceneSettings", "ExclusionSettings"]:
     """Take from the options of a command how scenes are read, and what is left out."""
-    from landslide.mapping.exclusions import ExclusionSettings
     from landslide.mapping.settings import SceneSettings
+    from landslide.scenes.exclusions import ExclusionSettings
 
     reading = {name: options.pop(name) for name in ("bands", "quantification", "offset", "level")}
     left_out = {name: options.pop(name) for name in ("clouds", "snow", "margin", "area", "area_where")}

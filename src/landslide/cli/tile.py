@@ -71,7 +71,7 @@ def tile_command(
         raise click.UsageError(f"scenes: {len(scenes)}, files of labels: {len(label_files)}; give one, or one for each")
     from landslide.labels.sources import LabelSettings
     from landslide.labels.tiles import LabelledScene, TileSettings, describe_set, tile_scenes
-    from landslide.mapping.scene import open_scene
+    from landslide.scenes.scene import open_scene
     from landslide.schema import ORIGINAL_BANDS
 
     reading, exclusions = settings_of_scenes(options)

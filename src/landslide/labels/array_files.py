@@ -14,7 +14,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from landslide.data.read_errors import DAMAGED, explain
-from landslide.mapping.rasters import STRICT, gdal_message
+from landslide.scenes.rasters import STRICT, gdal_message
 from landslide.schema import ORIGINAL_BANDS
 
 FORMATS = {

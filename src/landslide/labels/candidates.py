@@ -12,9 +12,9 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from landslide.errors import DataError, first_few
 from landslide.files import atomic_write
-from landslide.mapping.products import Column
-from landslide.mapping.qgis_styles import candidate_style, outline_style
-from landslide.mapping.vectors import LayerKind, write_geopackage
+from landslide.products.map_info import Column
+from landslide.products.qgis_styles import candidate_style, outline_style
+from landslide.products.vectors import LayerKind, write_geopackage
 
 KINDS = MappingProxyType(
     {

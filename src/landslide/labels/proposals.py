@@ -26,10 +26,10 @@ from landslide.labels.places import Place, beside_each_other, common_crs, patch_
 from landslide.labels.tiles import RECORD, refuse_small_scene, why_left_out, window_edges, window_starts
 from landslide.mapping.model import MapModel
 from landslide.mapping.plan import MapPlan, terrain_of
-from landslide.mapping.products import Column
-from landslide.mapping.qgis_styles import ticked_style
-from landslide.mapping.reasons import Reason
-from landslide.mapping.vectors import LayerKind, write_geopackage
+from landslide.products.map_info import Column
+from landslide.products.qgis_styles import ticked_style
+from landslide.products.vectors import LayerKind, write_geopackage
+from landslide.scenes.reasons import Reason
 from landslide.schema import LAYOUTS, PATCH_SIZE, POSITION_COLUMNS
 
 COLUMNS = MappingProxyType(

@@ -13,9 +13,9 @@ from landslide.data.patches import read_mask
 from landslide.errors import DataError
 from landslide.labels.places import Place, patch_places
 from landslide.labels.predictions import Predictions
-from landslide.mapping.geotiff import NOT_ANALYSED, stored_threshold
-from landslide.mapping.grid import Grid
-from landslide.mapping.mosaic import NO_DATA, SCALE
+from landslide.products.geotiff import NOT_ANALYSED, stored_threshold
+from landslide.products.raw_files import NO_DATA, SCALE
+from landslide.scenes.grid import Grid
 from landslide.schema import PATCH_SIZE
 
 SEEN = -1

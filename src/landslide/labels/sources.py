@@ -22,8 +22,8 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from landslide.errors import ConfigurationError, DataError
-from landslide.mapping.grid import Grid
-from landslide.mapping.rasters import gdal_environment, open_raster, reading, warped
+from landslide.scenes.grid import Grid
+from landslide.scenes.rasters import gdal_environment, open_raster, reading, warped
 
 Mask = npt.NDArray[np.uint8]
 

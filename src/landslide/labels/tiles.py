@@ -22,13 +22,13 @@ from landslide.labels.label_changes import read_changed_patches
 from landslide.labels.places import ORIGIN_COLUMNS
 from landslide.labels.sources import LabelCounts, Labels, LabelSettings
 from landslide.locks import locked
-from landslide.mapping.exclusions import ExclusionSettings
-from landslide.mapping.grid import Grid
-from landslide.mapping.reader import SceneReader
-from landslide.mapping.reasons import Reason
-from landslide.mapping.scene import Scene, refuse_equal_names
-from landslide.mapping.terrain import prepare_terrain
-from landslide.mapping.units import TERRAIN_BANDS, Units, to_stored
+from landslide.scenes.exclusions import ExclusionSettings
+from landslide.scenes.grid import Grid
+from landslide.scenes.reader import SceneReader
+from landslide.scenes.reasons import Reason
+from landslide.scenes.scene import Scene, refuse_equal_names
+from landslide.scenes.terrain import prepare_terrain
+from landslide.scenes.units import TERRAIN_BANDS, Units, to_stored
 from landslide.schema import LABEL_CHANGES, ORIGINAL_BANDS, PATCH_SIZE, POSITION_COLUMNS
 
 RECORD = "tiles.json"
@@ -402,7 +402,7 @@ def why_left_out(reasons: npt.NDArray[np.uint8], min_valid: float) -> str:
     """Return why a window becomes no patch; empty if it does.
 
     Args:
-        reasons: Codes of `landslide.mapping.reasons.Reason` of its pixels.
+        reasons: Codes of `landslide.scenes.reasons.Reason` of its pixels.
         min_valid: See `TileSettings`.
     """
     invalid = reasons[reasons != Reason.ANALYSED]

@@ -28,7 +28,6 @@ from landslide.labels.registered import Unseen, unseen_patches
 from landslide.labels.scene_layers import SEEN, PlacedScene, SceneLayers, place_scenes
 from landslide.labels.tiles import tiled_scenes
 from landslide.locks import locked
-from landslide.mapping.geotiff import LANDSLIDE, MASK_COLOURS, NOT_ANALYSED, write_raster
 from landslide.mapping.map_folder import (
     PRODUCTS,
     SUMMARY,
@@ -39,14 +38,15 @@ from landslide.mapping.map_folder import (
     writing_map,
 )
 from landslide.mapping.model import version_of
-from landslide.mapping.mosaic import NO_DATA
 from landslide.mapping.plan import digest
-from landslide.mapping.polygons import class_polygons, landslide_polygons, source_table
-from landslide.mapping.products import Column, MapInfo
-from landslide.mapping.rasters import gdal_environment
 from landslide.mapping.settings import MappingSettings
-from landslide.mapping.vectors import LAYERS, write_geopackage
 from landslide.metrics.counts import confusion_counts, scores
+from landslide.products.geotiff import LANDSLIDE, MASK_COLOURS, NOT_ANALYSED, write_raster
+from landslide.products.map_info import Column, MapInfo
+from landslide.products.polygons import class_polygons, landslide_polygons, source_table
+from landslide.products.raw_files import NO_DATA
+from landslide.products.vectors import LAYERS, write_geopackage
+from landslide.scenes.rasters import gdal_environment
 from landslide.schema import PATCH_SIZE
 from landslide.tracking import registry
 from landslide.tracking.runs import MlflowClient

@@ -1,1 +1,1 @@
-"""Whole scenes in, maps out: probability rasters, polygons of landslides, and what could not be analysed."""
+"""The work on a map: the plan, windows and networks, resuming, and the folder that holds the products."""

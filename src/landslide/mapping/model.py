@@ -13,7 +13,7 @@ from landslide.errors import ConfigurationError, RegistryError
 from landslide.files import sha256
 from landslide.inference.ensemble import Ensemble, load_ensemble
 from landslide.inference.symmetries import TestTimeAugmentation
-from landslide.mapping.units import TERRAIN_BANDS, Units, stored_values, to_stored
+from landslide.scenes.units import TERRAIN_BANDS, Units, stored_values, to_stored
 
 _FAR = 8.0  # factor from the mean of Landslide4Sense, or standard deviations from the model's own mean
 

@@ -25,19 +25,9 @@ import numpy.typing as npt
 import torch
 
 from landslide.files import atomic_write
-from landslide.mapping.reasons import Reason
 from landslide.mapping.windows import blending_weights, window_side, window_starts
-
-SCALE = 0.0001
-"""Step of the stored probabilities and deviations."""
-NO_DATA = 65535
-"""Stored where a pixel is not analysed."""
-RAW_TYPES: dict[str, np.dtype[Any]] = {
-    "probability": np.dtype(np.uint16),
-    "uncertainty": np.dtype(np.uint16),
-    "reasons": np.dtype(np.uint8),
-}
-"""The raw files of a prediction, `<name>.raw`, with their dtypes: rows of pixels from north to south."""
+from landslide.products.raw_files import NO_DATA, RAW_TYPES, SCALE
+from landslide.scenes.reasons import Reason
 
 PROGRESS = "progress.npz"
 """The saved accumulators."""
@@ -48,7 +38,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Rows(Protocol):
-    """Rows of a scene in physical units, see `landslide.mapping.reader.SceneReader`."""
+    """Rows of a scene in physical units, see `landslide.scenes.reader.SceneReader`."""
 
     def read(self, start: int, stop: int) -> tuple[Floats, npt.NDArray[np.uint8]]:
         """Return the values (C, rows, width) and the reasons (rows, width) of rows `start` to `stop`."""
@@ -288,12 +278,6 @@ class Mosaic:
         return {
             self._folder / f"{name}.raw": rows * windows.width * dtype.itemsize for name, dtype in RAW_TYPES.items()
         }
-
-
-def read_raw(folder: Path, name: str, height: int, width: int) -> npt.NDArray[Any]:
-    """Return a raw file as an array (height, width) that is read from the disk as it is used."""
-    dtype: np.dtype[Any] = RAW_TYPES[name]
-    return np.memmap(folder / f"{name}.raw", dtype, "r", shape=(height, width))
 
 
 def _single_threaded() -> None:

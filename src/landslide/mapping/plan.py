@@ -15,22 +15,22 @@ import rasterio
 import torch
 from rasterio.errors import RasterioError
 
-import landslide.mapping
+from landslide import mapping, products, scenes
 from landslide.errors import ConfigurationError, DataError
 from landslide.inference.ensemble import Ensemble
 from landslide.inference.own_code import CODE
-from landslide.mapping.exclusions import ExclusionSettings, cloud_source
 from landslide.mapping.model import MapModel
 from landslide.mapping.mosaic import Windows
 from landslide.mapping.networks import Engine, choose_engine, engine_version, with_engine
-from landslide.mapping.reader import SceneReader
-from landslide.mapping.reasons import Reason
-from landslide.mapping.reflectance import POSSIBLE
-from landslide.mapping.scene import Scene
 from landslide.mapping.settings import MappingSettings
-from landslide.mapping.terrain import POSSIBLE as HEIGHTS
-from landslide.mapping.terrain import Terrain, prepare_terrain, terrain_size
-from landslide.mapping.units import TERRAIN_BANDS
+from landslide.scenes.exclusions import ExclusionSettings, cloud_source
+from landslide.scenes.reader import SceneReader
+from landslide.scenes.reasons import Reason
+from landslide.scenes.reflectance import POSSIBLE
+from landslide.scenes.scene import Scene
+from landslide.scenes.terrain import POSSIBLE as HEIGHTS
+from landslide.scenes.terrain import Terrain, prepare_terrain, terrain_size
+from landslide.scenes.units import TERRAIN_BANDS
 from landslide.schema import PATCH_SIZE
 
 _TRAINING_PIXEL = 10.0  # metres
@@ -347,6 +347,7 @@ def _size_and_time(path: str | Path) -> list[int]:
 
 def _mapping_code() -> str:
     found = hashlib.sha256()
-    for path in sorted(Path(landslide.mapping.__path__[0]).glob("*.py")):
-        found.update(path.read_bytes())
+    for package in (scenes, mapping, products):
+        for path in sorted(Path(package.__path__[0]).glob("*.py")):
+            found.update(path.read_bytes())
     return found.hexdigest()[:16]

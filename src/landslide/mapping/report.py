@@ -4,10 +4,10 @@ import tempfile
 from pathlib import Path
 
 from landslide.errors import DataError
-from landslide.mapping.exclusions import cloud_source
 from landslide.mapping.map_folder import FinishedMap
 from landslide.mapping.networks import engine_version
 from landslide.mapping.plan import MapPlan, pixel_notes, terrain_of
+from landslide.scenes.exclusions import cloud_source
 
 _PROCESS_BYTES = 900e6  # of the libraries and a small network
 

@@ -16,9 +16,6 @@ import numpy as np
 
 from landslide.files import atomic_write, sha256
 from landslide.locks import locked
-from landslide.mapping.exclusions import area_polygons
-from landslide.mapping.geotiff import write_rasters
-from landslide.mapping.grid import Grid
 from landslide.mapping.map_folder import (
     PRODUCTS,
     REPLACE,
@@ -32,26 +29,30 @@ from landslide.mapping.map_folder import (
     refuse_another,
     writing_map,
 )
-from landslide.mapping.map_page import write_map_page
 from landslide.mapping.model import MapModel
-from landslide.mapping.mosaic import PROGRESS, Mosaic, read_raw
+from landslide.mapping.mosaic import PROGRESS, Mosaic
 from landslide.mapping.networks import engine_version
-from landslide.mapping.pictures import write_quicklook
 from landslide.mapping.plan import MapPlan, digest, pixel_notes, terrain_of
-from landslide.mapping.polygons import (
+from landslide.products.geotiff import write_rasters
+from landslide.products.map_info import MapInfo
+from landslide.products.map_page import write_map_page
+from landslide.products.pictures import write_quicklook
+from landslide.products.polygons import (
     area_of_interest,
     image_footprint,
     landslide_polygons,
     not_analysed_polygons,
     source_table,
 )
-from landslide.mapping.products import MapInfo
-from landslide.mapping.rasters import gdal_environment
-from landslide.mapping.reader import scene_preview
-from landslide.mapping.reasons import Reason
-from landslide.mapping.stac_item import write_item
-from landslide.mapping.terrain import Terrain
-from landslide.mapping.vectors import write_geojson, write_geopackage
+from landslide.products.raw_files import read_raw
+from landslide.products.stac_item import write_item
+from landslide.products.vectors import write_geojson, write_geopackage
+from landslide.scenes.exclusions import area_polygons
+from landslide.scenes.grid import Grid
+from landslide.scenes.rasters import gdal_environment
+from landslide.scenes.reader import scene_preview
+from landslide.scenes.reasons import Reason
+from landslide.scenes.terrain import Terrain
 
 _IDENTITY = "identity.json"
 _NO_EFFECT_ON_PREDICTION = ("threshold", "min_area")

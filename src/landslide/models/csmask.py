@@ -32,7 +32,6 @@ def read(weights: str, bands: Sequence[str]) -> StoredWeights:
     """
     folder = package_folder(weights)
     import onnx
-    from google.protobuf.message import DecodeError
 
     known = _BANDS if {"B11", "B12"} & set(bands) else _BANDS[:4]
     path = folder / f"model_{len(known)}b_{LEVELS[weights]}.onnx"
@@ -41,7 +40,7 @@ def read(weights: str, bands: Sequence[str]) -> StoredWeights:
     tensors = {}
     try:
         graph = onnx.load(str(path)).graph
-    except (OSError, DecodeError) as error:
+    except Exception as error:  # OSError, or an error of protobuf, which only onnx requires
         raise _damaged(path) from error
     for initializer in graph.initializer:
         name = initializer.name.removeprefix(_PREFIX)

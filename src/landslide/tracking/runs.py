@@ -38,13 +38,13 @@ from mlflow.types import Schema, TensorSpec
 from sqlalchemy.exc import SQLAlchemyError
 
 import landslide
+from landslide import full_disk
 from landslide.bands.formulas import BandSettings
 from landslide.errors import RegistryError
 from landslide.inference.ensemble import Member, load_members, recorded_code, save_ensemble
 from landslide.inference.own_code import CODE, code_digest
 from landslide.locks import locked
 from landslide.models import required_packages
-from landslide.operations import full_disk
 from landslide.tracking import descriptions, metric_keys
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,24 @@
+"""The raw files of a prediction, from which the products are made: rows of pixels from north to south."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SCALE = 0.0001
+"""Step of the stored probabilities and deviations."""
+NO_DATA = 65535
+"""Stored where a pixel is not analysed."""
+RAW_TYPES: dict[str, np.dtype[Any]] = {
+    "probability": np.dtype(np.uint16),
+    "uncertainty": np.dtype(np.uint16),
+    "reasons": np.dtype(np.uint8),
+}
+"""The raw files, `<name>.raw`, with their dtypes."""
+
+
+def read_raw(folder: Path, name: str, height: int, width: int) -> npt.NDArray[Any]:
+    """Return a raw file as an array (height, width) that is read from the disk as it is used."""
+    dtype: np.dtype[Any] = RAW_TYPES[name]
+    return np.memmap(folder / f"{name}.raw", dtype, "r", shape=(height, width))

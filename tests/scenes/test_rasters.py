@@ -1,0 +1,102 @@
+"""GDAL's cache, and rows in blocks."""
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.env
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.windows import Window
+
+from landslide.products.geotiff import write_rasters
+from landslide.products.raw_files import RAW_TYPES
+from landslide.scenes.grid import Grid
+from landslide.scenes.rasters import gdal_environment, writing
+from landslide.scenes.row_blocks import RowBlocks
+from landslide.scenes.terrain import prepare_terrain
+from tests.support.full_disk import files_limited
+
+GRID = Grid(CRS.from_epsg(32645), Affine(10, 0, 400_000, 0, -10, 3_100_000), 600, 600)
+
+
+def test_cache_has_room_for_the_tiles_of_a_scene():
+    """One row of tiles of a product is about 170 MB; without room for it each read decodes all tiles again."""
+    with gdal_environment():
+        assert rasterio.env.get_gdal_config("GDAL_CACHEMAX") == 256 * 2**20
+
+
+def test_row_blocks_compute_each_block_once_in_order():
+    computed = []
+
+    def compute(start, stop):
+        computed.append((start, stop))
+        return np.arange(start, stop)[None, :, None] + np.zeros((2, 1, 3), int)
+
+    rows = RowBlocks(compute, 23, block=10)
+    for start, stop in ((0, 4), (4, 12), (8, 11), (12, 23), (9, 10)):
+        assert (rows.read(start, stop) == np.arange(start, stop)[None, :, None]).all()
+        assert rows.read(start, stop).shape == (2, stop - start, 3)
+    assert computed == [(0, 10), (10, 20), (20, 23), (0, 10)]
+
+
+@pytest.fixture
+def elevation(tmp_path):
+    """An elevation model of noise around the grid, whose terrain has more than a block per row."""
+    values = np.random.default_rng(0).normal(1000, 30, (1, 640, 640)).astype(np.float32)
+    profile = {"driver": "GTiff", "dtype": "float32", "count": 1, "width": 640, "height": 640, "crs": GRID.crs}
+    with rasterio.open(
+        tmp_path / "dem.tif", "w", transform=GRID.transform @ Affine.translation(-20, -20), **profile
+    ) as f:
+        f.write(values)
+    return tmp_path / "dem.tif"
+
+
+def test_terrain_that_does_not_fit_on_the_disk_gets_no_name(elevation, tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    size = prepare_terrain([elevation], GRID, folder).path.stat().st_size
+    (folder / "terrain.tif").unlink()
+    for missing in (1, 5_000, 50_000, 200_000, 800_000, 2_000_000):
+        with files_limited(size - missing), pytest.raises(OSError, match=r"terrain\.tif"):
+            prepare_terrain([elevation], GRID, folder)
+        assert not list(folder.iterdir())
+
+
+def test_rasters_of_a_map_that_do_not_fit_on_the_disk_are_noticed(tmp_path):
+    noise = np.random.default_rng(0)
+    for name, dtype in RAW_TYPES.items():
+        noise.integers(0, 5 if name == "reasons" else 10_000, (600, 600)).astype(dtype).tofile(tmp_path / f"{name}.raw")
+    products = tmp_path / "products"
+    products.mkdir()
+    write_rasters(tmp_path, products, GRID, 0.5, {})
+    size = (products / "probability.tif").stat().st_size
+    for limit in (1_000, 300_000, size - 100_000, size - 1, size):
+        with files_limited(limit), pytest.raises(OSError, match=r"probability\."):
+            write_rasters(tmp_path, products, GRID, 0.5, {})
+
+
+def test_the_remains_of_a_raster_that_was_cut_off_are_replaced(tmp_path):
+    for name, dtype in RAW_TYPES.items():
+        np.zeros((600, 600), dtype).tofile(tmp_path / f"{name}.raw")
+    products = tmp_path / "products"
+    products.mkdir()
+    for path in (tmp_path / "probability.tiled.tif", products / "mask.tif"):
+        path.write_bytes(b"II*\0" + (10**6).to_bytes(4, "little"))  # its directory would be beyond its end
+    write_rasters(tmp_path, products, GRID, 0.5, {})
+    with rasterio.open(products / "mask.tif") as mask:
+        assert mask.shape == (600, 600)
+
+
+def test_a_block_that_was_never_written_is_noticed(tmp_path):
+    path = tmp_path / "raster.tif"
+
+    def write(rows):
+        with writing(path), rasterio.open(
+            path, "w", driver="GTiff", width=512, height=512, count=1, dtype="uint8", tiled=True, sparse_ok=True,
+            crs=GRID.crs, transform=GRID.transform,
+        ) as file:  # fmt: skip
+            file.write(np.ones((1, rows, 512), np.uint8), window=Window(0, 0, 512, rows))
+
+    write(512)
+    with pytest.raises(OSError, match=r"raster\.tif is cut off"):
+        write(256)
