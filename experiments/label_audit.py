@@ -43,10 +43,10 @@ from landslide.folds.schemes import assign
 from landslide.inference.ensemble import Ensemble, Member, load_members, save_ensemble
 from landslide.labels.audit import audited_objects, noise, predicted_mask, references, union_objects
 from landslide.labels.candidates import KINDS, VERDICTS
-from landslide.labels.contact_sheet import picture_of
 from landslide.labels.objects import label_objects
 from landslide.labels.predictions import Predictions, predict_out_of_fold
 from landslide.metrics.bootstrap import resampling_blocks
+from landslide.tiling.contact_sheet import picture_of
 from landslide.training.fold import FoldTask, TrainingSettings, train_fold
 
 Mask = npt.NDArray[np.bool_]

@@ -148,6 +148,7 @@ def test_the_bare_library_requires_four_packages():
         ("mapping", "src/landslide/mapping"),
         ("mapping", "src/landslide/labels"),
         ("mapping", "src/landslide/scenes"),
+        ("mapping", "src/landslide/tiling"),
         ("mapping", "src/landslide/products"),
         ("pipelines", "."),
         ("kubeflow", "stacks"),
@@ -157,7 +158,7 @@ def test_an_extra_requires_the_packages_that_its_code_imports(extra, part):
     folders = [ROOT / part] if part != "." else [ROOT / folder for folder in ("src", "steps", "pipelines")]
     files = [path for folder in folders for path in folder.rglob("*.py")]
     if extra == "training":
-        apart = {*WITH_MLFLOW, "scenes", "products", "mapping", "labels"}
+        apart = {*WITH_MLFLOW, "scenes", "tiling", "products", "mapping", "labels"}
         files = [path for path in files if path.relative_to(ROOT / part).parts[0] not in apart]
         files = [path for path in files if path.name != WITH_CLOUDS]
     assert len(files) > 2

@@ -16,12 +16,12 @@ from click.testing import CliRunner, Result
 from pyproj import Transformer
 
 from landslide.cli import main
+from landslide.data.changed_labels import read_changed_patches
 from landslide.data.check import check
 from landslide.data.digests import directory_digest
 from landslide.data.patches import read_mask
 from landslide.data.project import forgotten_changes
 from landslide.labels.candidates import CANDIDATES
-from landslide.labels.label_changes import read_changed_patches
 from landslide.labels.objects import label_objects
 from landslide.scenes.demo_scene import write_demo_scene
 from landslide.schema import LABEL_CHANGES

@@ -15,9 +15,9 @@ from landslide.data.table import patch_table
 from landslide.errors import DataError
 from landslide.labels.audit_report import describe_audit, write_audit
 from landslide.labels.candidates import CHANGES, COLUMNS, read_candidates, write_candidates
-from landslide.labels.places import patch_places
 from landslide.labels.predictions import Predictions
 from landslide.schema import ORIGINAL_BANDS
+from landslide.tiling.places import patch_places
 from tests.support.full_disk import files_limited
 
 ABOUT = {"data": "data", "data_version": "0" * 32 + ".dir", "model_version": "3"}

@@ -18,8 +18,6 @@ from landslide.data.patches import find_patches, read_mask, read_stored
 from landslide.data.table import patch_table
 from landslide.folds.parts import fold_rows
 from landslide.inference.ensemble import Member, save_ensemble
-from landslide.labels.sources import LabelSettings
-from landslide.labels.tiles import LabelledScene, TileSettings, tile_scenes
 from landslide.mapping.model import open_model
 from landslide.mapping.plan import make_plan
 from landslide.mapping.scene_map import map_scene
@@ -31,6 +29,8 @@ from landslide.scenes.scene import open_scene
 from landslide.scenes.terrain import prepare_terrain
 from landslide.scenes.units import to_stored
 from landslide.schema import ORIGINAL_BANDS, STORED_DIVISORS
+from landslide.tiling.sources import LabelSettings
+from landslide.tiling.tiles import LabelledScene, TileSettings, tile_scenes
 from landslide.training.augmentation import AugmentationSettings
 from landslide.training.fold import FoldTask, TrainingSettings, train_fold
 from landslide.training.optimizers import StepSchedule

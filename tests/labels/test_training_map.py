@@ -20,11 +20,11 @@ from landslide.data.digests import directory_digest
 from landslide.data.patches import read_mask, read_stored
 from landslide.data.table import patch_table
 from landslide.inference.ensemble import Ensemble, Member
-from landslide.labels.sources import LabelSettings
-from landslide.labels.tiles import LabelledScene, TileSettings, tile_scenes
 from landslide.products.geotiff import stored_threshold
 from landslide.scenes.exclusions import ExclusionSettings
 from landslide.scenes.scene import open_scene
+from landslide.tiling.sources import LabelSettings
+from landslide.tiling.tiles import LabelledScene, TileSettings, tile_scenes
 from landslide.tracking import runs
 from tests.support.map_models import BANDS, SETTINGS, bright_members, ground, write_stack
 from tests.support.patch_sets import write_patch_set

@@ -13,7 +13,7 @@ import shapely
 from landslide.data.digests import directory_digest
 from landslide.data.table import patch_table
 from landslide.labels.candidates import COLUMNS, RECORD, write_candidates
-from landslide.labels.places import common_crs, patch_places
+from landslide.tiling.places import common_crs, patch_places
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def show(folder: Path, output: Path, numbers: tuple[int, ...], bands: tuple[str,
     Above each training patch are its number and the share of its landslides. The patches are in true colours if B4, B3
     and B2 are stored, otherwise the first band is in gray. Nothing in DIR changes.
     """
-    from landslide.labels.contact_sheet import draw_contact_sheet
+    from landslide.tiling.contact_sheet import draw_contact_sheet
 
     click.echo(f"{output}: {draw_contact_sheet(folder, output, bands=bands, numbers=numbers)}")
 

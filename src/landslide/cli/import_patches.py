@@ -37,10 +37,10 @@ def import_command(
     They may be PNG, JPEG, TIFF, NumPy or HDF5 files, and are paired by their names. Patches of 128 x 128 pixels are cut
     from them, never resampled, and written in the Landslide4Sense layout; names.csv says where each comes from.
     """
-    from landslide.labels.contact_sheet import refuse_picture
-    from landslide.labels.importing import ImportSettings, draw_preview, plan_import, write_import
-    from landslide.labels.new_folder import refuse_output
     from landslide.schema import ORIGINAL_BANDS
+    from landslide.tiling.contact_sheet import refuse_picture
+    from landslide.tiling.importing import ImportSettings, draw_preview, plan_import, write_import
+    from landslide.tiling.new_folder import refuse_output
 
     if preview is not None and preview.resolve().is_relative_to(output.resolve()):
         raise click.UsageError("the preview lies in the folder of the patches, which must be empty")

@@ -86,7 +86,7 @@ def map_command(
     """
     import tempfile
 
-    from landslide.labels.places import holds_patches
+    from landslide.tiling.places import holds_patches
 
     if any(holds_patches(Path(scene)) for scene in scenes):
         _map_training_set(ctx, scenes, output, model, overwrite, dry_run, as_json)

@@ -51,8 +51,8 @@ def next_command(
 
     from landslide.labels import proposals
     from landslide.labels.choosing import Windows
-    from landslide.labels.new_folder import refuse_output
     from landslide.mapping.model import open_model
+    from landslide.tiling.new_folder import refuse_output
 
     refuse_output(output)
     sets = [Path(source) for source in sources if proposals.is_patch_folder(source)]
@@ -113,10 +113,10 @@ def _of_scenes(
     from tqdm.auto import tqdm
 
     from landslide.labels.proposals import windows_of_scenes
-    from landslide.labels.tiles import TileSettings
     from landslide.mapping.plan import make_plan
     from landslide.mapping.settings import MappingSettings
     from landslide.scenes.scene import open_scene, refuse_equal_names
+    from landslide.tiling.tiles import TileSettings
 
     TileSettings(min_valid=min_valid)  # refuses a wrong one
     reading, exclusions = settings_of_scenes(options)

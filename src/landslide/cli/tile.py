@@ -69,10 +69,10 @@ def tile_command(
     """
     if len(label_files) not in (1, len(scenes)):
         raise click.UsageError(f"scenes: {len(scenes)}, files of labels: {len(label_files)}; give one, or one for each")
-    from landslide.labels.sources import LabelSettings
-    from landslide.labels.tiles import LabelledScene, TileSettings, describe_set, tile_scenes
     from landslide.scenes.scene import open_scene
     from landslide.schema import ORIGINAL_BANDS
+    from landslide.tiling.sources import LabelSettings
+    from landslide.tiling.tiles import LabelledScene, TileSettings, describe_set, tile_scenes
 
     reading, exclusions = settings_of_scenes(options)
     settings = TileSettings(stride=stride, min_valid=min_valid, stored=stored or ORIGINAL_BANDS, units=units)

@@ -1,1 +1,1 @@
-"""Labels: from polygons to training patches."""
+"""Labels that people look at again: audits, verdicts, maps of training sets, and what to label next."""

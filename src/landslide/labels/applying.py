@@ -9,8 +9,8 @@ from landslide.data.patches import write_array
 from landslide.data.project import install_and_pin, refuse_unless_replaceable
 from landslide.errors import ConfigurationError, DataError, first_few
 from landslide.labels.label_changes import LabelChanges, changes_file
-from landslide.labels.new_folder import new_folder, refuse_output
 from landslide.schema import LABEL_CHANGES, PATCH_SIZE
+from landslide.tiling.new_folder import new_folder, refuse_output
 
 _DONE = {"no_landslide": "removed", "missing": "added", "outline": "redrawn"}
 

@@ -13,10 +13,10 @@ from landslide.data.patches import read_stored
 from landslide.files import atomic_write
 from landslide.labels.audit import predicted_mask, union_objects
 from landslide.labels.candidates import CHANGES, KINDS, VERDICTS
-from landslide.labels.contact_sheet import picture_of
 from landslide.labels.predictions import Predictions
 from landslide.products.colours import CANDIDATE_COLOURS
 from landslide.products.page_data import image_uri, probability_colours, script_json
+from landslide.tiling.contact_sheet import picture_of
 
 _TEMPLATE = Path(__file__).with_name("audit_page.html")
 _PLACEHOLDER = "{{data}}"

@@ -35,9 +35,9 @@ from landslide.labels.candidates import (
     verdicts_given,
     write_candidates,
 )
-from landslide.labels.new_folder import new_folder
-from landslide.labels.places import Place, common_crs, patch_places
 from landslide.labels.predictions import Predictions
+from landslide.tiling.new_folder import new_folder
+from landslide.tiling.places import Place, common_crs, patch_places
 
 _PIXEL_AREA = 100.0  # m2
 

@@ -17,6 +17,7 @@ import shapely
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
+from landslide.data.changed_labels import CHANGES_COLUMNS, read_changed_patches
 from landslide.data.check import render_findings, survey
 from landslide.data.patches import Finding, read_mask
 from landslide.data.project import refuse_missing
@@ -24,16 +25,8 @@ from landslide.data.table import patch_table
 from landslide.errors import DataError, first_few
 from landslide.labels.candidates import CANDIDATES, KINDS, RECORD, read_candidates
 from landslide.labels.objects import label_objects, parse_objects
-from landslide.labels.places import Place, patch_places
 from landslide.schema import LABEL_CHANGES, ORIGINAL_BANDS, PATCH_SIZE
-
-CHANGES_COLUMNS = (
-    *("data_version", "model_version", "id", "kind", "patch"),
-    *("pixels_added", "pixels_removed", "comment"),
-)
-"""Columns of the file `LABEL_CHANGES`: the data version before, the model of the audit, the candidate, what was wrong,
-the patch that changed, how many pixels this change alone makes landslides or no landslides, and the comment of the
-person."""
+from landslide.tiling.places import Place, patch_places
 
 Mask = npt.NDArray[np.bool_]
 
@@ -162,31 +155,6 @@ def changes_file(plan: LabelChanges) -> bytes:
     versions = {"data_version": plan.version, "model_version": plan.model_version}
     writer.writerows(versions | vars(change) for change in plan.changes)
     return older + text.getvalue().encode()
-
-
-def read_changed_patches(root: Path) -> set[int]:
-    """Return the numbers of the patches whose labels were changed after an audit.
-
-    Args:
-        root: Folder of a data set.
-
-    Raises:
-        DataError: If its file `LABEL_CHANGES` is damaged.
-    """
-    path = root / LABEL_CHANGES
-    if not path.exists():
-        return set()
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = csv.DictReader(file)
-            if tuple(lines.fieldnames or ()) != CHANGES_COLUMNS:
-                raise ValueError(f"its columns are not {', '.join(CHANGES_COLUMNS)}")
-            counts = [(int(line["patch"]), int(line["pixels_added"]), int(line["pixels_removed"])) for line in lines]
-    except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise DataError(
-            f"{path} cannot be read: {error}.", remedy="Restore it, for example with `dvc checkout`."
-        ) from error
-    return {patch for patch, added, removed in counts if added or removed}
 
 
 class _UnusableError(Exception):

@@ -21,9 +21,6 @@ from landslide.data.positions import read_positions
 from landslide.errors import ConfigurationError, DataError, first_few
 from landslide.inference.ensemble import Ensemble
 from landslide.labels.choosing import Windows, rank_at_random, rank_by_coverage, rank_next, summarise
-from landslide.labels.new_folder import new_folder
-from landslide.labels.places import Place, beside_each_other, common_crs, patch_places
-from landslide.labels.tiles import RECORD, refuse_small_scene, why_left_out, window_edges, window_starts
 from landslide.mapping.model import MapModel
 from landslide.mapping.plan import MapPlan, terrain_of
 from landslide.products.map_info import Column
@@ -31,6 +28,9 @@ from landslide.products.qgis_styles import ticked_style
 from landslide.products.vectors import LayerKind, write_geopackage
 from landslide.scenes.reasons import Reason
 from landslide.schema import LAYOUTS, PATCH_SIZE, POSITION_COLUMNS
+from landslide.tiling.new_folder import new_folder
+from landslide.tiling.places import Place, beside_each_other, common_crs, patch_places
+from landslide.tiling.tiles import RECORD, refuse_small_scene, why_left_out, window_edges, window_starts
 
 COLUMNS = MappingProxyType(
     {

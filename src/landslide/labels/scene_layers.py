@@ -11,12 +11,12 @@ from affine import Affine
 
 from landslide.data.patches import read_mask
 from landslide.errors import DataError
-from landslide.labels.places import Place, patch_places
 from landslide.labels.predictions import Predictions
 from landslide.products.geotiff import NOT_ANALYSED, stored_threshold
 from landslide.products.raw_files import NO_DATA, SCALE
 from landslide.scenes.grid import Grid
 from landslide.schema import PATCH_SIZE
+from landslide.tiling.places import Place, patch_places
 
 SEEN = -1
 """Instead of a fold: every member may have seen the patch."""

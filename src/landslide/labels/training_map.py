@@ -26,7 +26,6 @@ from landslide.labels.candidates import LAYERS as CANDIDATE_LAYERS
 from landslide.labels.predictions import Predictions, predict_out_of_fold
 from landslide.labels.registered import Unseen, unseen_patches
 from landslide.labels.scene_layers import SEEN, PlacedScene, SceneLayers, place_scenes
-from landslide.labels.tiles import tiled_scenes
 from landslide.locks import locked
 from landslide.mapping.map_folder import (
     PRODUCTS,
@@ -48,6 +47,7 @@ from landslide.products.raw_files import NO_DATA
 from landslide.products.vectors import LAYERS, write_geopackage
 from landslide.scenes.rasters import gdal_environment
 from landslide.schema import PATCH_SIZE
+from landslide.tiling.tiles import tiled_scenes
 from landslide.tracking import registry
 from landslide.tracking.runs import MlflowClient
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from landslide.cli import main
 from landslide.data.digests import directory_digest
-from landslide.labels.contact_sheet import Sample, choose, picture_of, sheet_figure
+from landslide.tiling.contact_sheet import Sample, choose, picture_of, sheet_figure
 from tests.support.patch_sets import build_image, image_path, mask_path, write_h5, write_patch_set
 
 PINK = np.array([255, 47, 160])

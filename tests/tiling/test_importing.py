@@ -21,7 +21,7 @@ from landslide.data.check import check
 from landslide.data.patches import find_patches, read_mask, read_stored
 from landslide.data.positions import read_positions
 from landslide.errors import DataError
-from landslide.labels.importing import ImportSettings, plan_import, write_import
+from landslide.tiling.importing import ImportSettings, plan_import, write_import
 from tests.support.patch_sets import build_image, build_mask
 
 RGB = ("B4", "B3", "B2")

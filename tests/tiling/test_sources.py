@@ -13,8 +13,8 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from landslide.errors import ConfigurationError, DataError
-from landslide.labels.sources import Labels, LabelSettings
 from landslide.scenes.grid import Grid
+from landslide.tiling.sources import Labels, LabelSettings
 
 UTM = "EPSG:32645"
 GRID = Grid(CRS.from_user_input(UTM), Affine(10, 0, 500_000, 0, -10, 3_100_000), 60, 40)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landslide.labels.name_pairs import distinct_numbers, pair_names
+from landslide.tiling.name_pairs import distinct_numbers, pair_names
 
 PAIRED = {
     "leading zeros": (["image_007.png", "image_012.png"], ["mask_7.tif", "mask_12.tif"]),

@@ -16,11 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.windows import Window
 
+from landslide.data.changed_labels import read_changed_patches
 from landslide.data.patches import write_array
 from landslide.errors import ConfigurationError, DataError, first_few
-from landslide.labels.label_changes import read_changed_patches
-from landslide.labels.places import ORIGIN_COLUMNS
-from landslide.labels.sources import LabelCounts, Labels, LabelSettings
 from landslide.locks import locked
 from landslide.scenes.exclusions import ExclusionSettings
 from landslide.scenes.grid import Grid
@@ -30,6 +28,8 @@ from landslide.scenes.scene import Scene, refuse_equal_names
 from landslide.scenes.terrain import prepare_terrain
 from landslide.scenes.units import TERRAIN_BANDS, Units, to_stored
 from landslide.schema import LABEL_CHANGES, ORIGINAL_BANDS, PATCH_SIZE, POSITION_COLUMNS
+from landslide.tiling.places import ORIGIN_COLUMNS
+from landslide.tiling.sources import LabelCounts, Labels, LabelSettings
 
 RECORD = "tiles.json"
 """File of a data set that says how it was cut from scenes."""

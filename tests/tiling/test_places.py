@@ -6,7 +6,7 @@ from rasterio.crs import CRS
 
 from landslide.data.table import patch_table
 from landslide.errors import DataError
-from landslide.labels.places import common_crs, patch_places
+from landslide.tiling.places import common_crs, patch_places
 from tests.support.patch_sets import write_patch_set
 
 NUMBERS = (1, 2, 5, 9)

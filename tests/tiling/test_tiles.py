@@ -16,13 +16,13 @@ from landslide.data.check import check
 from landslide.data.patches import find_patches, read_mask, read_stored
 from landslide.data.positions import read_positions
 from landslide.errors import ConfigurationError, DataError
-from landslide.labels import tiles
-from landslide.labels.sources import LabelSettings
-from landslide.labels.tiles import LabelledScene, TileSettings, tile_scenes
 from landslide.scenes.demo_scene import write_demo_scene
 from landslide.scenes.exclusions import ExclusionSettings
 from landslide.scenes.scene import open_scene
 from landslide.schema import ORIGINAL_BANDS, STORED_DIVISORS
+from landslide.tiling import tiles
+from landslide.tiling.sources import LabelSettings
+from landslide.tiling.tiles import LabelledScene, TileSettings, tile_scenes
 
 pytestmark = pytest.mark.slow
 

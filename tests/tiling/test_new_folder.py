@@ -3,7 +3,7 @@
 import pytest
 
 from landslide.errors import DataError, LockedError
-from landslide.labels.new_folder import new_folder
+from landslide.tiling.new_folder import new_folder
 
 
 def test_a_folder_appears_when_it_is_filled(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landslide.errors import ConfigurationError
-from landslide.labels.array_files import Array, StoredArray, UnusableFileError
+from landslide.tiling.array_files import Array, StoredArray, UnusableFileError
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})(?:\.\.({_NUMBER}))?")

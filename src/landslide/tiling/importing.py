@@ -13,12 +13,12 @@ import numpy.typing as npt
 from landslide.data.check import render_findings
 from landslide.data.patches import Finding, declare_bands, write_array
 from landslide.errors import ConfigurationError, DataError, first_few
-from landslide.labels.array_files import FORMATS, StoredArray, UnusableFileError, read_array_file
-from landslide.labels.contact_sheet import Sample, choose, pairs_figure, picture_of, write_picture
-from landslide.labels.mask_coding import FoundValues, LandslideCoding, MaskValues
-from landslide.labels.name_pairs import Key, distinct_numbers, pair_names
-from landslide.labels.new_folder import new_folder
 from landslide.schema import LAYOUTS, ORIGINAL_BANDS, PATCH_SIZE, POSITION_COLUMNS
+from landslide.tiling.array_files import FORMATS, StoredArray, UnusableFileError, read_array_file
+from landslide.tiling.contact_sheet import Sample, choose, pairs_figure, picture_of, write_picture
+from landslide.tiling.mask_coding import FoundValues, LandslideCoding, MaskValues
+from landslide.tiling.name_pairs import Key, distinct_numbers, pair_names
+from landslide.tiling.new_folder import new_folder
 
 NAMES = "names.csv"
 """File of a data set that says from which image and mask each patch was cut."""
