@@ -114,6 +114,42 @@ def test_the_same_map_is_not_made_again(bright, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in first.folder.iterdir()} == before
 
 
+def test_another_threshold_takes_the_probabilities_of_the_map_before(demo_model, tmp_path, monkeypatch):
+    """Rasters and polygons are those of a new map, and no network is called."""
+    scene = write_demo_scene(tmp_path / "product", rows=2, columns=2, crop=(250, 200), clouds=True)
+    dem, said = [str(tmp_path / "product" / "dem.tif")], []
+    options = {"dem": dem, "exclusions": ExclusionSettings(area=str(tmp_path / "area.geojson"))}
+    whole = gpd.GeoSeries([shapely.box(*open_scene(scene).grid.bounds)], crs=open_scene(scene).grid.crs)
+    whole.scale(0.7, 0.9).to_file(tmp_path / "area.geojson")
+    first = make(demo_model, scene, tmp_path / "maps", **options)
+    probability = rasters(first.folder)["probability"]
+    known = probability[probability != 65535]
+    other = MappingSettings(threshold=float(np.quantile(known, 0.8)) / 10_000, min_area=900)
+    expected = make(demo_model, scene, tmp_path / "fresh", settings=other, **options)
+
+    class NoPredictor:
+        def predict(self, images, batch_size=0):
+            raise AssertionError("a network was called")
+
+    monkeypatch.setattr("landslide.mapping.plan.MapPlan.predictor", lambda plan: NoPredictor())
+    found = make(demo_model, scene, tmp_path / "maps", settings=other, overwrite=True, say=said.append, **options)
+    assert any("those of the map before" in text for text in said)
+    assert found.new
+    for name, values in rasters(expected.folder).items():
+        np.testing.assert_array_equal(rasters(found.folder)[name], values)
+    for name, table in layers(expected.folder).items():
+        assert table.equals(layers(found.folder)[name])
+    assert len(layers(found.folder)["landslides"]) > 0
+    same = ("threshold", "min_area_m2", "landslides", "below_minimum", "not_analysed", "notes", "digest", "identity")
+    assert {name: found.summary[name] for name in same} == {name: expected.summary[name] for name in same}
+    with pytest.raises(AssertionError, match="a network was called"):
+        make(demo_model, scene, tmp_path / "maps", settings=replace(other, overlap=0.25), overwrite=True, **options)
+    raster = found.folder / "probability.tif"
+    raster.write_bytes(raster.read_bytes()[:-1] + b"x")
+    with pytest.raises(AssertionError, match="a network was called"):
+        make(demo_model, scene, tmp_path / "maps", settings=replace(other, min_area=0), overwrite=True, **options)
+
+
 def test_a_folder_of_another_map_is_refused_and_names_what_differs(bright, tmp_path):
     source, _ = bright_scene(tmp_path, 128, 128)
     make(bright, source, tmp_path / "maps")

@@ -86,10 +86,10 @@ def existing_map(
     """
     if not os.path.lexists(final):
         return None
-    summary = _read_summary(final)
+    summary = read_summary(final)
     try:
         refuse_another(identity, summary["identity"], f"{final} holds a map", f"Replace it {REPLACE}", parts=parts)
-        _refuse_damaged(final, summary["digests"])
+        refuse_damaged(final, summary["digests"])
     except MapExistsError:
         if not overwrite:
             raise
@@ -97,8 +97,12 @@ def existing_map(
     return FinishedMap(final, summary, new=False)
 
 
-def _read_summary(folder: Path) -> dict[str, Any]:
-    """Return the summary of a finished map; refuse any other folder, which is never overwritten."""
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return the summary of a finished map.
+
+    Raises:
+        MapExistsError: If the folder holds anything else, which is never overwritten.
+    """
     try:
         summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
         if isinstance(summary["identity"], dict) and isinstance(summary["digests"], dict):
@@ -141,8 +145,12 @@ def refuse_another(
         )
 
 
-def _refuse_damaged(folder: Path, digests: dict[str, str]) -> None:
-    """Refuse a finished map that has lost files or some of their content."""
+def refuse_damaged(folder: Path, digests: dict[str, str]) -> None:
+    """Check the files of a finished map against their digests.
+
+    Raises:
+        MapExistsError: If some are missing or have lost some of their content.
+    """
 
     def damaged(path: Path) -> bool:
         if path.suffix in _EDITED_BY_PEOPLE:

@@ -33,6 +33,7 @@ PROGRESS = "progress.npz"
 """The saved accumulators."""
 
 _CPU_GROUP, _GPU_GROUP = 8, 64
+_BLOCK_ROWS = 512
 
 Floats = npt.NDArray[np.float32]
 
@@ -182,6 +183,27 @@ class Mosaic:
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
+            for file in self._files.values():
+                file.close()
+
+    def take_over(self, rows: Callable[[str, int, int], npt.NDArray[Any]]) -> None:
+        """Take the whole prediction of the same windows from elsewhere.
+
+        Args:
+            rows: Returns rows `start` to `stop` of a raw file, called with the name of the file, `start` and `stop`.
+
+        Raises:
+            OSError: If the disk is full or the folder cannot be written.
+        """
+        height = self._windows.height
+        self._resume()
+        try:
+            for start in range(0, height, _BLOCK_ROWS):
+                for name, file in self._files.items():
+                    file.write(np.ascontiguousarray(rows(name, start, min(start + _BLOCK_ROWS, height))).data)
+            self._next = len(self._windows.rows)
+            self._save()
+        finally:
             for file in self._files.values():
                 file.close()
 

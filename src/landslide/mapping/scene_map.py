@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+from rasterio.windows import Window
 
 from landslide.files import atomic_write, sha256
 from landslide.locks import locked
@@ -25,8 +26,10 @@ from landslide.mapping.map_folder import (
     MapExistsError,
     existing_map,
     finish,
+    read_summary,
     recover,
     refuse_another,
+    refuse_damaged,
     writing_map,
 )
 from landslide.mapping.model import MapModel
@@ -44,12 +47,12 @@ from landslide.products.polygons import (
     not_analysed_polygons,
     source_table,
 )
-from landslide.products.raw_files import read_raw
+from landslide.products.raw_files import RAW_TYPES, read_raw
 from landslide.products.stac_item import write_item
 from landslide.products.vectors import write_geojson, write_geopackage
 from landslide.scenes.exclusions import area_polygons
 from landslide.scenes.grid import Grid
-from landslide.scenes.rasters import gdal_environment
+from landslide.scenes.rasters import gdal_environment, open_raster
 from landslide.scenes.reader import scene_preview
 from landslide.scenes.reasons import Reason
 from landslide.scenes.terrain import Terrain
@@ -116,6 +119,7 @@ def _map(
         plan.check_space(work)
         started = time.monotonic()
         products = work / PRODUCTS
+        _take_over(plan, final, work, say)
         terrain = terrain_of(plan, work)
         warnings = _predict(plan, work, terrain, workers, say, progress, save_every)
         say("writing rasters, polygons and pictures")
@@ -147,6 +151,24 @@ def _prepare(plan: MapPlan, work: Path, overwrite: bool) -> None:
     work.mkdir()
     with atomic_write(identity) as path:
         path.write_text(json.dumps(plan.identity, default=str))
+
+
+def _take_over(plan: MapPlan, final: Path, work: Path, say: Callable[[str], object]) -> None:
+    """Take the prediction of the finished map that is replaced, if only threshold or smallest area differ."""
+    mosaic = Mosaic(work, plan.windows, plan.settings.min_valid)
+    if mosaic.rows_done or not final.is_dir():
+        return
+    with ExitStack() as stack:
+        try:
+            summary = read_summary(final)
+            refuse_another(plan.identity, summary["identity"], "", "", settings=_NO_EFFECT_ON_PREDICTION)
+            refuse_damaged(final, {f"{name}.tif": summary["digests"][f"{name}.tif"] for name in RAW_TYPES})
+        except (MapExistsError, KeyError):
+            return
+        rasters = {name: stack.enter_context(open_raster(str(final / f"{name}.tif"))) for name in RAW_TYPES}
+        width = plan.scene.grid.width
+        say("the probabilities are those of the map before: only threshold or smallest area differ")
+        mosaic.take_over(lambda name, start, stop: rasters[name].read(1, window=Window(0, start, width, stop - start)))
 
 
 def _predict(
