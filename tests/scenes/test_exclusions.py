@@ -1,6 +1,7 @@
 """Pixels that are left out, at the places where the scene, a mask or an area says so."""
 
 import shutil
+import zipfile
 
 import geopandas as gpd
 import numpy as np
@@ -156,10 +157,38 @@ def test_cloud_polygons_without_clouds_in_another_zone_and_damaged(tmp_path, sta
     assert kind == "OPAQUE"
     there = gpd.GeoSeries([shapely.box(LEFT + 200, TOP - 2800, LEFT + 700, TOP - 2400)], crs=32644).to_crs(32645)[0]
     assert polygon.symmetric_difference(there).area == pytest.approx(100 * 100, rel=0.02)  # the hole
-    for content, message in (("<x", "cannot be read"), (gml(envelope=""), "reference system is missing")):
-        path.write_text(content)
-        with pytest.raises(DataError, match=message):
-            read_mask_polygons(str(path), stack.grid)
+    path.write_text(gml().replace("<gml:Polygon>", '<gml:Polygon srsName="EPSG:32645">'))  # another spelling
+    assert len(read_mask_polygons(str(path), stack.grid)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("<x", "cannot be read"),
+        (gml(envelope=""), "reference system is missing"),
+        (gml().replace("MaskFeature", "Feature"), "polygons that are in no MaskFeature"),
+        (gml().replace('srsDimension="2"', 'srsDimension="3"', 1), "a posList has 10 numbers for points of 3"),
+        (gml().replace(f"{LEFT + 200} ", "nan ", 1), "cannot be read"),
+        (gml().replace('version="1.0"', 'version="1.0" encoding="UTF-99"'), "unknown encoding"),
+    ],
+)
+def test_damaged_mask_polygons_are_named(tmp_path, stack, content, message):
+    path = tmp_path / "MSK_CLOUDS_B00.gml"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message) as error:
+        read_mask_polygons(str(path), stack.grid)
+    assert "--clouds none" in error.value.remedy
+
+
+def test_a_damaged_mask_in_a_zip_is_named(tmp_path, stack):
+    with zipfile.ZipFile(tmp_path / "product.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("MSK_DEFECT_B11.gml", gml() + " " * 5_000)
+    content = bytearray((tmp_path / "product.zip").read_bytes())
+    content[80:140] = bytes(60)
+    (tmp_path / "product.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"MSK_DEFECT_B11\.gml cannot be read") as error:
+        read_mask_polygons(f"/vsizip/{tmp_path}/product.zip/MSK_DEFECT_B11.gml", stack.grid)
+    assert "take this file out" in error.value.remedy
 
 
 def test_defects_of_the_needed_bands(tmp_path):

@@ -39,13 +39,12 @@ def read(weights: str, bands: Sequence[str]) -> StoredWeights:
         raise _not_installed(weights, f"the file {path.name} of the package ukis-csmask")
     tensors = {}
     try:
-        graph = onnx.load(str(path)).graph
-    except Exception as error:  # OSError, or an error of protobuf, which only onnx requires
+        for initializer in onnx.load(str(path)).graph.initializer:
+            name = initializer.name.removeprefix(_PREFIX)
+            if name.startswith(("encoder.", "decoder.")):
+                tensors[name] = torch.from_numpy(onnx.numpy_helper.to_array(initializer).astype("float32"))
+    except Exception as error:  # OSError, ValueError, or an error of protobuf, which only onnx requires
         raise _damaged(path) from error
-    for initializer in graph.initializer:
-        name = initializer.name.removeprefix(_PREFIX)
-        if name.startswith(("encoder.", "decoder.")):
-            tensors[name] = torch.from_numpy(onnx.numpy_helper.to_array(initializer).astype("float32"))
     if not tensors:
         raise _damaged(path)
     return StoredWeights(path, tensors, "encoder._conv_stem.weight", known)

@@ -4,6 +4,7 @@ import math
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from rasterio.features import rasterize
 from rasterio.io import DatasetReader
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
+from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
 from landslide.errors import ConfigurationError, DataError, first_few
@@ -64,6 +66,12 @@ _DEFECT_TYPES = {
     "QT_SATURATED_PIXELS_L1A": Reason.DEFECTIVE,
     "QT_NODATA_PIXELS": Reason.NO_DATA,
 }
+
+# What a damaged file of polygons raises, in a folder or in a zip.
+_UNREADABLE = (
+    OSError, EOFError, ValueError, LookupError, RuntimeError, zipfile.BadZipFile, zlib.error, ElementTree.ParseError,
+    CRSError, GEOSException,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +210,8 @@ class Exclusions:
     def _add_defects(self, paths: Sequence[str]) -> None:
         polygons = [one for path in paths for one in read_mask_polygons(path, self._grid)]
         for reason in sorted({*_DEFECT_TYPES.values()}):
-            if found := [polygon for kind, polygon in polygons if _DEFECT_TYPES.get(kind) == reason]:
+            types = {kind for kind, its_reason in _DEFECT_TYPES.items() if its_reason == reason}
+            if found := [polygon for kind, polygon in polygons if types.intersection(kind.split())]:
                 self._add_polygons(found, reason)
 
     def _add_mask(self, path: str) -> None:
@@ -422,20 +431,25 @@ def read_mask_polygons(path: str, grid: Grid) -> list[tuple[str, BaseGeometry]]:
     """
     try:
         root = ElementTree.fromstring(_read_file(path))
-        names = {name for element in root.iter() if (name := element.get("srsName"))}
         found = [
             (" ".join(kind.text or "" for kind in _named(mask, "maskType")).strip(), _gml_polygon(polygon))
             for mask in _named(root, "MaskFeature")
             for polygon in _named(mask, "Polygon")
         ]
+        if len(found) != len(_named(root, "Polygon") + _named(root, "PolygonPatch")):
+            raise ValueError("it has polygons that are in no MaskFeature")
         if not found:
             return []
-        if len(names) != 1:
+        names = {name for element in root.iter() if (name := element.get("srsName"))}
+        codes = {re.split("[:/#]", name)[-1] for name in names}
+        if len(codes) != 1:
             raise ValueError(f"its reference system is {' and '.join(sorted(names)) or 'missing'}")
-        crs = CRS.from_epsg(int(names.pop().rpartition(":")[2]))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, ElementTree.ParseError, CRSError) as error:
-        remedy = "Download the product again, or take this file out of it: what it masks is then analysed."
-        raise DataError(f"{path} cannot be read: {error}.", remedy=remedy) from error
+        crs = CRS.from_epsg(int(codes.pop()))
+    except _UNREADABLE as error:
+        leave = "leave its clouds unused with --clouds none" if "MSK_CLOUDS" in path else "take this file out of it"
+        raise DataError(
+            f"{path} cannot be read: {error}.", remedy=f"Download the product again, or {leave}."
+        ) from error
     types, polygons = zip(*found, strict=True)
     return list(zip(types, gpd.GeoSeries(polygons, crs=crs).to_crs(grid.crs), strict=True))
 
@@ -452,6 +466,8 @@ def _gml_polygon(element: ElementTree.Element) -> BaseGeometry:
             if positions.tag.rpartition("}")[2] == "posList":
                 numbers = [float(number) for number in (positions.text or "").split()]
                 dimension = int(positions.get("srsDimension", "2"))
+                if len(numbers) % dimension:
+                    raise ValueError(f"a posList has {len(numbers)} numbers for points of {dimension}")
                 points = [tuple(numbers[i : i + 2]) for i in range(0, len(numbers), dimension)]
                 rings[part.tag.rpartition("}")[2]].append(points)
     if len(rings["exterior"]) != 1:

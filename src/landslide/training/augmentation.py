@@ -150,7 +150,7 @@ class Augmentation:
             raise ConfigurationError(
                 "training.augmentation changes light or colours, and none of the selected bands is a reflectance: "
                 f"{', '.join(names)}.",
-                remedy="Leave out illumination, band_gain and haze, or select one of B1 to B12 or gray.",
+                remedy="Leave out illumination, band_gain and haze, or select one of B1 to B12, gray or red_global.",
             )
         self._colours = torch.tensor(
             [_SPECTRAL.index(_SAME_COLOUR.get(names[i], names[i])) for i in self._reflectances]
