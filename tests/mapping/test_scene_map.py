@@ -132,8 +132,9 @@ def test_another_threshold_takes_the_probabilities_of_the_map_before(demo_model,
             raise AssertionError("a network was called")
 
     monkeypatch.setattr("landslide.mapping.plan.MapPlan.predictor", lambda plan: NoPredictor())
+    monkeypatch.setattr("landslide.mapping.mosaic._BLOCK_ROWS", 100)
     found = make(demo_model, scene, tmp_path / "maps", settings=other, overwrite=True, say=said.append, **options)
-    assert any("those of the map before" in text for text in said)
+    assert any("previous map are used again" in text for text in said)
     assert found.new
     for name, values in rasters(expected.folder).items():
         np.testing.assert_array_equal(rasters(found.folder)[name], values)
@@ -148,6 +149,34 @@ def test_another_threshold_takes_the_probabilities_of_the_map_before(demo_model,
     raster.write_bytes(raster.read_bytes()[:-1] + b"x")
     with pytest.raises(AssertionError, match="a network was called"):
         make(demo_model, scene, tmp_path / "maps", settings=replace(other, min_area=0), overwrite=True, **options)
+
+
+def test_what_people_edited_or_added_is_kept_when_a_map_is_replaced(bright, tmp_path):
+    source, _ = bright_scene(tmp_path, 128, 128)
+    folder, said = make(bright, source, tmp_path / "maps").folder, []
+
+    def replaced(threshold):
+        made = make(
+            bright, source, tmp_path / "maps", settings=MappingSettings(threshold=threshold), overwrite=True,
+            say=said.append,
+        )  # fmt: skip
+        return [path for path in made.folder.rglob("*") if path.is_file() and path.parent != made.folder]
+
+    (folder / "mask.tif.aux.xml").write_text("what GDAL writes beside a raster")
+    assert replaced(0.4) == []
+    assert not any("kept" in text for text in said)
+    table = gpd.read_file(folder / "landslides.gpkg", layer="landslides").assign(reviewed=True)
+    table.to_file(folder / "landslides.gpkg", layer="landslides")
+    (folder / "project.qgz").write_text("a project")
+    created = json.loads((folder / "summary.json").read_text())["created"].replace(":", "")
+    kept = replaced(0.3)
+    assert {path.name for path in kept} == {"landslides.gpkg", "project.qgz"}
+    assert {path.parent for path in kept} == {folder / "kept" / created}
+    assert said[-1] == f"note: {folder / 'kept' / created} keeps what was edited in the previous map, or added to it"
+    assert gpd.read_file(folder / "kept" / created / "landslides.gpkg", layer="landslides")["reviewed"].all()
+    assert not layers(folder)["landslides"]["reviewed"].any()
+    (folder / "notes.txt").write_text("more")
+    assert {path.name for path in replaced(0.2)} == {"landslides.gpkg", "project.qgz", "notes.txt"}
 
 
 def test_a_folder_of_another_map_is_refused_and_names_what_differs(bright, tmp_path):
@@ -356,7 +385,9 @@ def test_a_finished_map_that_lost_files_is_made_again_on_demand(bright, tmp_path
     assert "--overwrite" in caught.value.remedy
     again = make(bright, source, tmp_path / "maps", overwrite=True)
     assert again.new
-    assert {path.name for path in again.folder.iterdir()} == PRODUCTS
+    assert {path.name for path in again.folder.iterdir()} == PRODUCTS | {"kept"}
+    (kept,) = (path for path in (again.folder / "kept").rglob("*") if path.is_file())
+    assert kept.read_text() == reviewed
 
 
 def _file(output):

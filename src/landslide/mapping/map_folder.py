@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from landslide.mapping.plan import digest
 SUMMARY = "summary.json"
 PRODUCTS, REPLACED = "products", "replaced"
 """Folders in a work folder: the new map, and the one before it."""
+KEPT = "kept"
+"""Folder in a map: what people added to maps that it replaced, or edited in them."""
 _EDITED_BY_PEOPLE = (".gpkg", ".geojson")  # who set `reviewed`, for example
 REPLACE = "with --overwrite (in a pipeline: overwrite: true)"
 _ELSEWHERE = "choose another folder with --output (output)"
@@ -41,19 +43,22 @@ class FinishedMap:
     new: bool
 
 
-def finish(work: Path, done: Path, final: Path) -> None:
+def finish(work: Path, done: Path, final: Path) -> Path | None:
     """Give a complete map its place. If this is interrupted, `recover` brings it to its end.
 
     Args:
         work: The work folder, which holds the map in `PRODUCTS`.
         done: The name that it bears meanwhile.
-        final: The folder of the map; the map before it is deleted in the end.
+        final: The folder of the map; the previous map is deleted in the end.
+
+    Returns:
+        The folder in `final` that keeps what people added to the previous map or edited in it; None if it has nothing.
     """
     work.rename(done)
     if os.path.lexists(final):
         final.rename(done / REPLACED)
     (done / PRODUCTS).rename(final)
-    shutil.rmtree(done, ignore_errors=True)
+    return _discard(done, final)
 
 
 def recover(work: Path, done: Path, final: Path) -> None:
@@ -64,7 +69,41 @@ def recover(work: Path, done: Path, final: Path) -> None:
     elif products.exists():
         products.rename(final)
     if done.exists():
-        shutil.rmtree(done)
+        _discard(done, final)
+
+
+def _discard(done: Path, final: Path) -> Path | None:
+    """Delete a work folder after its map has its place, but keep what is of people in the previous map."""
+    previous, kept = done / REPLACED, None
+    with suppress(MapExistsError):  # if its summary is gone, what is of people has been moved already
+        summary = read_summary(previous)
+        if (previous / KEPT).is_dir() and not (final / KEPT).exists():
+            (previous / KEPT).rename(final / KEPT)
+        if of_people := _of_people(previous, summary["digests"]):
+            kept = final / KEPT / str(summary.get("created", "earlier")).replace(":", "")
+            kept.mkdir(parents=True, exist_ok=True)
+            for path in of_people:
+                path.rename(kept / path.name)
+    shutil.rmtree(done, ignore_errors=True)
+    return kept
+
+
+def _of_people(folder: Path, digests: dict[str, str]) -> list[Path]:
+    """Return what people added to a map, or edited in it; not what GDAL writes beside a raster."""
+
+    def is_edited(path: Path) -> bool:
+        return (
+            path.suffix in _EDITED_BY_PEOPLE
+            and path.stat().st_size > 0
+            and (sha256(path) != digests[path.name] or path.with_name(f"{path.name}-wal").exists())
+        )
+
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name not in (SUMMARY, KEPT)
+        and (is_edited(path) if path.name in digests else not path.name.endswith(".aux.xml"))
+    ]
 
 
 def existing_map(

@@ -57,7 +57,7 @@ from landslide.scenes.reader import scene_preview
 from landslide.scenes.reasons import Reason
 from landslide.scenes.terrain import Terrain
 
-_IDENTITY = "identity.json"
+_IDENTITY, _WARNINGS = "identity.json", "warnings.json"
 _NO_EFFECT_ON_PREDICTION = ("threshold", "min_area")
 _SAME_IN_OTHER_BITS = ("engine or device",)
 _VERSIONS = ("landslide", "torch", "numpy", "rasterio", "shapely", "geopandas")
@@ -126,7 +126,8 @@ def _map(
         products.mkdir()
         with gdal_environment():
             summary = _write_products(plan, work, products, terrain, warnings, time.monotonic() - started)
-        finish(work, done, final)
+        if kept := finish(work, done, final):
+            say(f"note: {kept} keeps what was edited in the previous map, or added to it")
     return FinishedMap(final, summary, new=True)
 
 
@@ -158,17 +159,26 @@ def _take_over(plan: MapPlan, final: Path, work: Path, say: Callable[[str], obje
     mosaic = Mosaic(work, plan.windows, plan.settings.min_valid)
     if mosaic.rows_done or not final.is_dir():
         return
+    grid = plan.scene.grid
     with ExitStack() as stack:
         try:
             summary = read_summary(final)
             refuse_another(plan.identity, summary["identity"], "", "", settings=_NO_EFFECT_ON_PREDICTION)
             refuse_damaged(final, {f"{name}.tif": summary["digests"][f"{name}.tif"] for name in RAW_TYPES})
-        except (MapExistsError, KeyError):
+        except (MapExistsError, KeyError, TypeError):
             return
+        say("the probabilities of the previous map are used again")
         rasters = {name: stack.enter_context(open_raster(str(final / f"{name}.tif"))) for name in RAW_TYPES}
-        width = plan.scene.grid.width
-        say("the probabilities are those of the map before: only threshold or smallest area differ")
-        mosaic.take_over(lambda name, start, stop: rasters[name].read(1, window=Window(0, start, width, stop - start)))
+        mosaic.take_over(
+            lambda name, start, stop: rasters[name].read(1, window=Window(0, start, grid.width, stop - start))
+        )
+    counted = pixel_notes(*_reasons(work, grid))
+    _write_warnings(work, [note for note in summary["notes"] if note not in counted])
+
+
+def _write_warnings(work: Path, warnings: list[str]) -> None:
+    with atomic_write(work / _WARNINGS) as path:
+        path.write_text(json.dumps(warnings))
 
 
 def _predict(
@@ -184,24 +194,27 @@ def _predict(
     windows = plan.windows
     mosaic = Mosaic(work, windows, plan.settings.min_valid)
     done = mosaic.rows_done * len(windows.columns)
-    notes = work / "warnings.json"
+    notes = work / _WARNINGS
 
     def advance(n: int) -> None:
         nonlocal done
         done += n
         progress(done, len(windows))
 
-    with plan.reader(terrain, work) as reader:
-        if done and notes.is_file():
-            warnings: list[str] = json.loads(notes.read_text())
-            say(f"continuing an interrupted map: {done} of {len(windows)} windows are done")
-        else:
-            warnings = plan.warnings(terrain, plan.sample(reader))
-            with atomic_write(notes) as path:
-                path.write_text(json.dumps(warnings))
+    def begin(warnings: list[str]) -> list[str]:
         for text in warnings:
             say(f"note: {text}")
         progress(done, len(windows))
+        return warnings
+
+    if done == len(windows) and notes.is_file():
+        return begin(json.loads(notes.read_text()))
+    with plan.reader(terrain, work) as reader:
+        if done and notes.is_file():
+            say(f"continuing an interrupted map: {done} of {len(windows)} windows are done")
+        else:
+            _write_warnings(work, plan.warnings(terrain, plan.sample(reader)))
+        warnings = begin(json.loads(notes.read_text()))
         device = plan.model.ensemble.device
         mosaic.predict(
             plan.predictor(), reader, plan.model.to_stored,
@@ -240,8 +253,7 @@ def _write_products(
     write_quicklook(folder / "quicklook.png", preview, folder, grid, landslides, not_analysed, info)
     write_map_page(folder / "map.html", preview, folder, grid, landslides, not_analysed, info)
     areas = landslides["area_m2"]
-    reasons = _reasons(work, grid)
-    pixels = grid.width * grid.height - reasons.pop(Reason.OUTSIDE_AREA.text, 0)  # of the area of interest
+    reasons, pixels = _reasons(work, grid)
     summary = {
         "scene": info.scene,
         "source": info.source,
@@ -280,13 +292,15 @@ def _write_products(
     return summary
 
 
-def _reasons(work: Path, grid: Grid) -> dict[str, int]:
-    """Count the pixels that are not analysed, by reason."""
+def _reasons(work: Path, grid: Grid) -> tuple[dict[str, int], int]:
+    """Count the pixels of the area of interest that are not analysed, by reason, and all of its pixels."""
     raw = read_raw(work, "reasons", grid.height, grid.width)
     counts = np.zeros(len(Reason), np.int64)
     for start in range(0, grid.height, _BLOCK_ROWS):
         counts += np.bincount(raw[start : start + _BLOCK_ROWS].ravel(), minlength=len(Reason))
-    return {reason.text: int(counts[reason]) for reason in Reason if reason and counts[reason]}
+    outside = int(counts[Reason.OUTSIDE_AREA])
+    inside = [reason for reason in Reason if reason not in (Reason.ANALYSED, Reason.OUTSIDE_AREA) and counts[reason]]
+    return {reason.text: int(counts[reason]) for reason in inside}, grid.width * grid.height - outside
 
 
 def _info(plan: MapPlan) -> MapInfo:
