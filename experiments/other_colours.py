@@ -105,9 +105,12 @@ def scored(parameters: dict[str, Any], data: Path, out: Path) -> str:
 
 
 def read_record(path: Path) -> dict[str, Any]:
+    """Return the scores that are known; exit if the file is damaged."""
     try:
         known: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
+        if not all({"weights", "own", "changed"} <= set(one) for one in known.values()):
+            raise KeyError
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SystemExit(f"{path} is damaged.\n  -> Delete it; the trainings are scored again.") from error
     return known
 

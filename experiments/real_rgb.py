@@ -30,7 +30,7 @@ from functools import reduce
 from itertools import product
 from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,7 @@ from landslide.bands.cache import BandCache
 from landslide.bands.formulas import BandSettings
 from landslide.data.band_statistics import patch_statistics
 from landslide.data.digests import directory_digest
+from landslide.data.positions import Positions
 from landslide.data.table import patch_table
 from landslide.errors import DataError, LandslideError
 from landslide.evaluation.figures import calibration_figure, thresholds_figure
@@ -107,9 +108,15 @@ def settings_of(common: dict[str, Any], row: dict[str, Any], seed: int) -> Train
 
 
 def schedule_of(kind: str, **values: Any) -> StepSchedule | CosineSchedule:
-    """Build the schedule of a kind."""
+    """Build the schedule of a kind.
+
+    Raises:
+        ValueError: If there is no such kind.
+    """
     if kind == "cosine":
         return CosineSchedule(**values)
+    if kind != "step":
+        raise ValueError(f"training.schedule.kind is {kind!r}; it has to be step or cosine")
     return StepSchedule(**{name: tuple(map(tuple, rates)) for name, rates in values.items()})
 
 
@@ -148,12 +155,19 @@ def refuse_unsupported(parameters: dict[str, Any]) -> None:
         "bands": (parameters["bands"], {"stored"}),
         "folds": (parameters["folds"], {"scheme", "trained", "scored", "left_out", *HELD_OUT}),
         "evaluation": (parameters.get("evaluation", {}), {"test_time_augmentation"}),
-        **{row["name"]: (row, {"name", "paper", "training"}) for row in parameters["rows"]},
+        **{str(row["name"]): (row, {"name", "paper", "training"}) for row in parameters["rows"]},
+        "data": (parameters["data"], {"root", "positions"}),
     }
     for name, (values, known) in read.items():
         if unknown := set(values) - known:
             raise ValueError(f"{name} has {min(unknown)!r}, which this script does not know.")
+    if not (parameters["rows"] and parameters["seeds"] and parameters["folds"]["trained"]):
+        raise ValueError("rows, seeds or folds.trained is empty, so there is nothing to train.")
+    if (positions := parameters["data"].get("positions", "auto")) not in get_args(Positions):
+        raise ValueError(f"data.positions is {positions!r}; it has to be one of {', '.join(get_args(Positions))}.")
+    BandSettings(stored=tuple(parameters["bands"]["stored"]))
     for row, seed in product(parameters["rows"], parameters["seeds"]):
+        file_name(row["name"], 0, seed)
         settings = settings_of(parameters["training"], row, seed)
         if settings.selection != "inner_validation":
             raise ValueError(f"{row['name']} has another selection than inner_validation.")
@@ -286,14 +300,15 @@ def load_record(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     """Return the record of a finished training; exit with a message if its settings or data differ from `wanted`."""
     try:
         found: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
+        settings = found["settings"]  # settings newer than the record have their defaults
+        recorded = found | {"settings": plain(settings_of({}, {"training": settings}, settings["seed"]))}
+        other = [name for name, value in wanted.items() if recorded.get(name) != value]
+        if {"data_version", "scores", "fold"} - set(found):
+            raise KeyError("data_version, scores or fold")
+    except (ValueError, KeyError, TypeError, AttributeError, LandslideError) as error:
         raise damaged(path) from error
-    for name, value in wanted.items():
-        recorded = found.get(name)
-        if name == "settings":  # settings newer than the record have their defaults
-            recorded = plain(settings_of({}, {"training": recorded}, recorded["seed"]))
-        if recorded != value:
-            raise SystemExit(f"{path} was trained with other values of {name}.\n  -> Delete it, or use another folder.")
+    if other:
+        raise SystemExit(f"{path} was trained with other values of {other[0]}.\n  -> Delete it, or use another folder.")
     return found
 
 

@@ -70,9 +70,10 @@ def test_without_trainings_there_is_no_table(colours, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["other_colours", *map(str, words)])
     with pytest.raises(SystemExit, match="has no finished training of the grid"):
         colours.main()
-    (tmp_path / "out" / "other_colours.json").write_text("{")
-    with pytest.raises(SystemExit, match=r"other_colours\.json is damaged"):
-        colours.main()
+    for content in ("{", "[]", "null", '{"U_Net-fold1-seed0": 3}'):
+        (tmp_path / "out" / "other_colours.json").write_text(content)
+        with pytest.raises(SystemExit, match=r"other_colours\.json is damaged"):
+            colours.main()
 
 
 @pytest.mark.parametrize("name", ["search", "clusters"])

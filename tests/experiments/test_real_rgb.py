@@ -329,6 +329,15 @@ def test_settings_equal_those_of_the_ablation_pipeline(run):
         ({"rows": [{"name": "U-Net", "training": {"epoch": 3}}]}, "grid.yaml is no grid: .*'epoch'"),
         ({"rows": [{"training": {}}]}, "grid.yaml is no grid: KeyError: 'name'"),
         ({"folds": 3}, "grid.yaml is no grid"),
+        ({"data": None}, "grid.yaml is no grid"),
+        ({"rows": [{"name": 3}]}, "grid.yaml is no grid"),
+        ({"bands": {"stored": None}}, "grid.yaml is no grid"),
+        ({"bands": {"stored": ["B99"]}}, "B99"),
+        ({"data": {"positions": "auto", "fetch": True}}, "data has 'fetch'"),
+        ({"data": {"positions": "scenes"}}, "data.positions is 'scenes'"),
+        ({"rows": []}, "nothing to train"),
+        ({"seeds": []}, "nothing to train"),
+        ({"training": GRID["training"] | {"schedule": {"kind": "cosin"}}}, "kind is 'cosin'"),
         ({"training": GRID["training"] | {"augmentation": {"mode": "published", "haze": 2}}}, "out of range"),
     ],
 )
@@ -364,7 +373,13 @@ def test_missing_patches_are_named_without_a_traceback(run, config, tmp_path):
 
 
 @trained
-@pytest.mark.parametrize(("suffix", "content"), [("json", "{"), ("csv", ""), ("csv", None), ("csv", "number\n1")])
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [
+        *(("json", content) for content in ("{", "{}", "[]", "null", "3", '{"settings": {}}')),
+        *(("csv", content) for content in ("", None, "number\n1")),
+    ],
+)
 def test_a_damaged_record_is_named(run, results, config, tmp_path, suffix, content):
     folder = copied(results, tmp_path / "damaged")
     path = folder / f"U_Net-fold1-seed0.{suffix}"
