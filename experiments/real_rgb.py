@@ -115,8 +115,8 @@ def schedule_of(kind: str, **values: Any) -> StepSchedule | CosineSchedule:
     """
     if kind == "cosine":
         return CosineSchedule(**values)
-    if kind != "step":
-        raise ValueError(f"training.schedule.kind is {kind!r}; it has to be step or cosine")
+    if kind != "steps":
+        raise ValueError(f"training.schedule.kind is {kind!r}; it has to be steps or cosine")
     return StepSchedule(**{name: tuple(map(tuple, rates)) for name, rates in values.items()})
 
 

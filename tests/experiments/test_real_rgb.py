@@ -306,6 +306,15 @@ def test_settings_equal_those_of_the_ablation_pipeline(run):
             assert run.module.settings_of(parameters["training"], values, training.seed) == training
 
 
+def test_a_schedule_of_steps_is_one(run, tmp_path):
+    path = tmp_path / "grid.yaml"
+    steps = {"kind": "steps", "rates": [[8, 1e-3], [12, 1e-4]]}
+    path.write_text(yaml.safe_dump({"parameters": GRID | {"training": GRID["training"] | {"schedule": steps}}}))
+    parameters = run.module.read_grid(path)
+    (settings, _) = (run.module.settings_of(parameters["training"], row, 0) for row in parameters["rows"])
+    assert settings.schedule.rates == ((8, 1e-3), (12, 1e-4))
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
