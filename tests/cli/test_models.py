@@ -69,6 +69,16 @@ def test_reason_of_a_promotion_is_one_line_and_not_empty(client):
     registry.rollback(client)
 
 
+def test_an_address_of_mlflow_names_a_version(client):
+    addresses = "models:/landslide-segmentation/1", "models:/landslide-segmentation@champion"
+    found, expected = (models(client, "compare", *names) for names in (addresses, ("1", "2")))
+    assert (found.exit_code, found.stdout) == (0, expected.stdout)
+    other = models(client, "compare", "models:/other/1", "2")
+    assert other.exit_code == 1
+    assert "models:/other/1 is not a version of landslide-segmentation" in other.stderr
+    assert "Give models:/landslide-segmentation/NUMBER" in other.stderr
+
+
 def test_version_of_many_digits_is_missing(client):
     result = models(client, "promote", "9" * 19, "--reason", "why")
     assert result.exit_code == 1

@@ -12,7 +12,7 @@ _FOLDER = click.Path(path_type=Path)
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("-o", "--output", type=_FOLDER, default="audit", show_default=True, help="Folder of the result.")
 @click.option("-n", "--number", type=click.IntRange(1), default=200, show_default=True, help="Labels that are listed.")
-@click.option("--model", default="champion", show_default=True, help="Version or alias of a registered model.")
+@click.option("--model", default="champion", show_default=True, help="Version, alias or models:/ address.")
 @click.option(
     "--augmentation",
     type=click.Choice(["none", "rotations", "flips_and_rotations"]),

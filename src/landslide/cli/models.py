@@ -96,7 +96,7 @@ def _fit(columns: dict[str, list[Any]], width: int | None) -> str:
 def compare(a: str, b: str, as_json: bool) -> None:
     """Compare scores, data, settings and code of two versions.
 
-    A and B are numbers or aliases.
+    A and B are numbers, aliases or models:/ addresses.
     """
     from landslide.paths import default_tracking_uri
     from landslide.tracking import runs

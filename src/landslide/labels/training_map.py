@@ -36,7 +36,6 @@ from landslide.mapping.map_folder import (
     recover,
     writing_map,
 )
-from landslide.mapping.model import version_of
 from landslide.mapping.plan import digest
 from landslide.mapping.settings import MappingSettings
 from landslide.metrics.counts import confusion_counts, scores
@@ -124,7 +123,7 @@ def plan_training_map(
             f"The model {model} is a folder, so nobody knows which patches its networks have seen.",
             remedy="Give a version or alias of the registry (`landslide models list`), whose fold table is recorded.",
         )
-    unseen = unseen_patches(client, version_of(model, registry.MODEL_NAME), root, folder)
+    unseen = unseen_patches(client, model, root, folder)
     folds = dict(zip(unseen.table["number"].tolist(), unseen.table["fold"].tolist(), strict=True))
     scenes = tuple(place_scenes(root, unseen.every, folds))
     covered, known = np.sum([_covered_and_unseen(scene) for scene in scenes], axis=0).tolist()

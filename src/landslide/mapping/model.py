@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from landslide.bands.formulas import BandSettings, source_bands
-from landslide.errors import ConfigurationError, RegistryError
+from landslide.errors import RegistryError
 from landslide.files import sha256
 from landslide.inference.ensemble import Ensemble, load_ensemble
 from landslide.inference.symmetries import TestTimeAugmentation
@@ -121,7 +121,6 @@ def open_model(name: str, folder: Path, device: torch.device | None = None) -> M
 
     Raises:
         RegistryError: If there is no such model, or it is damaged.
-        ConfigurationError: If the address names another registered model.
     """
     for candidate in (Path(name), Path(name, "artifacts", "ensemble")):
         if (candidate / "ensemble.json").is_file():
@@ -136,30 +135,10 @@ def open_model(name: str, folder: Path, device: torch.device | None = None) -> M
     from landslide.tracking import registry, runs
 
     client = runs.connect(default_tracking_uri())
-    number = registry.version(client, version_of(name, registry.MODEL_NAME))["version"]
+    number = registry.version(client, name)["version"]
     ensemble = registry.fetch(number, folder)
     address = registry.address(number)
     return MapModel(load_ensemble(ensemble, device), registry.MODEL_NAME, number, address, _digest(ensemble))
-
-
-def version_of(name: str, model: str) -> str:
-    """Return version or alias out of an address of MLflow, and any other name as it is.
-
-    Args:
-        name: `models:/MODEL/3`, `models:/MODEL@champion`, or a version or alias.
-        model: Name of the registered model.
-
-    Raises:
-        ConfigurationError: If the address names another registered model.
-    """
-    if not name.startswith("models:/"):
-        return name
-    rest = name.removeprefix("models:/")
-    if not rest.startswith((f"{model}/", f"{model}@")):
-        raise ConfigurationError(
-            f"{name} is not a version of {model}.", remedy=f"Give models:/{model}/NUMBER or models:/{model}@ALIAS."
-        )
-    return rest[len(model) + 1 :]
 
 
 def _digest(ensemble: Path) -> str:

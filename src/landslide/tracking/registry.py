@@ -129,12 +129,13 @@ def version(client: MlflowClient, name: str) -> dict[str, str]:
 
     Args:
         client: The tracking client.
-        name: A number, or an alias such as `champion` or `@champion`.
+        name: A number, an alias such as `champion` or `@champion`, or an address of MLflow (`models:/MODEL/3`,
+            `models:/MODEL@champion`).
 
     Raises:
-        RegistryError: If there is no such version.
+        RegistryError: If there is no such version, or the address is of another model.
     """
-    name = str(name).removeprefix("@")
+    name = _of_address(str(name)).removeprefix("@")
     absent = RegistryError(
         f"{MODEL_NAME} has no {'version' if name.isdecimal() else 'version with the alias'} {name}.",
         remedy="`landslide models list` shows the versions there are; `make run` trains a first one.",
@@ -148,6 +149,19 @@ def version(client: MlflowClient, name: str) -> dict[str, str]:
         _raise_unless_absent(error)
         raise absent from error
     return {**found.tags, "version": str(found.version)}
+
+
+def _of_address(name: str) -> str:
+    """Return number or alias out of an address of MLflow, and any other name as it is."""
+    if not name.startswith("models:/"):
+        return name
+    rest = name.removeprefix("models:/")
+    if not rest.startswith((f"{MODEL_NAME}/", f"{MODEL_NAME}@")):
+        raise RegistryError(
+            f"{name} is not a version of {MODEL_NAME}.",
+            remedy=f"Give models:/{MODEL_NAME}/NUMBER or models:/{MODEL_NAME}@ALIAS.",
+        )
+    return rest[len(MODEL_NAME) + 1 :]
 
 
 def address(number: str) -> str:
