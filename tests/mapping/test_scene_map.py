@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import geopandas as gpd
@@ -168,7 +169,7 @@ def test_what_people_edited_or_added_is_kept_when_a_map_is_replaced(bright, tmp_
     table = gpd.read_file(folder / "landslides.gpkg", layer="landslides").assign(reviewed=True)
     table.to_file(folder / "landslides.gpkg", layer="landslides")
     (folder / "project.qgz").write_text("a project")
-    created = json.loads((folder / "summary.json").read_text())["created"].replace(":", "")
+    created = f"{datetime.fromisoformat(json.loads((folder / 'summary.json').read_text())['created']):%Y-%m-%dT%H%M%S}"
     kept = replaced(0.3)
     assert {path.name for path in kept} == {"landslides.gpkg", "project.qgz"}
     assert {path.parent for path in kept} == {folder / "kept" / created}
@@ -177,6 +178,31 @@ def test_what_people_edited_or_added_is_kept_when_a_map_is_replaced(bright, tmp_
     assert not layers(folder)["landslides"]["reviewed"].any()
     (folder / "notes.txt").write_text("more")
     assert {path.name for path in replaced(0.2)} == {"landslides.gpkg", "project.qgz", "notes.txt"}
+
+
+def test_whatever_lies_in_a_map_is_kept_and_stops_no_replacement(bright, tmp_path):
+    """A file named as the folder of what is kept, links that lead nowhere, folders in place of products."""
+    source, _ = bright_scene(tmp_path, 128, 128)
+    folder = make(bright, source, tmp_path / "maps").folder
+    for name in ("landslides.gpkg", "mask.tif", "landslides.geojson"):
+        (folder / name).unlink()
+    (folder / "landslides.gpkg").mkdir()
+    (folder / "landslides.gpkg" / "mine.txt").write_text("mine")
+    (folder / "mask.tif").mkdir()
+    (folder / "landslides.geojson").symlink_to("nowhere")
+    (folder / "kept").write_text("a file")
+    (folder / "x.aux.xml").write_text("of no product")
+    summary = json.loads((folder / "summary.json").read_text()) | {"created": "../../elsewhere", "notes": None}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    finished = make(bright, source, tmp_path / "maps", settings=MappingSettings(threshold=0.4), overwrite=True)
+    assert {path.name for path in finished.folder.iterdir()} == PRODUCTS | {"kept"}
+    (kept,) = (folder / "kept").iterdir()
+    assert kept.name == "earlier"
+    assert {path.name for path in kept.iterdir()} == {
+        *("landslides.gpkg", "mask.tif", "landslides.geojson", "kept", "x.aux.xml")
+    }
+    assert (kept / "landslides.gpkg" / "mine.txt").read_text() == "mine"
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {"scene"}
 
 
 def test_a_folder_of_another_map_is_refused_and_names_what_differs(bright, tmp_path):

@@ -28,6 +28,7 @@ from landslide.labels.registered import Unseen, unseen_patches
 from landslide.labels.scene_layers import SEEN, PlacedScene, SceneLayers, place_scenes
 from landslide.locks import locked
 from landslide.mapping.map_folder import (
+    KEPT_NOTE,
     PRODUCTS,
     SUMMARY,
     FinishedMap,
@@ -204,7 +205,8 @@ def make_training_map(
         for scene in plan.scenes:
             final, work, done = _folders(output, scene.name)
             stack.enter_context(locked(output / f".{scene.name}.lock", wait=False))
-            recover(work, done, final)
+            if kept := recover(work, done, final):
+                say(KEPT_NOTE.format(kept))
             there[scene.name] = existing_map(final, plan.identity(scene), overwrite=overwrite)
         if None in there.values():
             for note in plan.notes:
@@ -214,14 +216,16 @@ def make_training_map(
                 unseen.ensemble, unseen.root, unseen.table,
                 augmentation=plan.augmentation, progress=start(len(unseen.table)),
             )  # fmt: skip
-        return [there[scene.name] or _make(plan, scene, found, output) for scene in plan.scenes]
+        return [there[scene.name] or _make(plan, scene, found, output, say) for scene in plan.scenes]
 
 
 def _folders(output: Path, name: str) -> tuple[Path, Path, Path]:
     return output / name, output / f".{name}.training.partial", output / f".{name}.training.done"
 
 
-def _make(plan: TrainingMapPlan, scene: PlacedScene, found: Predictions, output: Path) -> FinishedMap:
+def _make(
+    plan: TrainingMapPlan, scene: PlacedScene, found: Predictions, output: Path, say: Callable[[str], object]
+) -> FinishedMap:
     final, work, done = _folders(output, scene.name)
     shutil.rmtree(work, ignore_errors=True)
     (work / PRODUCTS).mkdir(parents=True)
@@ -229,7 +233,8 @@ def _make(plan: TrainingMapPlan, scene: PlacedScene, found: Predictions, output:
         layers = SceneLayers(scene, plan.unseen.every, found, plan.settings.threshold)
         with gdal_environment():
             summary = _write_products(plan, layers, work, work / PRODUCTS)
-        finish(work, done, final)
+        if kept := finish(work, done, final):
+            say(KEPT_NOTE.format(kept))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return FinishedMap(final, summary, new=True)

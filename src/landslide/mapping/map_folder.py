@@ -1,12 +1,14 @@
 """The folder of a map: it gets its name when the map is complete, and another map is replaced only on demand."""
 
 import errno
+import itertools
 import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ PRODUCTS, REPLACED = "products", "replaced"
 """Folders in a work folder: the new map, and the one before it."""
 KEPT = "kept"
 """Folder in a map: what people added to maps that it replaced, or edited in them."""
+KEPT_NOTE = "note: {} keeps what was edited in the previous map, or added to it"
 _EDITED_BY_PEOPLE = (".gpkg", ".geojson")  # who set `reviewed`, for example
 REPLACE = "with --overwrite (in a pipeline: overwrite: true)"
 _ELSEWHERE = "choose another folder with --output (output)"
@@ -61,15 +64,14 @@ def finish(work: Path, done: Path, final: Path) -> Path | None:
     return _discard(done, final)
 
 
-def recover(work: Path, done: Path, final: Path) -> None:
-    """Bring to its end what an interrupted `finish` began."""
+def recover(work: Path, done: Path, final: Path) -> Path | None:
+    """Bring to its end what an interrupted `finish` began, and return what that would have returned."""
     products = done / PRODUCTS
     if products.exists() and os.path.lexists(final):  # another map is still there: whoever began may go on
         done.rename(work)
     elif products.exists():
         products.rename(final)
-    if done.exists():
-        _discard(done, final)
+    return _discard(done, final) if done.exists() else None
 
 
 def _discard(done: Path, final: Path) -> Path | None:
@@ -77,13 +79,13 @@ def _discard(done: Path, final: Path) -> Path | None:
     previous, kept = done / REPLACED, None
     with suppress(MapExistsError):  # if its summary is gone, what is of people has been moved already
         summary = read_summary(previous)
-        if (previous / KEPT).is_dir() and not (final / KEPT).exists():
-            (previous / KEPT).rename(final / KEPT)
+        if _is_folder(previous / KEPT) and not (final / KEPT).exists():
+            shutil.move(previous / KEPT, final / KEPT)
         if of_people := _of_people(previous, summary["digests"]):
-            kept = final / KEPT / str(summary.get("created", "earlier")).replace(":", "")
-            kept.mkdir(parents=True, exist_ok=True)
+            kept = _unused(final / KEPT / _date_of(summary))
+            kept.mkdir(parents=True)
             for path in of_people:
-                path.rename(kept / path.name)
+                shutil.move(path, kept / path.name)
     shutil.rmtree(done, ignore_errors=True)
     return kept
 
@@ -91,19 +93,39 @@ def _discard(done: Path, final: Path) -> Path | None:
 def _of_people(folder: Path, digests: dict[str, str]) -> list[Path]:
     """Return what people added to a map, or edited in it; not what GDAL writes beside a raster."""
 
-    def is_edited(path: Path) -> bool:
-        return (
-            path.suffix in _EDITED_BY_PEOPLE
-            and path.stat().st_size > 0
-            and (sha256(path) != digests[path.name] or path.with_name(f"{path.name}-wal").exists())
-        )
+    def is_product(path: Path) -> bool:
+        if path.is_symlink() or not path.is_file():
+            return False
+        if path.suffix not in _EDITED_BY_PEOPLE or path.stat().st_size == 0:
+            return True
+        return sha256(path) == digests[path.name] and not path.with_name(f"{path.name}-wal").exists()
 
+    beside = {f"{name}.aux.xml" for name in digests}
     return [
         path
         for path in sorted(folder.iterdir())
-        if path.name not in (SUMMARY, KEPT)
-        and (is_edited(path) if path.name in digests else not path.name.endswith(".aux.xml"))
+        if not (path.name == KEPT and _is_folder(path))
+        and path.name != SUMMARY
+        and not (is_product(path) if path.name in digests else path.name in beside)
     ]
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _date_of(summary: dict[str, Any]) -> str:
+    """Return when a map was made, as the name of a folder."""
+    try:
+        return datetime.fromisoformat(summary["created"]).strftime("%Y-%m-%dT%H%M%S")
+    except (KeyError, TypeError, ValueError):
+        return "earlier"
+
+
+def _unused(path: Path) -> Path:
+    """Return a path that does not exist: this one, or the first with a number."""
+    numbered = (path.with_name(f"{path.name} {number}") for number in itertools.count(2))
+    return next(one for one in itertools.chain([path], numbered) if not os.path.lexists(one))
 
 
 def existing_map(

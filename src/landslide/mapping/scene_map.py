@@ -18,6 +18,7 @@ from rasterio.windows import Window
 from landslide.files import atomic_write, sha256
 from landslide.locks import locked
 from landslide.mapping.map_folder import (
+    KEPT_NOTE,
     PRODUCTS,
     REPLACE,
     REPLACED,
@@ -112,7 +113,8 @@ def _map(
     name = plan.scene.name
     final, work, done = output / name, output / f".{name}.partial", output / f".{name}.done"
     with locked(output / f".{name}.lock", wait=False):
-        recover(work, done, final)
+        if kept := recover(work, done, final):
+            say(KEPT_NOTE.format(kept))
         if there := existing_map(final, plan.identity, overwrite=overwrite, parts=_SAME_IN_OTHER_BITS):
             return there
         _prepare(plan, work, overwrite)
@@ -127,7 +129,7 @@ def _map(
         with gdal_environment():
             summary = _write_products(plan, work, products, terrain, warnings, time.monotonic() - started)
         if kept := finish(work, done, final):
-            say(f"note: {kept} keeps what was edited in the previous map, or added to it")
+            say(KEPT_NOTE.format(kept))
     return FinishedMap(final, summary, new=True)
 
 
@@ -165,6 +167,7 @@ def _take_over(plan: MapPlan, final: Path, work: Path, say: Callable[[str], obje
             summary = read_summary(final)
             refuse_another(plan.identity, summary["identity"], "", "", settings=_NO_EFFECT_ON_PREDICTION)
             refuse_damaged(final, {f"{name}.tif": summary["digests"][f"{name}.tif"] for name in RAW_TYPES})
+            notes = [note for note in summary["notes"] if isinstance(note, str)]
         except (MapExistsError, KeyError, TypeError):
             return
         say("the probabilities of the previous map are used again")
@@ -173,7 +176,7 @@ def _take_over(plan: MapPlan, final: Path, work: Path, say: Callable[[str], obje
             lambda name, start, stop: rasters[name].read(1, window=Window(0, start, grid.width, stop - start))
         )
     counted = pixel_notes(*_reasons(work, grid))
-    _write_warnings(work, [note for note in summary["notes"] if note not in counted])
+    _write_warnings(work, [note for note in notes if note not in counted])
 
 
 def _write_warnings(work: Path, warnings: list[str]) -> None:

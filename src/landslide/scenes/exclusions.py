@@ -436,6 +436,8 @@ def read_mask_polygons(path: str, grid: Grid) -> list[tuple[str, BaseGeometry]]:
             for mask in _named(root, "MaskFeature")
             for polygon in _named(mask, "Polygon")
         ]
+        if not all(kind for kind, _ in found):
+            raise ValueError("a mask has no type")
         if len(found) != len(_named(root, "Polygon") + _named(root, "PolygonPatch")):
             raise ValueError("it has polygons that are in no MaskFeature")
         if not found:
@@ -466,7 +468,7 @@ def _gml_polygon(element: ElementTree.Element) -> BaseGeometry:
             if positions.tag.rpartition("}")[2] == "posList":
                 numbers = [float(number) for number in (positions.text or "").split()]
                 dimension = int(positions.get("srsDimension", "2"))
-                if len(numbers) % dimension:
+                if dimension not in (2, 3) or len(numbers) % dimension:
                     raise ValueError(f"a posList has {len(numbers)} numbers for points of {dimension}")
                 points = [tuple(numbers[i : i + 2]) for i in range(0, len(numbers), dimension)]
                 rings[part.tag.rpartition("}")[2]].append(points)
