@@ -167,7 +167,8 @@ def refuse_unsupported(parameters: dict[str, Any]) -> None:
         raise ValueError(f"data.positions is {positions!r}; it has to be one of {', '.join(get_args(Positions))}.")
     BandSettings(stored=tuple(parameters["bands"]["stored"]))
     for row, seed in product(parameters["rows"], parameters["seeds"]):
-        file_name(row["name"], 0, seed)
+        if not isinstance(row["name"], str):
+            raise TypeError(f"the name {row['name']!r} of a row is no text")
         settings = settings_of(parameters["training"], row, seed)
         if settings.selection != "inner_validation":
             raise ValueError(f"{row['name']} has another selection than inner_validation.")

@@ -26,14 +26,13 @@ import torch
 
 from landslide.files import atomic_write
 from landslide.mapping.windows import blending_weights, window_side, window_starts
-from landslide.products.raw_files import NO_DATA, RAW_TYPES, SCALE
+from landslide.products.raw_files import BLOCK_ROWS, NO_DATA, RAW_TYPES, SCALE
 from landslide.scenes.reasons import Reason
 
 PROGRESS = "progress.npz"
 """The saved accumulators."""
 
 _CPU_GROUP, _GPU_GROUP = 8, 64
-_BLOCK_ROWS = 512
 
 Floats = npt.NDArray[np.float32]
 
@@ -198,9 +197,9 @@ class Mosaic:
         height = self._windows.height
         self._resume()
         try:
-            for start in range(0, height, _BLOCK_ROWS):
+            for start in range(0, height, BLOCK_ROWS):
                 for name, file in self._files.items():
-                    file.write(np.ascontiguousarray(rows(name, start, min(start + _BLOCK_ROWS, height))).data)
+                    file.write(np.ascontiguousarray(rows(name, start, min(start + BLOCK_ROWS, height))).data)
             self._next = len(self._windows.rows)
             self._save()
         finally:

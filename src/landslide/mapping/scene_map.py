@@ -48,7 +48,7 @@ from landslide.products.polygons import (
     not_analysed_polygons,
     source_table,
 )
-from landslide.products.raw_files import RAW_TYPES, read_raw
+from landslide.products.raw_files import BLOCK_ROWS, RAW_TYPES, read_raw
 from landslide.products.stac_item import write_item
 from landslide.products.vectors import write_geojson, write_geopackage
 from landslide.scenes.exclusions import area_polygons
@@ -62,7 +62,6 @@ _IDENTITY, _WARNINGS = "identity.json", "warnings.json"
 _NO_EFFECT_ON_PREDICTION = ("threshold", "min_area")
 _SAME_IN_OTHER_BITS = ("engine or device",)
 _VERSIONS = ("landslide", "torch", "numpy", "rasterio", "shapely", "geopandas")
-_BLOCK_ROWS = 512
 _GPU_WORKERS = 2  # more of them hold each other up (docs/performance.md)
 
 
@@ -299,8 +298,8 @@ def _reasons(work: Path, grid: Grid) -> tuple[dict[str, int], int]:
     """Count the pixels of the area of interest that are not analysed, by reason, and all of its pixels."""
     raw = read_raw(work, "reasons", grid.height, grid.width)
     counts = np.zeros(len(Reason), np.int64)
-    for start in range(0, grid.height, _BLOCK_ROWS):
-        counts += np.bincount(raw[start : start + _BLOCK_ROWS].ravel(), minlength=len(Reason))
+    for start in range(0, grid.height, BLOCK_ROWS):
+        counts += np.bincount(raw[start : start + BLOCK_ROWS].ravel(), minlength=len(Reason))
     outside = int(counts[Reason.OUTSIDE_AREA])
     inside = [reason for reason in Reason if reason not in (Reason.ANALYSED, Reason.OUTSIDE_AREA) and counts[reason]]
     return {reason.text: int(counts[reason]) for reason in inside}, grid.width * grid.height - outside

@@ -10,6 +10,8 @@ SCALE = 0.0001
 """Step of the stored probabilities and deviations."""
 NO_DATA = 65535
 """Stored where a pixel is not analysed."""
+BLOCK_ROWS = 512
+"""Rows that are read or written at a time."""
 RAW_TYPES: dict[str, np.dtype[Any]] = {
     "probability": np.dtype(np.uint16),
     "uncertainty": np.dtype(np.uint16),
