@@ -133,7 +133,7 @@ def test_another_threshold_takes_the_probabilities_of_the_map_before(demo_model,
             raise AssertionError("a network was called")
 
     monkeypatch.setattr("landslide.mapping.plan.MapPlan.predictor", lambda plan: NoPredictor())
-    monkeypatch.setattr("landslide.mapping.mosaic.BLOCK_ROWS", 100)
+    monkeypatch.setattr("landslide.products.raw_files._BLOCK_ROWS", 100)
     found = make(demo_model, scene, tmp_path / "maps", settings=other, overwrite=True, say=said.append, **options)
     assert any("previous map are used again" in text for text in said)
     assert found.new

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -43,7 +43,7 @@ from landslide.metrics.counts import confusion_counts, scores
 from landslide.products.geotiff import LANDSLIDE, MASK_COLOURS, NOT_ANALYSED, write_raster
 from landslide.products.map_info import Column, MapInfo
 from landslide.products.polygons import class_polygons, landslide_polygons, source_table
-from landslide.products.raw_files import NO_DATA
+from landslide.products.raw_files import NO_DATA, row_slices
 from landslide.products.vectors import LAYERS, write_geopackage
 from landslide.scenes.rasters import gdal_environment
 from landslide.schema import PATCH_SIZE
@@ -51,7 +51,6 @@ from landslide.tiling.tiles import tiled_scenes
 from landslide.tracking import registry
 from landslide.tracking.runs import MlflowClient
 
-_BLOCK_ROWS = 512
 _CELLS = ("true_negatives", "false_positives", "false_negatives", "true_positives")
 _BLENDING = "each patch by the network that has not seen it; overlapping patches averaged"
 _PATCH_COLUMNS = {
@@ -137,14 +136,9 @@ def plan_training_map(
     return TrainingMapPlan(unseen, scenes, settings, tuple(notes))
 
 
-def _blocks(height: int) -> Iterator[slice]:
-    for start in range(0, height, _BLOCK_ROWS):
-        yield slice(start, min(start + _BLOCK_ROWS, height))
-
-
 def _covered_and_unseen(scene: PlacedScene) -> tuple[int, int]:
     """Count the pixels in patches, and those of them that are predicted out of fold."""
-    counts = np.sum([[layer.sum() for layer in scene.unseen(rows)] for rows in _blocks(scene.grid.height)], axis=0)
+    counts = np.sum([[layer.sum() for layer in scene.unseen(rows)] for rows in row_slices(scene.grid.height)], axis=0)
     return int(counts[0]), int(counts[1])
 
 
@@ -309,7 +303,7 @@ def _write_rasters(layers: SceneLayers, info: MapInfo, work: Path, folder: Path)
             {**tags, "LAYER": text}, nodata, MASK_COLOURS if coloured else None,
         )  # fmt: skip
     counts = np.zeros((2, 2), np.int64)
-    for rows in _blocks(grid.height):
+    for rows in row_slices(grid.height):
         found = layers.rows(rows)
         known = found.mask != NOT_ANALYSED
         counts += confusion_counts(found.mask[known], found.labels[known])

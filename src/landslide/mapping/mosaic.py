@@ -26,7 +26,7 @@ import torch
 
 from landslide.files import atomic_write
 from landslide.mapping.windows import blending_weights, window_side, window_starts
-from landslide.products.raw_files import BLOCK_ROWS, NO_DATA, RAW_TYPES, SCALE
+from landslide.products.raw_files import NO_DATA, RAW_TYPES, SCALE, row_slices
 from landslide.scenes.reasons import Reason
 
 PROGRESS = "progress.npz"
@@ -185,21 +185,20 @@ class Mosaic:
             for file in self._files.values():
                 file.close()
 
-    def take_over(self, rows: Callable[[str, int, int], npt.NDArray[Any]]) -> None:
+    def take_over(self, rows: Callable[[str, slice], npt.NDArray[Any]]) -> None:
         """Take the whole prediction of the same windows from elsewhere.
 
         Args:
-            rows: Returns rows `start` to `stop` of a raw file, called with the name of the file, `start` and `stop`.
+            rows: Returns some rows of a raw file, called with the name of the file and the rows.
 
         Raises:
             OSError: If the disk is full or the folder cannot be written.
         """
-        height = self._windows.height
         self._resume()
         try:
-            for start in range(0, height, BLOCK_ROWS):
+            for part in row_slices(self._windows.height):
                 for name, file in self._files.items():
-                    file.write(np.ascontiguousarray(rows(name, start, min(start + BLOCK_ROWS, height))).data)
+                    file.write(np.ascontiguousarray(rows(name, part)).data)
             self._next = len(self._windows.rows)
             self._save()
         finally:

@@ -48,7 +48,7 @@ from landslide.products.polygons import (
     not_analysed_polygons,
     source_table,
 )
-from landslide.products.raw_files import BLOCK_ROWS, RAW_TYPES, read_raw
+from landslide.products.raw_files import RAW_TYPES, read_raw, row_slices
 from landslide.products.stac_item import write_item
 from landslide.products.vectors import write_geojson, write_geopackage
 from landslide.scenes.exclusions import area_polygons
@@ -172,7 +172,7 @@ def _take_over(plan: MapPlan, final: Path, work: Path, say: Callable[[str], obje
         say("the probabilities of the previous map are used again")
         rasters = {name: stack.enter_context(open_raster(str(final / f"{name}.tif"))) for name in RAW_TYPES}
         mosaic.take_over(
-            lambda name, start, stop: rasters[name].read(1, window=Window(0, start, grid.width, stop - start))
+            lambda name, rows: rasters[name].read(1, window=Window(0, rows.start, grid.width, rows.stop - rows.start))
         )
     counted = pixel_notes(*_reasons(work, grid))
     _write_warnings(work, [note for note in notes if note not in counted])
@@ -298,8 +298,8 @@ def _reasons(work: Path, grid: Grid) -> tuple[dict[str, int], int]:
     """Count the pixels of the area of interest that are not analysed, by reason, and all of its pixels."""
     raw = read_raw(work, "reasons", grid.height, grid.width)
     counts = np.zeros(len(Reason), np.int64)
-    for start in range(0, grid.height, BLOCK_ROWS):
-        counts += np.bincount(raw[start : start + BLOCK_ROWS].ravel(), minlength=len(Reason))
+    for rows in row_slices(grid.height):
+        counts += np.bincount(raw[rows].ravel(), minlength=len(Reason))
     outside = int(counts[Reason.OUTSIDE_AREA])
     inside = [reason for reason in Reason if reason not in (Reason.ANALYSED, Reason.OUTSIDE_AREA) and counts[reason]]
     return {reason.text: int(counts[reason]) for reason in inside}, grid.width * grid.height - outside

@@ -12,7 +12,7 @@ import rasterio.shutil
 from rasterio.windows import Window
 
 from landslide.products.colours import REASON_COLOURS
-from landslide.products.raw_files import BLOCK_ROWS, NO_DATA, RAW_TYPES, SCALE, read_raw
+from landslide.products.raw_files import NO_DATA, RAW_TYPES, SCALE, read_raw, row_slices
 from landslide.scenes.grid import Grid
 from landslide.scenes.rasters import writing
 from landslide.scenes.reasons import Reason
@@ -96,9 +96,8 @@ def write_raster(
     ) as target:  # fmt: skip
         if colours:  # GDAL cannot add them once pixels are written
             target.write_colormap(1, colours)
-        for start in range(0, grid.height, BLOCK_ROWS):
-            rows = slice(start, min(start + BLOCK_ROWS, grid.height))
-            window = Window(0, start, grid.width, rows.stop - start)
+        for rows in row_slices(grid.height):
+            window = Window(0, rows.start, grid.width, rows.stop - rows.start)
             target.write(np.ascontiguousarray(values(rows)), 1, window=window)
         target.update_tags(**tags)
         target.set_band_description(1, path.stem)
@@ -117,8 +116,7 @@ def write_raster(
 def _compare(path: Path, values: Callable[[slice], npt.NDArray[Any]]) -> None:
     """Compare an uncompressed raster with its values: a block that is missing from it is read as zeros."""
     with rasterio.open(path) as raster:
-        for start in range(0, raster.height, BLOCK_ROWS):
-            rows = slice(start, min(start + BLOCK_ROWS, raster.height))
-            window = Window(0, start, raster.width, rows.stop - start)
+        for rows in row_slices(raster.height):
+            window = Window(0, rows.start, raster.width, rows.stop - rows.start)
             if not np.array_equal(raster.read(1, window=window), values(rows)):
                 raise OSError(f"{path.name} is not what was written")

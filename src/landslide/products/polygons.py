@@ -19,12 +19,12 @@ from rasterio.windows import Window
 
 from landslide.products.attributes import pixel_attributes
 from landslide.products.map_info import LANDSLIDE_COLUMNS, MapInfo
+from landslide.products.raw_files import row_slices
 from landslide.scenes.grid import WGS84, Grid
 from landslide.scenes.reasons import Reason
 
 _LANDSLIDE = 1
 _LONGITUDE_LATITUDE = "OGC:CRS84"
-_BLOCK_ROWS = 512
 _SEGMENT = 100  # longest edge in pixels: a straight edge on the grid is no geodesic
 _DTYPES = {"int": "int64", "float": "float64", "text": "object", "bool": "bool"}
 
@@ -176,11 +176,10 @@ def _vectorised(dataset: Any, wanted: Set[int]) -> tuple[npt.NDArray[Any], list[
 def _extent(dataset: Any, wanted: Set[int]) -> Window | None:
     """Return the smallest window with all pixels of the wanted values; polygons outside would cost time for nothing."""
     rows, columns = np.zeros(dataset.height, bool), np.zeros(dataset.width, bool)
-    for start in range(0, dataset.height, _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, dataset.height)
-        values = dataset.read(1, window=Window(0, start, dataset.width, stop - start))
+    for part in row_slices(dataset.height):
+        values = dataset.read(1, window=Window(0, part.start, dataset.width, part.stop - part.start))
         found = np.isin(values, list(wanted))
-        rows[start:stop], columns = found.any(axis=1), columns | found.any(axis=0)
+        rows[part], columns = found.any(axis=1), columns | found.any(axis=0)
     if not rows.any():
         return None
     (top, bottom), (left, right) = (np.flatnonzero(axis)[[0, -1]].tolist() for axis in (rows, columns))

@@ -1,5 +1,6 @@
 """The raw files of a prediction, from which the products are made: rows of pixels from north to south."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,19 @@ SCALE = 0.0001
 """Step of the stored probabilities and deviations."""
 NO_DATA = 65535
 """Stored where a pixel is not analysed."""
-BLOCK_ROWS = 512
-"""Rows that are read or written at a time."""
+_BLOCK_ROWS = 512
 RAW_TYPES: dict[str, np.dtype[Any]] = {
     "probability": np.dtype(np.uint16),
     "uncertainty": np.dtype(np.uint16),
     "reasons": np.dtype(np.uint8),
 }
 """The raw files, `<name>.raw`, with their dtypes."""
+
+
+def row_slices(height: int) -> Iterator[slice]:
+    """Divide the rows of a map into blocks that are read or written at a time."""
+    for start in range(0, height, _BLOCK_ROWS):
+        yield slice(start, min(start + _BLOCK_ROWS, height))
 
 
 def read_raw(folder: Path, name: str, height: int, width: int) -> npt.NDArray[Any]:
