@@ -1,5 +1,7 @@
 """What computes the networks of a map: OpenVINO and bfloat16 against PyTorch in float32."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -21,6 +23,26 @@ NETWORKS = {
     "lite_unet": {},
     "smp:Unet:resnet18": {"encoder_weights": None},
 }
+
+
+STOPPED = """
+import os, signal, torch
+from landslide.mapping.networks import _OpenVinoNetwork
+from landslide.termination import exit_on_sigterm
+
+class Half(torch.nn.Module):
+    def forward(self, x):
+        return {"128": x / 2}
+
+networks = [_OpenVinoNetwork(Half(), "float32") for _ in range(2)]
+for network in networks:
+    network(torch.ones(1, 2, 32, 32))
+network = None
+while networks:
+    del networks[0]  # in the order in which they were made
+with exit_on_sigterm():
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +136,9 @@ def test_without_openvino_pytorch_computes_and_openvino_is_refused(monkeypatch):
     assert choose_engine("auto", CPU, 10_000) == "pytorch"
     with pytest.raises(ConfigurationError, match="is not installed"):
         choose_engine("openvino", CPU, 10_000)
+
+
+@pytest.mark.slow
+def test_a_map_can_be_stopped_after_its_networks_are_freed():
+    done = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (143, "")

@@ -9,6 +9,7 @@ import copy
 import os
 import threading
 import warnings
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from io import BytesIO
@@ -144,7 +145,7 @@ class _OpenVinoNetwork(nn.Module):
                 torch.onnx.export(
                     _Heads(self._network).eval(), (example[:1],), cast(Any, buffer), dynamo=False, opset_version=_OPSET
                 )
-            core, self._own = openvino.Core(), threading.local()
+            core, self._own = _openvino_core(), threading.local()
             steps = openvino.preprocess.PrePostProcessor(core.read_model(buffer.getvalue()))
             steps.input().tensor().set_layout(openvino.Layout("NHWC"))  # channels last, as the patches come
             steps.input().model().set_layout(openvino.Layout("NCHW"))
@@ -167,6 +168,18 @@ class _OpenVinoNetwork(nn.Module):
             if not difference <= _TOLERANCE[self._precision]:
                 raise _not_converted(f"OpenVINO's answers differ from PyTorch's by {difference:.2g}")
         self._size = size  # only now may other threads use it
+
+
+@cache
+def _openvino_core() -> Any:
+    """Return OpenVINO's core: one for the process, which is never freed.
+
+    A core gives its thread another stack for signals, and frees it with the last network. If two are freed in the order
+    in which they were made, the thread is left with a stack that is gone, and the next signal kills the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _not_converted(what: str) -> ConfigurationError:
