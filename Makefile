@@ -78,7 +78,8 @@ night: stack ## run a nightly retraining on the demo; CONFIG=configs/retrain_dem
 report: $(ENVIRONMENT) ## show the scores of the last run again
 	@$(ACTIVATE) && landslide report
 
-PYTEST := python -m pytest -q --dist loadfile --no-loadscope-reorder
+# A worker that dies fails the run and names its test; with a new one in its place, the run would never end.
+PYTEST := python -m pytest -q --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 # One worker more than cores, because tests wait for servers and processes; 4 at most, each takes up to 2 GB.
 test: $(ENVIRONMENT) ## run the test suite
