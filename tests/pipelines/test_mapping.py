@@ -1,6 +1,10 @@
 """The mapping pipeline, and `landslide map` with a registered model."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -76,6 +80,32 @@ def test_dry_run_says_what_was_understood_and_writes_nothing(champion, scene, tm
     ):  # fmt: skip
         assert expected in done.output
     assert not (tmp_path / "maps").exists()
+
+
+def test_memory_of_a_map_is_about_what_the_dry_run_said(champion, scene, tmp_path):
+    def run(*more) -> tuple[str, float]:
+        """Return the output of a map in a process of its own, and its largest memory in GB."""
+        command = [
+            sys.executable,
+            "-m",
+            "landslide",
+            "map",
+            scene,
+            "--dem",
+            scene.parent / "dem.tif",
+            "-o",
+            tmp_path / "m",
+        ]
+        with subprocess.Popen([*map(str, command), *more], stdout=subprocess.PIPE, text=True) as process:
+            said = process.stdout.read()
+            _, process.returncode, usage = os.wait4(process.pid, 0)
+        assert process.returncode == 0
+        return said, 1024 * usage.ru_maxrss / 1e9
+
+    said, _ = run("--dry-run")
+    forecast = float(re.search(r"memory +about ([0-9.]+) GB", said)[1])
+    _, taken = run()
+    assert 0.8 * taken < forecast < 1.4 * taken
 
 
 @pytest.mark.parametrize("copied", [True, False], ids=["the model is copied there", "the terrain is written there"])

@@ -1,5 +1,6 @@
 """What people read about a map: before it is made, and when it is there."""
 
+import resource
 import tempfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from landslide.mapping.networks import engine_version
 from landslide.mapping.plan import MapPlan, pixel_notes, terrain_of
 from landslide.scenes.exclusions import cloud_source
 
-_PROCESS_BYTES = 900e6  # of the libraries and a small network
+_PRODUCTS_BYTES = 400e6  # what rasters, polygons and pictures take beyond the libraries and the networks
 
 
 def describe_plan(plan: MapPlan, workers: int) -> list[str]:
@@ -37,7 +38,10 @@ def describe_plan(plan: MapPlan, workers: int) -> list[str]:
     unknown = "unknown"
     windows = plan.windows
     elevation = "none" if terrain is None else f"{', '.join(plan.dem)}, {100 * terrain.coverage:.1f} % of the scene"
+    seconds = plan.seconds(workers)
     strips = 4 * grid.width * windows.side * (6 * len(plan.model.bands) + 3)
+    # By now the process has loaded its libraries, read rows of the scene and predicted windows by all networks.
+    memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + max(strips, _PRODUCTS_BYTES)
     lines = [
         f"{scene.name}",
         f"  read as        {scene.kind}: {scene.source}",
@@ -55,8 +59,8 @@ def describe_plan(plan: MapPlan, workers: int) -> list[str]:
         f"  windows        {len(windows)}, each {windows.side} x {windows.side} pixels, overlap "
         f"{100 * plan.settings.overlap:.0f} %, augmentation {plan.model.augmentation}",
         f"  computed by    {engine_version(plan.engine)}, {plan.model.ensemble.device.type}, {plan.settings.precision}",
-        f"  time           about {duration(plan.seconds(workers))} with {workers} workers",
-        f"  memory         about {(_PROCESS_BYTES + strips) / 1e9:.1f} GB",
+        f"  time           about {duration(seconds)} with {workers} workers",
+        f"  memory         about {memory / 1e9:.1f} GB",
     ]
     return lines + [f"  note           {text}" for text in warnings]
 
