@@ -306,3 +306,33 @@ def test_longitudes_from_0_to_360(tmp_path):
     (x,), _ = rasterio.warp.transform(crs, "EPSG:4326", *([v] for v in grid.transform @ (2.5, 2.5)))
     assert np.isfinite(layers[0]).all()
     assert layers[0, 2, 2] == pytest.approx(10 * (x + 360), abs=0.1)
+
+
+@pytest.mark.parametrize(("west", "meridian", "zone"), [(-180, 180, 32601), (0, 180, 32601), (0, 0, 32631)])
+def test_a_global_model_is_its_own_neighbour_at_its_edge(tmp_path, west, meridian, zone):
+    pixel, crs = 1 / 20, CRS.from_epsg(zone)
+
+    def height(longitude):
+        return 1000 + 800 * np.sin(np.radians(20 * longitude))
+
+    z = np.broadcast_to(height(west + pixel * (np.arange(7200) + 0.5)), (400, 7200)).astype(np.float32)
+    path = write(tmp_path / "dem.tif", z, Affine(pixel, 0, west, 0, -pixel, 10), "EPSG:4326")
+    (x,), (y,) = rasterio.warp.transform("EPSG:4326", crs, [meridian], [1.0])
+    scene = Grid(crs, Affine(1000, 0, round(x) - 50_000, 0, -1000, round(y) + 50_000), 100, 100)
+    terrain = prepare_terrain([path], scene, tmp_path)
+    assert (terrain.coverage, terrain.impossible) == (1, 0)
+    layers, grid = read(terrain)
+    rows, columns = np.indices(layers[0].shape)
+    xs, ys = grid.transform @ (columns.ravel() + 0.5, rows.ravel() + 0.5)
+    longitude, _ = map(np.array, rasterio.warp.transform(crs, "EPSG:4326", xs, ys))
+    assert layers[0].ravel() == pytest.approx(height(longitude), abs=0.1)
+
+
+def test_impossible_heights_between_180_and_360_degrees_are_counted(tmp_path):
+    pixel, crs = 1 / 4, CRS.from_epsg(32618)
+    z = np.full((80, 1440), 100, np.float32)
+    z[:, round(285 / pixel) :] = 30_000  # from 75 degrees west, the middle of the scene
+    path = write(tmp_path / "dem.tif", z, Affine(pixel, 0, 0, 0, -pixel, 10), "EPSG:4326")
+    scene = Grid(crs, Affine(1000, 0, 450_000, 0, -1000, 50_000), 100, 100)
+    terrain = prepare_terrain([path], scene, tmp_path)
+    assert terrain.impossible == pytest.approx(0.5, abs=0.02)

@@ -232,8 +232,8 @@ def _mosaics(models: Sequence[DatasetReader], longitude: float, stack: ExitStack
     Args:
         models: The rasters.
         longitude: Degrees; where rasters in degrees are joined, so that those on both sides of the 180th meridian are
-            neighbours. A joined raster that goes beyond it is returned twice, a whole turn apart, because each is
-            read only between -180 and 180 degrees.
+            neighbours, and one around the globe is its own. A joined raster that goes beyond the meridian is
+            returned twice, a whole turn apart, because each is read only between -180 and 180 degrees.
         stack: Closes the joined rasters.
     """
     groups: dict[tuple[str, float, float], list[DatasetReader]] = {}
@@ -242,9 +242,11 @@ def _mosaics(models: Sequence[DatasetReader], longitude: float, stack: ExitStack
         groups.setdefault((model.crs.to_wkt(), *sizes), []).append(model)
     mosaics = []
     for group in groups.values():
-        transforms = [model.transform for model in group]
-        if group[0].crs.is_geographic:
-            transforms = [_turned(model.transform, round((longitude - _centre(model)) / 360)) for model in group]
+        transforms = [_near(model, longitude) for model in group]
+        for model, transform in list(zip(group, transforms, strict=True)):
+            if model.crs.is_geographic and model.width * transform.a > 360 - transform.a:  # its own neighbour
+                group += [model, model]
+                transforms += [_turned(transform, -1), _turned(transform, 1)]
         mosaics.append(_mosaic(group, transforms))
         east = max((one @ (model.width, 0))[0] for one, model in zip(transforms, group, strict=True))
         if group[0].crs.is_geographic and (min(one.c for one in transforms) < -180 or east > 180):
@@ -252,8 +254,13 @@ def _mosaics(models: Sequence[DatasetReader], longitude: float, stack: ExitStack
     return [stack.enter_context(rasterio.open(mosaic)) for mosaic in mosaics]
 
 
-def _centre(model: DatasetReader) -> float:
-    return float((model.transform @ (model.width / 2, model.height / 2))[0])
+def _near(model: DatasetReader, longitude: float) -> Affine:
+    """Return the transform of a raster; one in degrees is moved by the whole turns that bring it to a longitude."""
+    transform: Affine = model.transform
+    if not model.crs.is_geographic:
+        return transform
+    centre, _ = transform @ (model.width / 2, model.height / 2)
+    return _turned(transform, round((longitude - centre) / 360))
 
 
 def _turned(transform: Affine, turns: int) -> Affine:
@@ -352,7 +359,8 @@ def _samples(dataset: DatasetReader, grid: Grid) -> Any:
     width, height = min(grid.width, _SAMPLES), min(grid.height, _SAMPLES)
     transform = grid.transform @ Affine.scale(grid.width / width, grid.height / height)
     target = Grid(grid.crs, transform, width, height)
-    with warped(dataset, target, Resampling.nearest) as sampled, reading(dataset.name):
+    options = {"src_transform": _near(dataset, grid.footprint.centroid.x)}
+    with warped(dataset, target, Resampling.nearest, **options) as sampled, reading(dataset.name):
         return sampled.read(1, masked=True, out_dtype=np.float64)
 
 
