@@ -25,7 +25,7 @@ from landslide.mapping.map_folder import MapExistsError
 from landslide.mapping.model import open_model
 from landslide.mapping.plan import make_plan
 from landslide.mapping.report import describe_map, describe_plan
-from landslide.mapping.scene_map import map_scene
+from landslide.mapping.scene_map import foresee, map_scene
 from landslide.mapping.settings import MappingSettings
 from landslide.products.geotiff import stored_threshold
 from landslide.scenes.demo_scene import write_demo_scene
@@ -303,7 +303,6 @@ import torch
 from landslide.scenes.exclusions import ExclusionSettings
 from landslide.mapping.model import open_model
 from landslide.mapping.plan import make_plan
-from landslide.mapping.report import describe_map, describe_plan
 from landslide.scenes.scene import open_scene
 from landslide.mapping.scene_map import map_scene
 from landslide.mapping.settings import MappingSettings
@@ -350,6 +349,41 @@ def test_a_full_disk_leaves_an_unfinished_map_that_continues(bright, tmp_path):
     finished = make(bright, source, tmp_path / "maps", say=said.append, overwrite=True)
     assert any("continuing an interrupted map" in line for line in said)
     assert (finished.folder / "probability.tif").read_bytes() == (expected / "probability.tif").read_bytes()
+
+
+def test_a_dry_run_says_what_would_be_done_with_the_folder(bright, tmp_path):
+    source, _ = bright_scene(tmp_path, 1000, 150)
+    maps, final = tmp_path / "maps", tmp_path / "maps" / "scene"
+    scene = open_scene(source)
+
+    def foreseen(*, overwrite=False, exclusions=None, **settings) -> tuple[str, int]:
+        files = {path: path.stat().st_mtime_ns for path in maps.rglob("*")}
+        plan = make_plan(scene, bright, MappingSettings(**settings), exclusions or ExclusionSettings())
+        told, left = foresee(plan, maps, overwrite=overwrite)
+        assert files == {path: path.stat().st_mtime_ns for path in maps.rglob("*")}
+        assert any(told in line for line in describe_plan(plan, 1, maps, overwrite=overwrite))
+        return told, left
+
+    windows = len(make_plan(scene, bright, MappingSettings(), ExclusionSettings()).windows)
+    assert foreseen() == (f"{final}, a new map", windows)
+    with files_limited(250_000), pytest.raises(DataError, match="cannot be written"):
+        make(bright, source, maps, save_every=0)
+    told, left = foreseen()
+    assert told == f"{final}, an interrupted map: {windows - left} of {windows} windows are done"
+    assert 0 < left < windows
+    assert foreseen(threshold=0.9) == (told, left)
+    told, left = foreseen(exclusions=ExclusionSettings(clouds="none"))
+    assert (told.split(". ")[0], left) == (
+        f"{maps / '.scene.partial'} holds an unfinished map that differs in area, masks or clouds", windows,
+    )  # fmt: skip
+    make(bright, source, maps)
+    assert foreseen() == (f"{final} is this map", 0)
+    told, left = foreseen(threshold=0.9)
+    assert (told.split(". ")[0], left) == (f"{final} holds a map that differs in settings", windows)
+    assert foreseen(threshold=0.9, overwrite=True) == (
+        f"{final}, with the probabilities of the map that it replaces", 0,
+    )  # fmt: skip
+    assert foreseen(overlap=0.25, overwrite=True) == (f"{final}, replaced", 11 * 2)
 
 
 class Killed(BaseException):
@@ -528,7 +562,7 @@ def test_a_map_of_which_nothing_could_be_analysed_says_so(bright, tmp_path):
     everything = ExclusionSettings(masks=(tmp_path / "all.gpkg",))
     plan = make_plan(open_scene(source), bright, MappingSettings(), everything)
     assert any("none of the 12288 pixels of some rows that were read can be analysed (masked 100.0 %)" in line
-               for line in describe_plan(plan, 1))  # fmt: skip
+               for line in describe_plan(plan, 1, tmp_path / "maps"))  # fmt: skip
     finished = map_scene(plan, tmp_path / "maps", workers=2)
     text = describe_map(finished)
     assert text.startswith("scene: nothing was analysed, so the map does not say whether there are landslides")
@@ -558,7 +592,7 @@ def test_fill_values_of_an_elevation_model_are_told(bright, tmp_path):
     values[:, 40:60, 40:60] = -9999
     rewrite(tmp_path / "dem.tif", values, nodata=None)
     plan = make_plan(open_scene(source), bright, MappingSettings(), ExclusionSettings(), [str(tmp_path / "dem.tif")])
-    (note,) = (line for line in describe_plan(plan, 1) if "the elevation model has heights" in line)
+    (note,) = (line for line in describe_plan(plan, 1, tmp_path / "maps") if "the elevation model has heights" in line)
     assert "in 2.4 % of the scene the elevation model has heights below -500 or above 9000 m" in note
 
 

@@ -57,7 +57,9 @@ _OF_PATCHES = {  # options that a folder of patches takes, too
 @click.option("--workers", type=click.IntRange(1), help="Threads that predict  [default: one per core]")
 @click.option("--record", is_flag=True, help="Record each map as an MLflow run with the tag role=mapping.")
 @click.option("--overwrite", is_flag=True, help="Replace maps of other settings.")
-@click.option("--dry-run", is_flag=True, help="Only say what was understood, and about how long it takes.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only say what was understood and would be done, and about how long it takes."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summaries as JSON, one a line.")
 @click.pass_context
 def map_command(
@@ -111,7 +113,7 @@ def map_command(
         for plan in plans:
             try:
                 if dry_run:
-                    click.echo("\n".join(describe_plan(plan, workers)))
+                    click.echo("\n".join(describe_plan(plan, workers, output, overwrite=overwrite)))
                     continue
                 finished = _mapped(plan, output, workers, overwrite)
                 run = None

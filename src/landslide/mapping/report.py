@@ -8,17 +8,20 @@ from landslide.errors import DataError
 from landslide.mapping.map_folder import FinishedMap
 from landslide.mapping.networks import engine_version
 from landslide.mapping.plan import MapPlan, pixel_notes, terrain_of
+from landslide.mapping.scene_map import foresee
 from landslide.scenes.exclusions import cloud_source
 
 _PRODUCTS_BYTES = 400e6  # what rasters, polygons and pictures take beyond the libraries and the networks
 
 
-def describe_plan(plan: MapPlan, workers: int) -> list[str]:
+def describe_plan(plan: MapPlan, workers: int, output: Path, *, overwrite: bool = False) -> list[str]:
     """Return what was understood of a scene, and about what its map will take, as lines.
 
     Args:
         plan: The plan.
         workers: Groups of windows that are predicted at the same time.
+        output: The folder of the maps.
+        overwrite: Whether another map would be replaced.
 
     Raises:
         DataError: Something cannot be read, or the folder of temporary files is full.
@@ -38,7 +41,8 @@ def describe_plan(plan: MapPlan, workers: int) -> list[str]:
     unknown = "unknown"
     windows = plan.windows
     elevation = "none" if terrain is None else f"{', '.join(plan.dem)}, {100 * terrain.coverage:.1f} % of the scene"
-    seconds = plan.seconds(workers)
+    folder_of_map, left = foresee(plan, output, overwrite=overwrite)
+    seconds = plan.seconds(workers) * left / len(windows)
     strips = 4 * grid.width * windows.side * (6 * len(plan.model.bands) + 3)
     # By now the process has loaded its libraries, read rows of the scene and predicted windows by all networks.
     memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + max(strips, _PRODUCTS_BYTES)
@@ -59,6 +63,7 @@ def describe_plan(plan: MapPlan, workers: int) -> list[str]:
         f"  windows        {len(windows)}, each {windows.side} x {windows.side} pixels, overlap "
         f"{100 * plan.settings.overlap:.0f} %, augmentation {plan.model.augmentation}",
         f"  computed by    {engine_version(plan.engine)}, {plan.model.ensemble.device.type}, {plan.settings.precision}",
+        f"  output         {folder_of_map}",
         f"  time           about {duration(seconds)} with {workers} workers",
         f"  memory         about {memory / 1e9:.1f} GB",
     ]

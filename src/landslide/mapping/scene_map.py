@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -132,44 +132,90 @@ def _map(
     return FinishedMap(final, summary, new=True)
 
 
+def foresee(plan: MapPlan, output: Path, *, overwrite: bool = False) -> tuple[str, int]:
+    """Return what `map_scene` would do about its folder now, and how many windows it would predict.
+
+    Args:
+        plan: What decides the map.
+        output: The folder of the maps.
+        overwrite: Whether it would replace another map.
+    """
+    final, work = output / plan.scene.name, output / f".{plan.scene.name}.partial"
+    windows = len(plan.windows)
+    try:
+        if existing_map(final, plan.identity, overwrite=overwrite, parts=_SAME_IN_OTHER_BITS):
+            return f"{final} is this map", 0
+        if _continues(plan, work, overwrite):
+            left = windows - _mosaic(plan, work).rows_done * len(plan.windows.columns)
+            return f"{final}, an interrupted map: {windows - left} of {windows} windows are done", left
+    except MapExistsError as error:
+        return f"{error.what} {error.remedy}", windows
+    if _predicted_before(plan, final):
+        return f"{final}, with the probabilities of the map that it replaces", 0
+    return f"{final}, {'replaced' if final.exists() else 'a new map'}", windows
+
+
+def _continues(plan: MapPlan, work: Path, overwrite: bool) -> bool:
+    """Whether the work folder holds the unfinished prediction of this map.
+
+    Raises:
+        MapExistsError: If it holds that of another map, unless `overwrite`.
+    """
+    if not (work / PROGRESS).exists():  # nothing would be lost: the last call may have failed at its input
+        return False
+    try:
+        before = json.loads((work / _IDENTITY).read_text())
+    except (OSError, ValueError):
+        return False
+    try:
+        remedy = f"Finish it by the call that began it, discard it {REPLACE}"
+        refuse_another(
+            plan.identity, before, f"{work} holds an unfinished map", remedy, settings=_NO_EFFECT_ON_PREDICTION
+        )
+    except MapExistsError:
+        if not overwrite:
+            raise
+        return False
+    return True
+
+
 def _prepare(plan: MapPlan, work: Path, overwrite: bool) -> None:
     """Make the work folder, or take the one of an interrupted map if that is this one."""
-    identity = work / _IDENTITY
-    if (work / PROGRESS).exists():  # otherwise nothing is lost: the last call may have failed at its input
-        with suppress(OSError, ValueError):
-            before = json.loads(identity.read_text())
-            try:
-                remedy = f"Finish it by the call that began it, discard it {REPLACE}"
-                refuse_another(
-                    plan.identity, before, f"{work} holds an unfinished map", remedy, settings=_NO_EFFECT_ON_PREDICTION
-                )
-                for folder in (PRODUCTS, REPLACED):
-                    shutil.rmtree(work / folder, ignore_errors=True)
-                return
-            except MapExistsError:
-                if not overwrite:
-                    raise
+    if _continues(plan, work, overwrite):
+        for folder in (PRODUCTS, REPLACED):
+            shutil.rmtree(work / folder, ignore_errors=True)
+        return
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    with atomic_write(identity) as path:
+    with atomic_write(work / _IDENTITY) as path:
         path.write_text(json.dumps(plan.identity, default=str))
 
 
+def _mosaic(plan: MapPlan, work: Path) -> Mosaic:
+    return Mosaic(work, plan.windows, plan.settings.min_valid)
+
+
+def _predicted_before(plan: MapPlan, final: Path) -> list[str] | None:
+    """Return the notes of a finished map if it has the same prediction: only threshold or smallest area differ."""
+    if not final.is_dir():
+        return None
+    try:
+        summary = read_summary(final)
+        refuse_another(plan.identity, summary["identity"], "", "", settings=_NO_EFFECT_ON_PREDICTION)
+        refuse_damaged(final, {f"{name}.tif": summary["digests"][f"{name}.tif"] for name in RAW_TYPES})
+        return [note for note in summary["notes"] if isinstance(note, str)]
+    except (MapExistsError, KeyError, TypeError):
+        return None
+
+
 def _take_over(plan: MapPlan, final: Path, work: Path, say: Callable[[str], object]) -> None:
-    """Take the prediction of the finished map that is replaced, if only threshold or smallest area differ."""
-    mosaic = Mosaic(work, plan.windows, plan.settings.min_valid)
-    if mosaic.rows_done or not final.is_dir():
+    """Take the prediction of the finished map that is replaced, if it is the same."""
+    mosaic = _mosaic(plan, work)
+    if mosaic.rows_done or (notes := _predicted_before(plan, final)) is None:
         return
+    say("the probabilities of the previous map are used again")
     grid = plan.scene.grid
     with ExitStack() as stack:
-        try:
-            summary = read_summary(final)
-            refuse_another(plan.identity, summary["identity"], "", "", settings=_NO_EFFECT_ON_PREDICTION)
-            refuse_damaged(final, {f"{name}.tif": summary["digests"][f"{name}.tif"] for name in RAW_TYPES})
-            notes = [note for note in summary["notes"] if isinstance(note, str)]
-        except (MapExistsError, KeyError, TypeError):
-            return
-        say("the probabilities of the previous map are used again")
         rasters = {name: stack.enter_context(open_raster(str(final / f"{name}.tif"))) for name in RAW_TYPES}
         mosaic.take_over(
             lambda name, rows: rasters[name].read(1, window=Window(0, rows.start, grid.width, rows.stop - rows.start))
@@ -194,7 +240,7 @@ def _predict(
 ) -> list[str]:
     """Predict what is not predicted yet; return the warnings."""
     windows = plan.windows
-    mosaic = Mosaic(work, windows, plan.settings.min_valid)
+    mosaic = _mosaic(plan, work)
     done = mosaic.rows_done * len(windows.columns)
     notes = work / _WARNINGS
 
