@@ -37,6 +37,7 @@ ENV LANDSLIDE_ROOT=/app \
     ZENML_LOGGING_COLORS_DISABLED=true \
     MLFLOW_DISABLE_TELEMETRY=true \
     DVC_NO_ANALYTICS=1 \
+    ORT_DISABLE_TELEMETRY=true \
     DVC_SITE_CACHE_DIR=/var/lib/landslide/dvc \
     HOME=/var/lib/landslide \
     MPLCONFIGDIR=/var/lib/landslide/matplotlib \

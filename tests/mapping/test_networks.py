@@ -1,6 +1,5 @@
 """What computes the networks of a map: OpenVINO and bfloat16 against PyTorch in float32."""
 
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -140,8 +139,6 @@ def test_without_openvino_pytorch_computes_and_openvino_is_refused(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_map_can_be_stopped_after_its_networks_are_freed_and_openvino_reports_nothing(tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", STOPPED], env=environment, capture_output=True, text=True)
+def test_a_map_can_be_stopped_after_its_networks_are_freed():
+    done = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (143, "")
-    assert list(tmp_path.iterdir()) == []  # where OpenVINO counts what it reports

@@ -7,7 +7,6 @@ change by thousandths, at single pixels by hundredths.
 
 import copy
 import os
-import sys
 import threading
 import warnings
 from functools import cache
@@ -133,7 +132,8 @@ class _OpenVinoNetwork(nn.Module):
         return {name: torch.cat(parts) for name, parts in answers.items()}
 
     def _convert(self, size: tuple[int, ...]) -> None:
-        openvino = _openvino()
+        import openvino
+
         example = torch.from_numpy(np.random.default_rng(0).normal(size=(2, *size)).astype(np.float32))
         buffer = BytesIO()
         threads = len(os.sched_getaffinity(0))
@@ -177,15 +177,9 @@ def _openvino_core() -> Any:
     A core gives its thread another stack for signals, and frees it with the last network. If two are freed in the order
     in which they were made, the thread is left with a stack that is gone, and the next signal kills the process.
     """
-    return _openvino().Core()
-
-
-def _openvino() -> Any:
-    """Import OpenVINO without its telemetry, which forks a process at the import to report it, and counts in $HOME."""
-    sys.modules.setdefault("openvino_telemetry", cast(Any, None))  # as if that package were not installed
     import openvino
 
-    return openvino
+    return openvino.Core()
 
 
 def _not_converted(what: str) -> ConfigurationError:
