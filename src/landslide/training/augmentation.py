@@ -62,9 +62,6 @@ class AugmentationSettings:
     """Also change the colours, as other ground and other air do: each of B1 to B12 is multiplied by exp(u), u uniform
     between -band_gain and +band_gain and drawn for each band; 0 to 1. Indices and gray follow if the bands that they
     are computed from are selected. Not in the paper."""
-    relief: float = 0.0
-    season: float = 0.0
-    terrain_dropout: float = 0.0
     haze: float = 0.0
     """Also add haze or take it away: to each of B1 to B12, u (492 nm / wavelength)^2 times the band's mean in the patch
     is added, u uniform between -haze and +haze; 0 to 1. No more is taken away than leaves the darkest pixel at 0.
@@ -136,7 +133,7 @@ class Augmentation:
 
     def __init__(self, settings: AugmentationSettings, band_names: Sequence[str], bands: BandSettings) -> None:
         self.settings = settings
-        names = self._names = list(band_names)
+        names = list(band_names)
         self._consistent = settings.mode == "consistent"
         self._gradients = gradient_channels(names) if self._consistent else NO_GRADIENTS
         reach = {name: pixels for name, pixels in bands.reach.items() if name in names}
@@ -148,9 +145,7 @@ class Augmentation:
             if {name, *SOURCES[name]} <= set(names)
         ]
         self._reflectances = [i for i, name in enumerate(names) if name in _REFLECTANCES]
-        self._changes_reflectance = bool(
-            settings.illumination or settings.band_gain or settings.haze or settings.relief or settings.season
-        )
+        self._changes_reflectance = bool(settings.illumination or settings.band_gain or settings.haze)
         if self._changes_reflectance and not self._reflectances:
             raise ConfigurationError(
                 "training.augmentation changes light or colours, and none of the selected bands is a reflectance: "
@@ -189,7 +184,6 @@ class Augmentation:
             gains = settings.band_gain * (2 * torch.rand(batch, len(_SPECTRAL), generator=generator) - 1)
         if settings.haze:
             haze = settings.haze * (2 * torch.rand(batch, generator=generator) - 1)
-        self._drawn = torch.rand(4, batch, generator=generator)
         return Choices(quarter_turns, flips, pastes, brightness, gains, haze)
 
     def __call__(
@@ -220,38 +214,11 @@ class Augmentation:
         if settings.illumination:
             factor = choices.brightness.exp()[:, None, None, None]
             images[:, self._reflectances] *= factor.to(images.device, non_blocking=True)
-        if settings.relief:
-            self._relight(images)
-        if settings.season:
-            self._reseason(images)
-        if settings.terrain_dropout:
-            chosen = torch.nonzero(self._drawn[3] < settings.terrain_dropout).squeeze(1)
-            for channel in (self._names.index("slope"), self._names.index("dem")):
-                images[chosen, channel] = images[:, channel].mean()
-        if settings.band_gain or settings.haze or settings.relief or settings.season:
+        if settings.band_gain or settings.haze:
             self._recolour(images, choices)
         if self._changes_reflectance and self._clipped:
             images[:, self._clipped] = images[:, self._clipped].clamp(0, 1)
         return images, masks
-
-    def _relight(self, images: Tensor) -> None:
-        """Light slopes as from another side: times 1 + u tan(slope) cos(sun - aspect), the sun's azimuth random."""
-        slope = torch.deg2rad((images[:, self._names.index("slope")] * STORED_DIVISORS["slope"]).clamp(0, 60))
-        down, across = torch.gradient(images[:, self._names.index("dem")], dim=(1, 2))
-        steep = torch.sqrt(down**2 + across**2).clamp_min(1e-9)
-        azimuth = 2 * torch.pi * self._drawn[0][:, None, None]
-        towards = -(torch.cos(azimuth) * down + torch.sin(azimuth) * across) / steep
-        share = self.settings.relief * self._drawn[1][:, None, None]
-        factor = (1 + share * torch.tan(slope) * towards).clamp(0.4, 2.0)
-        images[:, self._reflectances] *= factor[:, None]
-
-    def _reseason(self, images: Tensor) -> None:
-        """Let leaves have more or less of what makes them green: smooth over the spectrum, by the NDVI of a pixel."""
-        red, infrared = (images[:, self._names.index(n)] * STORED_DIVISORS[n] for n in ("B4", "B8"))
-        green = ((infrared - red) / (infrared + red).clamp_min(1e-8)).clamp(0, 1)
-        change = self.settings.season * (2 * self._drawn[2][:, None, None] - 1) * green
-        for name, factor in (("B4", 0.5), ("B3", 0.2), ("B8", -1.0), ("B11", 0.5), ("B12", 0.5)):
-            images[:, self._names.index(name)] *= (factor * change).exp()
 
     def _recolour(self, images: Tensor, choices: Choices) -> None:
         """Change the colours of the patches, in place."""
