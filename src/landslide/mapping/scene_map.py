@@ -150,7 +150,7 @@ def foresee(plan: MapPlan, output: Path, *, overwrite: bool = False) -> tuple[st
             return f"{final}, an interrupted map: {windows - left} of {windows} windows are done", left
     except MapExistsError as error:
         return f"{error.what} {error.remedy}", windows
-    if _predicted_before(plan, final):
+    if _predicted_before(plan, final) is not None:
         return f"{final}, with the probabilities of the map that it replaces", 0
     return f"{final}, {'replaced' if final.exists() else 'a new map'}", windows
 
