@@ -418,8 +418,9 @@ def test_the_next_run_resumes_after_the_process_was_ended(folder, server, releas
 
 
 def complete(work_folder: Path) -> bool:
-    """Whether everything but one image has arrived from the Hub."""
-    return len(list(work_folder.rglob("*.h5"))) == 2 * sum(PATCHES.values()) - 1
+    """Whether everything but one image has arrived from the Hub, and its library has noted that."""
+    notes = [path for path in work_folder.rglob("*.h5.metadata") if path.stat().st_size]
+    return len(list(work_folder.rglob("*.h5"))) == len(notes) == 2 * sum(PATCHES.values()) - 1
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
