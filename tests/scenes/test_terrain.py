@@ -308,7 +308,10 @@ def test_longitudes_from_0_to_360(tmp_path):
     assert layers[0, 2, 2] == pytest.approx(10 * (x + 360), abs=0.1)
 
 
-@pytest.mark.parametrize(("west", "meridian", "zone"), [(-180, 180, 32601), (0, 180, 32601), (0, 0, 32631)])
+@pytest.mark.parametrize(
+    ("west", "meridian", "zone"),
+    [(-180, 180, 32601), (-180, -179.999, 32601), (-180, 180, 32660), (0, 180, 32601), (0, 0, 32631), (0, 0, 32630)],
+)
 def test_a_global_model_is_its_own_neighbour_at_its_edge(tmp_path, west, meridian, zone):
     pixel, crs = 1 / 20, CRS.from_epsg(zone)
 
@@ -326,6 +329,28 @@ def test_a_global_model_is_its_own_neighbour_at_its_edge(tmp_path, west, meridia
     xs, ys = grid.transform @ (columns.ravel() + 0.5, rows.ravel() + 0.5)
     longitude, _ = map(np.array, rasterio.warp.transform(crs, "EPSG:4326", xs, ys))
     assert layers[0].ravel() == pytest.approx(height(longitude), abs=0.1)
+
+
+def test_a_model_from_east_to_west_covers_both_sides_of_the_180th_meridian(tmp_path):
+    pixel, crs = 1 / 100, CRS.from_epsg(32701)
+    z = np.broadcast_to(np.arange(200, dtype=np.float32), (200, 200))  # rises to the west
+    path = write(tmp_path / "dem.tif", z, Affine(-pixel, 0, 181, 0, -pixel, -16), "EPSG:4326")
+    (x,), (y,) = rasterio.warp.transform("EPSG:4326", crs, [180], [-17])
+    scene = Grid(crs, Affine(100, 0, round(x) - 10_000, 0, -100, round(y) + 10_000), 200, 200)
+    terrain = prepare_terrain([path], scene, tmp_path)
+    assert terrain.coverage == 1
+    layers, grid = read(terrain)
+    rows, columns = np.indices(layers[0].shape)
+    longitude, _ = rasterio.warp.transform(
+        crs, "EPSG:4326", *(grid.transform @ (columns.ravel() + 0.5, rows.ravel() + 0.5))
+    )
+    assert layers[0].ravel() == pytest.approx((181 - np.array(longitude) % 360) / pixel - 0.5, abs=0.1)
+
+
+def test_a_model_whose_pixels_go_around_the_globe_is_refused(tmp_path):
+    path = write(tmp_path / "dem.tif", np.zeros((200, 1), np.float32), Affine(360, 0, -180, 0, -0.01, 29), "EPSG:4326")
+    with pytest.raises(DataError, match=r"dem\.tif: its pixels have no width or no height on the ground"):
+        prepare_terrain([path], SCENE, tmp_path)
 
 
 def test_impossible_heights_between_180_and_360_degrees_are_counted(tmp_path):

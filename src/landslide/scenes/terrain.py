@@ -170,6 +170,11 @@ def _check(model: DatasetReader) -> None:
             f"{model.name} has {model.count} bands; an elevation model has one.",
             remedy="Give a raster of elevations in metres.",
         )
+    if not min(_grid(model).pixel_size) > 0:
+        raise DataError(
+            f"{model.name}: its pixels have no width or no height on the ground.",
+            remedy="Give a raster of elevations of this place.",
+        )
     scale, offset = model.scales[0], model.offsets[0]
     if scale == 0 or not (math.isfinite(scale) and math.isfinite(offset)):
         raise DataError(
@@ -244,12 +249,13 @@ def _mosaics(models: Sequence[DatasetReader], longitude: float, stack: ExitStack
     for group in groups.values():
         transforms = [_near(model, longitude) for model in group]
         for model, transform in list(zip(group, transforms, strict=True)):
-            if model.crs.is_geographic and model.width * transform.a > 360 - transform.a:  # its own neighbour
+            if model.crs.is_geographic and model.width > 360 / abs(transform.a) - 1:  # its own neighbour
                 group += [model, model]
                 transforms += [_turned(transform, -1), _turned(transform, 1)]
         mosaics.append(_mosaic(group, transforms))
-        east = max((one @ (model.width, 0))[0] for one, model in zip(transforms, group, strict=True))
-        if group[0].crs.is_geographic and (min(one.c for one in transforms) < -180 or east > 180):
+        ends = [_ends(model, transform) for model, transform in zip(group, transforms, strict=True)]
+        west, east = min(west for west, _ in ends), max(east for _, east in ends)
+        if group[0].crs.is_geographic and (west < -180 or east > 180):
             mosaics.append(_mosaic(group, [_turned(one, -1 if east > 180 else 1) for one in transforms]))
     return [stack.enter_context(rasterio.open(mosaic)) for mosaic in mosaics]
 
@@ -259,8 +265,13 @@ def _near(model: DatasetReader, longitude: float) -> Affine:
     transform: Affine = model.transform
     if not model.crs.is_geographic:
         return transform
-    centre, _ = transform @ (model.width / 2, model.height / 2)
-    return _turned(transform, round((longitude - centre) / 360))
+    return _turned(transform, round((longitude - sum(_ends(model, transform)) / 2) / 360))
+
+
+def _ends(model: DatasetReader, transform: Affine) -> tuple[float, float]:
+    """Return where a raster ends in the west and in the east, along its first row."""
+    west, east = sorted((transform @ (column, 0))[0] for column in (0, model.width))
+    return west, east
 
 
 def _turned(transform: Affine, turns: int) -> Affine:
