@@ -388,6 +388,56 @@ def test_a_dry_run_says_what_would_be_done_with_the_folder(bright, tmp_path):
     assert foreseen(overlap=0.25, overwrite=True) == (f"{final}, replaced", 11 * 2)
 
 
+def test_a_dry_run_sees_what_stands_in_the_way(bright, tmp_path):
+    source, _ = bright_scene(tmp_path, 128, 128)
+    plan = make_plan(open_scene(source), bright, MappingSettings(), ExclusionSettings())
+    (tmp_path / "file").touch()
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / ".scene.partial").touch()
+    for output, refused in (("file", "file"), ("file/below", "file"), ("maps", "maps/.scene.partial")):
+        assert foresee(plan, tmp_path / output) == (f"{tmp_path / refused} cannot be written", 1)
+        with pytest.raises(DataError, match="cannot be written"):
+            map_scene(plan, tmp_path / output, workers=1)
+    make(bright, source, tmp_path / "whole")
+    (tmp_path / "whole" / ".scene.done").mkdir()
+    (tmp_path / "whole" / "scene").rename(tmp_path / "whole" / ".scene.done" / "products")
+    final = tmp_path / "whole" / "scene"
+    assert foresee(plan, tmp_path / "whole") == (f"{final}, an interrupted map that is complete", 0)
+    assert not map_scene(plan, tmp_path / "whole", workers=1).new
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "continues"),
+    [
+        ("progress.npz", b"garbage", False),
+        ("progress.npz", b"", False),
+        ("progress.npz", {"next": 999}, False),
+        ("progress.npz", {"next": [1, 2]}, False),
+        ("progress.npz", {"sums": 0}, False),
+        ("identity.json", b"[1]", False),
+        ("identity.json", b'{"scene": 1}', False),
+        ("warnings.json", b"\xff\xfe", True),
+        ("warnings.json", b'{"a": 1}', True),
+    ],
+)
+def test_a_damaged_work_folder_is_no_obstacle(bright, tmp_path, file, content, continues):
+    source, _ = bright_scene(tmp_path, 1000, 150)
+    expected = make(bright, source, tmp_path / "whole")
+    with files_limited(250_000), pytest.raises(DataError, match="cannot be written"):
+        make(bright, source, tmp_path / "maps", save_every=0)
+    damaged = tmp_path / "maps" / ".scene.partial" / file
+    if isinstance(content, bytes):
+        damaged.write_bytes(content)
+    else:
+        with np.load(damaged) as progress:
+            np.savez(damaged, **(dict(progress) | content))
+    plan = make_plan(open_scene(source), bright, MappingSettings(), ExclusionSettings())
+    assert (foresee(plan, tmp_path / "maps")[1] < len(plan.windows)) == continues
+    finished = make(bright, source, tmp_path / "maps")
+    assert finished.summary["notes"] == expected.summary["notes"]
+    assert (finished.folder / "probability.tif").read_bytes() == (expected.folder / "probability.tif").read_bytes()
+
+
 class Killed(BaseException):
     """The process ends here."""
 

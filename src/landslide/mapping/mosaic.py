@@ -14,11 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -281,11 +282,17 @@ class Mosaic:
             file.truncate(size)
 
     def _load(self) -> dict[Path, int]:
-        """Read the saved accumulators if all their rows are in the raw files; return the bytes that belong to them."""
+        """Read the saved accumulators if they are whole and all their rows are in the raw files.
+
+        Returns:
+            The bytes of each raw file that belong to them.
+        """
         state = self._folder / PROGRESS
         if state.is_file():
-            with np.load(state) as content:
-                self._next, self._sums = int(content["next"]), content["sums"]
+            with suppress(ValueError, TypeError, EOFError, KeyError, BadZipFile), np.load(state) as content:
+                found, sums = int(content["next"]), content["sums"]
+                if 0 <= found <= len(self._windows.rows) and sums.shape == self._sums.shape:
+                    self._next, self._sums = found, sums
         sizes = self._sizes()
         if all(path.is_file() and path.stat().st_size >= size for path, size in sizes.items()):
             return sizes

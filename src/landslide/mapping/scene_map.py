@@ -140,19 +140,34 @@ def foresee(plan: MapPlan, output: Path, *, overwrite: bool = False) -> tuple[st
         output: The folder of the maps.
         overwrite: Whether it would replace another map.
     """
-    final, work = output / plan.scene.name, output / f".{plan.scene.name}.partial"
-    windows = len(plan.windows)
+    name, windows = plan.scene.name, len(plan.windows)
+    final, work, done = output / name, output / f".{name}.partial", output / f".{name}.done"
     try:
+        if (done / PRODUCTS).exists() and not os.path.lexists(final):
+            return f"{final}, an interrupted map that is complete", 0
         if existing_map(final, plan.identity, overwrite=overwrite, parts=_SAME_IN_OTHER_BITS):
             return f"{final} is this map", 0
+        if (refused := _not_writable(output, work)) is not None:
+            return f"{refused} cannot be written", windows
         if _continues(plan, work, overwrite):
             left = windows - _mosaic(plan, work).rows_done * len(plan.windows.columns)
             return f"{final}, an interrupted map: {windows - left} of {windows} windows are done", left
     except MapExistsError as error:
         return f"{error.what} {error.remedy}", windows
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}", windows
     if _predicted_before(plan, final) is not None:
         return f"{final}, with the probabilities of the map that it replaces", 0
     return f"{final}, {'replaced' if final.exists() else 'a new map'}", windows
+
+
+def _not_writable(*folders: Path) -> Path | None:
+    """Return the first of some folders, or the nearest one above that exists, if it is none or cannot be written."""
+    for folder in folders:
+        nearest = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+            return nearest
+    return None
 
 
 def _continues(plan: MapPlan, work: Path, overwrite: bool) -> bool:
@@ -165,9 +180,6 @@ def _continues(plan: MapPlan, work: Path, overwrite: bool) -> bool:
         return False
     try:
         before = json.loads((work / _IDENTITY).read_text())
-    except (OSError, ValueError):
-        return False
-    try:
         remedy = f"Finish it by the call that began it, discard it {REPLACE}"
         refuse_another(
             plan.identity, before, f"{work} holds an unfinished map", remedy, settings=_NO_EFFECT_ON_PREDICTION
@@ -175,6 +187,8 @@ def _continues(plan: MapPlan, work: Path, overwrite: bool) -> bool:
     except MapExistsError:
         if not overwrite:
             raise
+        return False
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # nobody knows of what it is
         return False
     return True
 
@@ -224,6 +238,15 @@ def _take_over(plan: MapPlan, final: Path, work: Path, say: Callable[[str], obje
     _write_warnings(work, [note for note in notes if note not in counted])
 
 
+def _read_warnings(work: Path) -> list[str] | None:
+    """Return the warnings of an unfinished map; None if there are none, or the file is damaged."""
+    try:
+        found = json.loads((work / _WARNINGS).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, list) and all(isinstance(text, str) for text in found) else None
+
+
 def _write_warnings(work: Path, warnings: list[str]) -> None:
     with atomic_write(work / _WARNINGS) as path:
         path.write_text(json.dumps(warnings))
@@ -242,7 +265,6 @@ def _predict(
     windows = plan.windows
     mosaic = _mosaic(plan, work)
     done = mosaic.rows_done * len(windows.columns)
-    notes = work / _WARNINGS
 
     def advance(n: int) -> None:
         nonlocal done
@@ -255,14 +277,16 @@ def _predict(
         progress(done, len(windows))
         return warnings
 
-    if done == len(windows) and notes.is_file():
-        return begin(json.loads(notes.read_text()))
+    noted = _read_warnings(work)
+    if done == len(windows) and noted is not None:
+        return begin(noted)
     with plan.reader(terrain, work) as reader:
-        if done and notes.is_file():
+        if done:
             say(f"continuing an interrupted map: {done} of {len(windows)} windows are done")
-        else:
-            _write_warnings(work, plan.warnings(terrain, plan.sample(reader)))
-        warnings = begin(json.loads(notes.read_text()))
+        if not done or noted is None:
+            noted = plan.warnings(terrain, plan.sample(reader))
+            _write_warnings(work, noted)
+        warnings = begin(noted)
         device = plan.model.ensemble.device
         mosaic.predict(
             plan.predictor(), reader, plan.model.to_stored,
