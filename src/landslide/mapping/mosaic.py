@@ -33,7 +33,7 @@ from landslide.scenes.reasons import Reason
 PROGRESS = "progress.npz"
 """The saved accumulators."""
 
-_CPU_GROUP, _GPU_GROUP = 8, 64
+_CPU_GROUP, _GPU_GROUP = 4, 64
 
 Floats = npt.NDArray[np.float32]
 
@@ -87,7 +87,14 @@ class Windows:
 
 @dataclass
 class _Group:
-    """Some windows of one row: what a worker predicts."""
+    """Some windows of one row: what a worker predicts.
+
+    Attributes:
+        row: Number of the row of windows.
+        columns: Where the windows start.
+        values: (n, C, side, side), a copy, because the rows of the scene move on.
+        valid: (n, side, side), which pixels are analysed.
+    """
 
     row: int
     columns: list[int]
@@ -158,13 +165,9 @@ class Mosaic:
         size = _GPU_GROUP if gpu else _CPU_GROUP
 
         def answer(group: _Group) -> tuple[Floats, Floats]:
-            side, images = self._windows.side, []
-            for x in group.columns:
-                part = np.s_[:, x : x + side]
-                (image,) = to_stored(group.values[None, :, *part])
-                image[:, ~group.valid[part]] = np.nan
-                images.append(image)
-            return ensemble.predict(np.stack(images), batch_size=len(images))
+            images = to_stored(group.values)
+            np.moveaxis(images, 1, -1)[~group.valid] = np.nan
+            return ensemble.predict(images, batch_size=len(images))
 
         self._resume()
         self._save_next = time.monotonic() + save_every
@@ -175,7 +178,7 @@ class Mosaic:
             with closing(self._work(source, size)) as works:  # an error ends the reading before the scene is closed
                 for work in works:
                     waiting.append((work, pool.submit(answer, work)) if isinstance(work, _Group) else work)
-                    while len(waiting) > 2 * workers:
+                    while len(waiting) > 4 * workers:
                         self._absorb(waiting.popleft(), progress, save_every)
             while waiting:
                 self._absorb(waiting.popleft(), progress, save_every)
@@ -207,26 +210,38 @@ class Mosaic:
                 file.close()
 
     def _work(self, source: Rows, size: int) -> Generator[_Group | _RowEnd, None, None]:
-        """Read the scene row of windows by row of windows, one row ahead, and yield its groups."""
+        """Read the scene row of windows by row of windows, one row ahead, and yield its groups.
+
+        The rows of the scene move on in place; groups have copies.
+        """
         side, starts = self._windows.side, self._windows.rows[self._next :]
         with ThreadPoolExecutor(1, "read") as reader:
             ahead = reader.submit(source.read, starts[0], starts[0] + side) if starts else None
-            values, reasons, bottom = np.empty((0, 0, 0), np.float32), np.empty((0, 0), np.uint8), 0
+            values, reasons, bottom = (
+                np.empty((0, 0, 0), np.float32),
+                np.empty((side, self._windows.width), np.uint8),
+                0,
+            )
             for number, start in enumerate(starts, start=self._next):
                 assert ahead is not None
                 new_values, new_reasons = ahead.result()
+                if not len(values):
+                    values = np.empty((len(new_values), side, self._windows.width), np.float32)
                 kept = max(0, bottom - start)
-                values = np.concatenate([values[:, len(reasons) - kept :], new_values], axis=1) if kept else new_values
-                reasons = np.concatenate([reasons[len(reasons) - kept :], new_reasons]) if kept else new_reasons
+                for layer, new in zip((*values, reasons), (*new_values, new_reasons), strict=True):
+                    layer[:kept] = layer[side - kept :]
+                    layer[kept:] = new
                 bottom = start + side
+                del new_values, new
                 if number + 1 < len(self._windows.rows):
                     following = self._windows.rows[number + 1]
                     ahead = reader.submit(source.read, max(bottom, following), following + side)
                 valid = reasons == Reason.ANALYSED
                 enough = [x for x in self._windows.columns if valid[:, x : x + side].mean() >= self._min_valid]
                 for first in range(0, len(enough), size):
-                    yield _Group(number, enough[first : first + size], values, valid)
-                yield _RowEnd(number, reasons)
+                    columns = enough[first : first + size]
+                    yield _Group(number, columns, _cut(values, columns, side), _cut(valid, columns, side))
+                yield _RowEnd(number, reasons.copy())
 
     def _absorb(
         self,
@@ -305,6 +320,11 @@ class Mosaic:
         return {
             self._folder / f"{name}.raw": rows * windows.width * dtype.itemsize for name, dtype in RAW_TYPES.items()
         }
+
+
+def _cut(rows: npt.NDArray[Any], columns: list[int], side: int) -> npt.NDArray[Any]:
+    """Return copies (n, ..., side, side) of windows."""
+    return np.stack([rows[..., x : x + side] for x in columns])
 
 
 def _single_threaded() -> None:
