@@ -1,5 +1,7 @@
 """GDAL's cache, and rows in blocks."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
@@ -10,18 +12,61 @@ from rasterio.windows import Window
 
 from landslide.products.geotiff import write_rasters
 from landslide.products.raw_files import RAW_TYPES
+from landslide.scenes import rasters
+from landslide.scenes.exclusions import ExclusionSettings
 from landslide.scenes.grid import Grid
-from landslide.scenes.rasters import gdal_environment, writing
+from landslide.scenes.rasters import cache_for_rows, gdal_environment, writing
+from landslide.scenes.reader import SceneReader
 from landslide.scenes.row_blocks import RowBlocks
+from landslide.scenes.scene import open_scene
 from landslide.scenes.terrain import prepare_terrain
 from tests.support.full_disk import files_limited
 
 GRID = Grid(CRS.from_epsg(32645), Affine(10, 0, 400_000, 0, -10, 3_100_000), 600, 600)
 
 
+BANDS = ("B2", "B3", "B4")
+TILES = {
+    "tiles, all bands in each": {"tiled": True, "blockxsize": 64, "blockysize": 128, "interleave": "pixel"},
+    "tiles of one band": {"tiled": True, "blockxsize": 64, "blockysize": 128, "interleave": "band"},
+    "tiles that end between the rows that are read": {"tiled": True, "blockxsize": 64, "blockysize": 48},
+    "strips": {"blockysize": 7, "interleave": "pixel"},
+}
+
+
+@pytest.mark.parametrize("tiles", TILES)
+def test_cache_is_as_large_as_each_tile_is_decoded_once(tmp_path, monkeypatch, tiles):
+    """A tile that has left the cache is read from the file again."""
+    monkeypatch.setattr(rasters, "_CACHE_BESIDE", 50_000)
+    values = np.random.default_rng(0).integers(1, 9_000, (3, GRID.height, GRID.width), np.uint16)
+    profile = {"driver": "GTiff", "dtype": "uint16", "count": 3, "crs": GRID.crs, "transform": GRID.transform}
+    with rasterio.open(
+        tmp_path / "scene.tif", "w", width=GRID.width, height=GRID.height, **profile, **TILES[tiles]
+    ) as f:
+        f.write(values)
+    scene = open_scene(tmp_path / "scene.tif", bands=BANDS, quantification=10_000, offset=0)
+    with SceneReader(scene, BANDS, ExclusionSettings(clouds="none")) as reader:
+        cache = rasterio.env.get_gdal_config("GDAL_CACHEMAX")
+        before = bytes_read()
+        for start in range(0, GRID.height, 64):
+            reader.read(start, min(start + 64, GRID.height))
+        once = (bytes_read() - before) / (tmp_path / "scene.tif").stat().st_size
+    assert once == pytest.approx(1, abs=0.15)
+    assert cache < 0.4 * values.nbytes, "the file fits into the cache"
+
+
+def bytes_read():
+    """Bytes that this process has read from files."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["rchar"])
+
+
 def test_cache_has_room_for_the_tiles_of_a_scene():
     """One row of tiles of a product is about 170 MB; without room for it each read decodes all tiles again."""
     with gdal_environment():
+        assert rasterio.env.get_gdal_config("GDAL_CACHEMAX") == 256 * 2**20
+        with cache_for_rows(170 * 2**20):
+            assert rasterio.env.get_gdal_config("GDAL_CACHEMAX") == 202 * 2**20
         assert rasterio.env.get_gdal_config("GDAL_CACHEMAX") == 256 * 2**20
 
 

@@ -1,14 +1,16 @@
 """Opening, reading and writing rasters; what GDAL says about a damaged one is in our message."""
 
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import Resampling
+from rasterio.enums import Interleaving, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
@@ -16,7 +18,9 @@ from rasterio.vrt import WarpedVRT
 from landslide.errors import DataError, RemoteError
 from landslide.scenes.grid import Grid
 
-_CACHE = 256 * 2**20  # bytes: rasterio passes this option on as such, unlike GDAL's own
+# Bytes that GDAL keeps of files; rasterio passes this option on as such, unlike GDAL's own.
+_CACHE = 256 * 2**20
+_CACHE_BESIDE = 32 * 2**20  # for masks and warped rasters beside the bands
 
 TOLERANCE = 1e-3
 """Pixels by which a warped raster may be off. GDAL then interpolates coordinates, and depends on the rows that are read
@@ -73,6 +77,34 @@ def gdal_environment(*, remote: bool = False) -> Iterator[None]:
         }
     with rasterio.Env(GDAL_CACHEMAX=_CACHE, **options):
         yield
+
+
+def cache_for_rows(tiles: int) -> rasterio.Env:
+    """Return an environment in which GDAL keeps no more than it needs to decode every tile once.
+
+    Args:
+        tiles: Bytes of the tiles that are read side by side, see `tiles_of_rows`.
+    """
+    return rasterio.Env(GDAL_CACHEMAX=min(tiles + _CACHE_BESIDE, _CACHE))
+
+
+def tiles_of_rows(dataset: DatasetReader, bands: Iterable[int], rows: int) -> int:
+    """Return the bytes of the tiles that some rows touch.
+
+    Args:
+        dataset: The raster.
+        bands: Numbers of the bands that are read, from 1.
+        rows: How many rows are read at a time, at multiples of this number.
+    """
+    if dataset.interleaving == Interleaving.pixel:  # a tile is decoded for all bands
+        bands = dataset.indexes
+    total = 0
+    for band in bands:
+        height, width = dataset.block_shapes[band - 1]
+        touched = max(1, rows // height) if max(rows, height) % min(rows, height) == 0 else rows // height + 2
+        bytes_of_tile = height * width * np.dtype(dataset.dtypes[band - 1]).itemsize
+        total += touched * math.ceil(dataset.width / width) * bytes_of_tile
+    return total
 
 
 def gdal_path(address: str) -> str:

@@ -14,7 +14,15 @@ from rasterio.windows import Window
 from landslide.errors import ConfigurationError
 from landslide.scenes.exclusions import Exclusions, ExclusionSettings
 from landslide.scenes.grid import Grid
-from landslide.scenes.rasters import gdal_environment, interpolation_only, open_raster, reading, warped
+from landslide.scenes.rasters import (
+    cache_for_rows,
+    gdal_environment,
+    interpolation_only,
+    open_raster,
+    reading,
+    tiles_of_rows,
+    warped,
+)
 from landslide.scenes.reasons import Reason
 from landslide.scenes.reflectance import ReflectanceReader
 from landslide.scenes.resampling import axes, bilinear
@@ -68,7 +76,9 @@ class SceneReader:
             stack.enter_context(gdal_environment(remote=self._scene.remote))
             spectral = [name for name in self._bands if name not in _TERRAIN]
             self._reflectance = ReflectanceReader(self._scene, spectral, stack)
+            self._tiles = self._reflectance.tiles
             self._elevation = self._open_terrain(stack)
+            stack.enter_context(cache_for_rows(self._tiles))
             self._exclusions = Exclusions(self._scene, spectral, self._settings, stack, self._work_folder)
             self._stack = stack.pop_all()
         return self
@@ -114,6 +124,7 @@ class SceneReader:
             )
         dataset = stack.enter_context(open_raster(str(self._terrain.path)))
         indexes = [TERRAIN_BANDS.index(_TERRAIN[name]) + 1 for name in names]
+        self._tiles += 2 * tiles_of_rows(dataset, indexes, 1)  # its rows are others than those of the scene
         return RowBlocks(_terrain_rows(dataset, indexes, self._scene.grid, stack), self._scene.grid.height)
 
 

@@ -13,7 +13,7 @@ from rasterio.windows import Window
 
 from landslide.errors import DataError
 from landslide.scenes.grid import Grid
-from landslide.scenes.rasters import open_raster, reading
+from landslide.scenes.rasters import open_raster, reading, tiles_of_rows
 from landslide.scenes.reasons import Reason
 from landslide.scenes.resampling import any_neighbour, axes, bilinear
 from landslide.scenes.row_blocks import RowBlocks
@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 
 POSSIBLE = (-0.2, 3.0)
 """Reflectance below or above is no measurement: clouds reach about 2, and the offset of dark ground about -0.1."""
+_BLOCK = 64  # rows that are read at a time
 _FAR = 2.0**62  # beyond all integers of a raster
 
 
@@ -48,6 +49,9 @@ class ReflectanceReader:
             datasets[path] = stack.enter_context(open_raster(path))
         self._bands = [_BandRows(datasets[scene.bands[name].path], scene.bands[name], scene.grid) for name in bands]
         self._width = scene.grid.width
+        used = {path: [band.index for name in bands if (band := scene.bands[name]).path == path] for path in datasets}
+        self.tiles = sum(tiles_of_rows(dataset, used[path], _BLOCK) for path, dataset in datasets.items())
+        """Bytes of the tiles of the files that are read side by side."""
 
     def read(self, start: int, stop: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         """Return reflectance (bands, stop - start, width), and the reasons (stop - start, width) for missing values.
@@ -97,7 +101,7 @@ class _BandRows:
         if np.issubdtype(dataset.dtypes[band.index - 1], np.integer):  # numbers need not become floats to be compared
             low, high = math.ceil(max(low, -_FAR)), math.floor(min(high, _FAR))
         self._possible = low, high
-        self._numbers = RowBlocks(self._load, dataset.height)  # a JPEG 2000 file decodes whole tiles for a row
+        self._numbers = RowBlocks(self._load, dataset.height, _BLOCK)  # a JPEG 2000 file decodes whole tiles for a row
 
     def read(self, start: int, stop: int, values: Array, reasons: Array) -> Array:
         """Write reflectance to `values`, and raise `reasons` where there is none; return where the number is 0."""
