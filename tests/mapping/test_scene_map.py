@@ -296,6 +296,14 @@ def test_what_is_left_out_becomes_polygons_with_reasons(bright, tmp_path):
     assert (rasters(finished.folder)["probability"][60:140, 60:140] == 65535).all()
 
 
+def test_a_scene_is_predicted_without_the_libraries_of_the_products():
+    """They take 150 MB, and the networks have gone when they are needed."""
+    program = "import sys, landslide.cli.map, landslide.mapping.scene_map; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    assert "rasterio" in loaded.stdout.split()
+    assert not {"geopandas", "pyogrio", "pandas", "matplotlib"} & set(loaded.stdout.split())
+
+
 KILLED = """
 import sys, time
 from pathlib import Path

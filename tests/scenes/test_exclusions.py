@@ -17,7 +17,8 @@ from scipy.ndimage import distance_transform_edt
 
 from landslide.errors import ConfigurationError, DataError
 from landslide.scenes.demo_scene import write_demo_scene
-from landslide.scenes.exclusions import ExclusionSettings, area_polygons, cloud_source, read_mask_polygons
+from landslide.scenes.exclusion_polygons import area_polygons, read_mask_polygons
+from landslide.scenes.exclusions import ExclusionSettings, cloud_source
 from landslide.scenes.grid import Grid
 from landslide.scenes.reader import SceneReader
 from landslide.scenes.reasons import Reason

@@ -43,7 +43,7 @@ def describe_plan(plan: MapPlan, workers: int, output: Path, *, overwrite: bool 
     elevation = "none" if terrain is None else f"{', '.join(plan.dem)}, {100 * terrain.coverage:.1f} % of the scene"
     folder_of_map, left = foresee(plan, output, overwrite=overwrite)
     seconds = plan.seconds(workers) * left / len(windows)
-    strips = 4 * grid.width * windows.side * (6 * len(plan.model.bands) + 3)
+    strips = 4 * grid.width * windows.side * (5 * len(plan.model.bands) + 3)
     # By now the process has loaded its libraries, read rows of the scene and predicted windows by all networks.
     memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + max(strips, _PRODUCTS_BYTES)
     lines = [

@@ -6,23 +6,17 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import geopandas as gpd
-import numpy as np
 from rasterio.windows import Window
 
-from landslide.files import atomic_write, sha256
+from landslide.files import atomic_write
 from landslide.locks import locked
 from landslide.mapping.map_folder import (
     KEPT_NOTE,
     PRODUCTS,
     REPLACE,
     REPLACED,
-    SUMMARY,
     FinishedMap,
     MapExistsError,
     existing_map,
@@ -35,33 +29,14 @@ from landslide.mapping.map_folder import (
 )
 from landslide.mapping.model import MapModel
 from landslide.mapping.mosaic import PROGRESS, Mosaic
-from landslide.mapping.networks import engine_version
-from landslide.mapping.plan import MapPlan, digest, pixel_notes, terrain_of
-from landslide.products.geotiff import write_rasters
-from landslide.products.map_info import MapInfo
-from landslide.products.map_page import write_map_page
-from landslide.products.pictures import write_quicklook
-from landslide.products.polygons import (
-    area_of_interest,
-    image_footprint,
-    landslide_polygons,
-    not_analysed_polygons,
-    source_table,
-)
-from landslide.products.raw_files import RAW_TYPES, read_raw, row_slices
-from landslide.products.stac_item import write_item
-from landslide.products.vectors import write_geojson, write_geopackage
-from landslide.scenes.exclusions import area_polygons
-from landslide.scenes.grid import Grid
+from landslide.mapping.plan import MapPlan, pixel_notes, terrain_of
+from landslide.products.raw_files import RAW_TYPES, count_reasons
 from landslide.scenes.rasters import gdal_environment, open_raster
-from landslide.scenes.reader import scene_preview
-from landslide.scenes.reasons import Reason
 from landslide.scenes.terrain import Terrain
 
 _IDENTITY, _WARNINGS = "identity.json", "warnings.json"
 _NO_EFFECT_ON_PREDICTION = ("threshold", "min_area")
 _SAME_IN_OTHER_BITS = ("engine or device",)
-_VERSIONS = ("landslide", "torch", "numpy", "rasterio", "shapely", "geopandas")
 _GPU_WORKERS = 2  # more of them hold each other up (docs/performance.md)
 
 
@@ -123,10 +98,12 @@ def _map(
         _take_over(plan, final, work, say)
         terrain = terrain_of(plan, work)
         warnings = _predict(plan, work, terrain, workers, say, progress, save_every)
+        from landslide.mapping.write_products import write_products  # late, as it brings 150 MB of libraries
+
         say("writing rasters, polygons and pictures")
         products.mkdir()
         with gdal_environment():
-            summary = _write_products(plan, work, products, terrain, warnings, time.monotonic() - started)
+            summary = write_products(plan, work, products, terrain, warnings, time.monotonic() - started)
         if kept := finish(work, done, final):
             say(KEPT_NOTE.format(kept))
     return FinishedMap(final, summary, new=True)
@@ -234,7 +211,7 @@ def _take_over(plan: MapPlan, final: Path, work: Path, say: Callable[[str], obje
         mosaic.take_over(
             lambda name, rows: rasters[name].read(1, window=Window(0, rows.start, grid.width, rows.stop - rows.start))
         )
-    counted = pixel_notes(*_reasons(work, grid))
+    counted = pixel_notes(*count_reasons(work, grid.height, grid.width))
     _write_warnings(work, [note for note in notes if note not in counted])
 
 
@@ -293,107 +270,6 @@ def _predict(
             workers=workers, gpu=device.type == "cuda", progress=advance, save_every=save_every,
         )  # fmt: skip
     return warnings
-
-
-def _write_products(
-    plan: MapPlan, work: Path, folder: Path, terrain: Terrain | None, warnings: list[str], seconds: float
-) -> dict[str, Any]:
-    """Write everything that a finished map holds; return the summary."""
-    info = _info(plan)
-    description = {
-        "SCENE": info.scene,
-        "MODEL": f"{info.model} {info.model_version}".rstrip(),
-        "THRESHOLD": f"{info.threshold:.4f}",
-    }
-    grid, created = plan.scene.grid, info.created
-    write_rasters(work, folder, grid, plan.threshold, description)
-    landslides, below_minimum = landslide_polygons(folder, info, terrain.path if terrain else None)
-    not_analysed = not_analysed_polygons(folder)
-    area = None
-    if plan.exclusions.area is not None:
-        area = gpd.GeoDataFrame(geometry=area_polygons(plan.exclusions, grid), crs=grid.crs.to_wkt())
-    layers = {
-        "landslides": landslides,
-        "not_analysed": not_analysed,
-        "image_footprint": image_footprint(grid),
-        "area_of_interest": area_of_interest(grid, area),
-        "source": source_table(grid, info),
-    }
-    write_geopackage(folder / "landslides.gpkg", layers, created)
-    write_geojson(folder / "landslides.geojson", landslides)
-    preview = scene_preview(plan.scene, reasons=folder / "reasons.tif")
-    write_quicklook(folder / "quicklook.png", preview, folder, grid, landslides, not_analysed, info)
-    write_map_page(folder / "map.html", preview, folder, grid, landslides, not_analysed, info)
-    areas = landslides["area_m2"]
-    reasons, pixels = _reasons(work, grid)
-    summary = {
-        "scene": info.scene,
-        "source": info.source,
-        "sensor": info.sensor,
-        "level": info.level,
-        "processing_baseline": info.processing_baseline,
-        "image_datetime": info.image_datetime and info.image_datetime.isoformat(),
-        "model": info.model,
-        "model_version": info.model_version,
-        "model_address": info.model_address,
-        "threshold": plan.threshold,
-        "min_area_m2": info.minimum_area,
-        "landslides": len(landslides),
-        "below_minimum": below_minimum,
-        "area_m2": round(float(areas.sum()), 1),
-        "largest_m2": round(float(areas.max()), 1) if len(areas) else 0.0,
-        "not_analysed": sum(reasons.values()) / pixels,
-        "not_analysed_by_reason": {name: count / pixels for name, count in reasons.items()},
-        "pixels": pixels,
-        "windows": len(plan.windows),
-        "seconds": round(seconds, 1),
-        "created": created.isoformat(timespec="seconds"),
-        "engine": engine_version(plan.engine),
-        "device": plan.model.ensemble.device.type,
-        "precision": plan.settings.precision,
-        "notes": warnings + pixel_notes(reasons, pixels),
-        "versions": {name: version(name) for name in _VERSIONS},
-        "digest": digest(plan.identity),
-        "identity": json.loads(json.dumps(plan.identity, default=str)),
-    }
-    described = {name: summary[name] for name in ("landslides", "below_minimum", "area_m2", "not_analysed")}
-    write_item(folder / "item.json", info, grid, described, [*sorted(folder.iterdir()), folder / SUMMARY])
-    summary["digests"] = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-    with atomic_write(folder / SUMMARY) as path:
-        path.write_text(json.dumps(summary, indent=2) + "\n")
-    return summary
-
-
-def _reasons(work: Path, grid: Grid) -> tuple[dict[str, int], int]:
-    """Count the pixels of the area of interest that are not analysed, by reason, and all of its pixels."""
-    raw = read_raw(work, "reasons", grid.height, grid.width)
-    counts = np.zeros(len(Reason), np.int64)
-    for rows in row_slices(grid.height):
-        counts += np.bincount(raw[rows].ravel(), minlength=len(Reason))
-    outside = int(counts[Reason.OUTSIDE_AREA])
-    inside = [reason for reason in Reason if reason not in (Reason.ANALYSED, Reason.OUTSIDE_AREA) and counts[reason]]
-    return {reason.text: int(counts[reason]) for reason in inside}, grid.width * grid.height - outside
-
-
-def _info(plan: MapPlan) -> MapInfo:
-    scene, model = plan.scene, plan.model
-    return MapInfo(
-        scene=scene.name,
-        source=scene.source,
-        sensor=scene.sensor,
-        level=scene.level,
-        image_datetime=scene.datetime,
-        processing_baseline=scene.baseline,
-        model=model.name,
-        model_version=model.version,
-        model_address=model.address,
-        threshold=plan.threshold,
-        minimum_area=plan.settings.min_area,
-        blending=f"windows of {plan.windows.side} pixels, {100 * plan.settings.overlap:.0f} % overlap, sine taper",
-        augmentation=model.augmentation,
-        created=datetime.now(UTC),
-        landslide_version=version("landslide"),
-    )
 
 
 def default_workers(model: MapModel) -> int:

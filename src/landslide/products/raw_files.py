@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from landslide.scenes.reasons import Reason
+
 SCALE = 0.0001
 """Step of the stored probabilities and deviations."""
 NO_DATA = 65535
@@ -30,3 +32,14 @@ def read_raw(folder: Path, name: str, height: int, width: int) -> npt.NDArray[An
     """Return a raw file as an array (height, width) that is read from the disk as it is used."""
     dtype: np.dtype[Any] = RAW_TYPES[name]
     return np.memmap(folder / f"{name}.raw", dtype, "r", shape=(height, width))
+
+
+def count_reasons(folder: Path, height: int, width: int) -> tuple[dict[str, int], int]:
+    """Count the pixels of the area of interest that are not analysed, by reason in words, and all of its pixels."""
+    raw = read_raw(folder, "reasons", height, width)
+    counts = np.zeros(len(Reason), np.int64)
+    for rows in row_slices(height):
+        counts += np.bincount(raw[rows].ravel(), minlength=len(Reason))
+    outside = int(counts[Reason.OUTSIDE_AREA])
+    inside = [reason for reason in Reason if reason not in (Reason.ANALYSED, Reason.OUTSIDE_AREA) and counts[reason]]
+    return {reason.text: int(counts[reason]) for reason in inside}, width * height - outside
