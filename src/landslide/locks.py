@@ -4,6 +4,7 @@ The system releases a lock when its process ends, however it ends. Machines that
 other.
 """
 
+import fcntl
 import logging
 import os
 import socket
@@ -31,17 +32,17 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         LockedError: If another process holds the lock, unless `wait`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    holder = path.with_name(f"{path.name}.holder")
+    holder = _holder_file(path)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         if not wait:
             raise LockedError(
-                f"{path} is locked by {_read(holder) or 'another process'}.",
+                f"{path} is locked by {_read(holder)}.",
                 remedy="Wait until that process ends, or end it.",
             ) from None
-        logger.info("%s is locked by %s; waiting for it.", path, _read(holder) or "another process")
+        logger.info("%s is locked by %s; waiting for it.", path, _read(holder))
         lock.acquire()
     try:
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M}")
@@ -52,7 +53,27 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         lock.release()
 
 
+def holder_of(path: Path) -> str | None:
+    """Return which process holds a lock, in words; None if none does. Nothing is changed.
+
+    Args:
+        path: The lock file. It is left over if the process that made it was killed.
+    """
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(_holder_file(path))
+    except OSError:  # there is none, or it cannot be one
+        return None
+    return None
+
+
+def _holder_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.holder")
+
+
 def _read(holder: Path) -> str:
     with suppress(OSError):
         return holder.read_text()
-    return ""
+    return "another process"

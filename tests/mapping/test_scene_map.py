@@ -21,6 +21,7 @@ from affine import Affine
 from rasterio.features import shapes
 
 from landslide.errors import ConfigurationError, DataError
+from landslide.locks import locked
 from landslide.mapping.map_folder import MapExistsError
 from landslide.mapping.model import open_model
 from landslide.mapping.plan import make_plan
@@ -373,6 +374,12 @@ def test_a_dry_run_says_what_would_be_done_with_the_folder(bright, tmp_path):
         return told, left
 
     windows = len(make_plan(scene, bright, MappingSettings(), ExclusionSettings()).windows)
+    assert foreseen() == (f"{final}, a new map", windows)
+    with locked(maps / ".scene.lock"):
+        told, left = foreseen()
+        assert told.startswith(f"{final} is being made by process {os.getpid()} on ")
+        assert left == windows
+    (maps / ".scene.lock").touch()  # its process was killed
     assert foreseen() == (f"{final}, a new map", windows)
     with files_limited(250_000), pytest.raises(DataError, match="cannot be written"):
         make(bright, source, maps, save_every=0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from rasterio.windows import Window
 
 from landslide.files import atomic_write
-from landslide.locks import locked
+from landslide.locks import holder_of, locked
 from landslide.mapping.map_folder import (
     KEPT_NOTE,
     PRODUCTS,
@@ -120,6 +120,8 @@ def foresee(plan: MapPlan, output: Path, *, overwrite: bool = False) -> tuple[st
     name, windows = plan.scene.name, len(plan.windows)
     final, work, done = output / name, output / f".{name}.partial", output / f".{name}.done"
     try:
+        if holder := holder_of(output / f".{name}.lock"):
+            return f"{final} is being made by {holder}", windows
         if (done / PRODUCTS).exists() and not os.path.lexists(final):
             return f"{final}, an interrupted map that is complete", 0
         if existing_map(final, plan.identity, overwrite=overwrite, parts=_SAME_IN_OTHER_BITS):
