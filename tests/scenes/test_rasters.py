@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.env
+import rasterio.shutil
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.windows import Window
@@ -15,7 +16,7 @@ from landslide.products.raw_files import RAW_TYPES
 from landslide.scenes import rasters
 from landslide.scenes.exclusions import ExclusionSettings
 from landslide.scenes.grid import Grid
-from landslide.scenes.rasters import cache_for_rows, gdal_environment, writing
+from landslide.scenes.rasters import cache_for_rows, gdal_environment, tiles_of_rows, writing
 from landslide.scenes.reader import SceneReader
 from landslide.scenes.row_blocks import RowBlocks
 from landslide.scenes.scene import open_scene
@@ -53,6 +54,18 @@ def test_cache_is_as_large_as_each_tile_is_decoded_once(tmp_path, monkeypatch, t
         once = (bytes_read() - before) / (tmp_path / "scene.tif").stat().st_size
     assert once == pytest.approx(1, abs=0.15)
     assert cache < 0.4 * values.nbytes, "the file fits into the cache"
+
+
+def test_a_mosaic_of_other_rasters_gets_all_of_the_cache(tmp_path):
+    """Its blocks are not the tiles of the rasters, which are what is decoded."""
+    with rasterio.open(
+        tmp_path / "tile.tif", "w", driver="GTiff", width=64, height=64, count=1, dtype="uint16",
+        crs=GRID.crs, transform=GRID.transform,
+    ) as f:  # fmt: skip
+        f.write(np.ones((1, 64, 64), np.uint16))
+    rasterio.shutil.copy(tmp_path / "tile.tif", tmp_path / "mosaic.vrt", driver="VRT")
+    with rasterio.open(tmp_path / "mosaic.vrt") as mosaic, cache_for_rows(tiles_of_rows(mosaic, [1], 64)):
+        assert rasterio.env.get_gdal_config("GDAL_CACHEMAX") == 256 * 2**20
 
 
 def bytes_read():

@@ -21,6 +21,7 @@ from landslide.scenes.grid import Grid
 # Bytes that GDAL keeps of files; rasterio passes this option on as such, unlike GDAL's own.
 _CACHE = 256 * 2**20
 _CACHE_BESIDE = 32 * 2**20  # for masks and warped rasters beside the bands
+_OWN_TILES = ("GTiff", "JP2OpenJPEG")  # drivers that decode the tiles that they say; a VRT is made of others
 
 TOLERANCE = 1e-3
 """Pixels by which a warped raster may be off. GDAL then interpolates coordinates, and depends on the rows that are read
@@ -89,13 +90,15 @@ def cache_for_rows(tiles: int) -> rasterio.Env:
 
 
 def tiles_of_rows(dataset: DatasetReader, bands: Iterable[int], rows: int) -> int:
-    """Return the bytes of the tiles that some rows touch.
+    """Return the bytes of the tiles that some rows touch; as much as there may be if the tiles are not known.
 
     Args:
         dataset: The raster.
         bands: Numbers of the bands that are read, from 1.
         rows: How many rows are read at a time, at multiples of this number.
     """
+    if dataset.driver not in _OWN_TILES:
+        return _CACHE
     if dataset.interleaving == Interleaving.pixel:  # a tile is decoded for all bands
         bands = dataset.indexes
     total = 0
