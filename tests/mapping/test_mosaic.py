@@ -10,7 +10,7 @@ from landslide.bands.formulas import BandSettings
 from landslide.inference.ensemble import Ensemble
 from landslide.mapping.model import MapModel
 from landslide.mapping.mosaic import Mosaic, Windows
-from landslide.products.raw_files import NO_DATA, RAW_TYPES, SCALE, read_raw
+from landslide.products.raw_files import NO_DATA, RAW_TYPES, SCALE, read_rows
 from landslide.scenes.reasons import Reason
 from landslide.schema import STORED_DIVISORS
 from tests.support import versions
@@ -57,7 +57,7 @@ def predict(folder, model, values, reasons, *, overlap=0.5, workers=2, **options
     mosaic = Mosaic(folder, windows, options.pop("min_valid", 0.1))
     source = options.pop("source", None) or ArrayRows(values, reasons)
     mosaic.predict(model.ensemble, source, model.to_stored, workers=workers, **options)
-    return {name: np.array(read_raw(folder, name, *reasons.shape)) for name in RAW_TYPES}
+    return {name: read_rows(folder, name, slice(0, len(reasons)), reasons.shape[1]) for name in RAW_TYPES}
 
 
 def test_the_model_names_the_bands_that_its_networks_need(model):

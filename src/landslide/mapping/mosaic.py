@@ -217,16 +217,13 @@ class Mosaic:
         side, starts = self._windows.side, self._windows.rows[self._next :]
         with ThreadPoolExecutor(1, "read") as reader:
             ahead = reader.submit(source.read, starts[0], starts[0] + side) if starts else None
-            values, reasons, bottom = (
-                np.empty((0, 0, 0), np.float32),
-                np.empty((side, self._windows.width), np.uint8),
-                0,
-            )
+            shape, bottom = (side, self._windows.width), 0
+            values, reasons = np.empty((0, *shape), np.float32), np.empty(shape, np.uint8)
             for number, start in enumerate(starts, start=self._next):
                 assert ahead is not None
                 new_values, new_reasons = ahead.result()
                 if not len(values):
-                    values = np.empty((len(new_values), side, self._windows.width), np.float32)
+                    values = np.empty((len(new_values), *shape), np.float32)
                 kept = max(0, bottom - start)
                 for layer, new in zip((*values, reasons), (*new_values, new_reasons), strict=True):
                     layer[:kept] = layer[side - kept :]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import rasterio.shutil
 from rasterio.windows import Window
 
 from landslide.products.colours import REASON_COLOURS
-from landslide.products.raw_files import NO_DATA, RAW_TYPES, SCALE, read_raw, row_slices
+from landslide.products.raw_files import NO_DATA, SCALE, read_rows, row_slices
 from landslide.scenes.grid import Grid
 from landslide.scenes.rasters import writing
 from landslide.scenes.reasons import Reason
@@ -42,20 +43,22 @@ def write_rasters(work: Path, destination: Path, grid: Grid, threshold: float, d
     Raises:
         OSError: If the disk is full.
     """
-    raw = {name: read_raw(work, name, grid.height, grid.width) for name in RAW_TYPES}
     lowest = stored_threshold(threshold)
+    probabilities, deviations, codes = (
+        partial(read_rows, work, name, width=grid.width) for name in ("probability", "uncertainty", "reasons")
+    )
 
     def mask(rows: slice) -> npt.NDArray[np.uint8]:
-        probability = raw["probability"][rows]
+        probability = probabilities(rows)
         return np.where(probability == NO_DATA, NOT_ANALYSED, probability >= lowest).astype(np.uint8)
 
     landslide = "0 no landslide, 1 landslide, 255 not analysed"
     reasons = ", ".join(f"{reason.value} {reason.text}" for reason in Reason)
     for name, values, layer, nodata, colours in (
-        ("probability", raw["probability"].__getitem__, "landslide probability", NO_DATA, None),
-        ("uncertainty", raw["uncertainty"].__getitem__, "standard deviation of the probability", NO_DATA, None),
+        ("probability", probabilities, "landslide probability", NO_DATA, None),
+        ("uncertainty", deviations, "standard deviation of the probability", NO_DATA, None),
         ("mask", mask, landslide, NOT_ANALYSED, MASK_COLOURS),
-        ("reasons", raw["reasons"].__getitem__, reasons, None, _reason_colours()),
+        ("reasons", codes, reasons, None, _reason_colours()),
     ):
         tags = {**description, "LAYER": layer}
         write_raster(work / f"{name}.tiled.tif", destination / f"{name}.tif", grid, values, tags, nodata, colours)

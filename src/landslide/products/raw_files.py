@@ -28,18 +28,22 @@ def row_slices(height: int) -> Iterator[slice]:
         yield slice(start, min(start + _BLOCK_ROWS, height))
 
 
-def read_raw(folder: Path, name: str, height: int, width: int) -> npt.NDArray[Any]:
-    """Return a raw file as an array (height, width) that is read from the disk as it is used."""
+def read_rows(folder: Path, name: str, rows: slice, width: int) -> npt.NDArray[Any]:
+    """Return rows of a raw file as an array (rows, width).
+
+    The file is not mapped into memory, where what was read would count as the process's own.
+    """
     dtype: np.dtype[Any] = RAW_TYPES[name]
-    return np.memmap(folder / f"{name}.raw", dtype, "r", shape=(height, width))
+    start, stop = (row * width for row in (rows.start, rows.stop))
+    values = np.fromfile(folder / f"{name}.raw", dtype, count=stop - start, offset=start * dtype.itemsize)
+    return values.reshape(-1, width)
 
 
 def count_reasons(folder: Path, height: int, width: int) -> tuple[dict[str, int], int]:
     """Count the pixels of the area of interest that are not analysed, by reason in words, and all of its pixels."""
-    raw = read_raw(folder, "reasons", height, width)
     counts = np.zeros(len(Reason), np.int64)
     for rows in row_slices(height):
-        counts += np.bincount(raw[rows].ravel(), minlength=len(Reason))
+        counts += np.bincount(read_rows(folder, "reasons", rows, width).ravel(), minlength=len(Reason))
     outside = int(counts[Reason.OUTSIDE_AREA])
     inside = [reason for reason in Reason if reason not in (Reason.ANALYSED, Reason.OUTSIDE_AREA) and counts[reason]]
     return {reason.text: int(counts[reason]) for reason in inside}, width * height - outside

@@ -38,6 +38,9 @@ class ReflectanceReader:
         bands: Names such as B2, in the order of the result.
         stack: Closes the files.
 
+    Attributes:
+        tiles: Bytes of the tiles of the files that are read side by side.
+
     Raises:
         DataError: The scene lacks a band, or a file cannot be opened.
     """
@@ -51,7 +54,6 @@ class ReflectanceReader:
         self._width = scene.grid.width
         used = {path: [band.index for name in bands if (band := scene.bands[name]).path == path] for path in datasets}
         self.tiles = sum(tiles_of_rows(dataset, used[path], _BLOCK) for path, dataset in datasets.items())
-        """Bytes of the tiles of the files that are read side by side."""
 
     def read(self, start: int, stop: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         """Return reflectance (bands, stop - start, width), and the reasons (stop - start, width) for missing values.
