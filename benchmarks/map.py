@@ -218,4 +218,4 @@ if __name__ == "__main__":
         terratorch(scene_file, ensemble_folder, target, device)
     else:
         ours(scene_file, ensemble_folder, target, device, "bfloat16" if side == "ours_bfloat16" else "float32")
-    print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
