@@ -59,17 +59,6 @@ def shapefile(path):
     return str(path)
 
 
-def test_networks_are_converted_once_for_all_scenes(bright, stack, product):
-    pytest.importorskip("openvino")
-    settings = MappingSettings(engine="openvino")
-    first, second = (
-        make_plan(open_scene(scene), bright, settings, ExclusionSettings(), ()) for scene in (stack, product)
-    )
-    assert first.predictor() is second.predictor()
-    in_bfloat16 = make_plan(open_scene(stack), bright, replace(settings, precision="bfloat16"), ExclusionSettings(), ())
-    assert in_bfloat16.predictor() is not first.predictor()
-
-
 @pytest.mark.parametrize(
     "change",
     [{"level": "L1C"}, {"baseline": "05.09"}, {"sensor": "Sentinel-2C"}, {"datetime": None}],

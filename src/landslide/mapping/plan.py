@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from landslide.inference.ensemble import Ensemble
 from landslide.inference.own_code import CODE
 from landslide.mapping.model import MapModel
 from landslide.mapping.mosaic import Windows
-from landslide.mapping.networks import Engine, Precision, choose_engine, engine_version, with_engine
+from landslide.mapping.networks import Engine, choose_engine, engine_version, with_engine
 from landslide.mapping.settings import MappingSettings
 from landslide.scenes.exclusions import ExclusionSettings, cloud_source
 from landslide.scenes.reader import SceneReader
@@ -93,7 +93,7 @@ class MapPlan:
 
     def predictor(self) -> Ensemble:
         """Return the model's ensemble as it predicts this map."""
-        return _predictor(self.model.ensemble, self.engine, self.settings.precision)
+        return with_engine(self.model.ensemble, self.engine, self.settings.precision)
 
     @property
     def needs_terrain(self) -> bool:
@@ -234,12 +234,6 @@ class MapPlan:
                 f"{_bytes(needed)} while it is made.",
                 remedy="Free some space, or choose another folder with --output (output).",
             )
-
-
-@lru_cache(maxsize=1)
-def _predictor(ensemble: Ensemble, engine: Engine, precision: Precision) -> Ensemble:
-    """Keep the converted networks for the next scene; a conversion takes a second for each."""
-    return with_engine(ensemble, engine, precision)
 
 
 def _bytes(number: int) -> str:
