@@ -178,7 +178,7 @@ class Mosaic:
             with closing(self._work(source, size)) as works:  # an error ends the reading before the scene is closed
                 for work in works:
                     waiting.append((work, pool.submit(answer, work)) if isinstance(work, _Group) else work)
-                    while len(waiting) > 4 * workers:
+                    while len(waiting) > 2 * workers:
                         self._absorb(waiting.popleft(), progress, save_every)
             while waiting:
                 self._absorb(waiting.popleft(), progress, save_every)
