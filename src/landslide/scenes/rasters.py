@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import Interleaving, Resampling
+from rasterio.enums import Interleaving, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
@@ -107,6 +107,8 @@ def tiles_of_rows(dataset: DatasetReader, bands: Iterable[int], rows: int) -> in
         touched = max(1, rows // height) if max(rows, height) % min(rows, height) == 0 else rows // height + 2
         bytes_of_tile = height * width * np.dtype(dataset.dtypes[band - 1]).itemsize
         total += touched * math.ceil(dataset.width / width) * bytes_of_tile
+        if {MaskFlags.per_dataset, MaskFlags.alpha}.intersection(dataset.mask_flag_enums[band - 1]):
+            total += touched * math.ceil(dataset.width / width) * bytes_of_tile  # its mask, which is not larger
     return total
 
 

@@ -64,8 +64,10 @@ class ReflectanceReader:
         values = np.empty((len(self._bands), stop - start, self._width), np.float32)
         reasons = np.zeros((stop - start, self._width), np.uint8)
         empty = np.full(reasons.shape, bool(self._bands))
-        for band, rows in zip(self._bands, values, strict=True):
-            empty &= band.read(start, stop, rows, reasons)
+        for top in range(start // _BLOCK * _BLOCK, stop, _BLOCK):  # of all bands, before their tiles leave the cache
+            rows = slice(max(top, start) - start, min(top + _BLOCK, stop) - start)
+            for band, layer in zip(self._bands, values, strict=True):
+                empty[rows] &= band.read(start + rows.start, start + rows.stop, layer[rows], reasons[rows])
         values[:, empty] = np.nan
         np.maximum(reasons, Reason.NO_DATA.value, out=reasons, where=empty)
         return values, reasons
