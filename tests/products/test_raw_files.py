@@ -40,3 +40,8 @@ def test_reasons_are_counted_inside_the_area_of_interest(raw, tmp_path):
     counts, pixels = count_reasons(tmp_path, HEIGHT, WIDTH)
     assert pixels == inside.sum()
     assert counts == {Reason.CLOUD.text: (raw["reasons"] == Reason.CLOUD).sum()}
+
+
+def test_a_file_that_has_lost_rows_is_not_taken_for_a_smaller_map(raw, tmp_path):
+    with pytest.raises(OSError, match=r"reasons\.raw has lost rows"):
+        count_reasons(tmp_path, HEIGHT + 1, WIDTH)

@@ -32,10 +32,15 @@ def read_rows(folder: Path, name: str, rows: slice, width: int) -> npt.NDArray[A
     """Return rows of a raw file as an array (rows, width).
 
     The file is not mapped into memory, where what was read would count as the process's own.
+
+    Raises:
+        OSError: The file is missing or too short.
     """
     dtype: np.dtype[Any] = RAW_TYPES[name]
     start, stop = (row * width for row in (rows.start, rows.stop))
     values = np.fromfile(folder / f"{name}.raw", dtype, count=stop - start, offset=start * dtype.itemsize)
+    if len(values) < stop - start:
+        raise OSError(f"{name}.raw has lost rows of the map")
     return values.reshape(-1, width)
 
 
