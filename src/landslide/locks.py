@@ -54,7 +54,9 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def holder_of(path: Path) -> str | None:
-    """Return which process holds a lock, in words; None if none does. Nothing is changed.
+    """Return which process holds a lock, in words; None if none does. No file is changed.
+
+    It shares the lock for a moment; a process that asks for it just then without waiting is refused.
 
     Args:
         path: The lock file. It is left over if the process that made it was killed.
@@ -75,5 +77,5 @@ def _holder_file(path: Path) -> Path:
 
 def _read(holder: Path) -> str:
     with suppress(OSError):
-        return holder.read_text()
+        return holder.read_text() or "another process"
     return "another process"

@@ -297,12 +297,25 @@ def test_what_is_left_out_becomes_polygons_with_reasons(bright, tmp_path):
     assert (rasters(finished.folder)["probability"][60:140, 60:140] == 65535).all()
 
 
-def test_a_scene_is_predicted_without_the_libraries_of_the_products():
-    """They take 150 MB, and the networks have gone when they are needed."""
-    program = "import sys, landslide.cli.map, landslide.mapping.scene_map; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    assert "rasterio" in loaded.stdout.split()
-    assert not {"geopandas", "pyogrio", "pandas", "matplotlib"} & set(loaded.stdout.split())
+DRY_RUN = """
+import sys
+from landslide.cli import main
+try:
+    main(["map", sys.argv[2], "--model", sys.argv[1], "--output", sys.argv[3], "--dry-run"])
+finally:
+    print("modules", *sys.modules)
+"""
+
+
+def test_a_scene_is_predicted_without_the_libraries_of_the_products(bright, tmp_path):
+    """They take 130 MB, and the networks have gone when they are needed."""
+    source, _ = bright_scene(tmp_path, 128, 128)
+    command = [sys.executable, "-c", DRY_RUN, bright.address, str(source), str(tmp_path)]
+    told = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert "a new map" in told
+    loaded = told.splitlines()[-1].split()
+    assert {"modules", "rasterio", "torch"} <= set(loaded)
+    assert not {"geopandas", "pyogrio", "pandas", "matplotlib", "mlflow"} & set(loaded)
 
 
 KILLED = """

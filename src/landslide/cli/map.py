@@ -88,7 +88,7 @@ def map_command(
     """
     import tempfile
 
-    from landslide.tiling.places import holds_patches
+    from landslide.data.patches import holds_patches
 
     if any(holds_patches(Path(scene)) for scene in scenes):
         _map_training_set(ctx, scenes, output, model, overwrite, dry_run, as_json)

@@ -59,6 +59,11 @@ def declare_bands(n_bands: int) -> str:
 # ---- finding and pairing
 
 
+def holds_patches(folder: Path) -> bool:
+    """Whether a folder is a data set of training patches, in either layout."""
+    return any((folder / layout["train"][0]).is_dir() for layout in LAYOUTS)
+
+
 def numbered_files(
     folder: Path, kind: Literal["image", "mask"], ignored: Collection[Path] = ()
 ) -> dict[int, list[Path]]:

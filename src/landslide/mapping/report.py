@@ -11,7 +11,7 @@ from landslide.mapping.plan import MapPlan, pixel_notes, terrain_of
 from landslide.mapping.scene_map import foresee
 from landslide.scenes.exclusions import cloud_source
 
-_PRODUCTS_BYTES = 400e6  # what rasters, polygons and pictures take beyond the libraries and the networks
+_PRODUCTS_BYTES = 400e6  # what rasters, polygons and pictures take beyond the networks, with their libraries
 
 
 def describe_plan(plan: MapPlan, workers: int, output: Path, *, overwrite: bool = False) -> list[str]:
@@ -44,7 +44,8 @@ def describe_plan(plan: MapPlan, workers: int, output: Path, *, overwrite: bool 
     folder_of_map, left = foresee(plan, output, overwrite=overwrite)
     seconds = plan.seconds(workers) * left / len(windows)
     strips = 4 * grid.width * windows.side * (5 * len(plan.model.bands) + 3)
-    # By now the process has loaded its libraries, read rows of the scene and predicted windows by all networks.
+    # By now the process has read rows of the scene and predicted windows by all networks, and the libraries of the
+    # products come when the networks have gone.
     memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + max(strips, _PRODUCTS_BYTES)
     lines = [
         f"{scene.name}",

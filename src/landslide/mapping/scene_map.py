@@ -120,7 +120,7 @@ def foresee(plan: MapPlan, output: Path, *, overwrite: bool = False) -> tuple[st
     name, windows = plan.scene.name, len(plan.windows)
     final, work, done = output / name, output / f".{name}.partial", output / f".{name}.done"
     try:
-        if holder := holder_of(output / f".{name}.lock"):
+        if (holder := holder_of(output / f".{name}.lock")) is not None:
             return f"{final} is being made by {holder}", windows
         if (done / PRODUCTS).exists() and not os.path.lexists(final):
             return f"{final}, an interrupted map that is complete", 0

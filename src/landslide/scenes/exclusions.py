@@ -1,6 +1,6 @@
 """Pixels that are left out: clouds, shadows, snow, defects, masks of the user's own, and what is outside the area.
 
-What reads polygons is imported when there are some: geopandas takes a second and 100 MB.
+What reads polygons is imported when there are some, or a mask: geopandas takes a second and 100 MB.
 """
 
 import math

@@ -67,11 +67,6 @@ class Place:
         return shapely.union_all([shapely.geometry.shape(outline) for outline, _ in parts])
 
 
-def holds_patches(folder: Path) -> bool:
-    """Whether a folder is a data set of training patches, in either layout."""
-    return any((folder / layout["train"][0]).is_dir() for layout in LAYOUTS)
-
-
 def patch_places(root: Path, table: pd.DataFrame) -> list[Place]:
     """Find where patches lie.
 
