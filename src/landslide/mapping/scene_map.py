@@ -98,7 +98,8 @@ def _map(
         _take_over(plan, final, work, say)
         terrain = terrain_of(plan, work)
         warnings = _predict(plan, work, terrain, workers, say, progress, save_every)
-        from landslide.mapping.write_products import write_products  # late, as it brings 150 MB of libraries
+
+        from landslide.mapping.write_products import write_products  # late, as it brings 130 MB of libraries
 
         say("writing rasters, polygons and pictures")
         products.mkdir()

@@ -101,15 +101,14 @@ def tiles_of_rows(dataset: DatasetReader, bands: Iterable[int], rows: int) -> in
         return _CACHE
     if dataset.interleaving == Interleaving.pixel:  # a tile is decoded for all bands
         bands = dataset.indexes
-    total = 0
+    sizes: list[int] = []
     for band in bands:
         height, width = dataset.block_shapes[band - 1]
         touched = max(1, rows // height) if max(rows, height) % min(rows, height) == 0 else rows // height + 2
-        bytes_of_tile = height * width * np.dtype(dataset.dtypes[band - 1]).itemsize
-        total += touched * math.ceil(dataset.width / width) * bytes_of_tile
-        if {MaskFlags.per_dataset, MaskFlags.alpha}.intersection(dataset.mask_flag_enums[band - 1]):
-            total += touched * math.ceil(dataset.width / width) * bytes_of_tile  # its mask, which is not larger
-    return total
+        pixels = touched * height * math.ceil(dataset.width / width) * width
+        sizes.append(pixels * np.dtype(dataset.dtypes[band - 1]).itemsize)
+    masked = any({MaskFlags.per_dataset, MaskFlags.alpha}.intersection(flags) for flags in dataset.mask_flag_enums)
+    return sum(sizes) + (max(sizes) if masked else 0)  # the mask of all bands is not larger than one of them
 
 
 def gdal_path(address: str) -> str:

@@ -41,7 +41,7 @@ class SceneReader:
     """Reads rows of a scene; a context manager.
 
     The same rows always have the same bits, however they are read. Memory does not grow with the height of the scene.
-    One thread at a time may read.
+    One thread at a time may read, and one reader of a process: the size of GDAL's cache is the process's.
 
     Args:
         scene: The scene.
@@ -76,9 +76,8 @@ class SceneReader:
             stack.enter_context(gdal_environment(remote=self._scene.remote))
             spectral = [name for name in self._bands if name not in _TERRAIN]
             self._reflectance = ReflectanceReader(self._scene, spectral, stack)
-            self._tiles = self._reflectance.tiles
-            self._elevation = self._open_terrain(stack)
-            stack.enter_context(cache_for_rows(self._tiles))
+            self._elevation, tiles = self._open_terrain(stack)
+            stack.enter_context(cache_for_rows(self._reflectance.tiles + tiles))
             self._exclusions = Exclusions(self._scene, spectral, self._settings, stack, self._work_folder)
             self._stack = stack.pop_all()
         return self
@@ -113,10 +112,11 @@ class SceneReader:
         np.maximum(reasons, self._exclusions.read(start, stop), out=reasons)
         return values, reasons
 
-    def _open_terrain(self, stack: ExitStack) -> RowBlocks | None:
+    def _open_terrain(self, stack: ExitStack) -> tuple[RowBlocks | None, int]:
+        """Return the rows of the terrain, if bands need it, and the bytes of the tiles that some of them touch."""
         names = [name for name in self._bands if name in _TERRAIN]
         if not names:
-            return None
+            return None, 0
         if self._terrain is None:
             raise ConfigurationError(
                 f"The model needs the elevation of the ground ({', '.join(names)}), and there is no elevation model.",
@@ -124,8 +124,8 @@ class SceneReader:
             )
         dataset = stack.enter_context(open_raster(str(self._terrain.path)))
         indexes = [TERRAIN_BANDS.index(_TERRAIN[name]) + 1 for name in names]
-        self._tiles += 2 * tiles_of_rows(dataset, indexes, 1)  # its rows are others than those of the scene
-        return RowBlocks(_terrain_rows(dataset, indexes, self._scene.grid, stack), self._scene.grid.height)
+        tiles = 2 * tiles_of_rows(dataset, indexes, 1)  # its rows are others than those of the scene
+        return RowBlocks(_terrain_rows(dataset, indexes, self._scene.grid, stack), self._scene.grid.height), tiles
 
 
 def _terrain_rows(
