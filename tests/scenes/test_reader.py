@@ -7,7 +7,7 @@ import pytest
 import rasterio
 import rasterio.warp
 from affine import Affine
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
@@ -151,6 +151,46 @@ def test_integers_without_nodata_tag_and_a_mask_in_the_file(tmp_path):
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     expected[7, 8] = expected[30:40] = Reason.NO_DATA
     assert (reasons == expected).all()
+
+
+def alpha_stack(path, names, alpha):
+    """Write bands of 1, 2, ... hundredths of reflectance, the last one marked as alpha."""
+    values = (
+        np.ones((len(names), HEIGHT, WIDTH), np.uint16)
+        * (100 * np.arange(1, len(names) + 1, dtype=np.uint16))[:, None, None]
+    )
+    values[-1] = alpha
+    with rasterio.open(
+        path, "w", driver="GTiff", width=WIDTH, height=HEIGHT, count=len(names), dtype="uint16", crs="EPSG:32645",
+        transform=Affine(10, 0, 4e5, 0, -10, 31e5),
+    ) as dataset:  # fmt: skip
+        dataset.colorinterp = [ColorInterp.gray] * (len(names) - 1) + [ColorInterp.alpha]
+        dataset.write(values)
+    return path
+
+
+@pytest.mark.parametrize("n", [1, 3, 5, 12])
+def test_transparent_pixels_have_no_data_beside_any_number_of_bands(tmp_path, n):
+    """GDAL makes a mask of the alpha band beside one or three bands only."""
+    alpha = np.full((HEIGHT, WIDTH), 255, np.uint16)
+    alpha[20:70, 5:9] = 0
+    names = SPECTRAL[:n]
+    path = alpha_stack(tmp_path / "scene.tif", (*names, "-"), alpha)
+    scene = open_scene(path, bands=(*names, "-"), quantification=10_000, offset=0)
+    values, reasons = read(scene, names)
+    assert ((reasons == Reason.NO_DATA) == (alpha == 0)).all()
+    assert np.isnan(values[:, alpha == 0]).all()
+    assert (values[:, alpha > 0] == np.float32(np.arange(1, n + 1) / 100)[:, None]).all()
+
+
+def test_a_band_of_the_scene_that_is_marked_as_alpha_hides_no_others(tmp_path):
+    """As GDAL marks the fourth band of a file of red, green, blue and infrared."""
+    infrared = np.full((HEIGHT, WIDTH), 400, np.uint16)
+    infrared[20:30] = 0  # and it has no data itself
+    path = alpha_stack(tmp_path / "scene.tif", ("B4", "B3", "B2", "B8"), infrared)
+    scene = open_scene(path, bands=("B4", "B3", "B2", "B8"), quantification=10_000, offset=0)
+    assert not read(scene, ("B4", "B3", "B2"))[1].any()
+    assert ((read(scene, ("B4", "B8"))[1] == Reason.NO_DATA) == (infrared == 0)).all()
 
 
 def test_infinite_values_have_no_data(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import Interleaving, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
@@ -89,6 +89,15 @@ def cache_for_rows(tiles: int) -> rasterio.Env:
     return rasterio.Env(GDAL_CACHEMAX=min(tiles + _CACHE_BESIDE, _CACHE))
 
 
+def alpha_band(dataset: DatasetReader) -> int | None:
+    """Return the number of the band that is 0 where pixels are transparent; None if there is none.
+
+    GDAL makes a mask of it only beside one or three other bands.
+    """
+    colours = zip(dataset.indexes, dataset.colorinterp, strict=True)
+    return next((index for index, colour in colours if colour == ColorInterp.alpha), None)
+
+
 def tiles_of_rows(dataset: DatasetReader, bands: Iterable[int], rows: int) -> int:
     """Return the bytes of the tiles that some rows touch; as much as there may be if the tiles are not known.
 
@@ -107,7 +116,7 @@ def tiles_of_rows(dataset: DatasetReader, bands: Iterable[int], rows: int) -> in
         touched = max(1, rows // height) if max(rows, height) % min(rows, height) == 0 else rows // height + 2
         pixels = touched * height * math.ceil(dataset.width / width) * width
         sizes.append(pixels * np.dtype(dataset.dtypes[band - 1]).itemsize)
-    masked = any({MaskFlags.per_dataset, MaskFlags.alpha}.intersection(flags) for flags in dataset.mask_flag_enums)
+    masked = alpha_band(dataset) is not None or MaskFlags.per_dataset in dataset.mask_flag_enums[0]
     return sum(sizes) + (max(sizes) if masked else 0)  # the mask of all bands is not larger than one of them
 
 

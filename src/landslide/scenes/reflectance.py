@@ -13,7 +13,7 @@ from rasterio.windows import Window
 
 from landslide.errors import DataError
 from landslide.scenes.grid import Grid
-from landslide.scenes.rasters import open_raster, reading, tiles_of_rows
+from landslide.scenes.rasters import alpha_band, open_raster, reading, tiles_of_rows
 from landslide.scenes.reasons import Reason
 from landslide.scenes.resampling import any_neighbour, axes, bilinear
 from landslide.scenes.row_blocks import RowBlocks
@@ -50,9 +50,11 @@ class ReflectanceReader:
         datasets: dict[str, DatasetReader] = {}
         for path in {scene.bands[name].path for name in bands}:
             datasets[path] = stack.enter_context(open_raster(path))
-        self._bands = [_BandRows(datasets[scene.bands[name].path], scene.bands[name], scene.grid) for name in bands]
+        alphas = {path: _alpha_of_scene(scene, path, dataset) for path, dataset in datasets.items()}
+        read = [scene.bands[name] for name in bands]
+        self._bands = [_BandRows(datasets[band.path], band, alphas[band.path], scene.grid) for band in read]
         self._width = scene.grid.width
-        used = {path: [band.index for name in bands if (band := scene.bands[name]).path == path] for path in datasets}
+        used = {path: [band.index for band in read if band.path == path] for path in datasets}
         self.tiles = sum(tiles_of_rows(dataset, used[path], _BLOCK) for path, dataset in datasets.items())
 
     def read(self, start: int, stop: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
@@ -91,16 +93,23 @@ def _refuse_missing(scene: Scene, bands: Sequence[str]) -> None:
     )
 
 
+def _alpha_of_scene(scene: Scene, path: str, dataset: DatasetReader) -> int | None:
+    """Return the alpha band of a file, unless it is a band of the scene: GDAL says so of a fourth band by itself."""
+    alpha = alpha_band(dataset)
+    return None if any((band.path, band.index) == (path, alpha) for band in scene.bands.values()) else alpha
+
+
 class _BandRows:
     """Rows of one band on the scene's grid."""
 
-    def __init__(self, dataset: DatasetReader, band: Band, grid: Grid) -> None:
+    def __init__(self, dataset: DatasetReader, band: Band, alpha: int | None, grid: Grid) -> None:
         self._dataset = dataset
         self._band = band
+        self._alpha = alpha
         own = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
         self._axes = None if own.same_pixels(grid) else axes(own.transform, dataset.shape, grid)
         flags = dataset.mask_flag_enums[band.index - 1]
-        self._masked = MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
+        self._masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
         low, high = ((limit - band.offset) / band.scale for limit in POSSIBLE)
         if np.issubdtype(dataset.dtypes[band.index - 1], np.integer):  # numbers need not become floats to be compared
             low, high = math.ceil(max(low, -_FAR)), math.floor(min(high, _FAR))
@@ -147,7 +156,12 @@ class _BandRows:
         window = Window(0, start, self._dataset.width, stop - start)
         with reading(self._band.path):
             numbers: Array = self._dataset.read(self._band.index, window=window)
+            transparent = np.zeros(numbers.shape, bool)
             if self._masked:
-                numbers = numbers.astype(np.float32)
-                numbers[self._dataset.read_masks(self._band.index, window=window) == 0] = np.nan
+                transparent |= self._dataset.read_masks(self._band.index, window=window) == 0
+            if self._alpha is not None:
+                transparent |= self._dataset.read(self._alpha, window=window) == 0
+        if transparent.any():
+            numbers = numbers.astype(np.result_type(numbers, np.float32))
+            numbers[transparent] = np.nan
         return numbers
