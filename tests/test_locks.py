@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from landslide.errors import LockedError
-from landslide.locks import locked
+from landslide.locks import holder_of, locked
 
 HOLD = """
 import sys
@@ -105,3 +105,24 @@ def test_the_lock_is_exclusive_within_a_process_and_released_after_an_error(tmp_
         fail()
     with locked(lock, wait=False):
         pass
+
+
+@pytest.mark.parametrize("written", [b"\xff\xfe", b"", None])
+def test_a_damaged_note_of_the_holder_is_no_obstacle(holder, tmp_path, written):
+    note = tmp_path / "a.holder"
+    if written is None:
+        note.unlink()
+    else:
+        note.write_bytes(written)
+    assert holder_of(tmp_path / "a") == ("\ufffd\ufffd" if written else "another process")
+    with pytest.raises(LockedError, match="is locked by"), locked(tmp_path / "a", wait=False):
+        pass
+
+
+def test_the_holder_of_a_lock_is_told_without_touching_it(holder, tmp_path):
+    assert holder_of(tmp_path / "a").startswith(f"process {holder.pid} on ")
+    assert holder_of(tmp_path / "b") is None
+    holder.kill()
+    holder.wait()
+    assert holder_of(tmp_path / "a") is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.holder"]

@@ -77,5 +77,5 @@ def _holder_file(path: Path) -> Path:
 
 def _read(holder: Path) -> str:
     with suppress(OSError):
-        return holder.read_text() or "another process"
+        return holder.read_text(errors="replace") or "another process"
     return "another process"

@@ -439,6 +439,7 @@ def test_a_dry_run_sees_what_stands_in_the_way(bright, tmp_path):
     [
         ("progress.npz", b"garbage", False),
         ("progress.npz", b"", False),
+        ("progress.npz", slice(300, 500), False),
         ("progress.npz", {"next": 999}, False),
         ("progress.npz", {"next": [1, 2]}, False),
         ("progress.npz", {"sums": 0}, False),
@@ -456,6 +457,10 @@ def test_a_damaged_work_folder_is_no_obstacle(bright, tmp_path, file, content, c
     damaged = tmp_path / "maps" / ".scene.partial" / file
     if isinstance(content, bytes):
         damaged.write_bytes(content)
+    elif isinstance(content, slice):
+        zeroed = bytearray(damaged.read_bytes())
+        zeroed[content] = bytes(content.stop - content.start)
+        damaged.write_bytes(zeroed)
     else:
         with np.load(damaged) as progress:
             np.savez(damaged, **(dict(progress) | content))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from landslide.errors import DataError
 from landslide.products.raw_files import RAW_TYPES, count_reasons, read_rows, row_slices
 from landslide.scenes.reasons import Reason
 
@@ -43,5 +44,13 @@ def test_reasons_are_counted_inside_the_area_of_interest(raw, tmp_path):
 
 
 def test_a_file_that_has_lost_rows_is_not_taken_for_a_smaller_map(raw, tmp_path):
-    with pytest.raises(OSError, match=r"reasons\.raw has lost rows"):
+    with pytest.raises(DataError, match=r"reasons\.raw is damaged: it has lost rows") as caught:
         count_reasons(tmp_path, HEIGHT + 1, WIDTH)
+    assert caught.value.remedy.startswith(f"Delete the folder {tmp_path}")
+
+
+def test_a_code_that_is_no_reason_is_damage(raw, tmp_path):
+    raw["reasons"][700, 3] = len(Reason)
+    raw["reasons"].tofile(tmp_path / "reasons.raw")
+    with pytest.raises(DataError, match="it has codes that are no reasons"):
+        count_reasons(tmp_path, HEIGHT, WIDTH)

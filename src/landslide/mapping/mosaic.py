@@ -14,12 +14,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -301,10 +300,15 @@ class Mosaic:
         """
         state = self._folder / PROGRESS
         if state.is_file():
-            with suppress(ValueError, TypeError, EOFError, KeyError, BadZipFile), np.load(state) as content:
-                found, sums = int(content["next"]), content["sums"]
-                if 0 <= found <= len(self._windows.rows) and sums.shape == self._sums.shape:
-                    self._next, self._sums = found, sums
+            try:
+                with np.load(state) as content:
+                    found, sums = int(content["next"]), content["sums"]
+            except OSError:
+                raise
+            except Exception:  # what numpy raises for a damaged file depends on where it is damaged
+                found, sums = -1, self._sums
+            if 0 <= found <= len(self._windows.rows) and sums.shape == self._sums.shape:
+                self._next, self._sums = found, sums
         sizes = self._sizes()
         if all(path.is_file() and path.stat().st_size >= size for path, size in sizes.items()):
             return sizes

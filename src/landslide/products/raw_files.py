@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from landslide.errors import DataError
 from landslide.scenes.reasons import Reason
 
 SCALE = 0.0001
@@ -34,21 +35,37 @@ def read_rows(folder: Path, name: str, rows: slice, width: int) -> npt.NDArray[A
     The file is not mapped into memory, where what was read would count as the process's own.
 
     Raises:
-        OSError: The file is missing or too short.
+        OSError: The file cannot be read.
+        DataError: It is too short.
     """
     dtype: np.dtype[Any] = RAW_TYPES[name]
     start, stop = (row * width for row in (rows.start, rows.stop))
     values = np.fromfile(folder / f"{name}.raw", dtype, count=stop - start, offset=start * dtype.itemsize)
     if len(values) < stop - start:
-        raise OSError(f"{name}.raw has lost rows of the map")
+        raise _damaged(folder, name, "has lost rows")
     return values.reshape(-1, width)
 
 
 def count_reasons(folder: Path, height: int, width: int) -> tuple[dict[str, int], int]:
-    """Count the pixels of the area of interest that are not analysed, by reason in words, and all of its pixels."""
+    """Count the pixels of the area of interest that are not analysed, by reason in words, and all of its pixels.
+
+    Raises:
+        OSError: The file of the reasons cannot be read.
+        DataError: It is damaged.
+    """
     counts = np.zeros(len(Reason), np.int64)
     for rows in row_slices(height):
-        counts += np.bincount(read_rows(folder, "reasons", rows, width).ravel(), minlength=len(Reason))
+        codes = read_rows(folder, "reasons", rows, width)
+        if codes.max() >= len(counts):
+            raise _damaged(folder, "reasons", "has codes that are no reasons")
+        counts += np.bincount(codes.ravel(), minlength=len(counts))
     outside = int(counts[Reason.OUTSIDE_AREA])
     inside = [reason for reason in Reason if reason not in (Reason.ANALYSED, Reason.OUTSIDE_AREA) and counts[reason]]
     return {reason.text: int(counts[reason]) for reason in inside}, width * height - outside
+
+
+def _damaged(folder: Path, name: str, how: str) -> DataError:
+    return DataError(
+        f"{folder / name}.raw is damaged: it {how}.",
+        remedy=f"Delete the folder {folder} and call again; the map is then begun anew.",
+    )
