@@ -12,8 +12,10 @@ from landslide.bands.formulas import BandSettings
 from landslide.errors import ConfigurationError
 from landslide.inference.ensemble import Ensemble
 from landslide.mapping import networks
+from landslide.mapping.joined_lite_unet import is_lite_unet, joined
 from landslide.mapping.networks import choose_engine, engine_version, with_engine
 from landslide.models import ModelSpec, build_model
+from landslide.models.complexity import forward_gflop
 from tests.support import versions
 
 CPU = torch.device("cpu")
@@ -72,6 +74,65 @@ def test_openvino_computes_what_pytorch_computes(name, precision, tolerance):
         assert found[head].dtype == torch.float32
         largest = float(logits.abs().max())
         np.testing.assert_allclose(found[head], logits, atol=tolerance * max(1, largest))
+
+
+def lite_unet(*, standardised: bool) -> torch.nn.Module:
+    """A Lite U-Net whose batch normalisation changes what passes through it, unlike that of a new one."""
+    torch.manual_seed(0)
+    spec = ModelSpec(
+        "lite_unet", ("B4", "B3"), mean=(1.0, 2.0) if standardised else None, std=(0.5, 2.0) if standardised else None
+    )
+    weights = build_model(spec).state_dict()
+    for name, values in weights.items():
+        if name.endswith(("running_mean", "bias")):
+            values.normal_(0, 0.3)
+        elif name.endswith("running_var") or values.ndim == 1:
+            values.uniform_(0.5, 2)
+    return build_model(spec, weights)
+
+
+@pytest.mark.parametrize("standardised", [False, True])
+def test_a_joined_lite_unet_gives_the_same_answers_by_fewer_operations(standardised):
+    network = lite_unet(standardised=standardised)
+    before = {name: values.clone() for name, values in network.state_dict().items()}
+    quicker = joined(network)
+    patches = torch.randn(2, 2, 96, 64)
+    with torch.inference_mode():
+        np.testing.assert_allclose(quicker(patches)["64"], network(patches)["64"], atol=1e-4, rtol=1e-4)
+    assert forward_gflop(quicker, 2) < 0.82 * forward_gflop(network, 2)
+    assert is_lite_unet(network)
+    torch.testing.assert_close(network.state_dict(), before, atol=0, rtol=0)
+
+
+def test_other_networks_are_not_joined():
+    network = build_model(ModelSpec("unet", ("B4", "B3"), {"width": 4}, mean=(1.0, 2.0), std=(0.5, 2.0)))
+    assert not is_lite_unet(network)
+    assert joined(network).network is network.network
+
+
+@pytest.mark.parametrize("size", [80, 96])  # 80 is 40, 20, 10, 5, 3: not half at the deepest level
+def test_a_lite_unet_answers_each_patch_as_if_it_came_alone(size):
+    network = lite_unet(standardised=True)
+    converted = networks._OpenVinoNetwork(network, "float32")
+    patches = torch.randn(7, 2, size, size)
+    with torch.inference_mode():
+        together = converted(patches)[str(size)]
+        np.testing.assert_allclose(together, network(patches)[str(size)], atol=1e-3)
+        for order in ([3], [6, 0, 5], [1, 2, 3, 4, 5]):
+            np.testing.assert_array_equal(converted(patches[order])[str(size)], together[order])
+
+
+def test_a_refused_size_does_not_stay_in_a_network():
+    class OfOneSize(torch.nn.Module):
+        def forward(self, x):
+            return {"128": x[:, :2] if x.shape[-1] == 64 else torch.linalg.qr(x[:, :2]).Q}
+
+    converted = networks._OpenVinoNetwork(OfOneSize(), "float32")
+    patches = torch.randn(1, 2, 64, 64)
+    np.testing.assert_array_equal(converted(patches)["128"], patches)
+    with pytest.raises(ConfigurationError, match="cannot compute"):
+        converted(patches[..., :32, :32])
+    np.testing.assert_array_equal(converted(patches)["128"], patches)
 
 
 @pytest.mark.parametrize("size", [64, 128])
