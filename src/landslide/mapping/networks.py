@@ -1,8 +1,8 @@
 """How the networks of a map compute: by OpenVINO on a CPU, by PyTorch on a GPU, in float32 or bfloat16.
 
 OpenVINO joins convolutions with their normalisation and activation, and takes half the time of PyTorch for the same
-answers (docs/performance.md). A Lite U-Net takes a sixth less again: it is rewritten with fewer operations, and
-computes two patches at a time. In bfloat16, a processor with instructions for it takes half, and probabilities change
+answers (docs/performance.md). A Lite U-Net takes a fifth less again: it is rewritten with fewer operations, and
+computes four patches at a time. In bfloat16, a processor with instructions for it takes half, and probabilities change
 by thousandths, at single pixels by hundredths.
 """
 
