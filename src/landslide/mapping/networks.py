@@ -75,9 +75,9 @@ def with_engine(ensemble: Ensemble, engine: Engine, precision: Precision) -> Ens
     """
     if engine == "pytorch" and precision == "float32":
         return ensemble
-    copies = math.ceil(len(os.sched_getaffinity(0)) / len(ensemble.models))
+    streams = math.ceil(len(os.sched_getaffinity(0)) / len(ensemble.models))
     networks: list[nn.Module] = [
-        _OpenVinoNetwork(network, precision, copies) if engine == "openvino" else _Autocast(network)
+        _OpenVinoNetwork(network, precision, streams) if engine == "openvino" else _Autocast(network)
         for network in ensemble.models
     ]
     changed = copy.copy(ensemble)
@@ -115,15 +115,15 @@ class _OpenVinoNetwork(nn.Module):
     Args:
         network: The network, in evaluation mode.
         precision: How it computes.
-        copies: Threads that may use it at the same time; others wait. Threads that pass through several networks are
-            soon in different ones, so each network needs fewer copies than there are threads.
+        streams: Threads that may use it at the same time; others wait. Threads that pass through several networks are
+            soon in different ones, so a network needs fewer streams than there are threads.
     """
 
-    def __init__(self, network: nn.Module, precision: Precision, copies: int = 1) -> None:
+    def __init__(self, network: nn.Module, precision: Precision, streams: int = 1) -> None:
         super().__init__()
         self._network = network
         self._precision = precision
-        self._copies = copies
+        self._streams = streams
         self._lock = threading.Lock()
         self._free: SimpleQueue[Any] = SimpleQueue()  # requests that no thread uses
         self._size: tuple[int, ...] = ()
@@ -171,20 +171,19 @@ class _OpenVinoNetwork(nn.Module):
             steps = openvino.preprocess.PrePostProcessor(core.read_model(buffer.getvalue()))
             steps.input().tensor().set_layout(openvino.Layout("NHWC"))  # channels last, as the patches come
             steps.input().model().set_layout(openvino.Layout("NCHW"))
-            model = steps.build()
-            for _ in range(self._copies):
-                compiled = core.compile_model(
-                    model,
-                    "CPU",
-                    {
-                        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self._precision],
-                        # With one stream of one thread, it computes in the thread that asks. With more, it would do so
-                        # in its own, and to wake them takes a tenth of the time.
-                        "NUM_STREAMS": 1,
-                        "INFERENCE_NUM_THREADS": 1,
-                        "ENABLE_CPU_PINNING": False,  # or two processes would share one core
-                    },
-                )
+            compiled = core.compile_model(
+                steps.build(),
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self._precision],
+                    # A single stream of one thread computes in the thread that asks. Several share the weights, and
+                    # have threads of their own; to wake them takes a tenth of the time.
+                    "NUM_STREAMS": self._streams,
+                    "INFERENCE_NUM_THREADS": self._streams,
+                    "ENABLE_CPU_PINNING": False,  # or two processes would share one core
+                },
+            )
+            for _ in range(self._streams):
                 self._free.put(compiled.create_infer_request())
             self._names = list(expected)
             found = self._answer(example)
