@@ -2,15 +2,17 @@
 
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from landslide.bands.formulas import BandSettings
 from landslide.errors import ConfigurationError
-from landslide.inference.ensemble import Ensemble
+from landslide.inference.ensemble import Ensemble, Member
 from landslide.mapping import networks
 from landslide.mapping.joined_lite_unet import is_lite_unet, joined
 from landslide.mapping.networks import choose_engine, engine_version, with_engine
@@ -111,15 +113,83 @@ def test_other_networks_are_not_joined():
 
 
 @pytest.mark.parametrize("size", [80, 96])  # 80 is 40, 20, 10, 5, 3: not half at the deepest level
-def test_a_lite_unet_answers_each_patch_as_if_it_came_alone(size):
-    network = lite_unet(standardised=True)
-    converted = networks._OpenVinoNetwork(network, "float32")
+def test_a_lite_unet_answers_each_patch_as_if_it_came_alone(size, monkeypatch):
+    network, rewritten = lite_unet(standardised=True), []
+    monkeypatch.setattr(networks, "joined", lambda one: rewritten.append(one) or joined(one))
+    converted = networks._OpenVinoNetwork(network, "float32", together=4)
     patches = torch.randn(7, 2, size, size)
     with torch.inference_mode():
         together = converted(patches)[str(size)]
         np.testing.assert_allclose(together, network(patches)[str(size)], atol=1e-3)
         for order in ([3], [6, 0, 5], [1, 2, 3, 4, 5]):
             np.testing.assert_array_equal(converted(patches[order])[str(size)], together[order])
+    assert rewritten == ([network] if size == 96 else [])
+
+
+@pytest.mark.parametrize(
+    ("columns", "together"), [(1, 1), (4, 4), (5, 1), (15, 4), (17, 1), (30, 4), (61, 4), (171, 4)]
+)
+def test_few_windows_in_a_row_are_computed_one_by_one(tmp_path, columns, together):
+    network = lite_unet(standardised=False)
+    spec = ModelSpec("lite_unet", ("B4", "B3"))
+    save_file({name: values.contiguous() for name, values in network.state_dict().items()}, tmp_path / "member")
+    ensemble = Ensemble([Member(1, spec, 0.5, tmp_path / "member")], BandSettings(), CPU)
+    (one,) = with_engine(ensemble, "openvino", "float32", columns).models
+    assert one._together == together
+
+
+def test_several_streams_answer_as_one_does():
+    network = lite_unet(standardised=False)
+    one, two = (networks._OpenVinoNetwork(network, "float32", streams) for streams in (1, 2))
+    patches = torch.randn(3, 2, 64, 64)
+    with ThreadPoolExecutor(3) as pool:
+        found = [answer["64"] for answer in pool.map(two, [patches] * 6)]
+    expected = one(patches)["64"]
+    for answer in found:
+        np.testing.assert_array_equal(answer, expected)
+    assert (one._free.qsize(), two._free.qsize()) == (1, 2)
+
+
+def test_an_error_does_not_take_a_network_away():
+    network = networks._OpenVinoNetwork(lite_unet(standardised=False), "float32")
+    patches = torch.randn(2, 2, 64, 64)
+    expected = network(patches)["64"]
+    with pytest.raises(RuntimeError):
+        network._answer(patches[:, :1], network._free, network._names)  # a band is missing
+    assert network._free.qsize() == 1
+    np.testing.assert_array_equal(network(patches)["64"], expected)
+
+
+class Twice(torch.nn.Module):
+    def forward(self, x):
+        return {"128": x * 2}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_another_size_does_not_disturb_a_thread_that_computes(monkeypatch, fails):
+    """A thread that waits for its turn while another one converts the network gets the answer of its own size."""
+    network, patches = networks._OpenVinoNetwork(Twice(), "float32"), torch.ones(1, 2, 64, 64)
+    network(patches)
+    waits, go, answer = threading.Event(), threading.Event(), network._answer
+
+    def late(images, *others):
+        if threading.current_thread().name.startswith("late"):
+            waits.set()
+            go.wait(60)
+        return answer(images, *others)
+
+    monkeypatch.setattr(network, "_answer", late)
+    with ThreadPoolExecutor(1, "late") as pool:
+        found = pool.submit(network, patches)
+        waits.wait(60)
+        if fails:
+            monkeypatch.setattr(networks, "_openvino_core", lambda: object())
+            with pytest.raises(AttributeError):
+                network(patches[..., :32, :32])
+        else:
+            np.testing.assert_array_equal(network(patches[..., :32, :32])["128"], 2 * patches[..., :32, :32])
+        go.set()
+        np.testing.assert_array_equal(found.result(60)["128"], 2 * patches)
 
 
 def test_a_refused_size_does_not_stay_in_a_network():

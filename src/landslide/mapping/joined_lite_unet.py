@@ -31,7 +31,7 @@ class JoinedLiteUNet(nn.Module):
     normalisation is part of the weights.
 
     Args:
-        network: The trained network, in evaluation mode; its encoder and its head are shared.
+        network: The trained network, in evaluation mode; all but its decoder is shared.
     """
 
     def __init__(self, network: LiteUNet) -> None:
@@ -47,7 +47,7 @@ class JoinedLiteUNet(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Segment patches, as `LiteUNet.forward`; H = W, a multiple of 32, so that every map has half of the last."""
+        """Segment patches, as `LiteUNet.forward`; H and W are multiples of 32, so every map has half of the last."""
         skips = [self.full_resolution(x), *self.encoder(x)]
         x = skips.pop()
         for step in self.decoder:

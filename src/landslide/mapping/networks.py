@@ -2,7 +2,7 @@
 
 OpenVINO joins convolutions with their normalisation and activation, and takes half the time of PyTorch for the same
 answers (docs/performance.md). A Lite U-Net takes a fifth less again: it is rewritten with fewer operations, and
-computes four patches at a time. In bfloat16, a processor with instructions for it takes half, and probabilities change
+computes four windows at a time. In bfloat16, a processor with instructions for it takes half, and probabilities change
 by thousandths, at single pixels by hundredths.
 """
 
@@ -32,12 +32,14 @@ Precision = Literal["float32", "bfloat16"]
 _OPSET = 17
 # Windows from which a network is worth the second that its conversion takes.
 _MIN_WINDOWS = 256
-# Largest difference of logits from PyTorch's, as a share of the largest of them, on a random patch.
+# Largest difference of logits from PyTorch's, as a share of the largest of them, on random patches.
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 
 # Patches that a Lite U-Net computes at a time: its deep layers have many weights for small maps, and read them once for
 # all. Other networks are as quick with one, which takes less memory.
 _TOGETHER = 4
+# What the last windows of a row may cost more, as they are filled up to so many; one at a time takes a tenth more.
+_FILLED_UP = 1.08
 
 
 def choose_engine(wanted: Literal["auto"] | Engine, device: torch.device, windows: int) -> Engine:
@@ -67,8 +69,14 @@ def engine_version(engine: Engine) -> str:
     return f"OpenVINO {version('openvino')}" if engine == "openvino" else f"PyTorch {version('torch')}"
 
 
-def with_engine(ensemble: Ensemble, engine: Engine, precision: Precision) -> Ensemble:
+def with_engine(ensemble: Ensemble, engine: Engine, precision: Precision, columns: int = _TOGETHER) -> Ensemble:
     """Return an ensemble, also one of another release, whose networks compute with an engine and a precision.
+
+    Args:
+        ensemble: Networks of equal cost; with OpenVINO, threads that want a costly one would wait for each other.
+        engine: What computes them.
+        precision: How it computes.
+        columns: Windows in a row of the scene.
 
     Raises:
         ConfigurationError: When it predicts, if OpenVINO cannot compute a network.
@@ -76,8 +84,11 @@ def with_engine(ensemble: Ensemble, engine: Engine, precision: Precision) -> Ens
     if engine == "pytorch" and precision == "float32":
         return ensemble
     streams = math.ceil(len(os.sched_getaffinity(0)) / len(ensemble.models))
+    together = _TOGETHER if math.ceil(columns / _TOGETHER) * _TOGETHER <= _FILLED_UP * columns else 1
     networks: list[nn.Module] = [
-        _OpenVinoNetwork(network, precision, streams) if engine == "openvino" else _Autocast(network)
+        _OpenVinoNetwork(network, precision, streams, together if is_lite_unet(network) else 1)
+        if engine == "openvino"
+        else _Autocast(network)
         for network in ensemble.models
     ]
     changed = copy.copy(ensemble)
@@ -117,9 +128,10 @@ class _OpenVinoNetwork(nn.Module):
         precision: How it computes.
         streams: Threads that may use it at the same time; others wait. Threads that pass through several networks are
             soon in different ones, so a network needs fewer streams than there are threads.
+        together: Patches that it computes at a time; fewer are filled up.
     """
 
-    def __init__(self, network: nn.Module, precision: Precision, streams: int = 1) -> None:
+    def __init__(self, network: nn.Module, precision: Precision, streams: int = 1, together: int = 1) -> None:
         super().__init__()
         self._network = network
         self._precision = precision
@@ -128,25 +140,25 @@ class _OpenVinoNetwork(nn.Module):
         self._free: SimpleQueue[Any] = SimpleQueue()  # requests that no thread uses
         self._size: tuple[int, ...] = ()
         self._names: list[str] = []
-        self._together = _TOGETHER if is_lite_unet(network) else 1
+        self._together = together
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return logits by head, for images (B, C, H, W) float32 on a CPU."""
         with self._lock:
             if self._size != images.shape[1:]:
                 self._convert(images.shape[1:])
-        return self._answer(images)
+            free, names = self._free, self._names
+        return self._answer(images, free, names)
 
-    def _answer(self, images: Tensor) -> dict[str, Tensor]:
-        answers: dict[str, list[Tensor]] = {name: [] for name in self._names}
-        free = self._free
+    def _answer(self, images: Tensor, free: "SimpleQueue[Any]", names: list[str]) -> dict[str, Tensor]:
+        answers: dict[str, list[Tensor]] = {name: [] for name in names}
         request = free.get()
         try:
             for part in images.split(self._together):
                 lacking = self._together - len(part)
                 full = torch.cat([part, *[part[-1:]] * lacking]) if lacking else part
                 found = request.infer({0: full.permute(0, 2, 3, 1).contiguous().numpy()}, share_inputs=True)
-                for i, name in enumerate(self._names):
+                for i, name in enumerate(names):
                     answers[name].append(torch.from_numpy(found[i][: len(part)]))
         finally:
             free.put(request)
@@ -155,8 +167,8 @@ class _OpenVinoNetwork(nn.Module):
     def _convert(self, size: tuple[int, ...]) -> None:
         import openvino
 
-        self._size = ()
-        example = torch.from_numpy(np.random.default_rng(0).normal(size=(_TOGETHER, *size)).astype(np.float32))
+        patches = max(2, self._together)
+        example = torch.from_numpy(np.random.default_rng(0).normal(size=(patches, *size)).astype(np.float32))
         buffer = BytesIO()
         try:
             with torch.no_grad(), warnings.catch_warnings():
@@ -167,7 +179,7 @@ class _OpenVinoNetwork(nn.Module):
                 exported = _Heads(joined(self._network) if halves else self._network).eval()
                 together = (example[: self._together],)
                 torch.onnx.export(exported, together, cast(Any, buffer), dynamo=False, opset_version=_OPSET)
-            core, self._free = _openvino_core(), SimpleQueue()
+            core, free = _openvino_core(), SimpleQueue[Any]()
             steps = openvino.preprocess.PrePostProcessor(core.read_model(buffer.getvalue()))
             steps.input().tensor().set_layout(openvino.Layout("NHWC"))  # channels last, as the patches come
             steps.input().model().set_layout(openvino.Layout("NCHW"))
@@ -184,16 +196,15 @@ class _OpenVinoNetwork(nn.Module):
                 },
             )
             for _ in range(self._streams):
-                self._free.put(compiled.create_infer_request())
-            self._names = list(expected)
-            found = self._answer(example)
+                free.put(compiled.create_infer_request())
+            found = self._answer(example, free, list(expected))
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             raise _not_converted(f"OpenVINO cannot compute this network: {str(error).splitlines()[0]}") from error
         for name, logits in expected.items():
             difference = float((found[name] - logits).abs().max() / logits.abs().max().clamp(min=1))
             if not difference <= _TOLERANCE[self._precision]:
                 raise _not_converted(f"OpenVINO's answers differ from PyTorch's by {difference:.2g}")
-        self._size = size  # only now may other threads use it
+        self._free, self._names, self._size = free, list(expected), size  # only now may other threads use it
 
 
 @cache

@@ -93,7 +93,7 @@ class MapPlan:
 
     def predictor(self) -> Ensemble:
         """Return the model's ensemble as it predicts this map."""
-        return with_engine(self.model.ensemble, self.engine, self.settings.precision)
+        return with_engine(self.model.ensemble, self.engine, self.settings.precision, len(self.windows.columns))
 
     @property
     def needs_terrain(self) -> bool:
