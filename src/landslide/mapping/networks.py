@@ -83,14 +83,17 @@ def with_engine(ensemble: Ensemble, engine: Engine, precision: Precision, column
     """
     if engine == "pytorch" and precision == "float32":
         return ensemble
-    streams = math.ceil(len(os.sched_getaffinity(0)) / len(ensemble.models))
-    together = _TOGETHER if math.ceil(columns / _TOGETHER) * _TOGETHER <= _FILLED_UP * columns else 1
-    networks: list[nn.Module] = [
-        _OpenVinoNetwork(network, precision, streams, together if is_lite_unet(network) else 1)
-        if engine == "openvino"
-        else _Autocast(network)
-        for network in ensemble.models
-    ]
+    networks: list[nn.Module]
+    if engine == "pytorch":
+        networks = [_Autocast(network) for network in ensemble.models]
+    else:
+        streams = math.ceil(len(os.sched_getaffinity(0)) / len(ensemble.models))
+        filled_up = math.ceil(columns / _TOGETHER) * _TOGETHER
+        together = _TOGETHER if filled_up <= _FILLED_UP * columns else 1
+        networks = [
+            _OpenVinoNetwork(network, precision, streams, together if is_lite_unet(network) else 1)
+            for network in ensemble.models
+        ]
     changed = copy.copy(ensemble)
     changed._models = networks
     return changed
