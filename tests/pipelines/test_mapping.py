@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import rasterio
 import yaml
 from click.testing import CliRunner
+from rasterio.windows import Window
 
 from landslide.cli import main
 from landslide.scenes.demo_scene import write_demo_scene
@@ -69,6 +71,25 @@ def test_a_scene_that_fails_does_not_keep_the_others_from_being_mapped(champion,
         "Error: 1 of 3 scenes failed: b.",
         "  -> Mend what is said above; the same command does the rest.",
     ]
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_scene_that_cannot_be_mapped_does_not_keep_the_others_from_it(champion, scene, tmp_path, more):
+    good = write_demo_scene(tmp_path / "a", layout="stack", rows=1, columns=1)
+    missing, small = tmp_path / "missing.tif", tmp_path / "small.tif"
+    with rasterio.open(good) as source:
+        profile = source.profile | {"width": 8, "height": 8, "tiled": False}
+        profile = {name: value for name, value in profile.items() if not name.startswith("block")}
+        with rasterio.open(small, "w", **profile) as target:
+            target.write(source.read(window=Window(0, 0, 8, 8)))
+            target.descriptions, target.scales, target.offsets = source.descriptions, source.scales, source.offsets
+    done = invoke(missing, small, good, "--dem", scene.parent / "dem.tif", "-o", tmp_path / "maps", *more)
+    assert done.exit_code == 1
+    assert f"Error: There is no scene {missing}." in done.stderr
+    assert f"Error: {small}: The scene has 8 x 8 pixels" in done.stderr
+    assert f"Error: 2 of 3 scenes failed: {missing}, {small}." in done.stderr
+    assert f"{tmp_path / 'maps' / good.stem}" in done.stdout
+    assert (tmp_path / "maps" / good.stem / "probability.tif").exists() == (not more)
 
 
 def test_dry_run_says_what_was_understood_and_writes_nothing(champion, scene, tmp_path):

@@ -105,11 +105,22 @@ def map_command(
     mapping = MappingSettings(**options)
     with tempfile.TemporaryDirectory() as folder:
         loaded = open_model(model, Path(folder))
-        opened = [open_scene(source, **asdict(reading)) for source in scenes]
-        plans = [make_plan(scene, loaded, mapping, exclusions, tuple(map(str, dem))) for scene in opened]
-        refuse_equal_names([scene.name for scene in opened], scenes)
         workers = workers or default_workers(loaded)
-        failed = []
+        plans, failed = [], []
+
+        def fail(scene: str, error: LandslideError) -> None:
+            if len(scenes) == 1:
+                raise error
+            click.echo(f"Error: {error}", err=True)
+            failed.append(scene)
+
+        for source in scenes:  # all of them first: what cannot be read is said before the others take hours
+            try:
+                scene = open_scene(source, **asdict(reading))
+                plans.append(make_plan(scene, loaded, mapping, exclusions, tuple(map(str, dem))))
+            except LandslideError as error:
+                fail(source, error)
+        refuse_equal_names([plan.scene.name for plan in plans], [plan.scene.source for plan in plans])
         for plan in plans:
             try:
                 if dry_run:
@@ -123,13 +134,10 @@ def map_command(
                     run = record_map(finished)
                 click.echo(json.dumps(finished.summary) if as_json else describe_map(finished, run))
             except LandslideError as error:
-                if len(plans) == 1:
-                    raise
-                click.echo(f"Error: {error}", err=True)
-                failed.append(plan.scene.name)
+                fail(plan.scene.name, error)
     if failed:
         raise LandslideError(
-            f"{len(failed)} of {len(plans)} scenes failed: {first_few(failed)}.",
+            f"{len(failed)} of {len(scenes)} scenes failed: {first_few(failed)}.",
             remedy="Mend what is said above; the same command does the rest.",
         )
 

@@ -277,7 +277,10 @@ def make_plan(
             remedy="Give one or several rasters of elevation in metres with --dem, or use a model without terrain.",
         )
     plan = MapPlan(scene, model.augmented(settings.augmentation), settings, exclusions, tuple(map(str, dem)))
-    plan.engine  # noqa: B018  # refuses one that is not there, and a scene that is too small
+    try:
+        plan.engine  # noqa: B018  # refuses one that is not there, and a scene that is too small
+    except DataError as error:
+        raise DataError(f"{scene.source}: {error.what}", remedy=error.remedy) from error
     return plan
 
 
