@@ -20,6 +20,7 @@ from landslide.bands import cache, formulas
 from landslide.bands.build import ensure_cache
 from landslide.bands.cache import BandCache, cache_family, cache_key, formula_version, open_cache
 from landslide.bands.formulas import BandSettings, available_bands, engineer
+from landslide.bands.rounding import rounded
 from landslide.data import demo
 from landslide.data.patches import read_mask, read_stored
 from landslide.data.table import patch_table
@@ -472,7 +473,7 @@ def test_float16_is_rounded_as_numpy_rounds():
     halfway = (exact[:-1] + exact[1:]) / 2
     values = np.concatenate([exact, halfway, halfway * np.float32(1.0001)])
     values = np.stack([values, -values])[..., None]
-    found = building._converted(values, "float16")
+    found = rounded(values, "float16")
     np.testing.assert_array_equal(found.view(np.uint16), values.astype(np.float16).view(np.uint16))
 
 

@@ -177,6 +177,28 @@ def test_the_batch_size_does_not_matter(ensemble, raw, batch_size):
     np.testing.assert_allclose(ensemble.predict(raw, batch_size)[0], ensemble.predict(raw)[0], atol=1e-5)
 
 
+def test_large_batch_with_gaps_has_the_bands_of_its_patches(tmp_path, raw):
+    bands = ("B4", "gray", "median", "gradient_x", "gradient_y")
+    member = replace(build_member(tmp_path, 1), spec=ModelSpec(name="unet", options={"width": 4}, bands=bands))
+    torch.manual_seed(1)
+    weights = {name: tensor.contiguous() for name, tensor in build_model(member.spec).state_dict().items()}
+    save_file(weights, member.weights)
+    one = Ensemble([member], SETTINGS, CPU)
+    shifts = np.random.default_rng(0).uniform(0.9, 1.1, (66, 1, 1, 1))  # 66: from 58 patches on, medians go together
+    patches = shifts * np.concatenate([raw] * 22)
+    patches[10, 3, :5] = np.nan
+    computed, missing = one._computed(patches)
+    names = SETTINGS.names
+    for i in (0, 9, 10, 63, 64, 65):
+        single, gaps = one._computed(patches[i : i + 1])
+        np.testing.assert_array_equal(computed[i], single[0])
+        np.testing.assert_array_equal(missing[i], gaps[0])
+        if i != 10:
+            expected = engineer(patches[i], SETTINGS)[[names.index(name) for name in bands]].astype(np.float16)
+            np.testing.assert_array_equal(computed[i], expected)
+    assert missing.sum() == missing[10, :5].size
+
+
 def test_float64_and_float32_patches(ensemble, raw):
     probability, uncertainty = ensemble.predict(raw[:1])
     assert probability.dtype == uncertainty.dtype == np.float32

@@ -25,7 +25,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
 from landslide.bands.cache import (
     MANIFEST,
@@ -38,6 +37,7 @@ from landslide.bands.cache import (
     open_cache,
 )
 from landslide.bands.formulas import BandSettings, engineer_each
+from landslide.bands.rounding import rounded
 from landslide.data.patches import read_mask, read_stored
 from landslide.errors import CacheError
 from landslide.locks import locked
@@ -199,7 +199,7 @@ def compute_rows(data_root: Path, files: Sequence[tuple[str, str]], settings: Ba
         CacheError: If a value is too large for the number format.
     """
     images = (_read_image(data_root / image, settings) for image, _ in files)
-    rows = list(engineer_each(images, settings, partial(_converted, dtype=settings.dtype)))
+    rows = list(engineer_each(images, settings, partial(rounded, dtype=settings.dtype)))
     masks = [read_mask(data_root / mask) for _, mask in files]
     return [(row, mask, checksum(row, mask)) for row, mask in zip(rows, masks, strict=True)]
 
@@ -213,20 +213,6 @@ def _read_image(path: Path, settings: BandSettings) -> npt.NDArray[Any]:
             remedy="Set bands.dtype: float32.",
         )
     return image
-
-
-def _converted(bands: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
-    """Return bands (N, H, W) in the number format of the cache.
-
-    PyTorch converts to float16 ten times faster than NumPy, because it uses an instruction of the processor. A single
-    band is too small for PyTorch to start its own threads.
-    """
-    if dtype == "float32":
-        return bands
-    result = np.empty(bands.shape, dtype)
-    for converted, band in zip(torch.from_numpy(result), torch.from_numpy(bands), strict=True):
-        converted.copy_(band)
-    return result
 
 
 def _copied(source: KnownRow | None) -> Row | None:

@@ -8,7 +8,7 @@ registered model a copy of the package is in `../../code`; it predicts if this i
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from landslide.bands.formulas import BandSettings, engineer
+from landslide.bands.formulas import BandSettings, engineer_each
+from landslide.bands.rounding import rounded
 from landslide.errors import DataError, PredictionError, RegistryError
 from landslide.files import sha256
 from landslide.inference.own_code import CODE, import_ensemble
@@ -29,7 +30,7 @@ from landslide.schema import PATCH_SIZE
 
 _FILE = "ensemble.json"
 _SIDE = 16  # the networks halve a patch up to four times
-_PIECE = 8  # patches whose bands are computed at a time
+_PIECE = 8  # patches that are searched for missing values at a time
 _REMEDY = "Download the model again, or train it again."
 
 
@@ -132,11 +133,21 @@ class Ensemble:
         n, _, height, width = raw.shape
         bands = np.empty((n, len(self._bands), height, width), self.settings.dtype)
         missing = np.empty((n, height, width), bool)
-        for start in range(0, n, _PIECE):  # in pieces that stay in the processor's cache
-            part = slice(start, start + _PIECE)
-            stored, missing[part] = _without_gaps(raw[part])
-            with np.errstate(over="ignore"):  # as infinity, it is found in the network's answer
-                bands[part] = engineer(stored, self.settings, self._bands)
+
+        def filled() -> Iterator[npt.NDArray[Any]]:
+            for start in range(0, n, _PIECE):  # in pieces that stay in the processor's cache
+                part = slice(start, start + _PIECE)
+                stored, missing[part] = _without_gaps(raw[part])
+                yield from stored
+
+        targets = iter(bands)
+
+        def as_cached(computed: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+            return rounded(computed, self.settings.dtype, out=next(targets))
+
+        with np.errstate(over="ignore"):  # as infinity, it is found in the network's answer
+            for _ in engineer_each(filled(), self.settings, as_cached, self._bands):  # each goes to its target
+                pass
         return bands, missing
 
     def _explained(self, error: PredictionError, stored: npt.NDArray[Any]) -> PredictionError:

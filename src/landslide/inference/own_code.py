@@ -20,6 +20,7 @@ _PACKAGE = "landslide"
 _FILES = (
     "schema.py",
     "bands/formulas.py",
+    "bands/rounding.py",
     "inference/ensemble.py",
     "inference/prediction.py",
     "inference/symmetries.py",
