@@ -61,7 +61,12 @@ def test_other_bands_are_named_for_the_next_command(ground, tmp_path):
         (("--labels", "{ground}/landslides.gpkg", "--bands", "B4", "--layer", "x"), 1, "has no layer x; it has"),
         (("--labels", "{ground}/landslides.gpkg", "--bands", "B4,B8A"), 1, "B8A"),
         (("--labels", "a", "--labels", "b"), 2, "scenes: 1, files of labels: 2"),
-        (("--labels", "{ground}/dem.tif", "--bands", "B4", "--area", "10,10,11,11"), 1, "lies outside the scene"),
+        (
+            ("--labels", "{ground}/landslides.gpkg", "--bands", "B4", "--area", "10,10,11,11"),
+            1,
+            "lies outside the scene",
+        ),
+        (("--labels", "{ground}/dem.tif", "--bands", "B4"), 1, "has other values than 0, 1 and 255"),
     ],
 )
 def test_bad_input_is_named_and_leaves_nothing(ground, tmp_path, arguments, code, message):

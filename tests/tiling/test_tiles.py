@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from affine import Affine
 from rasterio.features import rasterize
 
 from landslide.data.check import check
@@ -111,7 +112,49 @@ def test_another_scene_of_the_same_name_or_another_rule_does_not_go_unnoticed(gr
     said: list[str] = []
     settings = LabelSettings(burn="area")
     tile(tmp_path / "set", other / "valley.tif", stored=RGB, label_settings=settings, say=said.append)
-    assert "note: valley is burnt by area, stack is not" in said
+    assert "note: valley: it is burnt by area, stack is not" in said
+
+
+def test_what_looks_wrong_is_said(ground, tmp_path):
+    with rasterio.open(ground / "stack.tif") as scene:
+        profile, values, names = scene.profile, scene.read()[:, ::2, ::2], scene.descriptions
+        scales, offsets = scene.scales, scene.offsets
+    larger = profile["transform"] @ Affine.scale(2)
+    coarse = {**profile, "width": values.shape[2], "height": values.shape[1], "transform": larger}
+    (tmp_path / "coarse").mkdir()
+    with rasterio.open(tmp_path / "coarse/coarse.tif", "w", **coarse) as target:
+        target.write(values)
+        target.descriptions = names
+        target.scales, target.offsets = scales, offsets
+    far = shapely.Point(300_000, 4_000_000).buffer(1_000)
+    gpd.GeoDataFrame(geometry=[far], crs=profile["crs"]).to_file(tmp_path / "far.gpkg")
+    tile(tmp_path / "set", ground / "stack.tif", stored=RGB)
+    said: list[str] = []
+    tile(
+        tmp_path / "set", tmp_path / "coarse/coarse.tif", labels=ground / "landslides.gpkg", stored=RGB,
+        exclusions=ExclusionSettings(masks=(tmp_path / "far.gpkg",)), say=said.append,
+    )  # fmt: skip
+    notes = [text.removeprefix("note: coarse: ") for text in said if text.startswith("note: ")]
+    starts = ("pixels are 20.0 x 20.0 m", "its pixels have another size", "nothing says where clouds are", "the mask")
+    assert all(text.startswith(start) for text, start in zip(notes, starts, strict=True)), notes
+    assert notes[-1].endswith("far.gpkg lies outside the scene, so it leaves nothing out")
+    assert "72 columns at the right edge and 22 rows at the lower edge in no window" in said[-1]
+
+
+@pytest.mark.parametrize(("min_valid", "patches"), [(1.0, 2), (0.5, 4)])
+def test_a_window_without_labels_is_no_patch(ground, tmp_path, min_valid, patches):
+    with rasterio.open(ground / "stack.tif") as scene:
+        profile = {**scene.profile, "count": 1, "dtype": "uint8", "width": 200, "nodata": None}
+        polygons = gpd.read_file(ground / "landslides.gpkg").to_crs(scene.crs).geometry
+        mask = rasterize(polygons, scene.shape, transform=scene.transform)[:, :200]
+    with rasterio.open(tmp_path / "west.tif", "w", **profile) as target:
+        target.write(mask[None])
+    said: list[str] = []
+    settings = {"stored": RGB, "min_valid": min_valid}
+    result = tile(tmp_path / "set", ground / "stack.tif", labels=tmp_path / "west.tif", say=said.append, **settings)
+    assert result.new == patches
+    assert f"left out: {6 - patches} no label" in said[-1]
+    assert result.scenes[0].landslide_pixels == mask[:256, : 128 * patches // 2].sum()
 
 
 def test_the_same_again_is_equal_to_the_byte(ground, tmp_path):

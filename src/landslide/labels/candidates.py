@@ -15,6 +15,7 @@ from landslide.files import atomic_write
 from landslide.products.map_info import Column
 from landslide.products.qgis_styles import candidate_style, outline_style
 from landslide.products.vectors import LayerKind, write_geopackage
+from landslide.scenes.vector_files import opened_vector_file, read_features
 
 KINDS = MappingProxyType(
     {
@@ -114,7 +115,8 @@ def read_candidates(folder: Path, verdicts: Path | None = None) -> gpd.GeoDataFr
     """
     path = folder / CANDIDATES
     try:
-        frame = gpd.read_file(path, layer="candidates")
+        with opened_vector_file(path):
+            frame = read_features(path, "candidates")
     except (DataSourceError, DataLayerError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read: {error}.", remedy="Give the folder that `landslide data audit` wrote."

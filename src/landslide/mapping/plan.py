@@ -23,18 +23,16 @@ from landslide.mapping.model import MapModel
 from landslide.mapping.mosaic import Windows
 from landslide.mapping.networks import Engine, choose_engine, engine_version, with_engine
 from landslide.mapping.settings import MappingSettings
-from landslide.scenes.exclusions import ExclusionSettings, cloud_source
+from landslide.scenes.exclusions import ExclusionSettings
+from landslide.scenes.notes import input_notes, other_pixels
 from landslide.scenes.reader import SceneReader
 from landslide.scenes.reasons import Reason
 from landslide.scenes.reflectance import POSSIBLE
 from landslide.scenes.scene import Scene
-from landslide.scenes.terrain import POSSIBLE as HEIGHTS
 from landslide.scenes.terrain import Terrain, prepare_terrain, terrain_size
 from landslide.scenes.units import TERRAIN_BANDS
 from landslide.schema import PATCH_SIZE
 
-_TRAINING_PIXEL = 10.0  # metres
-_PIXEL_TOLERANCE = 0.25  # of it
 _SAMPLES, _SAMPLE_ROWS = 3, 32
 _OF_NO_EFFECT = (".aux.xml", ".ovr")  # what a viewer writes beside a raster; what they say is read from the raster
 _SHAPEFILE = (".shp", ".shx", ".dbf", ".prj")
@@ -151,30 +149,21 @@ class MapPlan:
             sample: What `sample` returned.
         """
         found = []
-        level, pixel = self.scene.level, self.scene.grid.pixel_size
+        level = self.scene.level
         if level is None:
             found.append(
                 f"the processing level is unknown; the model was trained on {self.model.level} (--level says it)"
             )
         elif level != self.model.level:
             found.append(f"the scene is {level}, and the model was trained on {self.model.level}: expect worse results")
-        if max(abs(side / _TRAINING_PIXEL - 1) for side in pixel) > _PIXEL_TOLERANCE:
-            found.append(f"pixels are {pixel[0]:.1f} x {pixel[1]:.1f} m; the model was trained on 10 m")
+        if pixels := other_pixels(self.scene.grid):
+            found.append(f"{pixels}; the model was trained on 10 m")
         if self.windows.side < PATCH_SIZE:
             found.append(
                 f"the scene is smaller than a training patch: windows of {self.windows.side} pixels, whose bands are "
                 "scaled by less ground than in training"
             )
-        if self.exclusions.clouds == "auto" and cloud_source(self.scene, self.exclusions) is None:
-            found.append("nothing says where clouds are, so they are analysed like ground (--clouds csmask finds them)")
-        if terrain is not None and terrain.coverage < 1:
-            found.append(f"the elevation model covers {100 * terrain.coverage:.1f} % of the scene")
-        if terrain is not None and terrain.impossible:
-            found.append(
-                f"in {100 * terrain.impossible:.2g} % of the scene the elevation model has heights below "
-                f"{HEIGHTS[0]:g} or above {HEIGHTS[1]:g} m, which count as no data: a fill value that the file does "
-                "not declare as nodata, or no metres"
-            )
+        found += input_notes(self.scene, self.exclusions, terrain)
         if terrain is None and not self.needs_terrain:
             found.append("no elevation model: the polygons have no elevations, slopes and run-out")
         found += sample.notes

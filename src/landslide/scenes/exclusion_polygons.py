@@ -21,6 +21,7 @@ from shapely.geometry.base import BaseGeometry
 from landslide.errors import ConfigurationError, DataError, first_few
 from landslide.scenes.exclusions import ExclusionSettings
 from landslide.scenes.grid import Grid
+from landslide.scenes.vector_files import opened_vector_file, read_features
 
 _BOX_STEPS = 32  # points along an edge of a bounding box, which is curved in the scene's reference system
 _SURROUNDINGS = 0.1  # of the size of a scene
@@ -72,8 +73,9 @@ def read_polygons(path: str, grid: Grid, where: str | None = None) -> list[BaseG
         raise DataError(f"There is no file {path}.", remedy="Check the path.")
     remedy = "Give polygons as GeoPackage, GeoJSON or Shapefile (.shp with its .shx, .dbf and .prj beside it)."
     try:
-        layers = [name for name, kind in pyogrio.list_layers(path) if kind and not re.search("Point|Line", kind)]
-        frames = {name: gpd.read_file(path, layer=name, where=where) for name in layers}
+        with opened_vector_file(path):
+            layers = [name for name, kind in pyogrio.list_layers(path) if kind and not re.search("Point|Line", kind)]
+            frames = {name: read_features(path, name, where) for name in layers}
     except (FeatureError, ValueError) as error:
         if where is None:
             raise DataError(f"{path} cannot be read: {error}.", remedy=remedy) from error

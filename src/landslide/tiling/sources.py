@@ -1,8 +1,8 @@
 """Labels of a scene: polygons in a vector file, or a raster of landslides, burnt into masks."""
 
-import warnings
+import math
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,7 +16,7 @@ import shapely
 from affine import Affine
 from pyogrio.errors import DataSourceError, FeatureError
 from pyproj.exceptions import CRSError
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.features import rasterize
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
@@ -24,11 +24,16 @@ from rasterio.windows import Window
 from landslide.errors import ConfigurationError, DataError
 from landslide.scenes.grid import Grid
 from landslide.scenes.rasters import gdal_environment, open_raster, reading, warped
+from landslide.scenes.vector_files import opened_vector_file, read_features
 
 Mask = npt.NDArray[np.uint8]
+Labelled = npt.NDArray[np.bool_]
 
 _RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png")
 _FINER = 8  # cells of a pixel along each axis, from which its covered share is counted
+_NARROW = 1.5  # pixels: twice the area by the outline of a polygon that may lie between the centres of pixels
+_NOT_LABELLED = -128  # value of pixels outside of a raster of labels, or without data there
+_ROWS = 1024  # of a raster that are searched for landslides at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +47,7 @@ class LabelSettings:
     where: str | None = None
     """Condition on attributes, as in SQL after WHERE: `class = 'landslide' AND checked = 1`."""
     date_field: str | None = None
-    """Attribute with the date of the event; polygons of events after the scene are left out."""
+    """Attribute with the date of the event, such as 2024-06-12; polygons of events after the scene are left out."""
     burn: Literal["centre", "area"] = "centre"
     """A pixel is a landslide if its `centre` is in a polygon, or if polygons cover a share of its `area`."""
     min_share: float | None = None
@@ -63,34 +68,41 @@ class LabelSettings:
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """What was found in a file of labels.
+    """What became of the polygons of a file of labels.
 
     Attributes:
-        used: Polygons that touch the scene.
-        outside: Polygons that do not.
-        mended: Invalid polygons among those used, which were made valid.
+        used: Polygons that lie in a window that was burnt, at least partly.
+        in_no_patch: Others in the scene.
+        too_small: Polygons that cover no pixel, as they are burnt.
+        outside: Polygons outside of the scene.
+        mended: Invalid polygons in the scene, which were made valid.
         too_late: Polygons left out because their event came after the scene.
         no_polygons: Points and lines, which are left out; of collections, only the polygons count.
+        without_geometry: Features without a geometry, or with one that cannot be read.
     """
 
     used: int = 0
+    in_no_patch: int = 0
+    too_small: int = 0
     outside: int = 0
     mended: int = 0
     too_late: int = 0
     no_polygons: int = 0
+    without_geometry: int = 0
 
 
 class Labels:
     """The labels of one scene.
 
     Args:
-        path: A vector file with polygons, or a raster in which 1 and 255 are landslides, 0 and no data are none.
+        path: A vector file with polygons, or a raster of one band in which 1 and 255 are landslides and 0 none. What it
+            declares as no data is not labelled, unless that is 0.
         settings: Which are read, and how they are burnt.
         grid: The scene.
         when: When the scene was taken.
 
     Raises:
-        DataError: The file cannot be read, has no polygons, or no reference system; or a date is none.
+        DataError: The file cannot be read, has no labels in the scene, or no reference system; or a date is none.
         ConfigurationError: A setting does not fit the file.
     """
 
@@ -100,7 +112,7 @@ class Labels:
         self._labels = path
         self._grid = grid
         self._settings = settings
-        self.counts = LabelCounts()
+        self._counts = LabelCounts()
         self._raster: Any = None
         with ExitStack() as self._stack:  # an error closes what was opened
             if path.suffix.lower() in _RASTERS:
@@ -115,39 +127,76 @@ class Labels:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def mask(self, window: Window) -> Mask:
-        """Return the mask of a window of the scene: uint8 (rows, columns), 1 on a landslide."""
+    @property
+    def counts(self) -> LabelCounts:
+        """What became of the polygons, by the windows that were burnt so far."""
         if self._raster is not None:
-            with reading(self._raster.name):
-                values = self._raster.read(1, window=window, masked=True).filled(0)
-            if not np.isin(values[~np.isnan(values)], (0, 1, 255)).all():
-                raise DataError(
-                    f"{self._labels} has other values than 0, 1 and 255.",
-                    remedy="Give a mask: 0 is no landslide, 1 or 255 a landslide.",
-                )
-            return np.asarray((values != 0) & ~np.isnan(values)).astype(np.uint8)
-        transform = self._grid.transform @ Affine.translation(window.col_off, window.row_off)
+            return self._counts
+        small, reached = int(self._small.sum()), int((self._reached & ~self._small).sum())
+        return replace(self._counts, used=reached, too_small=small, in_no_patch=len(self._polygons) - small - reached)
+
+    def burn(self, window: Window) -> tuple[Mask, Labelled]:
+        """Burn the labels of a window of the scene.
+
+        Returns:
+            The mask, uint8 (rows, columns), 1 on a landslide; and where there are labels, boolean (rows, columns). With
+            polygons that is everywhere.
+
+        Raises:
+            DataError: A raster has other values, or is damaged.
+        """
         shape = int(window.height), int(window.width)
+        if self._raster is not None:
+            values = self._values(window)
+            labelled = values != _NOT_LABELLED
+            return np.asarray((values != 0) & labelled).astype(np.uint8), labelled
+        transform = self._grid.transform @ Affine.translation(window.col_off, window.row_off)
         west, north = transform @ (0, 0)
         east, south = transform @ (shape[1], shape[0])
-        here = self._polygons[self._tree.query(shapely.box(west, south, east, north))]
-        if not len(here):
+        here = self._tree.query(shapely.box(west, south, east, north), predicate="intersects")
+        self._reached[here] = True
+        return self._burnt(self._polygons[here], shape, transform), np.ones(shape, bool)
+
+    def _burnt(self, polygons: npt.NDArray[Any], shape: tuple[int, int], transform: Affine) -> Mask:
+        if not len(polygons):
             return np.zeros(shape, np.uint8)
         if self._settings.burn == "centre":
-            burnt: Mask = rasterize(here, shape, transform=transform, dtype=np.uint8)
+            burnt: Mask = rasterize(polygons, shape, transform=transform, dtype=np.uint8)
             return burnt
         finer = rasterize(
-            here, [_FINER * side for side in shape], transform=transform @ Affine.scale(1 / _FINER), dtype=np.uint8
+            polygons, [_FINER * side for side in shape], transform=transform @ Affine.scale(1 / _FINER), dtype=np.uint8
         )
         covered = finer.reshape(shape[0], _FINER, shape[1], _FINER).mean(axis=(1, 3))
         return np.asarray(covered >= (self._settings.min_share or 0.5)).astype(np.uint8)
 
+    def _covers_no_pixel(self, polygon: shapely.Geometry) -> bool:
+        west, south, east, north = polygon.bounds
+        columns, rows = zip(*(~self._grid.transform @ corner for corner in ((west, north), (east, south))), strict=True)
+        left, top = math.floor(min(columns)), math.floor(min(rows))
+        shape = math.ceil(max(rows)) - top + 1, math.ceil(max(columns)) - left + 1
+        around = self._grid.transform @ Affine.translation(left, top)
+        return not self._burnt(np.array([polygon]), shape, around).any()
+
+    def _values(self, window: Window) -> npt.NDArray[np.int16]:
+        """Read a raster: 0, 1, 255 or `_NOT_LABELLED`, int16 (rows, columns)."""
+        with reading(self._raster.name):
+            values = self._raster.read(1, window=window)
+        values = np.where(np.isnan(values), _NOT_LABELLED, values)
+        if not np.isin(values, (0, 1, 255, _NOT_LABELLED)).all():
+            raise DataError(
+                f"{self._labels} has other values than 0, 1 and 255.",
+                remedy="Give a mask: 0 is no landslide, 1 or 255 a landslide.",
+            )
+        return np.asarray(values).astype(np.int16)
+
     def _open_raster(self, path: Path) -> None:
         settings = self._settings
-        for name, value in (("layer", settings.layer), ("where", settings.where), ("date_field", settings.date_field)):
+        of_polygons = {"layer": settings.layer, "where": settings.where, "date_field": settings.date_field}
+        of_polygons["burn"] = None if settings.burn == "centre" else settings.burn
+        for name, value in of_polygons.items():
             if value is not None:
                 raise ConfigurationError(
-                    f"{path} is a raster, and {name} chooses among polygons.", remedy="Leave it out, or give polygons."
+                    f"{path} is a raster, and {name} is about polygons.", remedy="Leave it out, or give polygons."
                 )
         self._stack.enter_context(gdal_environment())
         dataset = self._stack.enter_context(open_raster(str(path)))
@@ -162,11 +211,34 @@ class Labels:
                 f"{path} lies outside the scene, which covers {_extent(self._grid)}.",
                 remedy="Give labels of this scene; see that their coordinate reference system is right.",
             )
-        self._raster = self._stack.enter_context(warped(dataset, self._grid, Resampling.nearest))
+        if (bands := sum(meaning != ColorInterp.alpha for meaning in dataset.colorinterp)) != 1:
+            raise DataError(
+                f"{path} has {bands} bands.",
+                remedy="Give a mask of one band: 0 is no landslide, 1 or 255 a landslide.",
+            )
+        options: dict[str, Any] = {"src_nodata": None} if dataset.nodata == 0 else {}
+        self._raster = self._stack.enter_context(
+            warped(dataset, self._grid, Resampling.nearest, nodata=_NOT_LABELLED, dtype="float32", **options)
+        )
+        width, height = self._grid.width, self._grid.height
+        parts = (Window(0, top, width, min(_ROWS, height - top)) for top in range(0, height, _ROWS))
+        if not settings.allow_empty and not any(self.burn(part)[0].any() for part in parts):
+            no_data = "" if dataset.nodata is None else f", and declares {dataset.nodata:g} as no data"
+            raise DataError(
+                f"{path} has no landslide in the scene{no_data}.",
+                remedy="Give a mask in which landslides are 1 or 255. If somebody looked and saw none, say so with "
+                "--allow-empty.",
+            )
 
     def _read_polygons(self, path: Path, when: datetime | None) -> None:
-        frame, others = _read(path, self._settings)
+        frame, counts = _read(path, self._settings)
         late = _too_late(path, frame, self._settings.date_field, when)
+        if late.all() and len(frame) and not self._settings.allow_empty:
+            raise DataError(
+                f"All {len(frame):,} polygons of {path} are of events after the scene, which is of "
+                f"{when:%Y-%m-%d}, by {self._settings.date_field}.",
+                remedy="Give a later scene. If somebody looked and saw no landslide here, say so with --allow-empty.",
+            )
         frame = frame[~late]
         try:
             geometries = frame.geometry.to_crs(self._grid.crs.to_wkt()).force_2d().to_numpy()
@@ -176,7 +248,7 @@ class Labels:
                 remedy="Save the polygons in longitude and latitude (EPSG:4326).",
             ) from error
         outline = shapely.box(*self._grid.bounds)
-        inside = shapely.intersects(geometries, outline) & ~shapely.is_empty(geometries)
+        inside = shapely.intersects(geometries, outline)
         if not inside.any() and not self._settings.allow_empty:
             west, south, east, north = frame.to_crs(4326).total_bounds if len(frame) else (np.nan,) * 4
             raise DataError(
@@ -191,8 +263,19 @@ class Labels:
         kept[invalid] = shapely.make_valid(kept[invalid], method="structure", keep_collapsed=False)
         self._polygons = kept[~shapely.is_empty(kept)]
         self._tree = shapely.STRtree(self._polygons)
-        self.counts = LabelCounts(
-            len(self._polygons), int((~inside).sum()), int(invalid.sum()), int(late.sum()), others
+        self._reached = np.zeros(len(self._polygons), bool)
+        pixel = math.sqrt(abs(self._grid.transform.determinant))
+        small = 2 * shapely.area(self._polygons) < _NARROW * pixel * shapely.length(self._polygons)
+        self._small = np.zeros(len(small), bool)
+        self._small[small] = [self._covers_no_pixel(polygon) for polygon in self._polygons[small]]
+        if len(small) and self._small.all() and not self._settings.allow_empty:
+            raise DataError(
+                f"The {len(small):,} polygons of {path} in the scene are smaller than a pixel and cover none.",
+                remedy="Use --burn area with a small --min-share, or give larger ones. If nobody saw a landslide that "
+                "fills a pixel, say so with --allow-empty.",
+            )
+        self._counts = replace(
+            counts, outside=int((~inside).sum()), mended=int(invalid.sum()), too_late=int(late.sum())
         )
 
 
@@ -201,40 +284,20 @@ def _extent(grid: Grid) -> str:
     return f"longitude {west:.4f} to {east:.4f}, latitude {south:.4f} to {north:.4f}"
 
 
-def _read(path: Path, settings: LabelSettings) -> tuple[gpd.GeoDataFrame, int]:
-    """Return the polygons of a vector file with their attributes, and the number of points and lines beside them."""
-    try:
-        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-        if settings.layer is None and len(layers) > 1:
-            raise ConfigurationError(f"{path} has the layers {', '.join(layers)}.", remedy="Say which with --layer.")
-        if settings.layer is not None and settings.layer not in layers:
-            raise ConfigurationError(
-                f"{path} has no layer {settings.layer}; it has {', '.join(layers) or 'none'}.",
-                remedy="Give one of these with --layer.",
-            )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            frame = gpd.read_file(path, layer=settings.layer, where=settings.where)
-    except DataSourceError as error:
-        raise DataError(
-            f"{path} cannot be read: {error}.",
-            remedy="Give polygons as GeoPackage, GeoJSON, Shapefile or FlatGeobuf, or a raster.",
-        ) from error
-    except (FeatureError, ValueError) as error:
-        if settings.where is None:
-            raise DataError(f"{path} is damaged: {error}.", remedy="Save it again, for example from QGIS.") from error
-        fields = ", ".join(pyogrio.read_info(path, layer=settings.layer)["fields"])
-        raise ConfigurationError(
-            f"{path}: the condition {settings.where!r} is wrong: {error}.",
-            remedy=f"Write it as in SQL after WHERE; the attributes are {fields}.",
-        ) from error
+def _read(path: Path, settings: LabelSettings) -> tuple[gpd.GeoDataFrame, LabelCounts]:
+    """Return the polygons of a vector file with their attributes, and what is beside them."""
+    with opened_vector_file(path):
+        frame = _read_layer(path, settings)
     if not isinstance(frame, gpd.GeoDataFrame):
         frame = gpd.GeoDataFrame(geometry=[])
-    kinds = sorted(set(frame.geom_type.dropna()))
+    nothing = (frame.geometry.isna() | frame.geometry.is_empty).to_numpy()
+    frame = frame[~nothing]
+    kinds = sorted(set(frame.geom_type))
     collections = (frame.geom_type == "GeometryCollection").to_numpy()
     frame.loc[collections, frame.geometry.name] = [_polygons_of(one) for one in frame.geometry[collections]]
-    others = int((~frame.geom_type.isin(["Polygon", "MultiPolygon"]) & frame.geometry.notna()).sum())
-    frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])]
+    is_polygon = frame.geom_type.isin(["Polygon", "MultiPolygon"]).to_numpy()
+    counts = LabelCounts(no_polygons=int((~is_polygon).sum()), without_geometry=int(nothing.sum()))
+    frame = frame[is_polygon]
     if frame.empty and not settings.allow_empty:
         if settings.where:
             raise DataError(f"{path} has no polygons for which {settings.where}.", remedy="Change the condition.")
@@ -247,7 +310,36 @@ def _read(path: Path, settings: LabelSettings) -> tuple[gpd.GeoDataFrame, int]:
         raise DataError(
             f"{path} has no coordinate reference system.", remedy="Save it with one, for example from QGIS."
         )
-    return frame, others
+    return frame, counts
+
+
+def _read_layer(path: Path, settings: LabelSettings) -> gpd.GeoDataFrame:
+    try:
+        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+        if settings.layer is None and len(layers) > 1:
+            raise ConfigurationError(f"{path} has the layers {', '.join(layers)}.", remedy="Say which with --layer.")
+        if settings.layer is not None and settings.layer not in layers:
+            raise ConfigurationError(
+                f"{path} has no layer {settings.layer}; it has {', '.join(layers) or 'none'}.",
+                remedy="Give one of these with --layer.",
+            )
+        return read_features(path, settings.layer, settings.where)
+    except DataSourceError as error:
+        if "locked" in str(error):
+            raise
+        reason = str(error).partition("; It might help")[0].rstrip(".")  # GDAL tells programmers of a prefix
+        raise DataError(
+            f"{path} cannot be read: {reason}.",
+            remedy="Give polygons as GeoPackage, GeoJSON, Shapefile or FlatGeobuf, or a raster.",
+        ) from error
+    except (FeatureError, ValueError) as error:
+        if settings.where is None:
+            raise DataError(f"{path} is damaged: {error}.", remedy="Save it again, for example from QGIS.") from error
+        fields = ", ".join(pyogrio.read_info(path, layer=settings.layer)["fields"])
+        raise ConfigurationError(
+            f"{path}: the condition {settings.where!r} is wrong: {error}.",
+            remedy=f"Write it as in SQL after WHERE; the attributes are {fields}.",
+        ) from error
 
 
 def _polygons_of(collection: shapely.Geometry) -> shapely.Geometry:
@@ -275,10 +367,16 @@ def _too_late(path: Path, frame: gpd.GeoDataFrame, field: str | None, when: date
             "The date of the scene is unknown, so the dates of events say nothing.",
             remedy="Leave the attribute of the date out, or give a product or a STAC Item.",
         )
-    dates = pd.to_datetime(frame[field], errors="coerce", utc=True, format="mixed")
-    if (wrong := dates.isna() & frame[field].notna()).any():
+    written = frame[field]
+    if pd.api.types.is_datetime64_any_dtype(written):
+        dates = pd.to_datetime(written, utc=True)
+    else:  # other orders of day and month look alike, and numbers may be anything
+        dates = pd.to_datetime(written.map(str, na_action="ignore"), errors="coerce", utc=True, format="ISO8601")
+        if pd.api.types.is_numeric_dtype(written):
+            dates[:] = pd.NaT
+    if (wrong := dates.isna() & written.notna() & (written.astype(str).str.strip() != "")).any():
         raise DataError(
-            f"{path}: {frame[field][wrong].iloc[0]!r} in {field} is no date.",
-            remedy="Write dates as 2024-06-12, or leave them empty.",
+            f"{path}: {written[wrong].iloc[0]} in {field} is no date.",
+            remedy="Write dates as 2024-06-12, in a field of dates or of text, or leave them empty.",
         )
     return np.asarray(dates > pd.Timestamp(when))

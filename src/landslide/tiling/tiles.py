@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shlex
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ from landslide.errors import ConfigurationError, DataError, first_few
 from landslide.locks import locked
 from landslide.scenes.exclusions import ExclusionSettings
 from landslide.scenes.grid import Grid
+from landslide.scenes.notes import input_notes, other_pixels
 from landslide.scenes.reader import SceneReader
 from landslide.scenes.reasons import Reason
 from landslide.scenes.scene import Scene, refuse_equal_names
@@ -34,6 +36,7 @@ from landslide.tiling.sources import LabelCounts, Labels, LabelSettings
 RECORD = "tiles.json"
 """File of a data set that says how it was cut from scenes."""
 
+_NO_LABELS = "no label"
 _FOLDERS = {"img": "TrainData/img/image_{}.h5", "mask": "TrainData/mask/mask_{}.h5"}
 
 
@@ -82,6 +85,7 @@ class TiledScene:
         labels: What was found in the file of labels.
         windows: All windows.
         left_out: Windows that became no patch, by reason; the most frequent one of the window.
+        edge: Columns at the right and rows at the lower edge that are in no window.
         patches: Windows that became patches.
         with_landslide: Those of them with a landslide.
         landslide_pixels: Pixels of landslides in them.
@@ -91,6 +95,7 @@ class TiledScene:
     labels: LabelCounts
     windows: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    edge: tuple[int, int] = (0, 0)
     patches: int = 0
     with_landslide: int = 0
     landslide_pixels: int = 0
@@ -184,7 +189,7 @@ def tile_scenes(
             if not new.patches:
                 raise DataError(
                     "No window of these scenes became a patch: " + "; ".join(map(_explained, found)) + ".",
-                    remedy="Give other scenes, a smaller --min-valid, or fewer masks.",
+                    remedy="Give other scenes, a larger --area, a smaller --min-valid, or fewer masks.",
                 )
             new.write(partial)
             _keep_other_files(old, folder, partial)
@@ -322,24 +327,40 @@ def _cut(
     _refuse_another_scene(scene.name, old.scenes.get(scene.name), description)
     rules = json.loads(json.dumps(rules, default=str))
     new.scenes[scene.name] = {"number": number_of_scene, **description, "rules": rules}
+
+    def note(text: str) -> None:
+        say(f"note: {scene.name}: {text}")
+
     if other := _other_burning(new, scene.name):
-        say(f"note: {scene.name} is burnt by {label_settings.burn}, {other} is not")
+        note(f"it is burnt by {label_settings.burn}, {other} is not")
+    if pixels := other_pixels(grid):
+        note(f"{pixels}; those of Landslide4Sense have 10 m, and scenes that are mapped should have those of the set")
+    if other := _other_pixels(new, scene.name):
+        note(f"its pixels have another size than those of {other}")
+    rows, columns = (window_starts(length, settings.stride) for length in (grid.height, grid.width))
     with tempfile.TemporaryDirectory() as work, Labels(one.labels, label_settings, grid, scene.datetime) as labels:
         needs_terrain = bool({*TERRAIN_BANDS} & {*settings.stored})
         terrain = prepare_terrain(dem, grid, Path(work)) if needs_terrain else None
         found = TiledScene(scene.name, labels.counts)
         with SceneReader(scene, settings.stored, exclusions, terrain, work_folder=Path(work)) as reader:
-            for row, top in enumerate(window_starts(grid.height, settings.stride)):
+            for text in (*input_notes(scene, exclusions, terrain), *reader.notes):
+                note(text)
+            for row, top in enumerate(rows):
                 values, reasons = reader.read(top, top + PATCH_SIZE)
-                for column, left in enumerate(window_starts(grid.width, settings.stride)):
+                for column, left in enumerate(columns):
                     part = np.s_[..., left : left + PATCH_SIZE]
                     found.windows += 1
                     if why := why_left_out(reasons[part], settings.min_valid):
                         found.left_out[why] += 1
                         continue
                     valid = reasons[part] == Reason.ANALYSED
+                    mask, labelled = labels.burn(Window(left, top, PATCH_SIZE, PATCH_SIZE))
+                    valid &= labelled
+                    if valid.mean() < settings.min_valid:
+                        found.left_out[_NO_LABELS] += 1
+                        continue
                     image = _filled(to_stored(values[part], settings.stored, settings.stored, settings.units), valid)
-                    mask = labels.mask(Window(left, top, PATCH_SIZE, PATCH_SIZE)) * valid
+                    mask *= valid
                     place = (scene.name, row, column)
                     number = known.get(place)
                     if number is None:
@@ -350,6 +371,8 @@ def _cut(
                     found.patches += 1
                     found.with_landslide += bool(mask.any())
                     found.landslide_pixels += int(mask.sum())
+        found.labels = labels.counts
+    found.edge = grid.width - columns[-1] - PATCH_SIZE, grid.height - rows[-1] - PATCH_SIZE
     say(_explained(found))
     return found
 
@@ -384,6 +407,16 @@ def _other_burning(record: "_Record", name: str) -> str:
         if [scene["rules"][part] for part in ("burn", "min_share")] != rule
     )
     return next(others, "")
+
+
+def _other_pixels(record: "_Record", name: str) -> str:
+    """Return another scene whose pixels have another size, if there is one."""
+    sizes = {other: _pixel_size(scene["transform"]) for other, scene in record.scenes.items()}
+    return next((other for other, size in sizes.items() if not np.allclose(size, sizes[name], rtol=1e-3)), "")
+
+
+def _pixel_size(transform: Sequence[float]) -> tuple[float, float]:
+    return math.hypot(transform[0], transform[3]), math.hypot(transform[1], transform[4])
 
 
 def _write(folder: Path, number: int, image: npt.NDArray[Any], mask: npt.NDArray[Any]) -> None:
@@ -536,11 +569,14 @@ def _explained(found: TiledScene) -> str:
     labels = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
     why = ", ".join(f"{count} {reason}" for reason, count in found.left_out.most_common())
     share = found.landslide_pixels / (PATCH_SIZE**2 * found.patches) if found.patches else 0.0
+    sides = ("columns at the right edge", "rows at the lower edge")
+    edge = " and ".join(f"{pixels} {side}" for pixels, side in zip(found.edge, sides, strict=True) if pixels)
     return (
         f"{found.name}: {found.patches} of {found.windows} windows became patches"
         + (f" (left out: {why})" if why else "")
         + f"; {found.with_landslide} with landslides, {100 * share:.2f} % of the pixels"
         + (f"; polygons: {labels}" if labels else "")
+        + (f"; {edge} in no window" if edge else "")
     )
 
 
