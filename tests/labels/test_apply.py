@@ -20,8 +20,11 @@ from landslide.data.changed_labels import read_changed_patches
 from landslide.data.check import check
 from landslide.data.digests import directory_digest
 from landslide.data.patches import read_mask
-from landslide.data.project import forgotten_changes
+from landslide.data.project import forgotten_changes, replacing
+from landslide.errors import DataError, LockedError
+from landslide.labels.applying import install_changed
 from landslide.labels.candidates import CANDIDATES
+from landslide.labels.label_changes import plan_changes
 from landslide.labels.objects import label_objects
 from landslide.scenes.demo_scene import write_demo_scene
 from landslide.schema import LABEL_CHANGES
@@ -251,7 +254,7 @@ def test_a_polygon_that_a_person_drew_is_added_where_it_lies(tmp_path):
     root = build_set(tmp_path / "set", scenes=GRID)
     before = masks(root)
     drawn = shapely.affinity.affine_transform(LANDSLIDE, [1, 0, 0, -1, 128, 0])  # patch 2 lies right of patch 1
-    judged = [Judged("missing", 3, LANDSLIDE), Judged(None, None, drawn), Judged(None, None, drawn, verdict="")]
+    judged = [Judged(" Missing", 3, LANDSLIDE), Judged(None, None, drawn), Judged(None, None, drawn, verdict="")]
     done = apply(write_audit(tmp_path / "audit", root, judged), "-o", tmp_path / "new")
     assert done.exit_code == 0, done.output
     np.testing.assert_array_equal(masks(tmp_path / "new")[2], before[2] | inside(LANDSLIDE))
@@ -289,6 +292,7 @@ def _broken_mask(audit: Path) -> None:
         ([Judged("wrong kind", 1, LANDSLIDE)], None, ["its kind is 'wrong kind'", "no_landslide, missing, outline"]),
         ([Judged("missing", 1, shapely.box(300, 300, 310, 310))], None, ["covers no centre of a pixel of patch 1"]),
         ([Judged(None, None, shapely.box(-900, 0, -800, 10))], None, ["drawn where no patch lies"]),
+        ([Judged(None, None, shapely.box(10.1, -10.3, 10.3, -10.1))], None, ["covers no centre of a pixel of patch 1"]),
         ([Judged(None, None, shapely.box(0, -100, 900, -10))], None, ["drawn across scene 1, scene 2"]),
         ([Judged("missing", 1, shapely.Polygon())], None, ["it has no polygon"]),
     ],
@@ -430,9 +434,15 @@ def test_the_data_of_a_project_are_replaced_and_the_old_masks_stay_under_dvc(tmp
     run(project, sys.executable, "-m", "dvc", "add", "-q", "data")
     run(project, *git, "add", "-A")
     run(project, *git, "commit", "-qm", "Data")
+    stale = plan_changes(write_audit(tmp_path / "other", root, [Judged("missing", 1, LANDSLIDE)]))
     done = apply(audit)
     assert done.exit_code == 0, done.output
     new = directory_digest(root)[0]
+    with pytest.raises(DataError, match="has changed meanwhile"):
+        install_changed(stale, project)
+    with replacing(project), pytest.raises(LockedError):
+        install_changed(stale, project)
+    assert directory_digest(root)[0] == new
     assert f"data version: {version}, then {new}" in done.output
     assert new in (project / "data.dvc").read_text()
     assert inside(LANDSLIDE)[read_mask(mask_path(root, 1)) == 1].any()

@@ -143,6 +143,28 @@ def test_an_audit_without_verdicts_is_replaced_and_one_with_them_is_not(audit, p
     assert len(read_candidates(folder)) == 3
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.geometry.iat[0].buffer(5), "redrew or deleted polygons"),
+        (lambda frame: frame.assign(note="ask Anna"), "added the columns note"),
+        (lambda frame: frame.iloc[1:], "redrew or deleted polygons"),
+    ],
+)
+def test_an_audit_whose_polygons_or_columns_a_person_changed_is_not_replaced(predictions, tmp_path, change, message):
+    folder = write_audit(predictions, tmp_path / "audit", most=5, about=ABOUT).folder
+    path = folder / "candidates.gpkg"
+    frame = gpd.read_file(path, layer="candidates")
+    changed = change(frame)
+    if not isinstance(changed, gpd.GeoDataFrame):
+        frame.loc[0, "geometry"], changed = changed, frame
+    changed.to_file(path, layer="candidates")
+    before = path.read_bytes()
+    with pytest.raises(DataError, match=f"a person {message}"):
+        write_audit(predictions, folder, most=3, about=ABOUT)
+    assert path.read_bytes() == before
+
+
 def test_what_a_person_put_beside_an_audit_is_never_replaced(audit, predictions):
     folder, candidates = audit[0].folder, audit[1]
     (folder / "verdicts.csv").write_text("id,verdict,comment\n1-1,wrong,\n")

@@ -4,9 +4,12 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+from click.testing import CliRunner
 from rasterio.features import rasterize
 
+from landslide.cli import main
 from landslide.data.demo import scene
+from landslide.locks import locked
 from landslide.scenes.demo_scene import write_demo_scene
 
 
@@ -60,3 +63,17 @@ def test_clouds_are_bright_and_classified(tmp_path, level):
     classified = np.kron(cloud, np.ones((step, step), bool))[: bright.shape[0], : bright.shape[1]]
     assert (classified & bright).sum() > 0.95 * bright.sum()
     assert any(product.rglob("*B10*")) == (level == "L1C")
+
+
+def test_the_command_fills_the_folder_where_it_runs_and_refuses_one_with_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["data", "scene", "."])
+    assert done.exit_code == 0, done.output
+    assert {"dem.tif", "landslides.gpkg"} < {path.name for path in tmp_path.iterdir()}
+    again = CliRunner().invoke(main, ["data", "scene", str(tmp_path)])
+    assert again.exit_code == 1
+    assert f"{tmp_path} is not empty" in again.output
+    with locked(tmp_path / ".new.lock"):
+        twice = CliRunner().invoke(main, ["data", "scene", str(tmp_path / "new")])
+    assert isinstance(twice.exception, SystemExit)
+    assert "is locked by" in twice.output

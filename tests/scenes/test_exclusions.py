@@ -269,6 +269,13 @@ def test_raster_masks(tmp_path, stack):
     expected[50:55] = 0
     path = write_mask(tmp_path / "water255.tif", values, grid, "EPSG:32645", nodata=255)
     assert (reasons_of(stack, masks=(path,)) == expected * Reason.MASKED).all()
+    with rasterio.open(
+        tmp_path / "picture.tif", "w", driver="GTiff", width=5, height=10, count=3, dtype="uint8", crs="EPSG:32645",
+        transform=grid, photometric="RGB",
+    ) as target:  # fmt: skip
+        target.write(np.stack([values] * 3))
+    with pytest.raises(DataError, match=r"picture\.tif has 3 bands"):
+        reasons_of(stack, masks=(tmp_path / "picture.tif",))
     with pytest.raises(DataError, match=r"water\.tif has no coordinate reference system"):
         reasons_of(stack, masks=(write_mask(tmp_path / "water.tif", values, grid, None),))
     with pytest.raises(DataError, match=r"water\.tif is not georeferenced"):

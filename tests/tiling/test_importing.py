@@ -181,6 +181,19 @@ def test_tiles_without_data_are_left_out(tmp_path):
     assert "left out: tiles with pixels without data: 3" in plan.describe()
 
 
+def test_what_a_mask_declares_as_no_data_is_no_landslide_and_no_background(tmp_path):
+    mask = mask_of(128, 384)
+    mask[5, 200] = 7
+    save(tmp_path / "x.tif", rgb(0, 128, 384))
+    save(tmp_path / "y.tif", mask, nodata=7)
+    plan = plan_import(tmp_path, ImportSettings(images="x.tif", masks="y.tif", bands=RGB))
+    assert not plan.faults
+    assert [line[3] for line in names(imported(tmp_path, "x.tif", "y.tif"))[1:]] == ["0", "2"]
+    save(tmp_path / "y.tif", mask * (mask != 7), nodata=0)  # as GIS programs write
+    plan = plan_import(tmp_path, ImportSettings(images="x.tif", masks="y.tif", bands=RGB))
+    assert len(plan.pairs[0].tiles) == 3
+
+
 def test_a_dark_pixel_is_data_though_zero_is_no_data(tmp_path):
     values = rgb(0, 128, 256)
     values[5, 5] = 0, 20, 30

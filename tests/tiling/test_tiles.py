@@ -1,6 +1,7 @@
 """Training patches from generated scenes and polygons: values, masks, positions, what stays equal."""
 
 import csv
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -155,6 +156,24 @@ def test_a_window_without_labels_is_no_patch(ground, tmp_path, min_valid, patche
     assert result.new == patches
     assert f"left out: {6 - patches} no label" in said[-1]
     assert result.scenes[0].landslide_pixels == mask[:256, : 128 * patches // 2].sum()
+
+
+def test_a_full_disk_is_that_of_the_set_and_the_set_before_stays(ground, tmp_path, monkeypatch):
+    tile(tmp_path / "set", ground / "stack.tif", stored=RGB)
+    before = everything(tmp_path / "set")
+    write = tiles.write_array
+
+    def fill_up(path: Path, key: str, values: np.ndarray) -> None:
+        if path.name == "image_3.h5":
+            raise OSError(errno.ENOSPC, "Can't synchronously write data (file write failed: ...)")
+        write(path, key, values)
+
+    monkeypatch.setattr(tiles, "write_array", fill_up)
+    with pytest.raises(DataError, match=r"set cannot be written: No space left on device\.") as error:
+        tile(tmp_path / "set", ground / "stack.tif", stored=RGB)
+    assert error.value.remedy.startswith("Make room on its disk")
+    assert everything(tmp_path / "set") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
 def test_the_same_again_is_equal_to_the_byte(ground, tmp_path):

@@ -57,17 +57,16 @@ def scene(folder: Path, seed: int, layout: Any, clouds: bool) -> None:
     Beside the scene are dem.tif, its elevation model, and landslides.gpkg, the true landslides. The ground is that of
     the demo data set.
     """
-    import shutil
-
     from landslide.errors import DataError
     from landslide.scenes.demo_scene import write_demo_scene
+    from landslide.tiling.new_folder import new_folder
 
-    if folder.is_dir() and any(folder.iterdir()):
-        raise DataError(f"{folder} is not empty.", remedy="Choose a new folder, or move its content away.")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    source = write_demo_scene(partial, layout=layout, rows=3, columns=4, seed=seed, clouds=clouds)
-    partial.replace(folder)
+    def refuse(folder: Path) -> None:
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise DataError(f"{folder} is not empty.", remedy="Choose a new folder, or move its content away.")
+
+    with new_folder(folder, refuse) as partial:
+        source = write_demo_scene(partial, layout=layout, rows=3, columns=4, seed=seed, clouds=clouds)
     click.echo(f"generated the scene {folder / source.relative_to(partial)}")
 
 

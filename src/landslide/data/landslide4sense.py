@@ -28,7 +28,7 @@ from landslide.data.check import check
 from landslide.data.downloads import download_archive, download_snapshot, unpack
 from landslide.data.dvc_command import run_dvc
 from landslide.data.patches import numbered_files
-from landslide.data.project import install_and_pin, pinned_version, refuse_unless_replaceable
+from landslide.data.project import install_and_pin, pinned_version, refuse_unless_replaceable, replacing
 from landslide.errors import DataError
 from landslide.locks import locked
 from landslide.schema import LAYOUTS, Split
@@ -141,7 +141,8 @@ def fetch(
             staged.rename(destination)
         else:
             shutil.rmtree(work_folder / "previous", ignore_errors=True)  # of a run that was killed
-            done += f", version {install_and_pin(pin_in, staged, keep=False)}"
+            with replacing(pin_in):
+                done += f", version {install_and_pin(pin_in, staged, keep=False)}"
         shutil.rmtree(work_folder)
         return done
 

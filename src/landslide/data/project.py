@@ -237,9 +237,10 @@ def _generate_or_pull(project: Path, name: str, version: str, *, remote_of: Path
     with tempfile.TemporaryDirectory(prefix=".data-", dir=project) as work_folder:
         copy = Path(work_folder, "copy")
         create_version(version, copy, project=remote_of)
-        _refuse_to_lose_files(project, folder, copy)
-        with _swapped(folder, copy):
-            pass
+        with replacing(project):
+            _refuse_to_lose_files(project, folder, copy)
+            with _swapped(folder, copy):
+                pass
     return f"{folder} is now {version}"
 
 
@@ -280,13 +281,28 @@ def check_and_install(
     """
     _refuse_unusable_place(folder, project)
     refuse_missing(folder)
-    report = check(folder, bands=bands)
-    report_to(report.render())
-    if not report.ok:
-        raise DataError(f"{folder} has {len(report.faults)} fault(s), see above", remedy="correct them first")
-    if note := forgotten_changes(project, folder):
-        report_to(note)
-    return install_and_pin(project, folder)
+    with replacing(project):
+        report = check(folder, bands=bands)
+        report_to(report.render())
+        if not report.ok:
+            raise DataError(f"{folder} has {len(report.faults)} fault(s), see above", remedy="correct them first")
+        if note := forgotten_changes(project, folder):
+            report_to(note)
+        return install_and_pin(project, folder)
+
+
+@contextmanager
+def replacing(project: Path) -> Iterator[None]:
+    """Keep other processes from replacing `./data` while the block does.
+
+    Args:
+        project: Root of the project.
+
+    Raises:
+        LockedError: Another process replaces it.
+    """
+    with locked(project / ".data.lock", wait=False):
+        yield
 
 
 def forgotten_changes(project: Path, folder: Path) -> str:
@@ -306,7 +322,7 @@ def forgotten_changes(project: Path, folder: Path) -> str:
 
 
 def install_and_pin(project: Path, folder: Path, *, keep: bool = True) -> str:
-    """Install a checked data set as `./data` and pin it in `./data.dvc`.
+    """Install a checked data set as `./data` and pin it in `./data.dvc`; the caller holds `replacing`.
 
     Args:
         project: Root of the project.

@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from landslide.data.digests import content_digest, file_digest, listing_digest
+from landslide.data.digests import content_digest, directory_digest, file_digest, listing_digest
 from landslide.data.patches import write_array
-from landslide.data.project import install_and_pin, refuse_unless_replaceable
+from landslide.data.project import install_and_pin, refuse_unless_replaceable, replacing
 from landslide.errors import ConfigurationError, DataError, first_few
 from landslide.labels.label_changes import LabelChanges, changes_file
 from landslide.schema import LABEL_CHANGES, PATCH_SIZE
@@ -72,9 +72,12 @@ def install_changed(plan: LabelChanges, project: Path) -> str:
 
     Raises:
         DataError: If `./data` cannot be replaced safely, or a file cannot be copied or has changed meanwhile.
+        LockedError: Another process replaces `./data`.
     """
-    refuse_place(plan, None, project)
-    with TemporaryDirectory(prefix=".data-", dir=project) as work:
+    with replacing(project), TemporaryDirectory(prefix=".data-", dir=project) as work:
+        refuse_place(plan, None, project)
+        if directory_digest(plan.root)[0] != plan.version:
+            raise DataError(f"{plan.root} has changed meanwhile.", remedy="Run this again.")
         _write_files(plan, Path(work, "copy"))
         return install_and_pin(project, Path(work, "copy"), keep=False)
 

@@ -31,7 +31,9 @@ from landslide.labels.candidates import (
     KINDS,
     PAGE,
     RECORD,
+    added_columns,
     read_candidates,
+    shapes_digest,
     verdicts_given,
     write_candidates,
 )
@@ -90,6 +92,24 @@ def refuse_folder(folder: Path) -> None:
             f"{folder} holds an audit with {n} verdicts, comments or polygons of a person.",
             remedy="Apply them with `landslide data apply`, or choose a new folder with --output.",
         )
+    recorded = _recorded_shapes(folder)
+    done = [f"added the columns {first_few(added)}"] if (added := added_columns(folder)) else []
+    if recorded is not None and recorded != shapes_digest(given):
+        done.append("redrew or deleted polygons")
+    if done:
+        raise DataError(
+            f"{folder} holds an audit in which a person {' and '.join(done)}, which would be lost.",
+            remedy="Choose a new folder with --output.",
+        )
+
+
+def _recorded_shapes(folder: Path) -> str | None:
+    """Return the digest of the polygons as they were written; None if an older release wrote them."""
+    try:
+        recorded: str | None = json.loads((folder / RECORD).read_text()).get("shapes")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return recorded
 
 
 def write_audit(
@@ -136,6 +156,7 @@ def write_audit(
             "listed": counts,
             "noise": asdict(found.noise),
             "folds": {str(fold): asdict(reference) for fold, reference in sorted(by_fold.items())},
+            "shapes": shapes_digest(frame),
             "created": created.isoformat(timespec="seconds"),
         }
         (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n")

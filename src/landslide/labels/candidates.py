@@ -1,5 +1,7 @@
 """Labels that may be wrong, as files that people fill in: a GeoPackage for QGIS, a CSV, and their verdicts."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from io import StringIO
@@ -8,6 +10,8 @@ from types import MappingProxyType
 
 import geopandas as gpd
 import pandas as pd
+import pyogrio
+import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from landslide.errors import DataError, first_few
@@ -144,6 +148,23 @@ def read_candidates(folder: Path, verdicts: Path | None = None) -> gpd.GeoDataFr
     return frame
 
 
+def shapes_digest(frame: gpd.GeoDataFrame) -> str:
+    """Return the digest of the polygons of candidates, whatever their order.
+
+    Args:
+        frame: Columns id and geometry.
+    """
+    parts = [shapely.to_wkb(shapely.get_parts(shape), hex=True).tolist() for shape in frame.geometry]
+    shapes = sorted(zip(frame["id"], parts, strict=True))
+    return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()
+
+
+def added_columns(folder: Path) -> list[str]:
+    """Return the columns that a person added to the candidates of an audit."""
+    fields = pyogrio.read_info(folder / CANDIDATES, layer="candidates")["fields"]
+    return [str(name) for name in fields if name not in COLUMNS]
+
+
 def verdicts_given(path: Path) -> int:
     """Count the lines of a table of candidates or verdicts in which a person wrote a verdict or a comment.
 
@@ -158,6 +179,7 @@ def _with_drawn(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """Name the polygons that a person drew: they have no id."""
     for name in ("id", "kind", "objects", "scene", "mask_md5"):
         frame[name] = frame[name].fillna("").astype(str).str.strip()
+    frame["kind"] = frame["kind"].str.lower()
     drawn = frame["id"] == ""
     frame.loc[drawn, "id"] = [f"drawn {number}" for number in range(1, int(drawn.sum()) + 1)]
     frame.loc[drawn, "mask_md5"] = ""

@@ -282,9 +282,11 @@ class _Planning:
     def row_below(self, i: int, candidate: "pd.Series[Any]") -> int:
         """Return the row of the patch below a polygon that a person drew: the one that it covers most of."""
         covered: dict[int, int] = {}
+        touched: list[int] = []
         for system, (rows, tree) in self.trees.items():
             polygon = self.geometries[system][i]
             for row in rows[tree.query(polygon, "intersects")].tolist():
+                touched.append(row)
                 if n := int(_burnt(polygon, self.places[row]).sum()):
                     covered[row] = n
         scenes = sorted({self.scenes[row] for row in covered})
@@ -295,6 +297,12 @@ class _Planning:
                 "several_scenes",
                 f"it was drawn across {first_few(scenes)}",
                 "write the scene into its column scene, or draw it in one patch if the patches have no positions",
+            )
+        if not covered and touched and not scenes:
+            raise _UnusableError(
+                "elsewhere",
+                f"its polygon covers no centre of a pixel of patch {self.table['number'][min(touched)]}",
+                "make it larger, or delete it",
             )
         if not covered:
             raise _UnusableError(

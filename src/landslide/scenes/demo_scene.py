@@ -23,6 +23,7 @@ from shapely.geometry import mapping, shape
 
 from landslide.data.demo import PATCH, PIXEL, scene
 from landslide.scenes.grid import Grid
+from landslide.scenes.rasters import gdal_as_os_error, writing
 from landslide.scenes.resampling import axes, bilinear
 
 Layout = Literal["SAFE", "bands", "stack", "STAC item"]
@@ -197,7 +198,7 @@ def _write_elevation(path: Path, elevation: Array, grid: Grid, dem_crs: str | No
         )
         profile |= {"crs": dem_crs, "transform": transform, "height": warped.shape[-2], "width": warped.shape[-1]}
         values = warped.reshape(warped.shape[-2:])
-    with rasterio.open(path, "w", **(_TIFF | profile)) as dataset:
+    with writing(path), rasterio.open(path, "w", **(_TIFF | profile)) as dataset:
         dataset.write(values, 1)
 
 
@@ -243,7 +244,7 @@ def _write_safe(folder: Path, ground: _Ground, product_offset: int, level: str, 
 
 def _write_jp2(path: Path, values: Array, grid: Grid, pixels: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with rasterio.open(path, "w", **(_JP2 | _profile(grid, values, pixels))) as dataset:
+    with gdal_as_os_error(path), rasterio.open(path, "w", **(_JP2 | _profile(grid, values, pixels))) as dataset:
         dataset.write(values if values.ndim == 3 else values[None])
 
 
@@ -313,7 +314,8 @@ def _product_metadata(
 
 def _write_tiff(path: Path, values: Array, grid: Grid, product_offset: int, pixels: int, names: list[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with rasterio.open(path, "w", **(_TIFF | _profile(grid, values, pixels) | {"nodata": _NODATA})) as dataset:
+    profile = _TIFF | _profile(grid, values, pixels) | {"nodata": _NODATA}
+    with writing(path), rasterio.open(path, "w", **profile) as dataset:
         dataset.write(values)
         dataset.descriptions = names
         dataset.scales = [1 / QUANTIFICATION] * len(names)
@@ -355,9 +357,9 @@ def _write_item(folder: Path, ground: _Ground, product_offset: int, level: str, 
         item.add_asset(_EARTH_SEARCH[name], asset)
     if level == "L2A" and clouds:
         classes = _scene_classification(ground)
-        with rasterio.open(
-            folder / "assets" / "SCL.tif", "w", **(_TIFF | _profile(ground.grid, classes, 2))
-        ) as dataset:
+        classified = folder / "assets" / "SCL.tif"
+        profile = _TIFF | _profile(ground.grid, classes, 2)
+        with writing(classified), rasterio.open(classified, "w", **profile) as dataset:
             dataset.write(classes, 1)
         item.add_asset("scl", pystac.Asset("./assets/SCL.tif", media_type=pystac.MediaType.GEOTIFF, roles=["data"]))
     path = folder / "item.json"

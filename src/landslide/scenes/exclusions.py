@@ -24,7 +24,7 @@ from shapely.geometry.base import BaseGeometry
 from landslide.errors import ConfigurationError, DataError
 from landslide.scenes.cloud_mask import write_cloud_mask
 from landslide.scenes.grid import Grid
-from landslide.scenes.rasters import open_raster, reading, refuse_without_place, warped
+from landslide.scenes.rasters import open_raster, reading, refuse_several_bands, refuse_without_place, warped
 from landslide.scenes.reasons import Reason
 from landslide.scenes.row_blocks import RowBlocks
 from landslide.scenes.scene import Scene
@@ -206,6 +206,7 @@ class Exclusions:
 
         if path.lower().endswith(_RASTERS):
             dataset = self._add_raster(path, {1: Reason.MASKED}, _codes_of_layers)
+            refuse_several_bands(dataset, "Give a mask of one band, in which other values than 0 are left out.")
             touches = touches_grid(Grid(dataset.crs, dataset.transform, dataset.width, dataset.height), self._grid)
         else:
             polygons = read_polygons(path, self._grid)

@@ -191,6 +191,16 @@ def reading(path: str) -> Iterator[None]:
         ) from error
 
 
+def refuse_several_bands(dataset: DatasetReader, remedy: str) -> None:
+    """Refuse a mask that has other bands than one and its opacity, such as a picture of it.
+
+    Raises:
+        DataError: It has.
+    """
+    if (bands := sum(meaning != ColorInterp.alpha for meaning in dataset.colorinterp)) != 1:
+        raise DataError(f"{dataset.name} has {bands} bands.", remedy=remedy)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn an error of GDAL while the block writes a GeoTIFF into an `OSError`, and check that the file is complete.
@@ -202,7 +212,7 @@ def writing(path: Path) -> Iterator[None]:
         OSError: The file is not complete.
     """
     path.unlink(missing_ok=True)
-    try:
+    with gdal_as_os_error(path):
         yield
         with rasterio.open(path) as raster:
             _read_all(raster)
@@ -210,6 +220,13 @@ def writing(path: Path) -> Iterator[None]:
         for level in levels:
             with rasterio.open(path, overview_level=level) as overview:
                 _read_all(overview)
+
+
+@contextmanager
+def gdal_as_os_error(path: Path) -> Iterator[None]:
+    """Turn an error of GDAL while the block writes a file into an `OSError` that names it."""
+    try:
+        yield
     except (RasterioError, CPLE_BaseError) as error:
         said = gdal_message(error)
         raise OSError(said if path.name in said else f"{path.name}: {said}") from error

@@ -16,18 +16,18 @@ from landslide.errors import DataError
 def opened_vector_file(path: str | Path) -> Iterator[None]:
     """Explain what another program that has a file open does to it; other errors of reading pass.
 
-    QGIS keeps changes of a GeoPackage in a file beside it, FILE-wal, until it closes it. SQLite needs to write there to
-    read them; where it may not, GDAL would read the file without them.
+    QGIS keeps changes of a GeoPackage in a file beside it, FILE-wal, until it closes it. To read them, SQLite needs
+    their index, FILE-shm, or has to write it; where it may not, GDAL would read the file without them.
 
     Raises:
         DataError: Another program is writing the file, or its newest changes cannot be read.
     """
-    newest = Path(f"{path}-wal")
+    newest, index = Path(f"{path}-wal"), Path(f"{path}-shm")
     try:
-        unread = newest.stat().st_size > 0 and not os.access(newest.parent, os.W_OK)
+        changed = newest.stat().st_size > 0
     except OSError:
-        unread = False
-    if unread:
+        changed = False
+    if changed and not index.exists() and not os.access(newest.parent, os.W_OK):
         raise DataError(
             f"The newest changes of {path} are in {newest.name}, which cannot be read in a folder that is read-only.",
             remedy="Close the file in QGIS, or copy both files to a folder that you may write to.",

@@ -181,9 +181,9 @@ def plan_import(folder: Path, settings: ImportSettings) -> ImportPlan:
         raise DataError(f"There is no folder {folder}.", remedy="Give the folder of the images and masks.")
     plan, coding = ImportPlan(folder, settings), LandslideCoding(settings.landslide)
     for pair in _find_pairs(plan):
-        image, landslide = _image(plan, pair.image), _landslide(plan, pair.mask, coding)
-        if image is not None and landslide is not None and _fits(plan, pair, image, landslide):
-            _take_tiles(pair, image, landslide[0])
+        image, mask = _image(plan, pair.image), _mask(plan, pair.mask, coding)
+        if image is not None and mask is not None and _fits(plan, pair, image, mask):
+            _take_tiles(pair, image, mask)
             plan.pairs.append(pair)
     _judge_values(plan, coding)
     if not plan.faults and not plan.n_patches:
@@ -339,13 +339,27 @@ def _with_declared_bands(stored: StoredArray, settings: ImportSettings) -> Store
     return stored
 
 
-def _landslide(plan: ImportPlan, path: str, coding: LandslideCoding) -> tuple[Landslide, Place] | None:
-    """Return where a mask has landslides, (H, W), and where it lies."""
+@dataclass(frozen=True)
+class _Mask:
+    """A mask.
+
+    Attributes:
+        landslide: Where it has landslides, (H, W).
+        missing: See `MaskValues`.
+        place: Where it lies.
+    """
+
+    landslide: Landslide
+    missing: Landslide | None
+    place: Place
+
+
+def _mask(plan: ImportPlan, path: str, coding: LandslideCoding) -> _Mask | None:
     try:
         stored = read_array_file(plan.folder / path, plan.settings.mask_key, "--mask-key")
-        mask = MaskValues.of(stored)
-        plan.values.add(mask)
-        return coding.select(mask), stored.place
+        values = MaskValues.of(stored)
+        plan.values.add(values)
+        return _Mask(coding.select(values), values.missing, stored.place)
     except UnusableFileError as error:
         _fault(plan, path, error)
         return None
@@ -355,16 +369,16 @@ def _fault(plan: ImportPlan, path: str, error: UnusableFileError) -> None:
     plan.faults.append(Finding(path, error.code, error.message, error.remedy))
 
 
-def _fits(plan: ImportPlan, pair: Pair, image: StoredArray, mask: tuple[Landslide, Place]) -> bool:
+def _fits(plan: ImportPlan, pair: Pair, image: StoredArray, mask: _Mask) -> bool:
     """Return whether a mask lies on its image, and the image is not too small; if not, take down why."""
     before = len(plan.faults)
     height, width = pair.size = image.size
-    landslide, place = mask
-    if landslide.shape != image.size:
-        message = f"{height} x {width} pixels, and {pair.mask} has {landslide.shape[0]} x {landslide.shape[1]}"
+    if mask.landslide.shape != image.size:
+        rows, columns = mask.landslide.shape
+        message = f"{height} x {width} pixels, and {pair.mask} has {rows} x {columns}"
         remedy = "give masks of the size of their images"
         plan.faults.append(Finding(pair.image, "other_size", message, remedy))
-    elif image.place and place and image.place != place:
+    elif image.place and mask.place and image.place != mask.place:
         message = f"lies on another grid than {pair.mask}"
         plan.faults.append(Finding(pair.image, "other_grid", message, "warp the mask to the grid of the image"))
     if min(height, width) < PATCH_SIZE:
@@ -374,16 +388,18 @@ def _fits(plan: ImportPlan, pair: Pair, image: StoredArray, mask: tuple[Landslid
     return len(plan.faults) == before
 
 
-def _take_tiles(pair: Pair, image: StoredArray, landslide: Landslide) -> None:
+def _take_tiles(pair: Pair, image: StoredArray, mask: _Mask) -> None:
     with np.errstate(over="ignore"):  # training reads float32
         valid = np.asarray(np.isfinite(image.values.astype(np.float32, copy=False)).all(axis=2))
     if image.valid is not None:
         valid &= image.valid
+    if mask.missing is not None:
+        valid &= ~mask.missing
     for row in range(pair.size[0] // PATCH_SIZE):
         for column in range(pair.size[1] // PATCH_SIZE):
             part = _part(row, column)
             if valid[part].all():
-                pair.tiles[row, column] = int(landslide[part].sum())
+                pair.tiles[row, column] = int(mask.landslide[part].sum())
             else:
                 pair.without_data += 1
 

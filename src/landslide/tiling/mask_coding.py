@@ -29,10 +29,13 @@ class MaskValues:
     Attributes:
         numbers: (H, W) integers or real numbers; None if the mask has colours that are not gray.
         colours: (H, W) uint32, 0xRRGGBB; None if the mask has other numbers than those of 8 bits.
+        missing: (H, W), where the file says that there is no data; its numbers are 0 there. None if it says so nowhere,
+            or its no-data value is 0, which is no landslide.
     """
 
     numbers: Array | None
     colours: npt.NDArray[np.uint32] | None
+    missing: npt.NDArray[np.bool_] | None = None
 
     @classmethod
     def of(cls, stored: StoredArray) -> "MaskValues":
@@ -45,7 +48,9 @@ class MaskValues:
             stored = StoredArray(stored.values, has_alpha=True)
         if stored.has_alpha and not (stored := stored.without_alpha()).valid.all():  # type: ignore[union-attr]
             raise UnusableFileError("mask_values", "has transparent pixels", "save the mask without transparency")
-        values = stored.values
+        values, missing = stored.values, None
+        if stored.valid is not None and (hidden := ~stored.valid & (values != 0).any(axis=2)).any():
+            values, missing = np.where(hidden[..., None], np.zeros_like(values), values), hidden
         if values.dtype.kind == "b":
             values = values.astype(np.uint8)
         if values.shape[2] not in (1, 3):
@@ -62,7 +67,7 @@ class MaskValues:
             parts = values if stored.palette is None else stored.palette[values[..., 0]]
             red, green, blue = (parts[..., min(i, parts.shape[2] - 1)].astype(np.uint32) for i in range(3))
             colours = np.asarray(red << 16 | green << 8 | blue, np.uint32)
-        return cls(values[..., 0] if is_gray else None, colours)
+        return cls(values[..., 0] if is_gray else None, colours, missing)
 
 
 @dataclass

@@ -48,5 +48,5 @@ def new_folder(folder: Path, refuse: Callable[[Path], object] = refuse_output) -
     except OSError as error:
         raise DataError(
             f"{folder} cannot be written: {error}.",
-            remedy="Make room on its disk, or choose another folder with --output.",
+            remedy="Make room on its disk, or choose another folder.",
         ) from error

@@ -16,14 +16,14 @@ import shapely
 from affine import Affine
 from pyogrio.errors import DataSourceError, FeatureError
 from pyproj.exceptions import CRSError
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.features import rasterize
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from landslide.errors import ConfigurationError, DataError
 from landslide.scenes.grid import Grid
-from landslide.scenes.rasters import gdal_environment, open_raster, reading, warped
+from landslide.scenes.rasters import gdal_environment, open_raster, reading, refuse_several_bands, warped
 from landslide.scenes.vector_files import opened_vector_file, read_features
 
 Mask = npt.NDArray[np.uint8]
@@ -211,11 +211,7 @@ class Labels:
                 f"{path} lies outside the scene, which covers {_extent(self._grid)}.",
                 remedy="Give labels of this scene; see that their coordinate reference system is right.",
             )
-        if (bands := sum(meaning != ColorInterp.alpha for meaning in dataset.colorinterp)) != 1:
-            raise DataError(
-                f"{path} has {bands} bands.",
-                remedy="Give a mask of one band: 0 is no landslide, 1 or 255 a landslide.",
-            )
+        refuse_several_bands(dataset, "Give a mask of one band: 0 is no landslide, 1 or 255 a landslide.")
         options: dict[str, Any] = {"src_nodata": None} if dataset.nodata == 0 else {}
         self._raster = self._stack.enter_context(
             warped(dataset, self._grid, Resampling.nearest, nodata=_NOT_LABELLED, dtype="float32", **options)

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import shlex
 import shutil
 import tempfile
@@ -196,6 +197,11 @@ def tile_scenes(
             differences = _differences(old, new, folder, partial)
             result = TiledSet(folder, found, **differences, stored=settings.stored, units=settings.units)
             _replace(folder, partial)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)  # what HDF5 adds fills a screen
+            raise DataError(
+                f"{folder} cannot be written: {reason}.", remedy="Make room on its disk, or choose another folder."
+            ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return result
