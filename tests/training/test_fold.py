@@ -331,6 +331,7 @@ def test_an_empty_part_is_a_training_error(fit, part):
         ("positive_share", 0.0),
         ("positive_share", 1.1),
         ("average_decay", 1.0),
+        ("frozen_batch_norm_epochs", -1),
         ("weight_decay", -0.1),
         ("optimizer_epsilon", -1e-7),
         ("devices", 0),
@@ -420,6 +421,40 @@ def test_reading_ahead_changes_nothing(fit, monkeypatch, tmp_path):
     assert len(made) == 2
     assert without_times(ahead.history) == without_times(plain.history)
     assert_equal(load_file(ahead.weights), load_file(plain.weights))
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_trains_its_weights(fit, monkeypatch):
+    states, original = [], FoldTrainer.epoch
+
+    def epoch(self, number, **more):
+        record = original(self, number, **more)
+        states.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
+        return record
+
+    monkeypatch.setattr(FoldTrainer, "epoch", epoch)
+    fit("free", epochs=4)
+    fit("frozen", epochs=4, frozen_batch_norm_epochs=2, test_schedule=SelectionSchedule(half_epochs_from=3))
+    free, frozen = states[:4], states[4:]
+    for before in (0, 1):
+        assert_equal(free[before], frozen[before])
+    statistics = [name for name in frozen[1] if name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    assert len(statistics) > 10
+    for after in (2, 3):
+        assert_equal({name: frozen[1][name] for name in statistics}, {name: frozen[after][name] for name in statistics})
+    assert not any(torch.equal(free[1][name], free[2][name]) for name in statistics)
+    scales = [name.replace("running_mean", "weight") for name in statistics if name.endswith("running_mean")]
+    assert not any(torch.equal(frozen[1][name], frozen[3][name]) for name in scales)
+
+
+def test_frozen_batch_norm_needs_statistics(fit):
+    with pytest.raises(ConfigurationError, match="would have no statistics"):
+        replace(TINY, epochs=4, frozen_batch_norm_epochs=4)
+    with pytest.raises(ConfigurationError, match="rau_net has no batch normalisation"):
+        fit(
+            model="rau_net",
+            model_options={"width": 2, "head_width": 2, "normalization": "affine"},
+            frozen_batch_norm_epochs=1,
+        )
 
 
 def test_averaged_weights_are_scored_and_saved(fit, monkeypatch, tmp_path):

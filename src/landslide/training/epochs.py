@@ -122,7 +122,7 @@ class FoldTrainer:
             disable=None if self.fabric.is_global_zero else True,
             mininterval=0.5,
         )
-        self.wrapped.train()
+        self._train_mode(epoch)
         shown = float("-inf")
         for number, (indices, (images, masks)) in enumerate(bar):
             for group in self.optimizer.param_groups:
@@ -141,7 +141,7 @@ class FoldTrainer:
                 paused, paused_processor = time.perf_counter(), time.process_time()
                 half_scores = self._score_parts("_half_epoch")
                 at_half(half_scores)
-                self.wrapped.train()
+                self._train_mode(epoch)
                 started += time.perf_counter() - paused
                 started_processor += time.process_time() - paused_processor
         train_loss = float(self._reduce(loss_sum, "mean")) / len(self.positive)
@@ -175,6 +175,13 @@ class FoldTrainer:
             )
             tqdm.write(f"{self.label}  epoch {epoch + 1}/{self.settings.epochs}  loss {train_loss:.4f}{plain}{tested}")
         return record
+
+    def _train_mode(self, epoch: int) -> None:
+        """Switch the network to training, but for batch normalisation in the epochs in which it is frozen."""
+        self.wrapped.train()
+        if epoch >= self.settings.epochs - self.settings.frozen_batch_norm_epochs:
+            for layer in batch_norm_layers(self.model):
+                layer.eval()
 
     def _reads_ahead(self) -> bool:
         """Return whether to prefetch batches: on a GPU, if the patches do not fit into its memory."""
@@ -258,6 +265,11 @@ def _share(indices: Tensor, rank: int, n: int) -> tuple[Tensor, slice]:
         indices = indices.repeat(-(-n // len(indices)))
     start, end = (len(indices) * r // n for r in (rank, rank + 1))
     return indices, slice(start, end)
+
+
+def batch_norm_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the layers of batch normalisation of a network, whatever their dimensions."""
+    return [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
 
 
 def _epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:

@@ -36,7 +36,7 @@ from landslide.metrics.thresholds import select_threshold, threshold_counts
 from landslide.models import ModelSpec, build_model
 from landslide.training.checkpoints import Progress, best_weights, load_last, save, save_weights
 from landslide.training.distributed import synchronize_batch_norm
-from landslide.training.epochs import NOT_FINITE, FoldTrainer
+from landslide.training.epochs import NOT_FINITE, FoldTrainer, batch_norm_layers
 from landslide.training.optimizers import create_optimizer
 from landslide.training.sampling import evenly_spaced
 from landslide.training.settings import TrainingSettings as TrainingSettings
@@ -112,8 +112,8 @@ def train_fold(task: FoldTask, *, on_epoch: Callable[[dict[str, float]], None] |
 
     Raises:
         TrainingError: If the loss is not finite, no test of the selection part is, or a part is empty.
-        ConfigurationError: If the device that the settings ask for is unavailable, or the network to start from is
-            another one.
+        ConfigurationError: If the device that the settings ask for is unavailable, the network to start from is
+            another one, or a network without batch normalisation is to freeze it.
     """
     for part, rows in (("training", task.rows.training), ("selection", task.rows.selection)):
         if len(rows) == 0:
@@ -234,6 +234,11 @@ def _fit(fabric: Fabric, task: FoldTask, spec: ModelSpec, on_epoch: Callable[[di
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(settings.seed)
         model = build_model(spec).to(memory_format=torch.channels_last)
+        if settings.frozen_batch_norm_epochs and not batch_norm_layers(model):
+            raise ConfigurationError(
+                f"training.frozen_batch_norm_epochs is set, and {spec.name} has no batch normalisation.",
+                remedy="Leave it out, or choose another network.",
+            )
         if task.start is not None:
             model.load_state_dict(load_file(task.start[1]))
         if fabric.world_size > 1:

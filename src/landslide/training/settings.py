@@ -100,6 +100,9 @@ class TrainingSettings:
     average_decay: float | None = None
     """Keep an exponential moving average of the weights, with this decay per step, between 0 and 1. The average is what
     is selected, scored and recorded. No average if null."""
+    frozen_batch_norm_epochs: int = 0
+    """Number of epochs at the end in which batch normalisation takes its running statistics, as in prediction, and does
+    not change them; its weights are trained on. 0 or more, less than `epochs`."""
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     """How training patches are varied."""
     selection: Literal["inner_validation", "test_fold"] = "inner_validation"
@@ -154,6 +157,7 @@ class TrainingSettings:
                 f'one of {", ".join(METRIC_NAMES)}, or different ones joined by " or "',
             ),
             ("average_decay", self.average_decay is None or 0 < self.average_decay < 1, "between 0 and 1"),
+            ("frozen_batch_norm_epochs", self.frozen_batch_norm_epochs >= 0, "0 or more"),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
             ("optimizer_epsilon", self.optimizer_epsilon > 0, "above 0"),
             ("devices", self.devices == "auto" or self.devices >= 1, "auto or 1 or more"),
@@ -187,6 +191,12 @@ class TrainingSettings:
         if warmup is not None and warmup >= self.epochs:
             what = f"training.schedule.warmup_epochs is {warmup}, and training.epochs {self.epochs}."
             faults.append((what, "Set training.schedule.warmup_epochs below training.epochs."))
+        if self.frozen_batch_norm_epochs >= self.epochs:
+            what = (
+                f"training.frozen_batch_norm_epochs is {self.frozen_batch_norm_epochs}, and training.epochs "
+                f"{self.epochs}, so batch normalisation would have no statistics."
+            )
+            faults.append((what, "Set training.frozen_batch_norm_epochs below training.epochs."))
         if tests.first_epoch > self.epochs:
             what = (
                 f"training.test_schedule.first_epoch is {tests.first_epoch}, and training.epochs {self.epochs}, so no "
