@@ -265,7 +265,8 @@ class Experiment:
 def configured() -> TrainingSettings:
     """Return the training settings of the configuration."""
     values = yaml.safe_load(CONFIG.read_text())["parameters"]["training"]
-    values["augmentation"] = {"mode": "published", "plain_epochs": 1}  # before the recipe changed colours
+    values["augmentation"] = {"mode": "published", "plain_epochs": 1}  # before the recipe changed colours and its end
+    values["frozen_batch_norm_epochs"] = 0
     return TypeAdapter(TrainingSettings).validate_python(values)
 
 

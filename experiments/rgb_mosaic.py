@@ -120,7 +120,8 @@ def block_rows(table: pd.DataFrame) -> list[int]:
 def training_settings() -> TrainingSettings:
     """Return the training settings of the configuration with the changes."""
     values = yaml.safe_load(CONFIG.read_text())["parameters"]["training"]
-    values["augmentation"] = {"mode": "published", "plain_epochs": 1}  # before the recipe changed colours
+    values["augmentation"] = {"mode": "published", "plain_epochs": 1}  # before the recipe changed colours and its end
+    values["frozen_batch_norm_epochs"] = 0
     return TypeAdapter(TrainingSettings).validate_python(values | CHANGES)
 
 
