@@ -82,9 +82,11 @@ def test_best_configuration_trains_on_real_patches(real_data, client, tmp_path):
     parameters = yaml.safe_load((pipeline_runs.ROOT / "configs" / "best.yaml").read_text())["parameters"]
     parameters["data"] = {"root": str(real_data / "landslide4sense-sample"), "positions": "landslide4sense"}
     parameters["folds"] = {"n_folds": 2, "trained": [1]}
-    parameters["training"] |= {"epochs": 1, "schedule": {"kind": "cosine", "warmup_epochs": 0}}
+    parameters["training"] |= {"epochs": 2, "schedule": {"kind": "cosine", "warmup_epochs": 0}}
     assert parameters["training"]["augmentation"]["band_gain"] > 0
-    parameters["training"]["augmentation"]["plain_epochs"] = 0
+    assert parameters["training"]["frozen_batch_norm_epochs"] > 0
+    parameters["training"] |= {"frozen_batch_norm_epochs": 1}
+    parameters["training"]["augmentation"]["plain_epochs"] = 1
     config = tmp_path / "best.yaml"
     config.write_text(yaml.safe_dump({"parameters": parameters}))
     pipeline_runs.run_pipeline(config)

@@ -194,6 +194,16 @@ def test_what_a_mask_declares_as_no_data_is_no_landslide_and_no_background(tmp_p
     assert len(plan.pairs[0].tiles) == 3
 
 
+@pytest.mark.parametrize("landslide", [None, "255"])
+def test_a_mask_that_declares_its_landslides_as_no_data_is_refused(tmp_path, landslide):
+    save(tmp_path / "x.tif", rgb(0, 128, 128))
+    save(tmp_path / "y.tif", 255 * mask_of(128, 128), nodata=255)
+    plan = plan_import(tmp_path, ImportSettings(images="x.tif", masks="y.tif", bands=RGB, landslide=landslide))
+    (fault,) = [fault for fault in plan.faults if fault.code == "mask_values"]
+    assert "as no data 255 (" in fault.message
+    assert "-unsetnodata" in fault.remedy
+
+
 def test_a_dark_pixel_is_data_though_zero_is_no_data(tmp_path):
     values = rgb(0, 128, 256)
     values[5, 5] = 0, 20, 30

@@ -138,19 +138,24 @@ def test_landslides_after_the_scene_are_left_out(tmp_path):
         labels(wrong, WHEN, date_field="event")
 
 
-@pytest.mark.parametrize("dates", [[2025], [2025.0], [20250612], ["07/06/2024"], ["01.07.2024"], ["13/06/2024"]])
+@pytest.mark.parametrize(
+    "dates", [[2025], [20250612.0], ["07/06/2024"], ["01.07.2024"], ["today"], ["2025"], ["2024-06"]]
+)
 def test_a_date_that_may_mean_another_one_is_refused(tmp_path, dates):
     path = write(tmp_path / "labels.gpkg", [box(0, 0, 5, 5)], event=dates)
     with pytest.raises(DataError, match=f"{dates[0]} in event is no date"):
         labels(path, WHEN, date_field="event")
 
 
-@pytest.mark.parametrize("late", ["2024-06-13", "20240613", "2024/06/13", "2024-06-12T10:00:00Z", "2025"])
+@pytest.mark.parametrize("late", ["2024-06-13", "20240613", "2024/06/13", "2024-06-12T10:00:00Z", " 2025-01-01 "])
 def test_a_date_that_is_written_year_first_is_understood(tmp_path, late):
-    path = write(tmp_path / "labels.gpkg", [box(0, 0, 5, 5), box(10, 0, 15, 5)], event=["2023", late])
+    path = write(tmp_path / "labels.gpkg", [box(0, 0, 5, 5), box(10, 0, 15, 5)], event=["2023-01-01", late])
     assert labels(path, WHEN, date_field="event").counts.too_late == 1
-    with pytest.raises(DataError, match=r"All 1 polygons of .* are of events after the scene, which is of 2024-06-12"):
+    with pytest.raises(DataError, match=r"All 1 polygons of .* of events after it was taken, which was on 2024-06-12"):
         labels(path, WHEN, date_field="event", where=f"event = '{late}'")
+    far = write(tmp_path / "far.gpkg", [box(0, 0, 5, 5), box(900, 0, 905, 5)], event=[late, "2023-01-01"])
+    with pytest.raises(DataError, match=r"All 1 polygons of .* in the scene are of events after"):
+        labels(far, WHEN, date_field="event")
 
 
 def test_polygons_count_as_used_if_a_burnt_window_shows_them(tmp_path):
@@ -159,6 +164,19 @@ def test_polygons_count_as_used_if_a_burnt_window_shows_them(tmp_path):
     assert (found.counts.used, found.counts.in_no_patch, found.counts.too_small) == (0, 3, 1)
     found.burn(Window(0, 0, 32, 32))
     assert (found.counts.used, found.counts.in_no_patch, found.counts.too_small) == (2, 1, 1)
+
+
+def test_small_polygons_that_add_up_and_long_ones_are_not_taken_for_nothing(tmp_path):
+    quarters = [box(10 + x / 2, 10 + y / 2, 10.5 + x / 2, 10.5 + y / 2) for x in range(20) for y in range(20)]
+    found = labels(write(tmp_path / "quarters.gpkg", quarters), burn="area")
+    assert found.burn(ALL)[0].sum() == 100
+    assert (found.counts.used, found.counts.too_small) == (400, 0)
+    apart = shapely.MultiPolygon([box(20.1, 20.1, 20.3, 20.3), box(20_000, 20_000, 20_000.2, 20_000.2)])
+    with pytest.raises(DataError, match="cover none"):
+        labels(write(tmp_path / "apart.gpkg", [apart]))
+    line = shapely.Polygon([GRID.transform @ corner for corner in ((5, 5), (10, 5), (7, 5))])
+    with pytest.raises(DataError, match="cover none"):
+        labels(write(tmp_path / "line.gpkg", [line]))
 
 
 def test_rings_are_closed_and_geometries_that_nobody_can_read_are_counted(tmp_path):

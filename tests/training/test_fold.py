@@ -448,13 +448,22 @@ def test_frozen_batch_norm_keeps_its_statistics_and_trains_its_weights(fit, monk
 
 def test_frozen_batch_norm_needs_statistics(fit):
     with pytest.raises(ConfigurationError, match="would have no statistics"):
-        replace(TINY, epochs=4, frozen_batch_norm_epochs=4)
+        fit(epochs=2, frozen_batch_norm_epochs=2)
+    with pytest.raises(ConfigurationError, match=r"frozen_batch_norm_epochs is 3, and training\.epochs 2"):
+        replace(TINY, epochs=2, frozen_batch_norm_epochs=3)
     with pytest.raises(ConfigurationError, match="rau_net has no batch normalisation"):
         fit(
             model="rau_net",
             model_options={"width": 2, "head_width": 2, "normalization": "affine"},
             frozen_batch_norm_epochs=1,
         )
+
+
+def test_a_trained_network_may_keep_its_statistics_throughout(fit_from, tmp_path, trained):
+    fit_from(epochs=2, frozen_batch_norm_epochs=2)
+    before, after = load_file(trained.weights), last_weights(tmp_path / "warm")
+    statistics = [name for name in before if "running" in name]
+    assert_equal({name: before[name] for name in statistics}, {name: after[name] for name in statistics})
 
 
 def test_averaged_weights_are_scored_and_saved(fit, monkeypatch, tmp_path):

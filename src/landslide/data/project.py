@@ -237,7 +237,9 @@ def _generate_or_pull(project: Path, name: str, version: str, *, remote_of: Path
     with tempfile.TemporaryDirectory(prefix=".data-", dir=project) as work_folder:
         copy = Path(work_folder, "copy")
         create_version(version, copy, project=remote_of)
-        with replacing(project):
+        with replacing(project, wait=True):
+            if folder.is_dir() and directory_digest(folder)[0] == version:  # another process was quicker
+                return f"{folder} exists ({version})"
             _refuse_to_lose_files(project, folder, copy)
             with _swapped(folder, copy):
                 pass
@@ -278,6 +280,7 @@ def check_and_install(
 
     Raises:
         DataError: If the data set has faults, or `./data` cannot be replaced safely.
+        LockedError: If another process replaces it.
     """
     _refuse_unusable_place(folder, project)
     refuse_missing(folder)
@@ -292,16 +295,17 @@ def check_and_install(
 
 
 @contextmanager
-def replacing(project: Path) -> Iterator[None]:
+def replacing(project: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes from replacing `./data` while the block does.
 
     Args:
         project: Root of the project.
+        wait: Wait for another process that replaces it.
 
     Raises:
-        LockedError: Another process replaces it.
+        LockedError: Another process replaces it, unless `wait`.
     """
-    with locked(project / ".data.lock", wait=False):
+    with locked(project / ".data.lock", wait=wait):
         yield
 
 

@@ -12,9 +12,12 @@ _PIXEL_TOLERANCE = 0.25  # of it
 def other_pixels(grid: Grid) -> str:
     """Return the size of the pixels of a scene in words if it is not that of Landslide4Sense; empty if it is."""
     side = grid.pixel_size
-    if max(abs(length / _PIXEL - 1) for length in side) <= _PIXEL_TOLERANCE:
-        return ""
-    return f"pixels are {side[0]:.1f} x {side[1]:.1f} m"
+    return "" if same_pixels(side, (_PIXEL, _PIXEL)) else f"pixels are {side[0]:.1f} x {side[1]:.1f} m"
+
+
+def same_pixels(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Return whether pixels have about the same width and height, in metres."""
+    return all(abs(a / b - 1) <= _PIXEL_TOLERANCE for a, b in zip(one, other, strict=True))
 
 
 def input_notes(scene: Scene, exclusions: ExclusionSettings, terrain: Terrain | None) -> list[str]:

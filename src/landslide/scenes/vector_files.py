@@ -11,6 +11,9 @@ from pyogrio.errors import DataSourceError
 
 from landslide.errors import DataError
 
+IS_LOCKED = "database is locked"
+"""What SQLite says of a file that another program is writing."""
+
 
 @contextmanager
 def opened_vector_file(path: str | Path) -> Iterator[None]:
@@ -35,7 +38,7 @@ def opened_vector_file(path: str | Path) -> Iterator[None]:
     try:
         yield
     except DataSourceError as error:
-        if "database is locked" not in str(error):
+        if IS_LOCKED not in str(error):
             raise
         raise DataError(
             f"Another program is writing {path}.", remedy="Save it in QGIS or close it there, then run this again."

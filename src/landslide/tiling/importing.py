@@ -412,7 +412,11 @@ def _judge_values(plan: ImportPlan, coding: LandslideCoding) -> None:
     """Find that the values of the masks are not clear, or that none of them is what --landslide names."""
     if not plan.values.numbers and not plan.values.colours:
         return
-    if coding.text is None and not plan.values.are_clear:
+    if plan.values.landslides_are_hidden:
+        message = f"the masks have the values {plan.values}, so no landslide"
+        remedy = "remove the declaration from masks in which this value is a landslide: gdal_edit.py -unsetnodata FILE"
+        plan.faults.append(Finding(".", "mask_values", message, remedy))
+    elif coding.text is None and not plan.values.are_clear:
         plan.faults.append(Finding(".", "mask_values", *plan.values.unclear()))
     elif (unused := coding.unused()) and all(fault.code != "mask_values" for fault in plan.faults):
         message = f"no mask has {first_few(unused)}; they have the values {plan.values}"

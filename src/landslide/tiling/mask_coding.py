@@ -31,11 +31,13 @@ class MaskValues:
         colours: (H, W) uint32, 0xRRGGBB; None if the mask has other numbers than those of 8 bits.
         missing: (H, W), where the file says that there is no data; its numbers are 0 there. None if it says so nowhere,
             or its no-data value is 0, which is no landslide.
+        hidden: What the file holds there.
     """
 
     numbers: Array | None
     colours: npt.NDArray[np.uint32] | None
     missing: npt.NDArray[np.bool_] | None = None
+    hidden: Array | None = None
 
     @classmethod
     def of(cls, stored: StoredArray) -> "MaskValues":
@@ -48,9 +50,10 @@ class MaskValues:
             stored = StoredArray(stored.values, has_alpha=True)
         if stored.has_alpha and not (stored := stored.without_alpha()).valid.all():  # type: ignore[union-attr]
             raise UnusableFileError("mask_values", "has transparent pixels", "save the mask without transparency")
-        values, missing = stored.values, None
-        if stored.valid is not None and (hidden := ~stored.valid & (values != 0).any(axis=2)).any():
-            values, missing = np.where(hidden[..., None], np.zeros_like(values), values), hidden
+        values, missing, hidden = stored.values, None, None
+        if stored.valid is not None and (no_data := ~stored.valid & (values != 0).any(axis=2)).any():
+            missing, hidden = no_data, values[no_data][:, 0]
+            values = np.where(missing[..., None], np.zeros_like(values), values)
         if values.dtype.kind == "b":
             values = values.astype(np.uint8)
         if values.shape[2] not in (1, 3):
@@ -67,7 +70,7 @@ class MaskValues:
             parts = values if stored.palette is None else stored.palette[values[..., 0]]
             red, green, blue = (parts[..., min(i, parts.shape[2] - 1)].astype(np.uint32) for i in range(3))
             colours = np.asarray(red << 16 | green << 8 | blue, np.uint32)
-        return cls(values[..., 0] if is_gray else None, colours, missing)
+        return cls(values[..., 0] if is_gray else None, colours, missing, hidden)
 
 
 @dataclass
@@ -77,21 +80,26 @@ class FoundValues:
     Attributes:
         numbers: Of masks with numbers.
         colours: Of masks in colours.
+        hidden: Values that masks declare as no data.
         colour_of: Colours of numbers that a mask shows as a colour, such as the black of a mask without landslides.
     """
 
     numbers: Counter[float] = field(default_factory=Counter)
     colours: Counter[int] = field(default_factory=Counter)
+    hidden: Counter[float] = field(default_factory=Counter)
     colour_of: dict[float, int] = field(default_factory=dict)
 
     def add(self, mask: MaskValues) -> None:
         """Count the values of a mask."""
-        where = mask.colours if mask.numbers is None else mask.numbers
-        values, first, pixels = np.unique(np.asarray(where), return_index=True, return_counts=True)
+        where = np.asarray(mask.colours if mask.numbers is None else mask.numbers)
+        data = np.ones(where.shape, bool) if mask.missing is None else ~mask.missing
+        values, first, pixels = np.unique(where[data], return_index=True, return_counts=True)
+        if mask.hidden is not None:
+            self.hidden.update(mask.hidden.tolist())
         counts = dict(zip(values.tolist(), pixels.tolist(), strict=True))
         (self.colours if mask.numbers is None else self.numbers).update(counts)
         if mask.numbers is not None and mask.colours is not None:
-            self.colour_of.update(zip(values.tolist(), mask.colours.ravel()[first].tolist(), strict=True))
+            self.colour_of.update(zip(values.tolist(), mask.colours[data][first].tolist(), strict=True))
 
     @property
     def are_clear(self) -> bool:
@@ -110,7 +118,13 @@ class FoundValues:
         if (others := len(found) - len(most)) > 0:
             low, high = (f"{limit(numbers):.6g}" for limit in (min, max)) if numbers else ("", "")
             text += f" and {others:,} others" + (f", from {low} to {high}" if low else "")
-        return text
+        no_data = ", ".join(f"{value:.6g} ({pixels:,} pixels)" for value, pixels in sorted(self.hidden.items()))
+        return text + (f", and as no data {no_data}" if no_data else "")
+
+    @property
+    def landslides_are_hidden(self) -> bool:
+        """Whether the masks hold nothing but 0, and declare what may be landslides as no data."""
+        return bool(self.hidden.keys() & {1, 255}) and not self.colours and set(self.numbers) <= {0.0}
 
     def unclear(self) -> tuple[str, str]:
         """Return what is wrong if the values are not clear, and the remedy."""

@@ -24,14 +24,16 @@ from rasterio.windows import Window
 from landslide.errors import ConfigurationError, DataError
 from landslide.scenes.grid import Grid
 from landslide.scenes.rasters import gdal_environment, open_raster, reading, refuse_several_bands, warped
-from landslide.scenes.vector_files import opened_vector_file, read_features
+from landslide.scenes.vector_files import IS_LOCKED, opened_vector_file, read_features
 
 Mask = npt.NDArray[np.uint8]
 Labelled = npt.NDArray[np.bool_]
 
 _RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png")
+_DATE = r"\d{4}([-/]?)\d{1,2}\1\d{1,2}(?!\d)"
 _FINER = 8  # cells of a pixel along each axis, from which its covered share is counted
 _NARROW = 1.5  # pixels: twice the area by the outline of a polygon that may lie between the centres of pixels
+_LONG = 512  # pixels: a polygon of this length covers one
 _NOT_LABELLED = -128  # value of pixels outside of a raster of labels, or without data there
 _ROWS = 1024  # of a raster that are searched for landslides at a time
 
@@ -170,12 +172,22 @@ class Labels:
         return np.asarray(covered >= (self._settings.min_share or 0.5)).astype(np.uint8)
 
     def _covers_no_pixel(self, polygon: shapely.Geometry) -> bool:
-        west, south, east, north = polygon.bounds
-        columns, rows = zip(*(~self._grid.transform @ corner for corner in ((west, north), (east, south))), strict=True)
-        left, top = math.floor(min(columns)), math.floor(min(rows))
-        shape = math.ceil(max(rows)) - top + 1, math.ceil(max(columns)) - left + 1
-        around = self._grid.transform @ Affine.translation(left, top)
-        return not self._burnt(np.array([polygon]), shape, around).any()
+        """Return whether no centre of a pixel lies in a polygon; False if shares decide, which polygons add up to."""
+        if self._settings.burn != "centre":
+            return False
+        pixel = math.sqrt(abs(self._grid.transform.determinant))
+        for part in shapely.get_parts(polygon):
+            if 2 * part.area >= _NARROW * pixel * part.length:
+                return False
+            west, south, east, north = part.bounds
+            corners = (~self._grid.transform @ corner for corner in ((west, north), (east, south)))
+            columns, rows = zip(*corners, strict=True)
+            left, top = math.floor(min(columns)), math.floor(min(rows))
+            shape = math.ceil(max(rows)) - top + 1, math.ceil(max(columns)) - left + 1
+            around = self._grid.transform @ Affine.translation(left, top)
+            if max(shape) > _LONG or rasterize([part], shape, transform=around, dtype=np.uint8).any():
+                return False
+        return True
 
     def _values(self, window: Window) -> npt.NDArray[np.int16]:
         """Read a raster: 0, 1, 255 or `_NOT_LABELLED`, int16 (rows, columns)."""
@@ -229,13 +241,6 @@ class Labels:
     def _read_polygons(self, path: Path, when: datetime | None) -> None:
         frame, counts = _read(path, self._settings)
         late = _too_late(path, frame, self._settings.date_field, when)
-        if late.all() and len(frame) and not self._settings.allow_empty:
-            raise DataError(
-                f"All {len(frame):,} polygons of {path} are of events after the scene, which is of "
-                f"{when:%Y-%m-%d}, by {self._settings.date_field}.",
-                remedy="Give a later scene. If somebody looked and saw no landslide here, say so with --allow-empty.",
-            )
-        frame = frame[~late]
         try:
             geometries = frame.geometry.to_crs(self._grid.crs.to_wkt()).force_2d().to_numpy()
         except CRSError as error:
@@ -243,35 +248,44 @@ class Labels:
                 f"{path}: its reference system does not lead to that of the scene: {error}.",
                 remedy="Save the polygons in longitude and latitude (EPSG:4326).",
             ) from error
-        outline = shapely.box(*self._grid.bounds)
-        inside = shapely.intersects(geometries, outline)
-        if not inside.any() and not self._settings.allow_empty:
-            west, south, east, north = frame.to_crs(4326).total_bounds if len(frame) else (np.nan,) * 4
-            raise DataError(
-                f"None of the {len(inside):,} polygons of {path} lies in the scene, which covers "
-                f"{_extent(self._grid)}. "
-                f"They cover longitude {west:.4f} to {east:.4f}, latitude {south:.4f} to {north:.4f}.",
-                remedy="See that their coordinate reference system is right. If somebody looked and saw no landslide "
-                "here, say so with --allow-empty.",
-            )
-        kept = geometries[inside]
+        inside = shapely.intersects(geometries, shapely.box(*self._grid.bounds))
+        kept = geometries[inside & ~late]
+        if not len(kept) and not self._settings.allow_empty:
+            raise self._none_in_scene(path, frame, inside, when)
         invalid = ~shapely.is_valid(kept)
         kept[invalid] = shapely.make_valid(kept[invalid], method="structure", keep_collapsed=False)
-        self._polygons = kept[~shapely.is_empty(kept)]
+        collapsed = shapely.is_empty(kept)
+        self._polygons = kept[~collapsed]
         self._tree = shapely.STRtree(self._polygons)
         self._reached = np.zeros(len(self._polygons), bool)
-        pixel = math.sqrt(abs(self._grid.transform.determinant))
-        small = 2 * shapely.area(self._polygons) < _NARROW * pixel * shapely.length(self._polygons)
-        self._small = np.zeros(len(small), bool)
-        self._small[small] = [self._covers_no_pixel(polygon) for polygon in self._polygons[small]]
-        if len(small) and self._small.all() and not self._settings.allow_empty:
+        self._small = np.array([self._covers_no_pixel(polygon) for polygon in self._polygons], bool)
+        if len(kept) and self._small.all() and not self._settings.allow_empty:
             raise DataError(
-                f"The {len(small):,} polygons of {path} in the scene are smaller than a pixel and cover none.",
+                f"The {len(kept):,} polygons of {path} in the scene are smaller than a pixel and cover none.",
                 remedy="Use --burn area with a small --min-share, or give larger ones. If nobody saw a landslide that "
                 "fills a pixel, say so with --allow-empty.",
             )
         self._counts = replace(
-            counts, outside=int((~inside).sum()), mended=int(invalid.sum()), too_late=int(late.sum())
+            counts, too_small=int(collapsed.sum()), outside=int((~inside).sum()),
+            mended=int((invalid & ~collapsed).sum()), too_late=int((inside & late).sum()),
+        )  # fmt: skip
+
+    def _none_in_scene(
+        self, path: Path, frame: gpd.GeoDataFrame, inside: npt.NDArray[np.bool_], when: datetime | None
+    ) -> DataError:
+        if inside.any():
+            return DataError(
+                f"All {int(inside.sum()):,} polygons of {path} in the scene are of events after it was taken, "
+                f"which was on {when:%Y-%m-%d}, by {self._settings.date_field}.",
+                remedy="Give a later scene. If somebody looked and saw no landslide here, say so with --allow-empty.",
+            )
+        west, south, east, north = frame.to_crs(4326).total_bounds if len(frame) else (np.nan,) * 4
+        return DataError(
+            f"None of the {len(inside):,} polygons of {path} lies in the scene, which covers "
+            f"{_extent(self._grid)}. "
+            f"They cover longitude {west:.4f} to {east:.4f}, latitude {south:.4f} to {north:.4f}.",
+            remedy="See that their coordinate reference system is right. If somebody looked and saw no landslide "
+            "here, say so with --allow-empty.",
         )
 
 
@@ -321,7 +335,7 @@ def _read_layer(path: Path, settings: LabelSettings) -> gpd.GeoDataFrame:
             )
         return read_features(path, settings.layer, settings.where)
     except DataSourceError as error:
-        if "locked" in str(error):
+        if IS_LOCKED in str(error):
             raise
         reason = str(error).partition("; It might help")[0].rstrip(".")  # GDAL tells programmers of a prefix
         raise DataError(
@@ -366,11 +380,12 @@ def _too_late(path: Path, frame: gpd.GeoDataFrame, field: str | None, when: date
     written = frame[field]
     if pd.api.types.is_datetime64_any_dtype(written):
         dates = pd.to_datetime(written, utc=True)
-    else:  # other orders of day and month look alike, and numbers may be anything
-        dates = pd.to_datetime(written.map(str, na_action="ignore"), errors="coerce", utc=True, format="ISO8601")
-        if pd.api.types.is_numeric_dtype(written):
-            dates[:] = pd.NaT
-    if (wrong := dates.isna() & written.notna() & (written.astype(str).str.strip() != "")).any():
+    else:  # other orders of day and month look alike, numbers may be anything, and a year alone may be either side
+        text = written.map(str, na_action="ignore").str.strip() if len(written) else written.astype(str)
+        whole = text.str.match(_DATE) & (not pd.api.types.is_numeric_dtype(written))
+        dates = pd.to_datetime(text.where(whole), errors="coerce", utc=True, format="ISO8601")
+        written = text.where(text != "")
+    if (wrong := dates.isna() & written.notna()).any():
         raise DataError(
             f"{path}: {written[wrong].iloc[0]} in {field} is no date.",
             remedy="Write dates as 2024-06-12, in a field of dates or of text, or leave them empty.",

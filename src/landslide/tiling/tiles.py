@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import os
 import shlex
 import shutil
@@ -16,6 +15,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from affine import Affine
+from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from landslide.data.changed_labels import read_changed_patches
@@ -24,7 +25,7 @@ from landslide.errors import ConfigurationError, DataError, first_few
 from landslide.locks import locked
 from landslide.scenes.exclusions import ExclusionSettings
 from landslide.scenes.grid import Grid
-from landslide.scenes.notes import input_notes, other_pixels
+from landslide.scenes.notes import input_notes, other_pixels, same_pixels
 from landslide.scenes.reader import SceneReader
 from landslide.scenes.reasons import Reason
 from landslide.scenes.scene import Scene, refuse_equal_names
@@ -188,9 +189,12 @@ def tile_scenes(
             found = [_cut(one, old, new, partial, settings, labels, exclusions, dem, say) for one in scenes]
             _keep_other_scenes(old, new, folder, partial, {one.scene.name for one in scenes})
             if not new.patches:
+                unlabelled = any(one.left_out[_NO_LABELS] for one in found)
                 raise DataError(
                     "No window of these scenes became a patch: " + "; ".join(map(_explained, found)) + ".",
-                    remedy="Give other scenes, a larger --area, a smaller --min-valid, or fewer masks.",
+                    remedy="Give a raster of labels that covers the scene, and see which value it declares as no data."
+                    if unlabelled
+                    else "Give other scenes, a larger --area, a smaller --min-valid, or fewer masks.",
                 )
             new.write(partial)
             _keep_other_files(old, folder, partial)
@@ -198,9 +202,11 @@ def tile_scenes(
             result = TiledSet(folder, found, **differences, stored=settings.stored, units=settings.units)
             _replace(folder, partial)
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)  # what HDF5 adds fills a screen
-            raise DataError(
-                f"{folder} cannot be written: {reason}.", remedy="Make room on its disk, or choose another folder."
+            if error.errno is None:
+                raise
+            raise DataError(  # what HDF5 adds to the reason fills a screen
+                f"{error.filename or folder} cannot be written: {os.strerror(error.errno)}.",
+                remedy="Make room on its disk, or choose another folder.",
             ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -416,13 +422,12 @@ def _other_burning(record: "_Record", name: str) -> str:
 
 
 def _other_pixels(record: "_Record", name: str) -> str:
-    """Return another scene whose pixels have another size, if there is one."""
-    sizes = {other: _pixel_size(scene["transform"]) for other, scene in record.scenes.items()}
-    return next((other for other, size in sizes.items() if not np.allclose(size, sizes[name], rtol=1e-3)), "")
-
-
-def _pixel_size(transform: Sequence[float]) -> tuple[float, float]:
-    return math.hypot(transform[0], transform[3]), math.hypot(transform[1], transform[4])
+    """Return another scene whose pixels have another size in metres, if there is one."""
+    sizes = {
+        other: Grid(CRS.from_user_input(scene["crs"]), Affine(*scene["transform"]), PATCH_SIZE, PATCH_SIZE).pixel_size
+        for other, scene in record.scenes.items()
+    }
+    return next((other for other, size in sizes.items() if not same_pixels(size, sizes[name])), "")
 
 
 def _write(folder: Path, number: int, image: npt.NDArray[Any], mask: npt.NDArray[Any]) -> None:

@@ -239,6 +239,11 @@ def _fit(fabric: Fabric, task: FoldTask, spec: ModelSpec, on_epoch: Callable[[di
                 f"training.frozen_batch_norm_epochs is set, and {spec.name} has no batch normalisation.",
                 remedy="Leave it out, or choose another network.",
             )
+        if settings.frozen_batch_norm_epochs == settings.epochs and task.start is None:
+            raise ConfigurationError(
+                "training.frozen_batch_norm_epochs is training.epochs: batch normalisation would have no statistics.",
+                remedy="Set training.frozen_batch_norm_epochs below training.epochs.",
+            )
         if task.start is not None:
             model.load_state_dict(load_file(task.start[1]))
         if fabric.world_size > 1:

@@ -102,7 +102,8 @@ class TrainingSettings:
     is selected, scored and recorded. No average if null."""
     frozen_batch_norm_epochs: int = 0
     """Number of epochs at the end in which batch normalisation takes its running statistics, as in prediction, and does
-    not change them; its weights are trained on. 0 or more, less than `epochs`."""
+    not change them; its weights are trained on. 0 or more, less than `epochs`; or all, if a trained network is trained
+    on."""
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     """How training patches are varied."""
     selection: Literal["inner_validation", "test_fold"] = "inner_validation"
@@ -191,10 +192,10 @@ class TrainingSettings:
         if warmup is not None and warmup >= self.epochs:
             what = f"training.schedule.warmup_epochs is {warmup}, and training.epochs {self.epochs}."
             faults.append((what, "Set training.schedule.warmup_epochs below training.epochs."))
-        if self.frozen_batch_norm_epochs >= self.epochs:
+        if self.frozen_batch_norm_epochs > self.epochs:
             what = (
                 f"training.frozen_batch_norm_epochs is {self.frozen_batch_norm_epochs}, and training.epochs "
-                f"{self.epochs}, so batch normalisation would have no statistics."
+                f"{self.epochs}."
             )
             faults.append((what, "Set training.frozen_batch_norm_epochs below training.epochs."))
         if tests.first_epoch > self.epochs:
