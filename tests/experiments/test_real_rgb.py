@@ -29,6 +29,7 @@ trained = pytest.mark.soak  # the results of three short trainings
 
 SCRIPT = pipeline_runs.ROOT / "experiments" / "real_rgb.py"
 RGB = ("B4", "B3", "B2")
+RECIPE = "Lite U-Net, ImageNet, colours, plain end"
 GRID = {
     "data": {"root": "data", "positions": "auto"},
     "bands": {"stored": ["B4", "B3", "B2"]},
@@ -415,8 +416,8 @@ def test_a_table_without_results_is_an_error(run, config, tmp_path):
 @pytest.mark.parametrize(
     ("name", "folder", "more"),
     [
-        ("configs/real_rgb", ".", ["--gains-of", "Lite U-Net, ImageNet"]),
-        ("experiments/real_rgb_clusters", "clusters", ["--gains-of", "Lite U-Net, ImageNet, colours"]),
+        ("configs/real_rgb", ".", ["--gains-of", RECIPE]),
+        ("experiments/real_rgb_clusters", "clusters", ["--gains-of", RECIPE]),
         ("configs/record_to_text_rgb", "record_to_text_rgb", []),
     ],
 )
