@@ -72,7 +72,7 @@ def test_the_command_fills_the_folder_where_it_runs_and_refuses_one_with_files(t
     assert {"dem.tif", "landslides.gpkg"} < {path.name for path in tmp_path.iterdir()}
     again = CliRunner().invoke(main, ["data", "scene", str(tmp_path)])
     assert again.exit_code == 1
-    assert f"{tmp_path} is not empty" in again.output
+    assert f"{tmp_path} exists and is not an empty folder" in again.output
     with locked(tmp_path / ".new.lock"):
         twice = CliRunner().invoke(main, ["data", "scene", str(tmp_path / "new")])
     assert isinstance(twice.exception, SystemExit)

@@ -177,6 +177,9 @@ def test_small_polygons_that_add_up_and_long_ones_are_not_taken_for_nothing(tmp_
     line = shapely.Polygon([GRID.transform @ corner for corner in ((5, 5), (10, 5), (7, 5))])
     with pytest.raises(DataError, match="cover none"):
         labels(write(tmp_path / "line.gpkg", [line]))
+    both = labels(write(tmp_path / "both.gpkg", [line, box(20, 20, 30, 30)]))
+    both.burn(ALL)
+    assert both.counts == LabelCounts(used=1, too_small=1)
 
 
 def test_rings_are_closed_and_geometries_that_nobody_can_read_are_counted(tmp_path):

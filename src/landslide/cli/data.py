@@ -57,15 +57,10 @@ def scene(folder: Path, seed: int, layout: Any, clouds: bool) -> None:
     Beside the scene are dem.tif, its elevation model, and landslides.gpkg, the true landslides. The ground is that of
     the demo data set.
     """
-    from landslide.errors import DataError
     from landslide.scenes.demo_scene import write_demo_scene
     from landslide.tiling.new_folder import new_folder
 
-    def refuse(folder: Path) -> None:
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise DataError(f"{folder} is not empty.", remedy="Choose a new folder, or move its content away.")
-
-    with new_folder(folder, refuse) as partial:
+    with new_folder(folder) as partial:
         source = write_demo_scene(partial, layout=layout, rows=3, columns=4, seed=seed, clouds=clouds)
     click.echo(f"generated the scene {folder / source.relative_to(partial)}")
 

@@ -284,11 +284,11 @@ def check_and_install(
     """
     _refuse_unusable_place(folder, project)
     refuse_missing(folder)
+    report = check(folder, bands=bands)
+    report_to(report.render())
+    if not report.ok:
+        raise DataError(f"{folder} has {len(report.faults)} fault(s), see above", remedy="correct them first")
     with replacing(project):
-        report = check(folder, bands=bands)
-        report_to(report.render())
-        if not report.ok:
-            raise DataError(f"{folder} has {len(report.faults)} fault(s), see above", remedy="correct them first")
         if note := forgotten_changes(project, folder):
             report_to(note)
         return install_and_pin(project, folder)

@@ -16,7 +16,7 @@ def refuse_output(folder: Path) -> None:
         DataError: It is not.
     """
     if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
-        raise DataError(f"{folder} exists and is not an empty folder.", remedy="Choose a new folder with --output.")
+        raise DataError(f"{folder} exists and is not an empty folder.", remedy="Choose a new folder.")
 
 
 @contextmanager

@@ -135,7 +135,8 @@ class Labels:
         if self._raster is not None:
             return self._counts
         small, reached = int(self._small.sum()), int((self._reached & ~self._small).sum())
-        return replace(self._counts, used=reached, too_small=small, in_no_patch=len(self._polygons) - small - reached)
+        counts, others = self._counts, len(self._polygons) - small - reached
+        return replace(counts, used=reached, too_small=counts.too_small + small, in_no_patch=others)
 
     def burn(self, window: Window) -> tuple[Mask, Labelled]:
         """Burn the labels of a window of the scene.
