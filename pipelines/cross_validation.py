@@ -6,10 +6,10 @@ from typing import Any
 
 from landslide.bands.formulas import BandSettings, resolve_bands
 from landslide.inference.symmetries import gradient_channels
-from landslide.models.complexity import resolutions
+from landslide.models.complexity import resolutions, without_memory
 from landslide.schema import PATCH_SIZE
 from landslide.training.augmentation import Augmentation
-from landslide.training.fold import TrainingSettings
+from landslide.training.fold import TrainingSettings, refuse_freezing
 from landslide.training.losses import HEAD_WEIGHTS, head_shares
 from landslide.training.settings import refuse_head_settings_without_effect
 from steps.evaluate import evaluate
@@ -48,10 +48,11 @@ def cross_validate(
         The outputs of the trained folds in the order of their numbers, and of the evaluation.
 
     Raises:
-        ConfigurationError: If the patches do not provide the bands, the network cannot be built, or the bands cannot be
-            rotated and the settings ask for rotations.
+        ConfigurationError: If the patches do not provide the bands, the network cannot be built, the bands cannot be
+            rotated and the settings ask for rotations, or there are no statistics of batch normalisation to freeze.
     """
-    input_bands(bands, training, evaluation)  # otherwise each fold would find the fault, or the evaluation hours later
+    # Otherwise each fold would find the fault, or the evaluation hours later.
+    input_bands(bands, training, evaluation, from_scratch=start_from == "")
     fold_runs = [
         train(
             fold=fold, fold_table=fold_table, patches=patches, cross_validation_run=run, training=training,
@@ -66,7 +67,9 @@ def cross_validate(
     return fold_runs, scores
 
 
-def input_bands(bands: BandSettings, training: TrainingSettings, evaluation: EvaluationSettings) -> tuple[str, ...]:
+def input_bands(
+    bands: BandSettings, training: TrainingSettings, evaluation: EvaluationSettings, *, from_scratch: bool = True
+) -> tuple[str, ...]:
     """Return the bands that the networks see, after a check that they and the network fit the settings.
 
     The network is built without memory.
@@ -75,12 +78,13 @@ def input_bands(bands: BandSettings, training: TrainingSettings, evaluation: Eva
         bands: Band settings.
         training: Training settings.
         evaluation: In which variants is predicted.
+        from_scratch: Whether the networks surely start from scratch.
 
     Raises:
         ConfigurationError: If a selected band is unavailable, if there is no such network or it does not take its
             options or patches of this size, if only one gradient band is selected and patches are to be rotated, if
-            light or colours are to change and no band is a reflectance, or if a setting of bands or heads has no
-            effect.
+            light or colours are to change and no band is a reflectance, if there are no statistics of batch
+            normalisation to freeze, or if a setting of bands or heads has no effect.
     """
     names = resolve_bands(training.bands, bands.names)
     bands.refuse_settings_without_effect()
@@ -90,6 +94,9 @@ def input_bands(bands: BandSettings, training: TrainingSettings, evaluation: Eva
         refuse_head_settings_without_effect(training, heads)
     head_shares(heads, size, training.head_weights)
     Augmentation(training.augmentation, names, bands)
+    if training.frozen_batch_norm_epochs:
+        network = without_memory(training.model, len(names), training.model_options)
+        refuse_freezing(training, network, from_scratch=from_scratch)
     if {evaluation.test_time_augmentation, training.prediction.augmentation} != {"none"}:
         gradient_channels(names)
     return names

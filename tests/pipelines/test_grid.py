@@ -114,6 +114,8 @@ def test_changed_colours_of_terrain_are_refused_before_training():
         ({"model_options": {"heads": 3}, "head_weights": {"256": 0, "128": 0, "64": 0}}, "has a weight"),
         ({"model": "lite_unet", "model_options": {"encoder_weights": "ImageNet"}}, "encoder_weights is 'ImageNet'"),
         ({"epochs": True}, r"training\.epochs is true"),
+        ({"model_options": {"normalization": "affine"}, "frozen_batch_norm_epochs": 2}, "has no batch normalisation"),
+        ({"epochs": 5, "frozen_batch_norm_epochs": 5}, "would have no statistics"),
         ({"model": "smp:Unet:resnet18", "model_options": {"encoder_weights": "imagnet"}}, "no weights 'imagnet'"),
         ({"model": "smp:Unet:resnet18", "model_options": {"encoder_weights": "csmask"}}, "no weights 'csmask'"),
     ],

@@ -192,6 +192,29 @@ def _refuse_other_network(spec: ModelSpec, settings: TrainingSettings, band_name
             )
 
 
+def refuse_freezing(settings: TrainingSettings, model: nn.Module, *, from_scratch: bool) -> None:
+    """Refuse to freeze statistics of batch normalisation that there are not.
+
+    Args:
+        settings: Training settings.
+        model: The network, with or without memory.
+        from_scratch: Whether it starts from scratch, so that its statistics come from this training.
+
+    Raises:
+        ConfigurationError: The network has no batch normalisation, or would have no statistics.
+    """
+    if settings.frozen_batch_norm_epochs and not batch_norm_layers(model):
+        raise ConfigurationError(
+            f"training.frozen_batch_norm_epochs is set, and {settings.model} has no batch normalisation.",
+            remedy="Leave it out, or choose another network.",
+        )
+    if settings.frozen_batch_norm_epochs == settings.epochs and from_scratch:
+        raise ConfigurationError(
+            "training.frozen_batch_norm_epochs is training.epochs: batch normalisation would have no statistics.",
+            remedy="Set training.frozen_batch_norm_epochs below training.epochs.",
+        )
+
+
 def device_of(settings: TrainingSettings) -> torch.device:
     """Return the device on which one process computes under these settings.
 
@@ -234,16 +257,7 @@ def _fit(fabric: Fabric, task: FoldTask, spec: ModelSpec, on_epoch: Callable[[di
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(settings.seed)
         model = build_model(spec).to(memory_format=torch.channels_last)
-        if settings.frozen_batch_norm_epochs and not batch_norm_layers(model):
-            raise ConfigurationError(
-                f"training.frozen_batch_norm_epochs is set, and {spec.name} has no batch normalisation.",
-                remedy="Leave it out, or choose another network.",
-            )
-        if settings.frozen_batch_norm_epochs == settings.epochs and task.start is None:
-            raise ConfigurationError(
-                "training.frozen_batch_norm_epochs is training.epochs: batch normalisation would have no statistics.",
-                remedy="Set training.frozen_batch_norm_epochs below training.epochs.",
-            )
+        refuse_freezing(settings, model, from_scratch=task.start is None)
         if task.start is not None:
             model.load_state_dict(load_file(task.start[1]))
         if fabric.world_size > 1:
