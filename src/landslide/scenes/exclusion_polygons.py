@@ -21,7 +21,7 @@ from shapely.geometry.base import BaseGeometry
 from landslide.errors import ConfigurationError, DataError, first_few
 from landslide.scenes.exclusions import ExclusionSettings
 from landslide.scenes.grid import Grid
-from landslide.scenes.vector_files import opened_vector_file, read_features
+from landslide.scenes.vector_files import opened_vector_file, read_features, reason_of
 
 _BOX_STEPS = 32  # points along an edge of a bounding box, which is curved in the scene's reference system
 _SURROUNDINGS = 0.1  # of the size of a scene
@@ -84,8 +84,7 @@ def read_polygons(path: str, grid: Grid, where: str | None = None) -> list[BaseG
             remedy="Write it as in SQL after WHERE, with attributes that the file has.",
         ) from error
     except (DataSourceError, DataLayerError, GeometryError) as error:
-        reason = str(error).partition("; It might help")[0].rstrip(".")  # GDAL tells programmers of a prefix
-        raise DataError(f"{path} cannot be read: {reason}.", remedy=remedy) from error
+        raise DataError(f"{path} cannot be read: {reason_of(error)}.", remedy=remedy) from error
     frames = {name: frame[frame.geom_type.isin(_POLYGONS)] for name, frame in frames.items()}
     frames = {name: frame for name, frame in frames.items() if len(frame)}
     if not frames:

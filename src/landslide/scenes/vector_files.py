@@ -59,3 +59,8 @@ def read_features(path: str | Path, layer: str | None = None, where: str | None 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return gpd.read_file(path, layer=layer, where=where, on_invalid="fix")
+
+
+def reason_of(error: Exception) -> str:
+    """Return why GDAL cannot read a file, without a final stop and its advice to programmers to use a prefix."""
+    return str(error).partition("; It might help")[0].rstrip(".")

@@ -95,7 +95,8 @@ class FoundValues:
         data = np.ones(where.shape, bool) if mask.missing is None else ~mask.missing
         values, first, pixels = np.unique(where[data], return_index=True, return_counts=True)
         if mask.hidden is not None:
-            self.hidden.update(mask.hidden.tolist())
+            found, pixels_of = np.unique(mask.hidden, return_counts=True)
+            self.hidden.update(dict(zip(found.tolist(), pixels_of.tolist(), strict=True)))
         counts = dict(zip(values.tolist(), pixels.tolist(), strict=True))
         (self.colours if mask.numbers is None else self.numbers).update(counts)
         if mask.numbers is not None and mask.colours is not None:

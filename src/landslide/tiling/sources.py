@@ -24,7 +24,7 @@ from rasterio.windows import Window
 from landslide.errors import ConfigurationError, DataError
 from landslide.scenes.grid import Grid
 from landslide.scenes.rasters import gdal_environment, open_raster, reading, refuse_several_bands, warped
-from landslide.scenes.vector_files import IS_LOCKED, opened_vector_file, read_features
+from landslide.scenes.vector_files import IS_LOCKED, opened_vector_file, read_features, reason_of
 
 Mask = npt.NDArray[np.uint8]
 Labelled = npt.NDArray[np.bool_]
@@ -338,9 +338,8 @@ def _read_layer(path: Path, settings: LabelSettings) -> gpd.GeoDataFrame:
     except DataSourceError as error:
         if IS_LOCKED in str(error):
             raise
-        reason = str(error).partition("; It might help")[0].rstrip(".")  # GDAL tells programmers of a prefix
         raise DataError(
-            f"{path} cannot be read: {reason}.",
+            f"{path} cannot be read: {reason_of(error)}.",
             remedy="Give polygons as GeoPackage, GeoJSON, Shapefile or FlatGeobuf, or a raster.",
         ) from error
     except (FeatureError, ValueError) as error:
