@@ -146,9 +146,10 @@ def test_an_audit_without_verdicts_is_replaced_and_one_with_them_is_not(audit, p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda frame: frame.geometry.iat[0].buffer(5), "redrew or deleted polygons"),
-        (lambda frame: frame.assign(note="ask Anna"), "added the columns note"),
-        (lambda frame: frame.iloc[1:], "redrew or deleted polygons"),
+        (lambda frame: frame.geometry.iat[0].buffer(5), "redrew, changed or deleted candidates"),
+        (lambda frame: frame.assign(note="ask Anna"), "added column note"),
+        (lambda frame: frame.assign(objects="7"), "redrew, changed or deleted candidates"),
+        (lambda frame: frame.iloc[1:], "redrew, changed or deleted candidates"),
     ],
 )
 def test_an_audit_whose_polygons_or_columns_a_person_changed_is_not_replaced(predictions, tmp_path, change, message):
@@ -163,6 +164,18 @@ def test_an_audit_whose_polygons_or_columns_a_person_changed_is_not_replaced(pre
     with pytest.raises(DataError, match=f"a person {message}"):
         write_audit(predictions, folder, most=3, about=ABOUT)
     assert path.read_bytes() == before
+
+
+def test_an_audit_with_a_layer_or_a_table_of_a_person_is_not_replaced(predictions, tmp_path):
+    folder = write_audit(predictions, tmp_path / "audit", most=5, about=ABOUT).folder
+    table = pd.read_csv(folder / "candidates.csv", dtype=str)
+    table.assign(seen_by="me").to_csv(folder / "candidates.csv", index=False)
+    with pytest.raises(DataError, match="a person added column seen_by, which would be lost"):
+        write_audit(predictions, folder, most=3, about=ABOUT)
+    table.to_csv(folder / "candidates.csv", index=False)
+    gpd.read_file(folder / "candidates.gpkg", layer="patches").to_file(folder / "candidates.gpkg", layer="notes")
+    with pytest.raises(DataError, match="a person added layer notes, which would be lost"):
+        write_audit(predictions, folder, most=3, about=ABOUT)
 
 
 def test_what_a_person_put_beside_an_audit_is_never_replaced(audit, predictions):

@@ -188,6 +188,11 @@ def test_what_a_mask_declares_as_no_data_is_no_landslide_and_no_background(tmp_p
     save(tmp_path / "y.tif", mask, nodata=7)
     plan = plan_import(tmp_path, ImportSettings(images="x.tif", masks="y.tif", bands=RGB))
     assert not plan.faults
+    assert sorted(plan.pairs[0].tiles) == [(0, 0), (0, 2)]
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        save(tmp_path / "y.tif", mask * (mask != 7))
+        with rasterio.open(tmp_path / "y.tif", "r+") as file:
+            file.write_mask(mask != 7)
     assert [line[3] for line in names(imported(tmp_path, "x.tif", "y.tif"))[1:]] == ["0", "2"]
     save(tmp_path / "y.tif", mask * (mask != 7), nodata=0)  # as GIS programs write
     plan = plan_import(tmp_path, ImportSettings(images="x.tif", masks="y.tif", bands=RGB))

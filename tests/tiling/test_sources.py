@@ -162,6 +162,8 @@ def test_polygons_count_as_used_if_a_burnt_window_shows_them(tmp_path):
     places = [box(2, 2, 8, 8), box(28, 2, 36, 8), box(50, 30, 58, 38), box(40.6, 10.6, 40.9, 10.9)]
     found = labels(write(tmp_path / "labels.gpkg", places))
     assert (found.counts.used, found.counts.in_no_patch, found.counts.too_small) == (0, 3, 1)
+    found.burn(Window(36, 0, 8, 8))  # touches the second one
+    assert found.counts.used == 0
     found.burn(Window(0, 0, 32, 32))
     assert (found.counts.used, found.counts.in_no_patch, found.counts.too_small) == (2, 1, 1)
 

@@ -142,6 +142,20 @@ def test_what_looks_wrong_is_said(ground, tmp_path):
     assert "72 columns at the right edge and 22 rows at the lower edge in no window" in said[-1]
 
 
+def test_polygons_that_fill_no_share_of_a_pixel_are_named(ground, tmp_path):
+    with rasterio.open(ground / "stack.tif") as scene:
+        west, north = scene.transform @ (60.1, 60.2)
+        crs = scene.crs
+    thin = shapely.box(west, north - 1, west + 1, north)
+    gpd.GeoDataFrame(geometry=[thin], crs=crs).to_file(tmp_path / "thin.gpkg")
+    said: list[str] = []
+    tile(
+        tmp_path / "set", ground / "stack.tif", labels=tmp_path / "thin.gpkg", stored=RGB,
+        label_settings=LabelSettings(burn="area"), say=said.append,
+    )  # fmt: skip
+    assert "note: stack: no pixel of its patches became a landslide, though polygons lie in them" in said
+
+
 @pytest.mark.parametrize(("min_valid", "patches"), [(1.0, 2), (0.5, 4)])
 def test_a_window_without_labels_is_no_patch(ground, tmp_path, min_valid, patches):
     with rasterio.open(ground / "stack.tif") as scene:

@@ -31,9 +31,9 @@ from landslide.labels.candidates import (
     KINDS,
     PAGE,
     RECORD,
-    added_columns,
+    added_by_a_person,
+    candidates_digest,
     read_candidates,
-    shapes_digest,
     verdicts_given,
     write_candidates,
 )
@@ -92,10 +92,10 @@ def refuse_folder(folder: Path) -> None:
             f"{folder} holds an audit with {n} verdicts, comments or polygons of a person.",
             remedy="Apply them with `landslide data apply`, or choose a new folder with --output.",
         )
-    recorded = _recorded_shapes(folder)
-    done = [f"added the columns {first_few(added)}"] if (added := added_columns(folder)) else []
-    if recorded is not None and recorded != shapes_digest(given):
-        done.append("redrew or deleted polygons")
+    recorded = _recorded_candidates(folder)
+    done = [f"added {first_few(added)}"] if (added := added_by_a_person(folder)) else []
+    if recorded is not None and recorded != candidates_digest(given):
+        done.append("redrew, changed or deleted candidates")
     if done:
         raise DataError(
             f"{folder} holds an audit in which a person {' and '.join(done)}, which would be lost.",
@@ -103,10 +103,10 @@ def refuse_folder(folder: Path) -> None:
         )
 
 
-def _recorded_shapes(folder: Path) -> str | None:
-    """Return the digest of the polygons as they were written; None if an older release wrote them."""
+def _recorded_candidates(folder: Path) -> str | None:
+    """Return the digest of the candidates as they were written; None if an older release wrote them."""
     try:
-        recorded: str | None = json.loads((folder / RECORD).read_text()).get("shapes")
+        recorded: str | None = json.loads((folder / RECORD).read_text()).get("candidates")
     except (OSError, ValueError, AttributeError):
         return None
     return recorded
@@ -156,7 +156,7 @@ def write_audit(
             "listed": counts,
             "noise": asdict(found.noise),
             "folds": {str(fold): asdict(reference) for fold, reference in sorted(by_fold.items())},
-            "shapes": shapes_digest(frame),
+            "candidates": candidates_digest(frame),
             "created": created.isoformat(timespec="seconds"),
         }
         (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n")

@@ -76,6 +76,8 @@ of `missing` and `outline` the predicted one. It may be redrawn: `data apply` ta
 CANDIDATES, CSV, RECORD, PAGE = "candidates.gpkg", "candidates.csv", "audit.json", "audit.html"
 """Files of an audit."""
 
+_TABLES = ("layer_styles", "qgis_projects")  # of QGIS in a GeoPackage
+
 LAYERS = MappingProxyType(
     {
         "candidates": LayerKind("Labels that may be wrong", candidate_style(KINDS, VERDICTS), COLUMNS),
@@ -148,21 +150,27 @@ def read_candidates(folder: Path, verdicts: Path | None = None) -> gpd.GeoDataFr
     return frame
 
 
-def shapes_digest(frame: gpd.GeoDataFrame) -> str:
-    """Return the digest of the polygons of candidates, whatever their order.
+def candidates_digest(frame: gpd.GeoDataFrame) -> str:
+    """Return the digest of what a verdict is about: polygons, kinds and objects of candidates, whatever their order.
 
     Args:
-        frame: Columns id and geometry.
+        frame: Columns id, kind, objects and geometry.
     """
+    texts = (frame[name].fillna("").astype(str).str.strip() for name in ("id", "kind", "objects"))
     parts = [shapely.to_wkb(shapely.get_parts(shape), hex=True).tolist() for shape in frame.geometry]
-    shapes = sorted(zip(frame["id"], parts, strict=True))
-    return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()
+    content = sorted(zip(*texts, parts, strict=True))
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def added_columns(folder: Path) -> list[str]:
-    """Return the columns that a person added to the candidates of an audit."""
-    fields = pyogrio.read_info(folder / CANDIDATES, layer="candidates")["fields"]
-    return [str(name) for name in fields if name not in COLUMNS]
+def added_by_a_person(folder: Path) -> list[str]:
+    """Return the layers and columns that a person added to the candidates of an audit."""
+    path = folder / CANDIDATES
+    names = [str(name) for name, _ in pyogrio.list_layers(path)]
+    added = [f"layer {name}" for name in names if name not in LAYERS and name not in _TABLES]
+    columns = [str(name) for name in pyogrio.read_info(path, layer="candidates")["fields"]]
+    if (folder / CSV).exists():
+        columns += _read_verdicts(folder / CSV).columns.tolist()
+    return added + [f"column {name}" for name in dict.fromkeys(columns) if name not in COLUMNS]
 
 
 def verdicts_given(path: Path) -> int:

@@ -49,6 +49,7 @@ class StoredArray:
         values: (H, W, C), in the stored type; booleans, integers or real numbers.
         order: Which axis of the file is that of the channels, `first` or `last`; empty if its format leaves no choice.
         valid: (H, W) which pixels are data, where the file says so.
+        no_data: The value that says so, if a value does.
         has_alpha: Whether the last channel is the opacity.
         palette: (256, 3) uint8, the colours of the values, if the file has them.
         place: Reference system and transform, if the file has them.
@@ -60,6 +61,7 @@ class StoredArray:
     has_alpha: bool = False
     palette: npt.NDArray[np.uint8] | None = None
     place: tuple[str, tuple[float, ...]] | None = None
+    no_data: float | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -200,7 +202,7 @@ def _raster(path: Path) -> StoredArray:
             for value, colour in dataset.colormap(1).items():
                 palette[value] = colour[:3]
         valid = None if has_alpha else _valid(dataset)
-        return StoredArray(values, "", valid, has_alpha, palette, place)
+        return StoredArray(values, "", valid, has_alpha, palette, place, dataset.nodata)
 
 
 def _pages(pages: list[str]) -> Array:

@@ -51,8 +51,8 @@ class MaskValues:
         if stored.has_alpha and not (stored := stored.without_alpha()).valid.all():  # type: ignore[union-attr]
             raise UnusableFileError("mask_values", "has transparent pixels", "save the mask without transparency")
         values, missing, hidden = stored.values, None, None
-        if stored.valid is not None and (no_data := ~stored.valid & (values != 0).any(axis=2)).any():
-            missing, hidden = no_data, values[no_data][:, 0]
+        if stored.valid is not None and stored.no_data != 0 and not stored.valid.all():
+            missing, hidden = ~stored.valid, values[~stored.valid][:, 0]
             values = np.where(missing[..., None], np.zeros_like(values), values)
         if values.dtype.kind == "b":
             values = values.astype(np.uint8)

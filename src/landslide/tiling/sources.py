@@ -156,8 +156,9 @@ class Labels:
         transform = self._grid.transform @ Affine.translation(window.col_off, window.row_off)
         west, north = transform @ (0, 0)
         east, south = transform @ (shape[1], shape[0])
-        here = self._tree.query(shapely.box(west, south, east, north), predicate="intersects")
-        self._reached[here] = True
+        outline = shapely.box(west, south, east, north)
+        here = self._tree.query(outline, predicate="intersects")
+        self._reached[here[~shapely.touches(self._polygons[here], outline)]] = True
         return self._burnt(self._polygons[here], shape, transform), np.ones(shape, bool)
 
     def _burnt(self, polygons: npt.NDArray[Any], shape: tuple[int, int], transform: Affine) -> Mask:

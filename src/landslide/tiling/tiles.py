@@ -384,6 +384,8 @@ def _cut(
                     found.with_landslide += bool(mask.any())
                     found.landslide_pixels += int(mask.sum())
         found.labels = labels.counts
+    if found.labels.used and not found.landslide_pixels:
+        note("no pixel of its patches became a landslide, though polygons lie in them")
     found.edge = grid.width - columns[-1] - PATCH_SIZE, grid.height - rows[-1] - PATCH_SIZE
     say(_explained(found))
     return found
