@@ -2,7 +2,9 @@
 
 import csv
 import hashlib
+import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -201,6 +203,22 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be written"):
         demo.generate(tmp_path / "data" / "below", scenes=((1, 1),))
     assert (tmp_path / "data").read_text() == "mine"
+
+
+def test_a_folder_that_another_process_fills_meanwhile_is_refused_and_unchanged(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = demo._write_all
+
+    def while_another_fills(folder: Path, *rest: Any) -> None:
+        write(folder, *rest)
+        shutil.copytree(small, tmp_path / "demo")
+
+    monkeypatch.setattr(demo, "_write_all", while_another_fills)
+    with pytest.raises(DataError, match="is not an empty folder"):
+        demo.generate(tmp_path / "demo", scenes=((1, 1),))
+    assert digest(tmp_path / "demo") == SMALL_MD5
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 
 def test_an_empty_folder_and_missing_parents_are_accepted(tmp_path: Path) -> None:

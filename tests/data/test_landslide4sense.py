@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 import zipfile
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from landslide.data.check import check
 from landslide.data.digests import directory_digest
 from landslide.data.landslide4sense import Archive, Release
 from landslide.data.patches import find_patches
+from landslide.data.project import replacing
 from landslide.errors import DataError
 from tests.support.file_server import Fault, FileServer, file_server
 from tests.support.hub import serve_dataset
@@ -443,6 +445,26 @@ def test_a_second_process_is_told_which_process_is_fetching(folder, server, rele
     server.ended.set()
     assert process.wait(60) == 0
     assert holds_the_published_patches(folder, published)
+
+
+def test_after_the_download_it_waits_for_a_process_that_replaces_the_data(project, server, published):
+    held, release_it = threading.Event(), threading.Event()
+
+    def replace() -> None:
+        with replacing(project):
+            held.set()
+            release_it.wait(60)
+
+    other = threading.Thread(target=replace)
+    other.start()
+    assert held.wait(60)
+    threading.Thread(target=lambda: (wait_until((project / ".data-fetch/verified").exists), release_it.set())).start()
+    result = fetch()
+    release_it.set()
+    other.join()
+    assert result.exit_code == 0, result.output
+    assert holds_the_published_patches(project / "data", published)
+    assert version_of(project / "data") == pinned(project)
 
 
 # ---- servers without the files

@@ -123,6 +123,7 @@ def generate(
         _write_all(partial, seed, COUNTRIES[country], scenes)
         partial.rename(destination)
     except OSError as error:
+        _refuse_what_is_not_empty(destination)  # another process was quicker
         raise DataError(
             f"{destination} cannot be written: {error}.",
             remedy="Choose a folder that you may write to, on a disk with 2 MB of free space per patch.",

@@ -104,7 +104,8 @@ def fetch(
     """Bring the official data set to a folder. The same call resumes an interrupted one.
 
     Args:
-        destination: Absent, an empty folder, or (if pinned) a folder that `project.replace` may replace.
+        destination: Absent, an empty folder, or (if pinned) a folder that
+            `project.refuse_unless_replaceable` accepts.
         pin_in: Root of the project whose `./data` the destination is, to be pinned in `data.dvc`; None pins nothing.
         splits: Which splits.
         source: Which of the public copies.
@@ -141,7 +142,7 @@ def fetch(
             staged.rename(destination)
         else:
             shutil.rmtree(work_folder / "previous", ignore_errors=True)  # of a run that was killed
-            with replacing(pin_in):
+            with replacing(pin_in, wait=True):  # rather than end after a long download
                 done += f", version {install_and_pin(pin_in, staged, keep=False)}"
         shutil.rmtree(work_folder)
         return done
