@@ -267,6 +267,7 @@ def configured() -> TrainingSettings:
     values = yaml.safe_load(CONFIG.read_text())["parameters"]["training"]
     values["augmentation"] = {"mode": "published", "plain_epochs": 1}  # before the recipe changed colours and its end
     values["frozen_batch_norm_epochs"] = 0
+    values["selection_epochs"] = None
     return TypeAdapter(TrainingSettings).validate_python(values)
 
 

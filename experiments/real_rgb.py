@@ -383,7 +383,7 @@ def score_one(
         "machine": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "scores": evaluated.scores | selection_gap(result.history, settings.select_by),
+        "scores": evaluated.scores | selection_gap(result.history, result.epoch, settings.select_by),
         "thresholds": evaluated.threshold_counts.reshape(-1, 4).tolist(),
         "calibration": {name: np.asarray(v).tolist() for name, v in asdict(evaluated.calibration).items()},
         "history": result.history,

@@ -102,8 +102,9 @@ def evaluate(
             probability |= {row: answer.cpu().numpy() for row, answer in answers if row in drawn}
         folds[fold] = evaluator.evaluation()
         histories[fold] = runs.epoch_records(client, run_id)
-        select_by = client.get_run(run_id).data.params["training.select_by"]
-        folds[fold].scores.update(selection_gap(histories[fold], select_by))
+        run = client.get_run(run_id).data
+        selected = float(run.tags["selected_epoch"])
+        folds[fold].scores.update(selection_gap(histories[fold], selected, run.params["training.select_by"]))
         if len(in_scene):
             folds[fold].scores.update(_score_in_scene(client, run_id, ensemble, cache, fold_table, in_scene))
         runs.log_scores(client, run_id, folds[fold].scores)

@@ -332,6 +332,7 @@ def test_an_empty_part_is_a_training_error(fit, part):
         ("positive_share", 1.1),
         ("average_decay", 1.0),
         ("frozen_batch_norm_epochs", -1),
+        ("selection_epochs", 0),
         ("weight_decay", -0.1),
         ("optimizer_epsilon", -1e-7),
         ("devices", 0),
@@ -630,6 +631,21 @@ def test_the_record_tests_from_the_second_epoch_and_later_at_half_of_each(fit, m
     tested = [{name for name in record if name.startswith("validation_")} for record in result.history]
     plain, half = ({f"validation{when}_{name}" for name in (*METRIC_NAMES, "loss")} for when in ("", "_half_epoch"))
     assert tested == [set(), plain, plain, plain | half]
+
+
+@pytest.mark.parametrize(("epochs", "chosen"), [(1, 3.5), (2, 2.5), (9, 1), (None, 1)])
+def test_the_epoch_is_chosen_among_the_last_ones_that_the_settings_allow(fit, monkeypatch, epochs, chosen):
+    """Tests after the first two epochs, at half of the third and after it, and the same of the fourth."""
+    original, made = FoldTrainer._score_parts, iter((0.9, 0.8, 0.7, 0.5, 0.6, 0.4))
+
+    def scripted(self, when=""):
+        return original(self, when) | {f"validation{when}_f1_macro": next(made)}
+
+    monkeypatch.setattr(FoldTrainer, "_score_parts", scripted)
+    schedule = SelectionSchedule(half_epochs_from=3)
+    result = fit(epochs=4, selection_epochs=epochs, test_schedule=schedule)
+    assert result.epoch == chosen
+    assert len([record for record in result.history if "validation_f1_macro" in record]) == 4
 
 
 def test_tests_at_half_of_an_epoch_do_not_change_the_training(fit, tmp_path):

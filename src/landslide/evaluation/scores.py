@@ -288,23 +288,25 @@ def pooled_calibration(folds: Mapping[int, FoldEvaluation]) -> Calibration:
     return reduce(add, (evaluation.calibration for evaluation in folds.values()))
 
 
-def selection_gap(history: Sequence[Mapping[str, float]], select_by: str = "f1_macro") -> dict[str, float]:
+def selection_gap(
+    history: Sequence[Mapping[str, float]], selected_epoch: float, select_by: str = "f1_macro"
+) -> dict[str, float]:
     """Return what choosing the epoch on the test fold would have gained in the same training.
 
     Args:
         history: The epochs' records of `landslide.training.fold`, of a run that monitored its test fold.
+        selected_epoch: The epoch that was chosen on the validation part; 36.5 at half of the 37th.
         select_by: The score by which the epoch is chosen, or several joined by " or ".
 
     Returns:
         For `INTERVAL_NAMES`: `<name>_test_selected`, the test score of the epoch that is best on the test fold (the
-        paper's selection), and `<name>_selection_gap`, its difference to the test score of the epoch that is best on
-        the validation part. Empty if the test fold was not monitored. The paper also trains on the validation part;
-        the gap does not include that.
+        paper's selection), and `<name>_selection_gap`, its difference to the test score of the epoch that was chosen.
+        Empty if the test fold was not monitored. The paper also trains on the validation part; the gap does not
+        include that.
     """
-    validation, test = recorded_tests(history, "validation"), recorded_tests(history, "test")
-    if len(test) < len(validation):
-        return {}
-    chosen, best = selected_test(validation, select_by), selected_test(test, select_by)
+    test = recorded_tests(history, "test")
+    chosen = next((i for i, scores in enumerate(test) if scores["epoch"] == selected_epoch), None)
+    best = selected_test(test, select_by)
     if chosen is None or best is None:
         return {}
     values: dict[str, float] = {}

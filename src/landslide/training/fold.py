@@ -138,7 +138,8 @@ def train_fold(task: FoldTask, *, on_epoch: Callable[[dict[str, float]], None] |
     progress = resumed[0]
     if not progress.best_epoch:
         raise TrainingError(
-            f"{task.label}: the loss of the selection part is not finite after any epoch.", remedy=NOT_FINITE
+            f"{task.label}: the loss of the selection part is not finite after any epoch that may be chosen.",
+            remedy=NOT_FINITE,
         )
     weights = best_weights(task.checkpoints, progress.best_epoch)
     threshold, detection_threshold = _thresholds(build_model(spec, load_file(weights)), task)
@@ -298,7 +299,9 @@ def _fit(fabric: Fabric, task: FoldTask, spec: ModelSpec, on_epoch: Callable[[di
         def select(record: dict[str, float]) -> bool:
             """Keep the newest test of a record as the best, if it is; return whether it is."""
             tests = recorded_tests([record], "validation")
-            if not tests or not replaces(tests[-1], progress.best_scores, settings.select_by):
+            if not tests or tests[-1]["epoch"] <= settings.selected_after:
+                return False
+            if not replaces(tests[-1], progress.best_scores, settings.select_by):
                 return False
             progress.best_epoch, progress.best_scores = tests[-1].pop("epoch"), tests[-1]
             return True

@@ -114,6 +114,9 @@ class TrainingSettings:
     `precision_landslide`, `recall_landslide` or `accuracy`. Several joined by "or", such as `f1_macro or miou`: an
     epoch is chosen if any of them is higher than at the last choice (authors' record); the first decides the
     threshold."""
+    selection_epochs: int | None = None
+    """The epoch is chosen among the last this many, 1 or more; among all if null, or if there are fewer. A selection
+    part of few patches may prefer an early epoch by chance."""
     test_schedule: SelectionSchedule = field(default_factory=SelectionSchedule)
     """When the selection part is tested."""
     validation_fraction: float = 0.1
@@ -157,6 +160,7 @@ class TrainingSettings:
                 _is_selection(self.select_by),
                 f'one of {", ".join(METRIC_NAMES)}, or different ones joined by " or "',
             ),
+            ("selection_epochs", self.selection_epochs is None or self.selection_epochs >= 1, "1 or more"),
             ("average_decay", self.average_decay is None or 0 < self.average_decay < 1, "between 0 and 1"),
             ("frozen_batch_norm_epochs", self.frozen_batch_norm_epochs >= 0, "0 or more"),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
@@ -220,6 +224,11 @@ class TrainingSettings:
             faults.append((what, how))
         if faults:
             raise ConfigurationError(" ".join(what for what, _ in faults), remedy=" ".join(how for _, how in faults))
+
+    @property
+    def selected_after(self) -> int:
+        """The number of epochs at the start of which none is chosen."""
+        return max(self.epochs - self.selection_epochs, 0) if self.selection_epochs else 0
 
     @property
     def inner_fraction(self) -> float | None:
