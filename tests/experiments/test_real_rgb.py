@@ -29,7 +29,7 @@ trained = pytest.mark.soak  # the results of three short trainings
 
 SCRIPT = pipeline_runs.ROOT / "experiments" / "real_rgb.py"
 RGB = ("B4", "B3", "B2")
-RECIPE = "Lite U-Net, ImageNet, colours, plain end"
+RECIPE = "Lite U-Net, ImageNet, strong light, plain end"
 GRID = {
     "data": {"root": "data", "positions": "auto"},
     "bands": {"stored": ["B4", "B3", "B2"]},
