@@ -196,6 +196,7 @@ def test_the_selection_gap_compares_the_epoch_that_is_best_on_the_test_fold_with
 def test_without_a_monitored_test_fold_there_is_no_selection_gap():
     assert selection_gap(HISTORY, 2) == {}
     assert selection_gap([], 1) == {}
+    assert selection_gap([{**HISTORY[0], "test_f1_macro": 0.5}, HISTORY[1]], 1) == {}
 
 
 def test_every_recorded_score_is_described(case):

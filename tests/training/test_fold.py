@@ -657,10 +657,14 @@ def test_tests_at_half_of_an_epoch_do_not_change_the_training(fit, tmp_path):
         assert {name: value for name, value in one.items() if "_half_epoch_" not in name} == other
 
 
-@pytest.mark.parametrize("killed_in", [pytest.param("the first half", marks=pytest.mark.soak), "the second half"])
-def test_a_training_with_the_records_tests_resumes_to_the_same_selection(fit, monkeypatch, tmp_path, killed_in):
+@pytest.mark.parametrize(
+    ("killed_in", "chosen_among"),
+    [pytest.param("the first half", None, marks=pytest.mark.soak), ("the second half", None), ("the second half", 1)],
+)
+def test_a_training_with_the_records_tests_resumes_to_the_same_selection(fit, monkeypatch, killed_in, chosen_among):
     settings = {
-        "epochs": 3, "batch_size": 1, "select_by": "f1_macro or miou", "order": "natural", "model_options": AFFINE,
+        "epochs": 3, "selection_epochs": chosen_among, "batch_size": 1, "select_by": "f1_macro or miou",
+        "order": "natural", "model_options": AFFINE,
         "test_schedule": SelectionSchedule(first_epoch=2, half_epochs_from=2),
     }  # fmt: skip
     whole = fit("whole", **settings)
@@ -719,6 +723,17 @@ def test_an_epoch_whose_loss_is_not_finite_is_never_selected(fit, monkeypatch):
         values = [value for name, value in record.items() if name.startswith("validation_")]
         assert np.isfinite(values).all() == (record["epoch"] == 2)
         assert np.isnan(values).all() == (record["epoch"] != 2)
+
+
+def test_only_tests_that_may_be_chosen_need_to_be_finite(fit, monkeypatch):
+    original, made = FoldTrainer._score_parts, iter((0.5, 0.6, float("nan")))
+
+    def scripted(self, when=""):
+        return original(self, when) | {"validation_f1_macro": next(made)}
+
+    monkeypatch.setattr(FoldTrainer, "_score_parts", scripted)
+    with pytest.raises(TrainingError, match="is not finite after any epoch that may be chosen"):
+        fit(epochs=3, selection_epochs=1)
 
 
 def test_a_fold_without_any_finite_test_fails_with_a_remedy(fit):

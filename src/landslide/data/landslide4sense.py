@@ -142,7 +142,7 @@ def fetch(
             staged.rename(destination)
         else:
             shutil.rmtree(work_folder / "previous", ignore_errors=True)  # of a run that was killed
-            with replacing(pin_in, wait=True):  # rather than end after a long download
+            with replacing(pin_in, wait=True):  # do not fail after a long download
                 done += f", version {install_and_pin(pin_in, staged, keep=False)}"
         shutil.rmtree(work_folder)
         return done

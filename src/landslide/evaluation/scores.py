@@ -305,6 +305,8 @@ def selection_gap(
         include that.
     """
     test = recorded_tests(history, "test")
+    if len(test) < len(recorded_tests(history, "validation")):
+        return {}
     chosen = next((i for i, scores in enumerate(test) if scores["epoch"] == selected_epoch), None)
     best = selected_test(test, select_by)
     if chosen is None or best is None:

@@ -111,7 +111,7 @@ def train_fold(task: FoldTask, *, on_epoch: Callable[[dict[str, float]], None] |
         The selected weights, epoch and thresholds, and the learning curves.
 
     Raises:
-        TrainingError: If the loss is not finite, no test of the selection part is, or a part is empty.
+        TrainingError: If the loss is not finite, no test that may be chosen is, or a part is empty.
         ConfigurationError: If the device that the settings ask for is unavailable, the network to start from is
             another one, or a network without batch normalisation is to freeze it.
     """

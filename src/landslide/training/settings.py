@@ -115,8 +115,8 @@ class TrainingSettings:
     epoch is chosen if any of them is higher than at the last choice (authors' record); the first decides the
     threshold."""
     selection_epochs: int | None = None
-    """The epoch is chosen among the last this many, 1 or more; among all if null, or if there are fewer. A selection
-    part of few patches may prefer an early epoch by chance."""
+    """Choose the epoch among this many last ones, 1 or more; among all if null, or if there are fewer. A test at half
+    of an epoch belongs to that epoch. A selection part of few patches may prefer an early epoch by chance."""
     test_schedule: SelectionSchedule = field(default_factory=SelectionSchedule)
     """When the selection part is tested."""
     validation_fraction: float = 0.1
@@ -227,7 +227,7 @@ class TrainingSettings:
 
     @property
     def selected_after(self) -> int:
-        """The number of epochs at the start of which none is chosen."""
+        """The number of first epochs that may not be chosen."""
         return max(self.epochs - self.selection_epochs, 0) if self.selection_epochs else 0
 
     @property
