@@ -31,6 +31,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 import yaml
+from earlier_recipe import EARLIER
 from pydantic import TypeAdapter
 
 from landslide.bands.build import ensure_cache
@@ -100,7 +101,7 @@ def fold_table(data: Path) -> tuple[pd.DataFrame, str]:
 
 
 def training_settings(parameters: dict[str, Any]) -> TrainingSettings:
-    changes = CHANGES if "stored" in parameters.get("bands", {}) else {}
+    changes = EARLIER | CHANGES if "stored" in parameters.get("bands", {}) else {}
     return TypeAdapter(TrainingSettings).validate_python(parameters["training"] | changes)
 
 

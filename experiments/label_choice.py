@@ -28,6 +28,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 import yaml
+from earlier_recipe import EARLIER
 from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from torch import nn
@@ -265,10 +266,7 @@ class Experiment:
 def configured() -> TrainingSettings:
     """Return the training settings of the configuration."""
     values = yaml.safe_load(CONFIG.read_text())["parameters"]["training"]
-    values["augmentation"] = {"mode": "published", "plain_epochs": 1}  # before the recipe changed colours and its end
-    values["frozen_batch_norm_epochs"] = 0
-    values["selection_epochs"] = None
-    return TypeAdapter(TrainingSettings).validate_python(values)
+    return TypeAdapter(TrainingSettings).validate_python(values | EARLIER)
 
 
 def refuse_differences(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ import rasterio
 import torch
 import yaml
 from affine import Affine
+from earlier_recipe import EARLIER
 from pydantic import TypeAdapter
 
 from landslide.bands.build import ensure_cache
@@ -120,10 +121,7 @@ def block_rows(table: pd.DataFrame) -> list[int]:
 def training_settings() -> TrainingSettings:
     """Return the training settings of the configuration with the changes."""
     values = yaml.safe_load(CONFIG.read_text())["parameters"]["training"]
-    values["augmentation"] = {"mode": "published", "plain_epochs": 1}  # before the recipe changed colours and its end
-    values["frozen_batch_norm_epochs"] = 0
-    values["selection_epochs"] = None
-    return TypeAdapter(TrainingSettings).validate_python(values | CHANGES)
+    return TypeAdapter(TrainingSettings).validate_python(values | EARLIER | CHANGES)
 
 
 def parts(

@@ -1,6 +1,7 @@
 """The measurement of the choice of labels: its record, the page that shows it, and how patches are uncovered."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -144,6 +145,15 @@ def test_random_weights_get_the_labels_of_the_random_strategy(experiment):
     assert trained["labelled"] == experiment.numbers(np.isin(np.arange(len(experiment.pool)), order))
     assert trained["settings"]["model_options"] == {}
     assert choice.configured().model_options == {"encoder_weights": "imagenet"}
+
+
+def test_the_record_is_of_the_present_settings():
+    recorded = json.loads(choice.RECORD.read_text())["settings"]
+    present = json.loads(json.dumps(asdict(choice.configured())))
+    recorded["augmentation"] = present["augmentation"] | recorded["augmentation"]
+    assert {name: present[name] for name in recorded} == recorded
+    newer = [present["augmentation"]["band_gain"], present["frozen_batch_norm_epochs"], present["selection_epochs"]]
+    assert newer == [0, 0, None]
 
 
 def test_strategies_uncover_more_labels_share_by_share(experiment):

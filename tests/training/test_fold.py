@@ -725,7 +725,7 @@ def test_an_epoch_whose_loss_is_not_finite_is_never_selected(fit, monkeypatch):
         assert np.isnan(values).all() == (record["epoch"] != 2)
 
 
-def test_only_tests_that_may_be_chosen_need_to_be_finite(fit, monkeypatch):
+def test_an_early_finite_test_does_not_help_if_none_that_may_be_chosen_is(fit, monkeypatch):
     original, made = FoldTrainer._score_parts, iter((0.5, 0.6, float("nan")))
 
     def scripted(self, when=""):
