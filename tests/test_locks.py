@@ -66,7 +66,7 @@ def test_locks_of_other_names_do_not_wait(holder, tmp_path):
 
 def test_waiting_for_another_process_is_logged(holder, tmp_path, caplog):
     order = []
-    with caplog.at_level(logging.INFO), ThreadPoolExecutor(1) as pool:
+    with caplog.at_level(logging.WARNING), ThreadPoolExecutor(1) as pool:
 
         def enter() -> None:
             with locked(tmp_path / "a"):

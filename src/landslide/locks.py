@@ -42,7 +42,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
                 f"{path} is locked by {_read(holder)}.",
                 remedy="Wait until that process ends, or end it.",
             ) from None
-        logger.info("%s is locked by %s; waiting for it.", path, _read(holder))
+        logger.warning("%s is locked by %s; waiting for it.", path, _read(holder))
         lock.acquire()
     try:
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M}")

@@ -401,3 +401,13 @@ def test_use_refuses_a_linked_data_folder(project, rgb_set, tmp_path):
     assert result.exit_code == 1
     assert "is a link or a file" in result.stderr
     assert (project / "data").is_symlink()
+
+
+@pytest.mark.parametrize("command", ["demo", "scene", "fetch", "check"])
+def test_a_link_that_leads_to_itself_is_named_without_a_traceback(tmp_path, command):
+    (tmp_path / "loop").symlink_to("loop")
+    result = landslide_data(command, tmp_path / "loop")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert "loop" in result.stderr
+    assert "\n  -> " in result.stderr

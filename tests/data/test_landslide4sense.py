@@ -225,7 +225,7 @@ def test_fetch_replaces_only_recoverable_data(project, server, published, monkey
     (project / "data/my_labels.txt").write_text("a week of work")
     refused = fetch()
     assert refused.exit_code == 1
-    assert "differs from the version that data.dvc pins" in refused.stderr
+    assert "is not pinned in data.dvc" in refused.stderr
     assert server.asked == []
     version = version_of(project / "data")
     monkeypatch.setattr(demo, "DEMO_VERSION", version)

@@ -429,7 +429,7 @@ def test_the_data_of_a_project_are_replaced_and_the_old_masks_stay_under_dvc(tmp
     for options in ([], ["--dry-run"]):
         unpinned = apply(audit, *options)
         assert unpinned.exit_code == 1
-        assert "./data differs from the version that data.dvc pins" in unpinned.output
+        assert "./data is not pinned in data.dvc" in unpinned.output
         assert everything(root) == before
     run(project, sys.executable, "-m", "dvc", "add", "-q", "data")
     run(project, *git, "add", "-A")

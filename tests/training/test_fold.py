@@ -732,8 +732,9 @@ def test_an_early_finite_test_does_not_help_if_none_that_may_be_chosen_is(fit, m
         return original(self, when) | {"validation_f1_macro": next(made)}
 
     monkeypatch.setattr(FoldTrainer, "_score_parts", scripted)
-    with pytest.raises(TrainingError, match="is not finite after any epoch that may be chosen"):
+    with pytest.raises(TrainingError, match="is not finite after any epoch that may be chosen") as error:
         fit(epochs=3, selection_epochs=1)
+    assert "leave out training.selection_epochs" in error.value.remedy
 
 
 def test_a_fold_without_any_finite_test_fails_with_a_remedy(fit):

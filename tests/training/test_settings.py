@@ -134,8 +134,12 @@ def test_settings_that_need_more_epochs_are_refused_all_at_once():
         "schedule": {"kind": "cosine", "warmup_epochs": 1},
         "test_schedule": {"first_epoch": 2, "half_epochs_from": 3},
         "augmentation": {"flips": True, "plain_epochs": 1},
+        "frozen_batch_norm_epochs": 1,
     }
-    names = ("schedule.warmup_epochs", "test_schedule.first_epoch", "test_schedule.half_epochs_from")
+    names = (
+        "schedule.warmup_epochs", "test_schedule.first_epoch", "test_schedule.half_epochs_from",
+        "frozen_batch_norm_epochs",
+    )  # fmt: skip
     with pytest.raises(ConfigurationError) as error:
         ADAPTER.validate_python(settings)
     for name in (*names, "augmentation.plain_epochs"):

@@ -3,6 +3,7 @@
 Commands import their modules when they run, so that `landslide --help` is quick.
 """
 
+import errno
 import os
 import sys
 import traceback
@@ -35,9 +36,10 @@ class _Group(click.Group):
         except LandslideError as error:
             raise click.ClickException(str(error)) from error
         except Exception as error:
-            if isinstance(error, OSError) and error.filename is not None:
+            reason = error.__context__ if _is_link_loop(error.__context__) else error
+            if isinstance(reason, OSError) and reason.filename is not None:
                 raise click.ClickException(
-                    f"{error.filename}: {error.strerror}.\n"
+                    f"{reason.filename}: {reason.strerror}.\n"
                     "  -> Check the path, its permissions and the space on its disk."
                 ) from error
             if not _is_of_output(error) and (explained := full_disk.explain(error)):
@@ -52,6 +54,11 @@ class _Group(click.Group):
                 raise
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at its end
             sys.exit(f"Error: standard output: {error.strerror}.\n  -> Free space, or write to another place.")
+
+
+def _is_link_loop(error: BaseException | None) -> bool:
+    """Return whether an error is of a link that leads to itself, for which `Path.resolve` raises another."""
+    return isinstance(error, OSError) and error.errno == errno.ELOOP
 
 
 def _is_of_output(error: BaseException) -> bool:

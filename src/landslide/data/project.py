@@ -383,7 +383,9 @@ def _refuse_to_lose(project: Path) -> None:
         return
     version, digests = directory_digest(destination)
     remedy = "move ./data away, or keep this version with `dvc add data`; then run this again"
-    if version != pinned_version(project / "data.dvc"):
+    if (pinned := pinned_version(project / "data.dvc")) is None:
+        raise DataError("./data is not pinned in data.dvc; it is unchanged", remedy=remedy)
+    if version != pinned:
         raise DataError("./data differs from the version that data.dvc pins; it is unchanged", remedy=remedy)
     if version != demo.DEMO_VERSION and not _in_cache(project, version, digests):
         raise DataError("./data is not (completely) in the DVC cache; it is unchanged", remedy=remedy)

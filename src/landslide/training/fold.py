@@ -139,7 +139,7 @@ def train_fold(task: FoldTask, *, on_epoch: Callable[[dict[str, float]], None] |
     if not progress.best_epoch:
         raise TrainingError(
             f"{task.label}: the loss of the selection part is not finite after any epoch that may be chosen.",
-            remedy=NOT_FINITE,
+            remedy=NOT_FINITE + (" Or leave out training.selection_epochs." if settings.selected_after else ""),
         )
     weights = best_weights(task.checkpoints, progress.best_epoch)
     threshold, detection_threshold = _thresholds(build_model(spec, load_file(weights)), task)

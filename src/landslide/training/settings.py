@@ -222,6 +222,9 @@ class TrainingSettings:
             )
             how = "Set training.augmentation.plain_epochs below training.epochs, or leave training.augmentation out."
             faults.append((what, how))
+        if faults and self.frozen_batch_norm_epochs == self.epochs:  # alone, it may fit a trained network
+            what = f"training.frozen_batch_norm_epochs is {self.epochs}, as training.epochs."
+            faults.append((what, "Set training.frozen_batch_norm_epochs below training.epochs."))
         if faults:
             raise ConfigurationError(" ".join(what for what, _ in faults), remedy=" ".join(how for _, how in faults))
 
