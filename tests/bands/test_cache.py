@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -392,7 +393,9 @@ def test_only_one_of_two_processes_builds_the_cache(build, computed, data, table
         process.stdin.flush()
     answers = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], answers
-    assert sorted(answers) == [("0\n", ""), ("3\n", "")]
+    (waited, said), built = sorted(answers)
+    assert (waited, built) == ("0\n", ("3\n", ""))
+    assert not said or re.fullmatch(r"\S+\.build\.lock is locked by .+; waiting for it\.\n", said)
     assert not temporary_entries(tmp_path / "caches")
     assert_holds(build(3), data, table[:3])
     assert computed == []
